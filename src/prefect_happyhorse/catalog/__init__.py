@@ -1,0 +1,23 @@
+"""Models, routes and limits as data, and the loader that checks them."""
+
+from prefect_happyhorse.catalog.check import check, find_problems, wire_value
+from prefect_happyhorse.catalog.loader import GATEWAYS, find_route, gateway_facts, load_gateway, offers, resolve, routes
+from prefect_happyhorse.catalog.routes import GatewayFacts, MediaItem, MediaLimit, Route, WireField
+
+__all__ = [
+    "GATEWAYS",
+    "GatewayFacts",
+    "MediaItem",
+    "MediaLimit",
+    "Route",
+    "WireField",
+    "check",
+    "find_problems",
+    "find_route",
+    "gateway_facts",
+    "load_gateway",
+    "offers",
+    "resolve",
+    "routes",
+    "wire_value",
+]

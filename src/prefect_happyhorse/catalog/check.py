@@ -1,0 +1,250 @@
+"""Check a request against its route, before anything is sent: every problem, in one list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prefect_happyhorse.catalog.routes import Route, WireField
+from prefect_happyhorse.domain.errors import InvalidRequest
+from prefect_happyhorse.domain.locations import locate
+from prefect_happyhorse.domain.prompts import MAX_REFERENCES, mentions, rename_references, weighted_length
+from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.requests import MEDIA_FIELDS, GenerationRequest, iter_media
+
+__all__ = ["check", "find_problems", "wire_value"]
+
+_NOT_WIRE = frozenset({"capability", "options"})
+
+
+def check(request: GenerationRequest, route: Route, *, more: Iterable[str] = ()) -> None:
+    """Refuse a request that its route cannot carry.
+
+    Args:
+        request: What the user wants.
+        route: The route that it is meant for.
+        more: Problems that were found elsewhere, from the bytes of its media for example.
+
+    Raises:
+        InvalidRequest: When there is a problem; `problems` names every one with field, value and allowed range.
+
+    Example:
+        >>> from prefect_happyhorse.catalog import resolve
+        >>> from prefect_happyhorse.domain.requests import ReferenceToVideo
+        >>> request = ReferenceToVideo(model="happyhorse-1.1-r2v", prompt="@2 runs", references=["a.png"], duration=2)
+        >>> try:
+        ...     check(request, resolve(request, "ttapi"))
+        ... except InvalidRequest as error:
+        ...     print(*error.problems, sep="\\n")
+        duration=2: allowed is 3 to 15
+        prompt: it names @2 but there is 1 reference
+    """
+    problems = (*find_problems(request, route), *more)
+    if problems:
+        raise InvalidRequest(
+            f"{route.gateway} cannot take this {route.capability} for {route.model}: {_count(len(problems), 'problem')}. Nothing was sent.",
+            gateway=route.gateway,
+            capability=route.capability,
+            model=route.model,
+            problems=problems,
+        )
+
+
+def find_problems(request: GenerationRequest, route: Route) -> tuple[str, ...]:
+    """Every problem that a request has with its route, as sentences.
+
+    Args:
+        request: What the user wants.
+        route: The route that it is meant for.
+
+    Returns:
+        Sentences that name field, value and what is allowed; empty when the request fits.
+
+    Example:
+        >>> from prefect_happyhorse.catalog import resolve
+        >>> from prefect_happyhorse.domain.requests import TextToImage
+        >>> request = TextToImage(model="gpt-image-2", prompt="A horse", n=0)
+        >>> find_problems(request, resolve(request, "happyhorse"))
+        ('n=0: allowed is 1 or more',)
+    """
+    return tuple(
+        dict.fromkeys(
+            (
+                *_foreign_fields(request, route),
+                *_option_problems(request, route),
+                *(problem for field in route.fields for problem in _field_problems(request, route, field)),
+                *_general_problems(request),
+                *_mention_problems(request, route),
+                *_media_problems(request, route),
+            )
+        )
+    )
+
+
+def wire_value(value: object, field: WireField) -> object:
+    """A request's value as a wire field writes it.
+
+    Args:
+        value: The value, for example `"720p"`.
+        field: The wire field.
+
+    Returns:
+        The value on the wire, for example `"720P"` or `720`; the value itself where the field's way of writing does not apply to it.
+
+    Example:
+        >>> wire_value("1080p", WireField.model_validate({"to": "clarity", "from": "resolution", "type": "integer", "render": "number"}))
+        1080
+    """
+    if field.render == "upper":
+        return str(value).upper()
+    if field.render == "text":
+        return str(value)
+    if field.render == "number":
+        digits = str(value).removesuffix("p")
+        return int(digits) if digits.isascii() and digits.isdecimal() else value
+    return value
+
+
+def _is_set(value: object) -> bool:
+    return value is not None and value != ()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _foreign_fields(request: GenerationRequest, route: Route) -> Iterable[str]:
+    taken = route.request_fields | {"model"}
+    for name in type(request).model_fields:
+        if name in _NOT_WIRE or name in taken or not _is_set(value := getattr(request, name)):
+            continue
+        shown = "" if name in MEDIA_FIELDS else f"={value!r}"
+        yield f"{name}{shown}: not accepted here; accepted are {', '.join(sorted(taken))}"
+
+
+def _option_problems(request: GenerationRequest, route: Route) -> Iterable[str]:
+    known = route.options
+    for name, value in request.options.items():
+        if name not in known:
+            listed = f"known options are {', '.join(sorted(known))}" if known else "this route has no options"
+            yield f"options.{name}={value!r}: unknown; {listed}"
+
+
+def _sources(request: GenerationRequest, field: WireField) -> dict[str, object]:
+    """The set values that a wire field takes, by request field."""
+    found: dict[str, object] = {}
+    for name in field.request_fields:
+        value = request.options.get(name.removeprefix("options.")) if name.startswith("options.") else getattr(request, name, None)
+        if _is_set(value):
+            found[name] = value
+    return found
+
+
+def _field_problems(request: GenerationRequest, route: Route, field: WireField) -> Iterable[str]:
+    found = _sources(request, field)
+    if not found:
+        if field.required and field.request_fields:
+            yield f"{' or '.join(field.request_fields)}: required here{_allowed(field, ', allowed is ')}"
+        return
+    if field.type in {"url", "url[]", "media[]", "messages"}:
+        yield from _count_problems(field, found, splits=any(other.pick == "rest" for other in route.fields))
+        return
+    for name, value in found.items():
+        yield from _value_problems(name, value, field, route)
+
+
+def _value_problems(name: str, value: object, field: WireField, route: Route) -> Iterable[str]:
+    written = wire_value(value, field)
+    if field.render == "text":
+        # The same value goes over the wire twice, once as a number and once as text: the number is what is checked.
+        return
+    if not _has_type(written, field.type):
+        yield f"{name}={value!r}: a {field.type} is wanted{_allowed(field, ', allowed is ')}"
+        return
+    if field.values and written not in field.values:
+        yield f"{name}={value!r}: allowed is {_allowed(field)}"
+    if isinstance(written, (int, float)) and not isinstance(written, bool) and not _within(written, field.minimum, field.maximum):
+        yield f"{name}={value!r}: allowed is {_allowed(field)}"
+    if field.max_chars is not None and isinstance(written, str):
+        text = rename_references(written, route.reference_name) if route.reference_name else written
+        if (length := weighted_length(text, field.chinese_weight)) > field.max_chars:
+            weight = f", a Chinese one counting {field.chinese_weight}" if field.chinese_weight > 1 else ""
+            yield f"{name}: it has {length} characters, allowed are {field.max_chars}{weight}"
+
+
+def _has_type(value: object, wanted: str) -> bool:
+    if wanted == "boolean":
+        return isinstance(value, bool)
+    if wanted == "integer":
+        return isinstance(value, int) and not isinstance(value, bool)
+    if wanted == "number":
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, str)
+
+
+def _within(value: float, minimum: float | None, maximum: float | None) -> bool:
+    return (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
+
+
+def _allowed(field: WireField, before: str = "") -> str:
+    if field.values:
+        return before + ", ".join(str(value).lower() if field.render == "upper" else str(value) for value in field.values)
+    if field.minimum is not None and field.maximum is not None:
+        return f"{before}{field.minimum:g} to {field.maximum:.0f}"
+    if field.minimum is not None:
+        return f"{before}{field.minimum:g} or more"
+    return ""
+
+
+def _count_problems(field: WireField, found: dict[str, object], *, splits: bool) -> Iterable[str]:
+    """Problems with how many media there are; `splits` when another field takes those that follow the first."""
+    if field.type == "messages" or (field.pick == "first" and splits):
+        return
+    media = {name: value for name, value in found.items() if name in MEDIA_FIELDS and name != "voice"}
+    number = sum(len(value) if isinstance(value, tuple) else 1 for value in media.values())  # pyright: ignore[reportUnknownArgumentType]
+    taken_by_the_first = 1 if field.pick == "rest" else 0
+    most = 1 if field.type == "url" else field.max_items
+    names = ", ".join(media)
+    if most is not None and number > most + taken_by_the_first:
+        yield f"{names}: there are {number}, allowed are at most {most + taken_by_the_first}"
+    if field.min_items is not None and number < field.min_items:
+        yield f"{names}: there are {number}, wanted are at least {field.min_items}"
+
+
+def _general_problems(request: GenerationRequest) -> Iterable[str]:
+    duration = getattr(request, "duration", None)
+    if duration is not None and duration < 1:
+        yield f"duration={duration!r}: allowed is 1 or more"
+    references = getattr(request, "references", ())
+    if len(references) > MAX_REFERENCES:
+        yield f"references: there are {len(references)}, allowed are at most {MAX_REFERENCES}"
+    if getattr(request, "voice", None) is not None and len(getattr(request, "reference_videos", ())) != 1:
+        yield "voice: it belongs to a reference video, so there must be exactly one in reference_videos"
+
+
+def _mention_problems(request: GenerationRequest, route: Route) -> Iterable[str]:
+    named = mentions(request.prompt or "")
+    if not named:
+        return
+    available = len(getattr(request, "references", ()))
+    for number in sorted({number for number in named if not 1 <= number <= available}):
+        yield f"prompt: it names @{number} but there {'is' if available == 1 else 'are'} {_count(available, 'reference')}"
+    if route.reference_name is None:
+        yield f"prompt: it names @{named[0]}, but {route.gateway} documents no way to name a reference here; describe it in words"
+
+
+def _media_problems(request: GenerationRequest, route: Route) -> Iterable[str]:
+    for name, position, medium in iter_media(request):
+        if isinstance(medium, MediaAsset):
+            continue
+        where = name if position is None else f"{name}[{position}]"
+        try:
+            location = locate(medium)
+        except ValueError as error:
+            yield f"{where}={medium!r}: it {error}"
+            continue
+        if location == "inline" and not route.base64:
+            yield f"{where}: {route.gateway} takes no data URLs; give an address that it can read"
+    for limit in route.media:
+        number = sum(1 for name, _, _ in iter_media(request) if name in limit.request_fields)
+        if limit.max_count is not None and number > limit.max_count:
+            yield f"{', '.join(n for n in limit.request_fields if n in route.request_fields)}: there are {number}, allowed are at most {limit.max_count}"

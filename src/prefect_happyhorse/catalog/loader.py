@@ -1,0 +1,195 @@
+"""Read the catalog's data files, check them, and find routes in them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from pydantic import ValidationError
+
+from prefect_happyhorse.catalog.routes import GatewayFacts, Route
+from prefect_happyhorse.domain.errors import CatalogError, InvalidRequest
+from prefect_happyhorse.domain.requests import GenerationRequest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["GATEWAYS", "find_route", "gateway_facts", "load_gateway", "offers", "resolve", "routes"]
+
+GATEWAYS = ("ttapi", "uniall", "chanjing", "infiflow", "happyhorse")
+"""The ids of the gateways, each with a data file of its own."""
+
+
+def load_gateway(text: str) -> tuple[GatewayFacts, tuple[Route, ...]]:
+    """Read one gateway's data file.
+
+    Args:
+        text: The TOML: `[gateway]` with the common facts, `[shapes.NAME]` with field lists that several rows share, `[limits.NAME]`
+            with media limits that several rows share, and a `[[route]]` table per row.
+
+    Returns:
+        The common facts, and the routes in the order of the file.
+
+    Raises:
+        CatalogError: When the data breaks the schema, names a shape or limit that is not there, or holds a route twice.
+    """
+    data = tomllib.loads(text)
+    try:
+        facts = GatewayFacts.model_validate(data["gateway"])
+        found = tuple(_route(row, data, facts) for row in data["route"])
+    except (ValidationError, KeyError) as error:
+        raise CatalogError(f"The data of a gateway is wrong: {error}") from error
+    seen: set[tuple[str, str]] = set()
+    for route in found:
+        if (key := (route.capability, route.model)) in seen:
+            raise CatalogError(f"{facts.gateway} holds {route.capability} of {route.model!r} twice.")
+        seen.add(key)
+    return facts, found
+
+
+def _route(row: Mapping[str, Any], data: Mapping[str, Any], facts: GatewayFacts) -> Route:
+    shape = data["shapes"][row["shape"]]
+    limits = [data["limits"][name] for name in row.get("limits", ())]
+    own = {name: value for name, value in row.items() if name not in {"shape", "limits"}}
+    return Route.model_validate({"gateway": facts.gateway, **shape, **own, "media": limits, "facts": facts})
+
+
+@lru_cache(maxsize=None)
+def _loaded(gateway: str) -> tuple[GatewayFacts, tuple[Route, ...]]:
+    if gateway not in GATEWAYS:
+        raise CatalogError(f"There is no gateway {gateway!r}. There are {', '.join(GATEWAYS)}.")
+    text = files(__package__).joinpath("data", f"{gateway}.toml").read_text(encoding="utf-8")
+    return load_gateway(text)
+
+
+def gateway_facts(gateway: str) -> GatewayFacts:
+    """What holds for every route of a gateway.
+
+    Args:
+        gateway: Id of the gateway.
+
+    Returns:
+        The facts.
+
+    Raises:
+        CatalogError: When there is no such gateway.
+
+    Example:
+        >>> gateway_facts("ttapi").base_url
+        'https://api.ttapi.io'
+    """
+    return _loaded(gateway)[0]
+
+
+def routes(gateway: str | None = None) -> tuple[Route, ...]:
+    """All routes, or those of one gateway.
+
+    Args:
+        gateway: Id of the gateway; None for all.
+
+    Returns:
+        The routes, in the order of the data files.
+
+    Raises:
+        CatalogError: When there is no such gateway.
+
+    Example:
+        >>> len(routes())
+        65
+    """
+    names: Iterable[str] = GATEWAYS if gateway is None else (gateway,)
+    return tuple(route for name in names for route in _loaded(name)[1])
+
+
+def find_route(gateway: str, capability: str, model: str) -> Route:
+    """The route of a gateway for a capability of a model.
+
+    Args:
+        gateway: Id of the gateway.
+        capability: For example `"text_to_video"`.
+        model: The model, as the gateway names it.
+
+    Returns:
+        The route.
+
+    Raises:
+        InvalidRequest: When the gateway does not offer it; names who does, and what the gateway does offer.
+        CatalogError: When there is no such gateway.
+
+    Example:
+        >>> find_route("uniall", "video_edit", "happy-horse-edit-720p").submit
+        'POST /v1/video/generations'
+    """
+    for route in routes(gateway):
+        if (route.capability, route.model) == (capability, model):
+            return route
+    raise InvalidRequest(
+        f"{gateway} does not offer {capability} with model {model!r}.",
+        gateway=gateway,
+        capability=capability,
+        model=model,
+        problems=offers(gateway, capability, model),
+        advice="`happyhorse models` lists every route.",
+    )
+
+
+def resolve(request: GenerationRequest, gateway: str) -> Route:
+    """The route that carries a request on a gateway.
+
+    Args:
+        request: What the user wants.
+        gateway: Id of the gateway.
+
+    Returns:
+        The route.
+
+    Raises:
+        InvalidRequest: When the gateway does not offer it; names who does, and what the gateway does offer.
+        CatalogError: When there is no such gateway.
+
+    Example:
+        >>> from prefect_happyhorse.domain.requests import TextToImage
+        >>> resolve(TextToImage(model="gpt-image-2", prompt="A horse"), "happyhorse").title
+        'GPT Image 2'
+    """
+    return find_route(gateway, request.capability, request.model)
+
+
+def offers(gateway: str, capability: str, model: str) -> tuple[str, ...]:
+    """What there is in place of a route that is missing.
+
+    Args:
+        gateway: Id of the gateway that lacks it.
+        capability: The capability that was asked for.
+        model: The model that was asked for.
+
+    Returns:
+        Sentences: which gateways offer this very capability of the model, what the model can do on this gateway, which models this
+        gateway has for the capability, and which other gateways have any.
+
+    Example:
+        >>> offers("ttapi", "reference_to_video", "wan2.7-r2v")[0]
+        "reference_to_video with 'wan2.7-r2v' is offered by happyhorse"
+    """
+    everything = routes()
+    sentences: list[str] = []
+    if elsewhere := _unique(r.gateway for r in everything if (r.capability, r.model) == (capability, model)):
+        sentences.append(f"{capability} with {model!r} is offered by {', '.join(elsewhere)}")
+    if other := _unique(r.capability for r in everything if (r.gateway, r.model) == (gateway, model)):
+        sentences.append(f"{model!r} on {gateway} offers {', '.join(other)}")
+    if models := _unique(r.model for r in everything if (r.gateway, r.capability) == (gateway, capability)):
+        sentences.append(f"{capability} on {gateway} has {', '.join(models)}")
+    for name in GATEWAYS:
+        models = _unique(r.model for r in everything if (r.gateway, r.capability) == (name, capability))
+        if name != gateway and models:
+            sentences.append(f"{capability} on {name} has {', '.join(models)}")
+    return tuple(sentences) or (f"no gateway offers the capability {capability!r}",)
+
+
+def _unique(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))

@@ -1,0 +1,177 @@
+"""The shape of the catalog: what a gateway, a route and a wire field say about themselves."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from prefect_happyhorse.domain.assets import AssetKind
+
+__all__ = ["CodeMeaning", "GatewayFacts", "MediaItem", "MediaLimit", "Route", "WireField", "WireType"]
+
+WireType = Literal["string", "integer", "number", "boolean", "url", "url[]", "media[]", "messages"]
+CodeMeaning = Literal["invalid", "authentication", "moderation", "quota", "rate_limit", "not_found", "unavailable", "internal"]
+"""What a provider's error code says. All but `internal` mean that no work was started."""
+
+_MEDIA_ROLES: dict[str, tuple[str, ...]] = {
+    "image": ("image", "references", "first_frame", "last_frame"),
+    "mask": ("mask",),
+    "video": ("video", "clip"),
+    "reference_video": ("reference_videos",),
+    "audio": ("audio", "voice"),
+}
+
+
+class _Fact(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class MediaItem(_Fact):
+    """One kind of entry in an array of typed media, in the order of the array."""
+
+    type: str = Field(description="The provider's word for the entry.")
+    source: str = Field(alias="from", description="The request field that the entry comes from.")
+    voice: bool = Field(default=False, description="Whether the request's voice goes into this entry as reference_voice.")
+
+
+class WireField(_Fact):
+    """One field of a request body: where it goes, what it comes from, and what may stand in it."""
+
+    to: str = Field(description="Where it goes in the body; a dot steps into an object.")
+    source: tuple[str, ...] = Field(default=(), alias="from", description="Request fields that it comes from; empty when never sent.")
+    type: WireType = "string"
+    required: bool = False
+    const: int | str | None = Field(default=None, description="A value that is always sent.")
+    values: tuple[int | str, ...] = Field(default=(), description="The values that the provider takes, as on the wire.")
+    minimum: float | None = None
+    maximum: float | None = None
+    max_chars: int | None = Field(default=None, description="How long a text may be, in weighted characters.")
+    chinese_weight: int = Field(default=1, description="How many characters a Chinese character counts for.")
+    render: Literal["upper", "number", "text"] | None = Field(default=None, description="How the value is written.")
+    pick: Literal["first", "rest"] | None = Field(default=None, description="Which of several media go here.")
+    min_items: int | None = None
+    max_items: int | None = None
+    items: tuple[MediaItem, ...] = Field(default=(), description="The entries of an array of typed media.")
+    default: int | str | bool | None = Field(default=None, description="What the provider assumes; never sent.")
+    note: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_source_or_many(cls, data: object) -> object:
+        if isinstance(data, dict) and isinstance(data.get("from"), str):  # pyright: ignore[reportUnknownMemberType]
+            return {**data, "from": (data["from"],)}
+        return data  # pyright: ignore[reportUnknownVariableType]
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> WireField:
+        if (self.type == "media[]") != bool(self.items):
+            raise ValueError(f"{self.to}: entries belong to media[] and media[] needs entries")
+        if self.const is not None and self.source:
+            raise ValueError(f"{self.to}: a constant comes from no request field")
+        return self
+
+    @property
+    def option(self) -> str | None:
+        """The name of the route's own extra that this field carries, or None."""
+        if len(self.source) == 1 and self.source[0].startswith("options."):
+            return self.source[0].removeprefix("options.")
+        return None
+
+    @property
+    def request_fields(self) -> tuple[str, ...]:
+        """Every request field that this field takes something from."""
+        voices = ("voice",) if any(item.voice for item in self.items) else ()
+        return (*self.source, *(item.source for item in self.items), *voices)
+
+
+class MediaLimit(_Fact):
+    """What a route takes as input media of one role."""
+
+    role: Literal["image", "mask", "video", "reference_video", "audio"]
+    formats: tuple[str, ...]
+    max_bytes: int
+    max_count: int | None = None
+    min_side_px: int | None = Field(default=None, description="Neither side may be shorter.")
+    min_short_side_px: int | None = Field(default=None, description="The shorter side may not be shorter.")
+    max_long_side_px: int | None = Field(default=None, description="The longer side may not be longer.")
+    aspect: tuple[float, float] | None = Field(default=None, description="Least and greatest width to height.")
+    duration_s: tuple[float, float] | None = Field(default=None, description="Least and greatest playing time.")
+    fps_above: float | None = Field(default=None, description="The frame rate must be greater.")
+    advised_duration_s: tuple[float, float] | None = None
+    advised_codec: str | None = None
+    note: str | None = None
+
+    @property
+    def request_fields(self) -> tuple[str, ...]:
+        """The request fields that this limit is about."""
+        return _MEDIA_ROLES[self.role]
+
+
+class GatewayFacts(_Fact):
+    """What holds for every route of a gateway."""
+
+    gateway: str
+    title: str
+    source: str = Field(description="The provider's document that these facts come from.")
+    dated: date = Field(description="When the document was read.")
+    base_url: str | None = Field(default=None, description="The default host; None when the user has to give it.")
+    auth: str = Field(description="The header that carries the key.")
+    open: tuple[str, ...] = Field(default=(), description="What the source leaves open, and the default that was chosen.")
+    cancel: str | None = Field(default=None, description="Method and path that cancel a job, where there is one.")
+    token: str | None = Field(default=None, description="Method and path that give an access token, where there is one.")
+    alternative_submit: str | None = Field(default=None, description="Another submit path that the source names.")
+    alternative_poll: str | None = Field(default=None, description="Another poll path that the source names.")
+    task_ttl_s: float | None = Field(default=None, description="How long a job can be asked for.")
+    result_ttl_s: float | None = Field(default=None, description="How long a result's address lives.")
+    polls_per_s: float | None = Field(default=None, description="How often an account may ask.")
+    poll_interval_s: float = Field(default=5.0, description="How often the source asks.")
+    typical_s: dict[AssetKind, float] = Field(description="Estimate of how long a job takes, by what it makes.")
+    codes: dict[str, CodeMeaning] = Field(default_factory=dict, description="What the provider's error codes mean.")
+
+
+class Route(_Fact):
+    """Where and how one gateway takes one capability of one model, and within which limits.
+
+    Example:
+        >>> from prefect_happyhorse.catalog import find_route
+        >>> find_route("ttapi", "reference_to_video", "happyhorse-1.1-r2v").encoding
+        'json'
+    """
+
+    gateway: str
+    capability: str
+    model: str
+    title: str
+    submit: str = Field(description="Method and path.")
+    poll: str = Field(description="Method and path; {task_id} stands for the job.")
+    encoding: Literal["json", "multipart"] = "json"
+    source: str = Field(description="The part of the provider's document that this row comes from.")
+    reference_name: str | None = Field(default=None, description="How a prompt names reference {i}; None when nothing is said.")
+    base64: bool = Field(default=False, description="Whether media may be sent inside the body as data URLs.")
+    fields: tuple[WireField, ...]
+    media: tuple[MediaLimit, ...] = ()
+    note: str | None = None
+    facts: GatewayFacts = Field(exclude=True, repr=False)
+
+    @property
+    def kind(self) -> AssetKind:
+        """What the route makes."""
+        return "image" if self.capability.endswith("_image") or self.capability == "image_edit" else "video"
+
+    @property
+    def typical_s(self) -> float:
+        """How long a job usually takes, in seconds; an estimate."""
+        return self.facts.typical_s[self.kind]
+
+    @property
+    def options(self) -> dict[str, WireField]:
+        """The route's own extras, by name."""
+        return {field.option: field for field in self.fields if field.option is not None}
+
+    @property
+    def request_fields(self) -> frozenset[str]:
+        """Every request field that the route can carry, options aside."""
+        named = {name for field in self.fields for name in field.request_fields}
+        return frozenset(name for name in named if not name.startswith("options."))

@@ -1,0 +1,262 @@
+"""Every way in which making a picture or a video can fail.
+
+    GenerationError
+    ├── RequestRejected          the request was refused, and no work was started
+    │   ├── InvalidRequest       a field, option or medium breaks a rule of the route
+    │   ├── AuthenticationFailed the key is missing, wrong or not allowed to do this
+    │   ├── ModerationRejected   the provider's content rules refuse the prompt or a medium
+    │   └── QuotaExceeded        balance, plan or quota is used up
+    ├── GatewayUnavailable       the gateway did not take the call; the same call may be made again
+    │   └── RateLimited          the gateway asks for fewer calls; wait as it says, then call again
+    ├── SubmissionUncertain      nobody knows whether the submit was accepted: never sent again by itself
+    ├── JobFailed                the provider ended the job without a result
+    ├── JobTimedOut              the deadline passed first; the job may still finish and be collected
+    ├── JobExpired               the gateway no longer knows the job or no longer keeps its result
+    ├── DownloadFailed           the result exists but could not be fetched or kept whole
+    ├── MediaUnreachable         an input medium cannot be given an address that the gateway can read
+    └── ProtocolError            the gateway answered in a way that its documentation does not describe
+    CatalogError                 the catalog's own data is wrong, or nothing in it fits
+
+Each error says what happened, to which job, whether money may have been spent and what to do now. All of them keep every
+attribute through `pickle` and through Prefect's result store: each takes one positional message and optional keywords.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+__all__ = [
+    "AuthenticationFailed",
+    "CatalogError",
+    "DownloadFailed",
+    "GatewayUnavailable",
+    "GenerationError",
+    "InvalidRequest",
+    "JobExpired",
+    "JobFailed",
+    "JobTimedOut",
+    "MediaUnreachable",
+    "ModerationRejected",
+    "Money",
+    "ProtocolError",
+    "QuotaExceeded",
+    "RateLimited",
+    "RequestRejected",
+    "SubmissionUncertain",
+]
+
+Money = Literal["not spent", "may be spent", "spent"]
+"""What a failure means for the bill: nothing was bought, nobody knows, or the job is paid for."""
+
+
+class GenerationError(Exception):
+    """Something went wrong between a request and its asset.
+
+    Args:
+        message: What happened, in one or two sentences that name values.
+        gateway: Id of the gateway, for example `"ttapi"`.
+        account: Label of the account that was used.
+        model: The model that was asked for.
+        capability: The capability that was asked for, for example `"text_to_video"`.
+        task_id: The provider's id of the job, where one is known.
+        request_id: The provider's id of the HTTP exchange, where one was given.
+        digest: The request digest, which names the journal entry.
+        code: The provider's own error code.
+        status_code: The HTTP status of the answer.
+        money: Whether money may have been spent; each class has its own usual answer.
+        advice: What to do now.
+
+    Example:
+        >>> error = GenerationError("It broke.", gateway="ttapi", task_id="t-1", advice="Try later.")
+        >>> print(error)
+        It broke. [gateway=ttapi task_id=t-1] Try later.
+    """
+
+    retryable: ClassVar[bool] = False
+    """Whether the very same step may be tried again without buying anything twice."""
+
+    usual_money: ClassVar[Money | None] = None
+    """What this kind of failure means for the bill where the error itself does not say."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        gateway: str | None = None,
+        account: str | None = None,
+        model: str | None = None,
+        capability: str | None = None,
+        task_id: str | None = None,
+        request_id: str | None = None,
+        digest: str | None = None,
+        code: str | None = None,
+        status_code: int | None = None,
+        money: Money | None = None,
+        advice: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.gateway = gateway
+        self.account = account
+        self.model = model
+        self.capability = capability
+        self.task_id = task_id
+        self.request_id = request_id
+        self.digest = digest
+        self.code = code
+        self.status_code = status_code
+        self.money: Money | None = money or self.usual_money
+        self.advice = advice
+
+    @property
+    def message(self) -> str:
+        """What happened, without the facts about the job."""
+        return str(self.args[0]) if self.args else ""
+
+    def about(self, **facts: str | None) -> GenerationError:
+        """Fill in facts about the job that were unknown where the error was made, and return the error itself.
+
+        Args:
+            facts: Attribute names and values; a fact that is already known is kept.
+        """
+        for name, value in facts.items():
+            if value is not None and getattr(self, name) is None:
+                setattr(self, name, value)
+        return self
+
+    def __str__(self) -> str:
+        known = {
+            "gateway": self.gateway,
+            "account": self.account,
+            "model": self.model,
+            "capability": self.capability,
+            "task_id": self.task_id,
+            "request_id": self.request_id,
+            "code": self.code,
+            "status": self.status_code,
+        }
+        facts = " ".join(f"{name}={value}" for name, value in known.items() if value is not None)
+        parts = [self.message]
+        if facts:
+            parts.append(f"[{facts}]")
+        if self.money is not None:
+            parts.append(f"Money: {self.money}.")
+        if self.advice is not None:
+            parts.append(self.advice)
+        return " ".join(part for part in parts if part)
+
+
+class RequestRejected(GenerationError):
+    """When the request was refused and no work was started."""
+
+    usual_money = "not spent"
+
+
+class InvalidRequest(RequestRejected):
+    """When a field, option or medium breaks a rule, found here before anything is sent or by the gateway.
+
+    Args:
+        message: What happened.
+        problems: Every problem that was found, each a sentence with field, value and allowed range.
+        facts: See `GenerationError`.
+    """
+
+    def __init__(self, message: str = "", *, problems: tuple[str, ...] = (), **facts: object) -> None:
+        super().__init__(message, **facts)  # pyright: ignore[reportArgumentType] -- the facts are GenerationError's
+        self.problems = problems
+
+    def __str__(self) -> str:
+        lines = [super().__str__(), *(f"  - {problem}" for problem in self.problems)]
+        return "\n".join(lines)
+
+
+class AuthenticationFailed(RequestRejected):
+    """When the key is missing, wrong, expired or not allowed to do this."""
+
+
+class ModerationRejected(RequestRejected):
+    """When the provider's content rules refuse the prompt or a medium."""
+
+
+class QuotaExceeded(RequestRejected):
+    """When balance, plan or quota is used up."""
+
+
+class GatewayUnavailable(GenerationError):
+    """When the gateway did not take the call: refused connection, DNS, an overloaded or broken server.
+
+    Args:
+        message: What happened.
+        retry_after_s: Seconds that the gateway asks to wait.
+        facts: See `GenerationError`.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str = "", *, retry_after_s: float | None = None, **facts: object) -> None:
+        super().__init__(message, **facts)  # pyright: ignore[reportArgumentType] -- the facts are GenerationError's
+        self.retry_after_s = retry_after_s
+
+
+class RateLimited(GatewayUnavailable):
+    """When the gateway asks for fewer calls."""
+
+    usual_money = "not spent"
+
+
+class SubmissionUncertain(GenerationError):
+    """When nobody knows whether the submit was accepted, so that sending it again could buy it twice."""
+
+    usual_money = "may be spent"
+
+
+class JobFailed(GenerationError):
+    """When the provider ended the job without a result."""
+
+    usual_money = "may be spent"
+
+
+class JobTimedOut(GenerationError):
+    """When the deadline passed first; the job may still finish and be collected."""
+
+    usual_money = "spent"
+
+
+class JobExpired(GenerationError):
+    """When the gateway no longer knows the job or no longer keeps its result."""
+
+    usual_money = "spent"
+
+
+class DownloadFailed(GenerationError):
+    """When the result exists but could not be fetched or kept whole."""
+
+    retryable = True
+    usual_money = "spent"
+
+
+class MediaUnreachable(GenerationError):
+    """When an input medium cannot be given an address that the gateway can read."""
+
+    usual_money = "not spent"
+
+
+class ProtocolError(GenerationError):
+    """When the gateway answered in a way that its documentation does not describe.
+
+    Args:
+        message: What happened.
+        excerpt: The start of the answer, as text.
+        facts: See `GenerationError`.
+    """
+
+    def __init__(self, message: str = "", *, excerpt: str = "", **facts: object) -> None:
+        super().__init__(message, **facts)  # pyright: ignore[reportArgumentType] -- the facts are GenerationError's
+        self.excerpt = excerpt
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text} Answer: {self.excerpt!r}" if self.excerpt else text
+
+
+class CatalogError(Exception):
+    """When the catalog's own data is wrong, or nothing in it fits what is asked for."""

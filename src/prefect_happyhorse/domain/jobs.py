@@ -1,0 +1,114 @@
+"""A submitted request and what its gateway says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from prefect_happyhorse.domain.assets import AssetKind
+
+__all__ = ["Job", "JobResult", "JobState", "JobStatus", "Output", "Submission"]
+
+
+class JobStatus(str, Enum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+
+    @property
+    def final(self) -> bool:
+        """Whether the gateway will never say anything else.
+
+        Example:
+            >>> JobStatus.UNKNOWN.final
+            False
+        """
+        return self in _FINAL
+
+
+_FINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Submission(_Value):
+    """What a gateway answers to an accepted submit."""
+
+    task_id: str
+    request_id: str | None = None
+    status: JobStatus = JobStatus.QUEUED
+    provider_status: str | None = None
+
+
+class Job(_Value):
+    """A submitted request: enough to poll and download it from any machine, without a secret.
+
+    Example:
+        >>> from datetime import datetime, timezone
+        >>> now = datetime(2026, 11, 20, tzinfo=timezone.utc)
+        >>> job = Job(gateway="ttapi", account="default", capability="reference_to_video",
+        ...           model="happyhorse-1.1-r2v", task_id="t-1", digest="d", submitted_at=now)
+        >>> job.task_id
+        't-1'
+    """
+
+    gateway: str = Field(description="The gateway that runs the job.")
+    account: str = Field(description="The label of the account that pays.")
+    capability: str = Field(description="What was asked for.")
+    model: str = Field(description="The model that was asked for.")
+    task_id: str = Field(description="The provider's id of the job.")
+    request_id: str | None = Field(default=None, description="The provider's id of the submit exchange.")
+    digest: str = Field(description="The request digest.")
+    prompt: str | None = Field(default=None, description="The prompt as the user wrote it.")
+    submitted_at: datetime = Field(description="When the gateway accepted the job.")
+    expires_at: datetime | None = Field(default=None, description="Until when the gateway answers for the job.")
+
+
+class Output(_Value):
+    """One result of a job, at the provider's address or inside its answer."""
+
+    kind: AssetKind
+    url: str | None = None
+    inline: str | None = Field(default=None, exclude=True, repr=False, description="Base64 of a result that came inside the answer.")
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the bytes come inside the gateway's answer, so that there is no address to keep."""
+        return self.url is None
+
+
+class JobState(_Value):
+    """What a gateway answers to one poll."""
+
+    status: JobStatus
+    provider_status: str | None = None
+    progress: float | None = Field(default=None, ge=0, le=1)
+    outputs: tuple[Output, ...] = ()
+    code: str | None = None
+    message: str | None = None
+    request_id: str | None = None
+    usage: Mapping[str, Any] | None = None
+
+
+class JobResult(_Value):
+    """A finished job and where its outputs lie."""
+
+    job: Job
+    outputs: tuple[Output, ...]
+    outputs_expire_at: datetime | None = None
+    finished_at: datetime
+    polls: int = Field(ge=0, description="How many times the gateway was asked.")
+    provider_status: str | None = None
+    usage: Mapping[str, Any] | None = None

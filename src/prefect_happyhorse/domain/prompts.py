@@ -1,0 +1,90 @@
+"""References inside a prompt, `@1` to `@9`, and how long a prompt is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+__all__ = ["MAX_REFERENCES", "mentions", "rename_references", "weighted_length"]
+
+MAX_REFERENCES = 9
+"""How many references a prompt can name."""
+
+# Letters of scripts that put spaces between words, and digits. Chinese, Japanese, Korean and Thai do not, so there a
+# mention may stand against the next character: "让@1骑上@2".
+_WORD = r"0-9A-Za-z_\u00aa-\u058f"
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://\S+")
+_MENTION = re.compile(rf"(?<![{_WORD}@])@([0-9]+)(?![{_WORD}@])(?!\.[0-9A-Za-z])")
+_CHINESE = re.compile(r"[\u2e80-\u2fdf\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003fffd]")
+
+
+def mentions(prompt: str) -> tuple[int, ...]:
+    """The numbers of the references that a prompt names, in order and as often as it names them.
+
+    Args:
+        prompt: The prompt as the user wrote it.
+
+    Returns:
+        The numbers; 0 and numbers above nine are among them when they are written, for the caller to refuse.
+
+    Example:
+        >>> mentions("@1 leads @2, write to a@1.example or https://example.com/@3")
+        (1, 2)
+    """
+    numbers: list[int] = []
+
+    def note(number: int) -> str:
+        numbers.append(number)
+        return ""
+
+    _replace(prompt, note)
+    return tuple(numbers)
+
+
+def rename_references(prompt: str, name: str) -> str:
+    """The prompt with every `@i` written as a gateway wants it; all else stays untouched.
+
+    Args:
+        prompt: The prompt as the user wrote it.
+        name: How the gateway names a reference, with `{i}` for its number.
+
+    Returns:
+        The prompt as the gateway reads it.
+
+    Example:
+        >>> rename_references("@1 leads @2, character3 stays.", "[Image {i}]")
+        '[Image 1] leads [Image 2], character3 stays.'
+    """
+    return _replace(prompt, lambda number: name.replace("{i}", str(number)))
+
+
+def weighted_length(text: str, chinese_weight: int = 1) -> int:
+    """How long a text is when a Chinese character counts for several.
+
+    Args:
+        text: The text.
+        chinese_weight: What one Chinese character counts for; every other counts for one.
+
+    Returns:
+        The weighted length in characters.
+
+    Example:
+        >>> weighted_length("马 horse", chinese_weight=2)
+        8
+    """
+    return len(text) + (chinese_weight - 1) * len(_CHINESE.findall(text))
+
+
+def _replace(prompt: str, write: Callable[[int], str]) -> str:
+    parts: list[str] = []
+    end = 0
+    for address in _ADDRESS.finditer(prompt):
+        parts.append(_replace_outside_addresses(prompt[end : address.start()], write))
+        parts.append(address.group())
+        end = address.end()
+    parts.append(_replace_outside_addresses(prompt[end:], write))
+    return "".join(parts)
+
+
+def _replace_outside_addresses(text: str, write: Callable[[int], str]) -> str:
+    return _MENTION.sub(lambda match: write(int(match.group(1))), text)

@@ -1,0 +1,120 @@
+"""Turn a request into the body that its route puts on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from prefect_happyhorse.catalog import Route, WireField, wire_value
+from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.prompts import rename_references
+from prefect_happyhorse.domain.requests import MEDIA_FIELDS, GenerationRequest
+
+__all__ = ["build_body", "form_parts"]
+
+
+def build_body(request: GenerationRequest, route: Route) -> dict[str, Any]:
+    """The body of a submit: only what the request sets, and what the route always sends.
+
+    Args:
+        request: What the user wants, its media given as addresses that the gateway can read. It must have passed the catalog's check.
+        route: The route that carries it.
+
+    Returns:
+        The body as JSON values; for a multipart route the same values, which `form_parts` writes as text.
+
+    Raises:
+        TypeError: When a medium is still an asset and not an address.
+
+    Example:
+        >>> from prefect_happyhorse.catalog import resolve
+        >>> from prefect_happyhorse.domain.requests import TextToVideo
+        >>> request = TextToVideo(model="happyhorse-1.0-t2v", prompt="A horse", resolution="720p")
+        >>> build_body(request, resolve(request, "happyhorse"))
+        {'model': 'happyhorse-1.0-t2v', 'prompt': 'A horse', 'metadata': {'resolution': '720P'}}
+    """
+    body: dict[str, Any] = {}
+    for field in route.fields:
+        value = _value(request, route, field)
+        if value is None:
+            continue
+        *steps, last = field.to.split(".")
+        target = body
+        for step in steps:
+            target = target.setdefault(step, {})
+        target[last] = value
+    return body
+
+
+def form_parts(body: Mapping[str, Any]) -> dict[str, tuple[None, str]]:
+    """The body of a multipart submit, as httpx takes it: every part is text and has no file name.
+
+    Args:
+        body: What `build_body` made.
+
+    Returns:
+        The parts, by name.
+
+    Example:
+        >>> form_parts({"n": 1, "image": "https://example.com/a.png"})
+        {'n': (None, '1'), 'image': (None, 'https://example.com/a.png')}
+    """
+    return {name: (None, str(value)) for name, value in body.items()}
+
+
+def _value(request: GenerationRequest, route: Route, field: WireField) -> object:
+    if field.const is not None:
+        return field.const
+    if field.option is not None:
+        return request.options.get(field.option)
+    if field.type == "media[]":
+        return _typed_media(request, field) or None
+    if field.type == "messages":
+        return [{"role": "user", "content": _message_content(request, route)}]
+    if field.type in {"url", "url[]"}:
+        return _addresses(request, field)
+    for name in field.source:
+        value = getattr(request, name, None)
+        if name == "prompt" and value is not None and route.reference_name is not None:
+            value = rename_references(value, route.reference_name)
+        if value is not None:
+            return wire_value(value, field)
+    return None
+
+
+def _media(request: GenerationRequest, name: str) -> list[str]:
+    """The addresses in one of a request's media fields; an empty list where it is not set."""
+    value: object = getattr(request, name, None)
+    media = cast("tuple[object, ...]", value if isinstance(value, tuple) else () if value is None else (value,))
+    if any(isinstance(medium, MediaAsset) for medium in media):
+        raise TypeError(f"{name} holds an asset that has not been given an address")
+    return [str(medium) for medium in media]
+
+
+def _addresses(request: GenerationRequest, field: WireField) -> str | list[str] | None:
+    found = [address for name in field.source if name in MEDIA_FIELDS for address in _media(request, name)]
+    if field.pick == "rest":
+        found = found[1:]
+    if not found:
+        return None
+    return found[0] if field.type == "url" else found
+
+
+def _typed_media(request: GenerationRequest, field: WireField) -> list[dict[str, str]]:
+    entries: list[dict[str, str]] = []
+    for item in field.items:
+        voice = _media(request, "voice") if item.voice else []
+        for address in _media(request, item.source):
+            entry = {"type": item.type, "url": address}
+            if voice:
+                entry["reference_voice"] = voice[0]
+            entries.append(entry)
+    return entries
+
+
+def _message_content(request: GenerationRequest, route: Route) -> str | list[dict[str, Any]]:
+    prompt = rename_references(request.prompt or "", route.reference_name) if route.reference_name else request.prompt or ""
+    pictures = _media(request, "references")
+    if not pictures:
+        return prompt
+    return [{"type": "text", "text": prompt}, *({"type": "image_url", "image_url": {"url": address}} for address in pictures)]
