@@ -1,0 +1,105 @@
+"""Chanjing: an envelope whose code decides, and access tokens that kill the one before."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from prefect_happyhorse.catalog import Route
+from prefect_happyhorse.domain.errors import GenerationError
+from prefect_happyhorse.domain.jobs import JobState, JobStatus, Submission
+from prefect_happyhorse.gateways.answers import dig, failure, first_text, outputs_from, protocol_error, request_id_of, scrub, status_from, text_of
+from prefect_happyhorse.gateways.base import Account, Gateway
+
+__all__ = ["ChanjingGateway"]
+
+_WORDS = {
+    JobStatus.QUEUED: {"queued", "ready"},
+    JobStatus.RUNNING: {"generating"},
+    JobStatus.SUCCEEDED: {"success"},
+    JobStatus.FAILED: {"error", "fail"},
+}
+_TOKEN_REFUSED = "10400"  # noqa: S105 -- an error code of the provider, not a secret
+
+
+class ChanjingGateway(Gateway):
+    """Chanjing (www.chanjing.cc, happyhorse-1.0-r2v)."""
+
+    def __init__(self) -> None:
+        super().__init__("chanjing")
+
+    def token_request(self, account: Account) -> httpx.Request:
+        """The call that asks for an access token. A new token makes the one before worthless.
+
+        Args:
+            account: The account, with app id and secret key.
+
+        Raises:
+            ValueError: When the account has no app id or secret key.
+        """
+        if account.app_id is None or account.secret_key is None or self.facts.token is None:
+            raise ValueError("An access token is asked for with an app id and a secret key.")
+        method, _, path = self.facts.token.partition(" ")
+        body = {"app_id": account.app_id, "secret_key": account.secret_key.get_secret_value()}
+        return httpx.Request(method, account.base_url + path, json=body)
+
+    def read_token(self, response: httpx.Response) -> tuple[SecretStr, datetime]:
+        """An access token and when it ends.
+
+        Args:
+            response: The answer to `token_request`.
+
+        Raises:
+            GenerationError: When the gateway refuses.
+            ProtocolError: When the answer holds no token or no end.
+        """
+        data = self._checked(response)
+        token = text_of(dig(data, "data.access_token"))
+        ends = dig(data, "data.expire_in")
+        if token is None or isinstance(ends, bool) or not isinstance(ends, (int, float)):
+            # Not the answer itself: a token may stand in it.
+            raise protocol_error("The answer holds no access token with an end.", httpx.Response(response.status_code))
+        return SecretStr(token), datetime.fromtimestamp(ends, timezone.utc)
+
+    def refuses_token(self, response: httpx.Response) -> bool:
+        """Whether the answer says that the access token is not valid, so that no work was started.
+
+        Args:
+            response: The answer, read to its end.
+        """
+        try:
+            return text_of(dig(response.json(), "code")) == _TOKEN_REFUSED
+        except ValueError:
+            return False
+
+    def _failure(self, data: dict[str, Any], response: httpx.Response) -> GenerationError | None:
+        code = text_of(data.get("code"))
+        if response.is_success and code == "0":
+            return None
+        failed = failure(data, response, self.facts, code=code, message=first_text(data, ("msg", "message")))
+        if failed is None:
+            shown = "no code" if code is None else f"the unknown code {scrub(code, response)}"
+            return protocol_error(f"chanjing answered {response.status_code} with {shown}.", response)
+        return failed
+
+    def _submission(self, data: dict[str, Any], response: httpx.Response, route: Route) -> Submission | None:
+        task_id = text_of(data.get("data"))
+        return None if task_id is None else Submission(task_id=task_id, request_id=request_id_of(data, response))
+
+    def _state(self, data: dict[str, Any], response: httpx.Response, route: Route) -> JobState:
+        word = text_of(dig(data, "data.progress_desc"))
+        if word is None:
+            raise protocol_error("The answer holds no progress_desc.", response)
+        status = status_from(word, _WORDS)
+        reason = text_of(dig(data, "data.err_msg")) if status is JobStatus.FAILED else None
+        found = dig(data, "data.output_url")
+        return JobState(
+            status=status,
+            provider_status=word,
+            outputs=outputs_from(found if isinstance(found, list) else [found], route, response) if status is JobStatus.SUCCEEDED else (),
+            message=scrub(reason, response) if reason else None,
+            request_id=request_id_of(data, response),
+        )
