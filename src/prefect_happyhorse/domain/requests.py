@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Union, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
@@ -32,6 +32,7 @@ __all__ = [
     "VideoExtension",
     "iter_media",
     "parse_request",
+    "replace_media",
 ]
 
 
@@ -297,3 +298,25 @@ def iter_media(request: GenerationRequest) -> Iterator[tuple[str, int | None, Me
         elif isinstance(value, tuple):
             for position, medium in enumerate(value):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
                 yield name, position, medium
+
+
+def replace_media(request: GenerationRequest, media: Mapping[tuple[str, int | None], MediaAsset | str]) -> GenerationRequest:
+    """A copy of a request with other media in the same places.
+
+    Args:
+        request: The request.
+        media: The new media, by field name and position, as `iter_media` gives them; a place that is not named keeps its medium.
+
+    Returns:
+        The copy.
+
+    Example:
+        >>> request = ReferenceToVideo(model="m", prompt="@1", references=["a.png", "b.png"])
+        >>> replace_media(request, {("references", 1): "https://example.com/b.png"}).references
+        ('a.png', 'https://example.com/b.png')
+    """
+    changed: dict[str, object] = {}
+    for name, position, medium in iter_media(request):
+        new = media.get((name, position), medium)
+        changed[name] = new if position is None else (*cast("tuple[object, ...]", changed.get(name, ())), new)
+    return request.model_copy(update=changed)

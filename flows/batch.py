@@ -1,0 +1,198 @@
+"""A manifest of requests, made side by side: a failed row never stops the others, and a table says how each ended.
+
+Run it with `python flows/batch.py MANIFEST`, or deploy it to a work pool.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import csv
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import fsspec  # pyright: ignore[reportMissingTypeStubs] -- fsspec ships no types
+from prefect import flow, get_run_logger
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from prefect_happyhorse import GenerationError, GenerationRequest, MediaAsset, MediaStore, generate, show_table
+
+_MANY = ("references", "reference_videos")
+
+
+class Row(BaseModel):
+    """One row of a manifest: a request, and what is the row's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    row: int = Field(description="Line of the manifest, counted from 1.")
+    request: GenerationRequest
+    credentials: str | None = None
+    take: int = 1
+
+
+class RowResult(BaseModel):
+    """How a row ended."""
+
+    model_config = ConfigDict(frozen=True)
+
+    row: int
+    model: str | None = None
+    asset: MediaAsset | None = None
+    error: str | None = None
+
+
+class RowsFailed(RuntimeError):
+    """Raised at the end of a batch of which rows failed."""
+
+
+def read_manifest(text: str, *, is_csv: bool) -> tuple[list[Row], list[RowResult]]:
+    """The rows of a manifest, and those that cannot be read.
+
+    Args:
+        text: JSON lines, or CSV with a head line. In CSV several media in one cell stand apart by `|`, an option has a column
+            `options.NAME`, and an empty cell is not set.
+        is_csv: Whether it is CSV.
+
+    Returns:
+        The rows that are requests, and for each that is none how it failed.
+    """
+    rows: list[Row] = []
+    failed: list[RowResult] = []
+    for number, line in _lines(text, is_csv=is_csv):
+        try:
+            rows.append(_row(number, line if isinstance(line, dict) else json.loads(line)))
+        except (ValidationError, ValueError) as error:
+            failed.append(RowResult(row=number, error=f"{type(error).__name__}: {_plain(error)}"))
+    return rows, failed
+
+
+def _lines(text: str, *, is_csv: bool) -> list[tuple[int, Any]]:
+    if is_csv:
+        reader = csv.DictReader(io.StringIO(text), strict=True)
+        return [(reader.line_num, _from_cells(cells)) for cells in reader]
+    return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+
+
+def _from_cells(cells: Mapping[str | None, Any]) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for name, value in cells.items():
+        if name is None:
+            data["cells beyond the head line"] = value
+        elif value:
+            if name in _MANY:
+                data[name] = [part.strip() for part in value.split("|")]
+            elif name.startswith("options."):
+                data.setdefault("options", {})[name.removeprefix("options.")] = _option(value)
+            else:
+                data[name] = value
+    return data
+
+
+def _option(cell: str) -> Any:
+    try:
+        value = json.loads(cell)
+    except ValueError:
+        return cell
+    return value if isinstance(value, (bool, int, float)) else cell
+
+
+def _row(number: int, data: object) -> Row:
+    if not isinstance(data, dict):
+        raise ValueError("a row is a JSON object")
+    fields = TypeAdapter(dict[str, Any]).validate_python(data)
+    own = {name: fields.pop(name) for name in ("credentials", "take") if name in fields}
+    return Row.model_validate({"row": number, "request": fields, **own})
+
+
+def _plain(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors(include_url=False))
+    return str(error)
+
+
+def _load(manifest: str) -> str:
+    with fsspec.open(manifest, "r", encoding="utf-8-sig", newline="") as file:  # pyright: ignore[reportUnknownMemberType]
+        return str(file.read())  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType, reportAttributeAccessIssue]
+
+
+async def _make(row: Row, credentials: str, store: MediaStore, deadline_s: float, slots: asyncio.Semaphore) -> RowResult:
+    async with slots:
+        try:
+            asset = await generate(row.request, row.credentials or credentials, store, take=row.take, deadline_s=deadline_s)
+        except (GenerationError, ValueError, OSError) as error:
+            get_run_logger().error("Row %d: %s", row.row, error)
+            return RowResult(row=row.row, model=row.request.model, error=f"{type(error).__name__}: {error}")
+    return RowResult(row=row.row, model=row.request.model, asset=asset)
+
+
+def _line(result: RowResult) -> dict[str, object]:
+    asset = result.asset
+    took = asset and asset.submitted_at and asset.finished_at and (asset.finished_at - asset.submitted_at).total_seconds()
+    return {
+        "row": result.row,
+        "state": "failed" if asset is None else "kept",
+        "model": result.model or "",
+        "task id": (asset and asset.task_id) or "",
+        "seconds": "" if took is None else round(took, 1),
+        "file": "" if asset is None else asset.uri,
+        "error": result.error or "",
+    }
+
+
+@flow(name="batch", flow_run_name="batch {manifest}", persist_result=True, result_serializer="json")
+async def batch(
+    manifest: str,
+    credentials: str = "happyhorse",
+    store: str | None = None,
+    concurrency: int = 20,
+    deadline_s: float = 3600.0,
+    fail_on_failed_rows: bool = True,
+) -> list[RowResult]:
+    """Make everything that a manifest asks for, so many jobs at a time.
+
+    Args:
+        manifest: Where the manifest lies: a path on the worker or an fsspec URL, ending in .csv, or else JSON lines. Each row is a request
+            in JSON, and may name `credentials` and `take` of its own.
+        credentials: Name of a GatewayCredentials block, or a gateway whose key is in the environment, for rows that name none.
+        store: Name of a MediaStore block. Empty: HAPPYHORSE_STORE, else the folder outputs.
+        concurrency: How many jobs run at the same time.
+        deadline_s: How long each job may take, in seconds.
+        fail_on_failed_rows: Whether the run is failed, at its end, when a row failed.
+
+    Returns:
+        How each row ended, in the order of the manifest.
+
+    Raises:
+        RowsFailed: At the end, when a row failed and `fail_on_failed_rows` is set. Running again makes only what is missing.
+    """
+    if concurrency < 1:
+        raise ValueError(f"concurrency={concurrency}: allowed is 1 or more")
+    place = await MediaStore.find(store)
+    text = await anyio.to_thread.run_sync(_load, manifest)
+    rows, failed = read_manifest(text, is_csv=manifest.lower().endswith(".csv"))
+    slots = asyncio.Semaphore(concurrency)
+    made = await asyncio.gather(*(_make(row, credentials, place, deadline_s, slots) for row in rows))
+    results = sorted([*made, *failed], key=lambda result: result.row)
+    lost = [result for result in results if result.asset is None]
+    summary = f"{len(results) - len(lost)} of {len(results)} rows kept"
+    await show_table([_line(result) for result in results], key="batch", description=f"{manifest}: {summary}")
+    get_run_logger().info(summary)
+    if lost and fail_on_failed_rows:
+        shown = "\n".join(f"  row {result.row}: {result.error}" for result in lost[:10])
+        more = f"\n  and {len(lost) - 10} more, in the table artifact" if len(lost) > 10 else ""
+        raise RowsFailed(f"{summary}; {len(lost)} failed:\n{shown}{more}\nRun it again to make what is missing; nothing is bought twice.")
+    return results
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Make everything that a manifest asks for.")
+    parser.add_argument("manifest", help="JSON lines or CSV")
+    parser.add_argument("--credentials", default="happyhorse", help="name of a block, or a gateway")
+    parser.add_argument("--concurrency", type=int, default=20)
+    arguments = parser.parse_args()
+    for result in asyncio.run(batch(arguments.manifest, credentials=arguments.credentials, concurrency=arguments.concurrency)):
+        print(f"{result.row:5} {result.error or (result.asset and result.asset.uri)}")

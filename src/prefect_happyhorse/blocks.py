@@ -1,0 +1,259 @@
+"""The two blocks: who pays, and where the results are kept."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar, Literal, Optional, get_args
+
+from prefect.blocks.core import Block
+from prefect.types import SecretDict
+from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
+
+from prefect_happyhorse.catalog import gateway_facts
+from prefect_happyhorse.domain.errors import AuthenticationFailed
+from prefect_happyhorse.engine.client import is_local
+from prefect_happyhorse.engine.store import DEFAULT_TEMPLATE, Store
+from prefect_happyhorse.gateways import Account
+
+__all__ = ["GatewayCredentials", "GatewayName", "MediaStore"]
+
+GatewayName = Literal["ttapi", "uniall", "chanjing", "infiflow", "happyhorse"]
+
+_LOGOS = "https://raw.githubusercontent.com/PrefectHQ/prefect/420d0d6a78bb6df1fc18bcf188fdad43c1d22ea9/assets/block-logos"
+
+
+class GatewayCredentials(Block):
+    """Who pays, and at which gateway.
+
+    Args:
+        gateway: The gateway.
+        api_key: The API key, or Chanjing's access token.
+        base_url: The gateway's address; needed where the provider's document names none.
+        account: A label of your own for the account that pays; two accounts of one gateway never share jobs.
+        app_id: Chanjing's app id, which together with `secret_key` stands in for a key.
+        secret_key: Chanjing's secret key.
+        submit_path: A path in place of the catalog's submit path.
+        poll_path: A path in place of the catalog's poll path; `{task_id}` stands for the job.
+
+    Example:
+        Load stored credentials:
+        ```python
+        from prefect_happyhorse import GatewayCredentials
+
+        credentials = GatewayCredentials.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name: ClassVar[Optional[str]] = "HappyHorse Gateway Credentials"
+    _block_type_slug: ClassVar[Optional[str]] = "happyhorse-gateway-credentials"
+    _logo_url: ClassVar[Optional[HttpUrl]] = HttpUrl(f"{_LOGOS}/secret.png")
+    _documentation_url: ClassVar[Optional[HttpUrl]] = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
+
+    gateway: GatewayName = Field(description="The gateway that makes the images and videos.")
+    api_key: Optional[SecretStr] = Field(default=None, title="API key", description="The API key, or Chanjing's access token.")
+    base_url: Optional[str] = Field(
+        default=None, title="Base URL", description="The gateway's address; needed where its documentation names none."
+    )
+    account: Optional[str] = Field(
+        default=None,
+        min_length=1,
+        description='A label of your own for the account that pays; when empty "default", or "sandbox" for a gateway on this machine.',
+    )
+    app_id: Optional[str] = Field(default=None, title="App id", description="Chanjing's app id, in place of an access token.")
+    secret_key: Optional[SecretStr] = Field(default=None, description="Chanjing's secret key, which goes with the app id.")
+    submit_path: Optional[str] = Field(default=None, description="A path in place of the catalog's submit path.")
+    poll_path: Optional[str] = Field(
+        default=None, description="A path in place of the catalog's poll path; {task_id} stands for the job."
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, value: Optional[str]) -> Optional[str]:
+        if value is None:
+            return None
+        url = HttpUrl(value)
+        if url.username or url.password or url.query or url.fragment:
+            raise ValueError("must be scheme, host, port and path alone: a key belongs into api_key")
+        return value.rstrip("/")
+
+    @field_validator("submit_path", "poll_path")
+    @classmethod
+    def _is_a_path(cls, value: Optional[str]) -> Optional[str]:
+        if value is not None and (not value.startswith("/") or value.startswith("//")):
+            raise ValueError("must begin with one slash: it goes behind the base URL")
+        return value
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> GatewayCredentials:
+        if self.poll_path is not None and "{task_id}" not in self.poll_path:
+            raise ValueError("poll_path must hold {task_id}")
+        if (self.app_id is None) != (self.secret_key is None):
+            raise ValueError("app_id and secret_key go together")
+        if self.app_id is not None and self.gateway != "chanjing":
+            raise ValueError(f"app_id and secret_key are Chanjing's; {self.gateway} takes an api_key")
+        return self
+
+    def to_account(self) -> Account:
+        """The account as the engine takes it.
+
+        Returns:
+            The account; its label is `account`, else "sandbox" for a gateway on this machine, else "default".
+
+        Raises:
+            AuthenticationFailed: When there is no base URL or no key.
+
+        Example:
+            >>> GatewayCredentials(gateway="ttapi", api_key="k").to_account().base_url
+            'https://api.ttapi.io'
+        """
+        missing: list[str] = []
+        base_url = self.base_url or gateway_facts(self.gateway).base_url
+        if base_url is None:
+            missing.append(f"base_url (or {self.gateway.upper()}_BASE_URL)")
+        if self.api_key is None and self.app_id is None:
+            missing.append(f"api_key (or {self.gateway.upper()}_API_KEY)")
+        if base_url is None or missing:
+            raise AuthenticationFailed(
+                f"The credentials for {self.gateway} lack {' and '.join(missing)}.",
+                gateway=self.gateway,
+                account=self.account,
+                advice="Nothing was sent. Save a GatewayCredentials block with it, or set the environment variable.",
+            )
+        account = Account(
+            gateway=self.gateway,
+            base_url=base_url,
+            label=self.account or "default",
+            key=self.api_key,
+            app_id=self.app_id,
+            secret_key=self.secret_key,
+            submit_path=self.submit_path,
+            poll_path=self.poll_path,
+        )
+        if self.account is None and is_local(account):
+            # A sandbox's jobs must never pass for a paid gateway's in the journal.
+            return Account(**{**account.__dict__, "label": "sandbox"})
+        return account
+
+    @classmethod
+    def from_environment(cls, gateway: str) -> GatewayCredentials:
+        """Credentials from `<GATEWAY>_API_KEY`, `<GATEWAY>_BASE_URL` and `<GATEWAY>_ACCOUNT`; Chanjing also reads `_APP_ID` and `_SECRET_KEY`.
+
+        Args:
+            gateway: Id of the gateway.
+
+        Returns:
+            The credentials; what is not set in the environment is empty.
+
+        Raises:
+            pydantic.ValidationError: When there is no such gateway, or a value is wrong.
+
+        Example:
+            >>> import os
+            >>> os.environ["TTAPI_API_KEY"] = "k"
+            >>> GatewayCredentials.from_environment("ttapi").gateway
+            'ttapi'
+        """
+        prefix = gateway.upper()
+        names = {"api_key": "API_KEY", "base_url": "BASE_URL", "account": "ACCOUNT"}
+        if gateway == "chanjing":
+            names |= {"app_id": "APP_ID", "secret_key": "SECRET_KEY"}
+        found: dict[str, Any] = {field: value for field, name in names.items() if (value := os.environ.get(f"{prefix}_{name}"))}
+        return cls(gateway=gateway, **found)  # pyright: ignore[reportArgumentType] -- checked by the model itself
+
+    @classmethod
+    async def find(cls, name: str) -> GatewayCredentials:
+        """The credentials that a name stands for: the block of that name, else, for a gateway's id, the environment.
+
+        Args:
+            name: Name of a saved block, or id of a gateway.
+
+        Returns:
+            The credentials.
+
+        Raises:
+            ValueError: When there is neither such a block nor such a gateway.
+        """
+        try:
+            return await cls.aload(name, validate=False)
+        except ValueError as error:
+            if name in get_args(GatewayName):
+                return cls.from_environment(name)
+            raise ValueError(
+                f"There is no GatewayCredentials block named {name!r}, and it is no gateway either"
+                f" ({', '.join(get_args(GatewayName))}). Nothing was sent."
+            ) from error
+
+
+class MediaStore(Block):
+    """Where results and the journal are kept.
+
+    Args:
+        url: An fsspec URL such as `s3://bucket/folder`, or a folder on this machine.
+        options: What fsspec needs to open it, such as `{"key": ..., "secret": ...}`; kept secret.
+        path_template: Where a result goes below the URL.
+        public_base_url: The web address under which others read the store, where there is one.
+        presign_s: For how many seconds addresses are signed, where the store can sign them.
+
+    Example:
+        Load a stored media store:
+        ```python
+        from prefect_happyhorse import MediaStore
+
+        store = MediaStore.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name: ClassVar[Optional[str]] = "HappyHorse Media Store"
+    _block_type_slug: ClassVar[Optional[str]] = "happyhorse-media-store"
+    _logo_url: ClassVar[Optional[HttpUrl]] = HttpUrl(f"{_LOGOS}/local-file-system.png")
+    _documentation_url: ClassVar[Optional[HttpUrl]] = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
+
+    url: str = Field(default="outputs", title="URL", description="An fsspec URL such as s3://bucket/folder, or a folder on this machine.")
+    options: SecretDict = Field(
+        default_factory=lambda: SecretDict({}), description="What fsspec needs to open the URL, such as key and secret."
+    )
+    path_template: str = Field(default=DEFAULT_TEMPLATE, description="Where a result goes below the URL.")
+    public_base_url: Optional[str] = Field(
+        default=None, title="Public base URL", description="The web address under which others read the store."
+    )
+    presign_s: Optional[int] = Field(
+        default=None, ge=60, description="For how many seconds addresses are signed, where the store can sign them."
+    )
+
+    def to_store(self) -> Store:
+        """The store as the engine takes it.
+
+        Returns:
+            The store.
+
+        Raises:
+            ValueError: When the path template names a field that there is not.
+
+        Example:
+            >>> MediaStore(url="memory://pictures").to_store().url
+            'memory://pictures'
+        """
+        return Store(
+            url=self.url,
+            options=self.options.get_secret_value(),
+            template=self.path_template,
+            public_base_url=self.public_base_url,
+            presign_s=self.presign_s,
+        )
+
+    @classmethod
+    async def find(cls, name: str | None) -> MediaStore:
+        """The store that a name stands for: the block of that name; without a name `HAPPYHORSE_STORE`, else the folder `outputs`.
+
+        Args:
+            name: Name of a saved block, or None.
+
+        Returns:
+            The store.
+
+        Raises:
+            ValueError: When there is no such block.
+        """
+        if name is None:
+            return cls(url=os.environ.get("HAPPYHORSE_STORE") or "outputs")
+        return await cls.aload(name, validate=False)

@@ -1,0 +1,229 @@
+"""The command `happyhorse`: see what there is, what would be sent, make one thing, and play against the sandbox.
+
+Exit codes: 0 done; 1 failed; 2 refused, and nothing was sent; 3 failed, and money was or may have been spent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from pydantic import SecretStr, ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from prefect_happyhorse.catalog import GATEWAYS, Route, check, gateway_facts, resolve, routes
+from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.errors import CatalogError, GenerationError, InvalidRequest
+from prefect_happyhorse.domain.jobs import Job, JobState
+from prefect_happyhorse.domain.requests import GenerationRequest, iter_media, parse_request, replace_media
+from prefect_happyhorse.engine.collect import Collector
+from prefect_happyhorse.engine.poll import DEADLINE_S, Poller
+from prefect_happyhorse.engine.preflight import inspect_media
+from prefect_happyhorse.engine.store import Store
+from prefect_happyhorse.engine.submit import Submitter, prepare
+from prefect_happyhorse.gateways import Account, get_gateway
+
+__all__ = ["main", "markdown_table"]
+
+_gateway_option = click.option("--gateway", type=click.Choice(GATEWAYS), required=True, help="The gateway.")
+_request_argument = click.argument("request_file", metavar="REQUEST.json", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+
+REFUSED = 2
+SPENT = 3
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Exit codes: 0 done; 1 failed; 2 refused, nothing was sent; 3 failed, and money was or may have been spent.")
+@click.version_option(package_name="prefect-happyhorse")
+def main() -> None:
+    """Make images and videos with HappyHorse and its neighbours through five gateways."""
+
+
+@main.command()
+@click.option("--gateway", type=click.Choice(GATEWAYS), help="Only this gateway.")
+@click.option("--capability", help="Only this capability, for example reference_to_video.")
+@click.option("--model", help="Only models whose name contains this.")
+@click.option("--json", "shape", flag_value="json", help="One JSON object a line, with every field and limit.")
+@click.option("--markdown", "shape", flag_value="markdown", help="A markdown table, as it stands in the README.")
+def models(gateway: str | None, capability: str | None, model: str | None, shape: str | None) -> None:
+    """List the routes: which gateway offers which capability of which model."""
+    found = [
+        route
+        for route in routes(gateway)
+        if (capability is None or route.capability == capability) and (model is None or model.lower() in route.model.lower())
+    ]
+    if not found:
+        _fail("No route fits. `happyhorse models` without filters lists all.", 1)
+    if shape == "json":
+        for route in found:
+            click.echo(route.model_dump_json(by_alias=True, exclude_defaults=True))
+        return
+    if shape == "markdown":
+        click.echo(markdown_table(found))
+        return
+    table = Table("gateway", "capability", "model", "takes", "options", title=f"{len(found)} routes")
+    for route in found:
+        table.add_row(route.gateway, route.capability, route.model, ", ".join(_takes(route)), ", ".join(sorted(route.options)))
+    _console().print(table)
+
+
+def markdown_table(found: Iterable[Route]) -> str:
+    """Routes as a markdown table, a line for every gateway and capability.
+
+    Args:
+        found: The routes.
+    """
+    lines: dict[tuple[str, str], list[str]] = {}
+    for route in found:
+        lines.setdefault((route.gateway, route.capability), []).append(f"`{route.model}`")
+    rows = [f"| `{gateway}` | `{capability}` | {', '.join(names)} |" for (gateway, capability), names in lines.items()]
+    return "\n".join(["| gateway | capability | models |", "|---|---|---|", *rows])
+
+
+def _takes(route: Route) -> Iterable[str]:
+    required = {name for field in route.fields if field.required for name in field.request_fields}
+    return (f"{name}*" if name in required else name for name in sorted(route.request_fields - {"model"}))
+
+
+@main.command()
+@_request_argument
+@_gateway_option
+def preview(request_file: Path, gateway: str) -> None:
+    """Show the HTTP call that a request becomes. Nothing is sent and no key is needed."""
+    request = _read_request(request_file)
+    with _errors():
+        route = resolve(request, gateway)
+        check(request, route, more=asyncio.run(inspect_media(request, route)).problems)
+        variable = f"{gateway.upper()}_BASE_URL"
+        base_url = (os.environ.get(variable) or gateway_facts(gateway).base_url or f"https://{variable.lower().replace('_', '-')}").rstrip("/")
+        account = Account(gateway=gateway, base_url=base_url)
+        protocol = get_gateway(gateway)
+        addressed = replace_media(request, {(name, position): _address(medium) for name, position, medium in iter_media(request)})
+        call = protocol.submit_request(addressed, route, account)
+        before = set(call.headers)
+        protocol.sign(call, SecretStr("***"))
+        from prefect_happyhorse.gateways.wire import build_body, form_parts
+
+        body: dict[str, Any] = build_body(addressed, route)
+        if route.encoding == "multipart":
+            body = {name: text for name, (_, text) in form_parts(body).items()}
+        shown = {name: value for name, value in call.headers.items() if name not in before or name in {"content-type", "x-dashscope-async"}}
+        if "content-type" in shown:
+            # The boundary differs at every call and says nothing.
+            shown["content-type"] = shown["content-type"].partition(";")[0]
+    click.echo(json.dumps({"method": call.method, "url": str(call.url), "headers": shown, "body": body}, indent=2, ensure_ascii=False))
+    if base_url.startswith(f"https://{variable.lower().replace('_', '-')}"):
+        click.echo(f"The document of {gateway} names no host: set {variable}.", err=True)
+
+
+def _address(medium: MediaAsset | str) -> str:
+    return medium if isinstance(medium, str) else medium.url or medium.uri
+
+
+@main.command()
+@_request_argument
+@_gateway_option
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder for the file and the journal.")
+@click.option("--take", default=1, show_default=True, help="Another number makes another variation of the very same request.")
+@click.option("--deadline", "deadline_s", default=DEADLINE_S, show_default=True, help="How long the job may take, in seconds.")
+def generate(request_file: Path, gateway: str, output: Path, take: int, deadline_s: float) -> None:
+    """Make what a request asks for, and print where the file lies.
+
+    The key is read from <GATEWAY>_API_KEY and the address from <GATEWAY>_BASE_URL. Running it again gives the same file and buys nothing.
+    """
+    request = _read_request(request_file)
+    with _errors():
+        asset = asyncio.run(_generate(request, gateway, output, take, deadline_s))
+    for one in (asset, *asset.siblings):
+        click.echo(one.uri.removeprefix("file://"))
+
+
+async def _generate(request: GenerationRequest, gateway: str, output: Path, take: int, deadline_s: float) -> MediaAsset:
+    from prefect_happyhorse.blocks import GatewayCredentials
+
+    account = GatewayCredentials.from_environment(gateway).to_account()
+    store = Store(url=str(output))
+    prepared = await prepare(request, account, take=take)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
+    with Progress(*columns, console=_console(stderr=True), transient=not sys.stderr.isatty()) as progress:
+        bar = progress.add_task("submit", total=100, said="")
+        job = await Submitter(store=store).submit(prepared)
+        progress.update(bar, description=f"{job.model} {job.task_id}")
+
+        async def watch(job: Job, state: JobState, elapsed_s: float) -> None:
+            estimate = min(elapsed_s / prepared.route.typical_s, 0.95)
+            share = estimate if state.progress is None else state.progress
+            said = f"{state.provider_status or state.status.value}{'' if state.progress is not None else ' (estimate)'}"
+            progress.update(bar, completed=100 * share, said=said)
+
+        result = await Poller(account=account, store=store, deadline_s=deadline_s, watch=watch).poll(job)
+        progress.update(bar, completed=100, said="downloading")
+        return (await Collector(account=account, store=store).collect(result)).asset
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8808, show_default=True, help="The port to listen on.")
+@click.option("--job-seconds", "job_s", default=2.0, show_default=True, help="How long a job takes.")
+def sandbox(host: str, port: int, job_s: float) -> None:
+    """Serve all five gateways on this machine, for free: real answers, real files, and a ledger of what was charged."""
+    try:
+        from prefect_happyhorse.sandbox.server import serve
+        from prefect_happyhorse.sandbox.settings import SandboxSettings
+    except ImportError as error:
+        _fail(f"The sandbox needs more: pip install 'prefect-happyhorse[sandbox]' ({error}).", 1)
+    console = _console()
+    console.print("Point a gateway at the sandbox with any key:")
+    for name in GATEWAYS:
+        console.print(f"  export {name.upper()}_BASE_URL=http://{host}:{port}/{name} {name.upper()}_API_KEY=sandbox", soft_wrap=True)
+    console.print(f"Jobs, pictures and ledger: http://{host}:{port}/_sandbox/", soft_wrap=True)
+    serve(host, port, SandboxSettings(job_s=job_s))
+
+
+@main.command()
+@click.option("--output", default=Path("outputs"), show_default=True, type=click.Path(file_okay=False, path_type=Path), help="The folder for the files.")
+def demo(output: Path) -> None:
+    """Run the flow image_to_video_edit against the sandbox: no account, no server, no coin."""
+    from prefect_happyhorse.demo import run_demo
+
+    with _errors():
+        run_demo(output, _console())
+
+
+def _read_request(path: Path) -> GenerationRequest:
+    try:
+        return parse_request(path.read_bytes())
+    except ValidationError as error:
+        problems = "\n".join(f"  - {'.'.join(map(str, p['loc'])) or 'request'}: {p['msg']}" for p in error.errors(include_url=False))
+        _fail(f"{path} is no request:\n{problems}\nNothing was sent.", REFUSED)
+
+
+class _errors:  # noqa: N801 -- reads as a statement, as contextlib's own do
+    """Turns what a command may raise into a message without a traceback, and the exit code that it stands for."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, GenerationError):
+            spent = error.money in {"spent", "may be spent"}
+            _fail(f"{type(error).__name__}: {error}", SPENT if spent else REFUSED if isinstance(error, InvalidRequest) else 1)
+        if isinstance(error, (CatalogError, ValueError, OSError)):
+            _fail(f"{error}", 1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(code)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    # A pipe or a log file has no width; the usual 80 would cut the tables.
+    return Console(stderr=stderr, width=None if sys.stdout.isatty() else 200, highlight=False)

@@ -1,0 +1,164 @@
+"""Which hosts a result may be fetched from: none on a private network, and exactly the address that was checked.
+
+The ranges are those of the IANA special-purpose registries: https://www.iana.org/assignments/iana-ipv4-special-registry and
+https://www.iana.org/assignments/iana-ipv6-special-registry
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+
+import httpx
+
+__all__ = ["AddressRefused", "checked_addresses", "is_local_host", "is_public", "pinned"]
+
+_NOT_PUBLIC = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        # The standard library's own tables differ between Python versions and leave some of these out.
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.31.196.0/24",
+        "192.52.193.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "192.175.48.0/24",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+        "::/8",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "100:0:0:1::/64",
+        "2001::/23",
+        "2001:db8::/32",
+        "2620:4f:8000::/48",
+        "3fff::/20",
+        "5f00::/16",
+        "fc00::/7",
+        "fe80::/10",
+        "fec0::/10",
+        "ff00::/8",
+    )
+)
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_6TO4 = ipaddress.ip_network("2002::/16")
+_IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class AddressRefused(ValueError):
+    """When a host is none that a result may be fetched from."""
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the public internet.
+
+    Args:
+        address: An IPv4 or IPv6 address, with or without a zone.
+
+    Returns:
+        False for private, loopback, link-local, shared, multicast, reserved and unspecified addresses, and for IPv6 addresses that
+        carry such an IPv4 address.
+
+    Raises:
+        ValueError: When it is no IP address.
+
+    Example:
+        >>> is_public("93.184.215.14"), is_public("::ffff:169.254.169.254"), is_public("100.64.0.1")
+        (True, False, False)
+    """
+    found = ipaddress.ip_address(address)
+    inner = _carried(found)
+    if inner is not None:
+        return is_public(str(inner))
+    return not any(found.version == network.version and found in network for network in _NOT_PUBLIC)
+
+
+def _carried(address: _IPAddress) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 address stands for, where it is a translated one."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address in _6TO4:
+        return address.sixtofour
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return None
+
+
+def is_local_host(host: str) -> bool:
+    """Whether a host, by its text alone, lies on this machine or on a private network. No name is resolved.
+
+    Args:
+        host: A name or an IP address, as in a URL.
+
+    Example:
+        >>> is_local_host("localhost"), is_local_host("127.1"), is_local_host("192.168.0.7"), is_local_host("example.com")
+        (True, True, True, False)
+    """
+    plain = host.strip("[]").rstrip(".").lower()
+    if plain == "localhost" or plain.endswith(".localhost"):
+        return True
+    try:
+        return not is_public(plain)
+    except ValueError:
+        pass
+    try:
+        # Numbers such as 2130706433, 0x7f.1 and 127.1 are IPv4 addresses to every resolver.
+        return not is_public(socket.inet_ntoa(socket.inet_aton(plain)))
+    except (OSError, UnicodeError):
+        return False
+
+
+async def checked_addresses(host: str, port: int, *, local_allowed: bool) -> tuple[str, ...]:
+    """Resolve a host to the addresses that may be connected to. Connect to these and to nothing else: the name may mean something
+    else a moment later.
+
+    Args:
+        host: A name or an IP address.
+        port: The port.
+        local_allowed: Whether addresses off the public internet are welcome too, since the gateway itself has one.
+
+    Returns:
+        The addresses, in the resolver's order; at least one.
+
+    Raises:
+        AddressRefused: When the host has no address that may be connected to.
+        OSError: When the name cannot be resolved.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+    allowed = addresses if local_allowed else tuple(address for address in addresses if is_public(address))
+    if not allowed:
+        raise AddressRefused(f"{host} is at {', '.join(addresses) or 'no address'}, which is not on the public internet")
+    return allowed
+
+
+def pinned(request: httpx.Request, address: str) -> httpx.Request:
+    """A request that goes to one address and to no other, whatever its host's name means by then.
+
+    Args:
+        request: The request, addressed by name.
+        address: The IP address to connect to.
+
+    Returns:
+        The request with the address in its URL; its Host header and the name that TLS asks for and checks stay those of the URL.
+    """
+    name = request.url.raw_host.decode("ascii")
+    headers = httpx.Headers(request.headers)
+    headers["Host"] = request.url.netloc.decode("ascii")
+    # Connections are pooled by address: one that was opened and checked for another name must not be used for this one.
+    headers["Connection"] = "close"
+    extensions = {**request.extensions, "sni_hostname": name}
+    return httpx.Request(request.method, request.url.copy_with(host=address), headers=headers, extensions=extensions)

@@ -1,0 +1,196 @@
+"""Files on a local disk that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["CHUNK_BYTES", "TEMPORARY_SUFFIX", "create_file", "hash_file", "keep_file", "replace_file", "same_content", "sync_folder"]
+
+CHUNK_BYTES = 1024 * 1024
+"""How much of a file is in memory at a time."""
+
+TEMPORARY_SUFFIX = ".tmp"
+"""What the names of unfinished files end with; they begin with a dot."""
+
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+
+def replace_file(target: Path, data: bytes) -> None:
+    """Write a file, in place of one that is there.
+
+    Args:
+        target: Where it goes; missing folders are made.
+        data: What it holds.
+
+    Raises:
+        OSError: When it cannot be written; a file that was there is as it was.
+    """
+    with _temporary(target.parent) as draft:
+        _write(draft, data)
+        os.replace(draft, target)
+    sync_folder(target.parent)
+
+
+def create_file(target: Path, data: bytes) -> bool:
+    """Write a file unless one is there.
+
+    Args:
+        target: Where it goes; missing folders are made.
+        data: What it holds.
+
+    Returns:
+        True when this call wrote it; of several calls at the same time exactly one did.
+
+    Raises:
+        OSError: When it cannot be written, or the file system has no hard links and so no way to do this safely.
+    """
+    with _temporary(target.parent) as draft:
+        _write(draft, data)
+        try:
+            os.link(draft, target)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno in _NO_HARD_LINKS:
+                message = "the file system has no hard links, so a file cannot be claimed safely there; use another folder"
+                raise OSError(error.errno, message, str(target)) from error
+            raise
+    sync_folder(target.parent)
+    return True
+
+
+def keep_file(source: Path, target: Path, *, move: bool) -> None:
+    """Put a finished file in its place, where no different file may be lost.
+
+    Args:
+        source: The finished file.
+        target: Where it goes; missing folders are made.
+        move: Whether `source` is gone afterwards.
+
+    Raises:
+        FileExistsError: When a different file is there. It stays, and so does `source`.
+        OSError: When it cannot be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sync_file(source)
+    try:
+        if move:
+            _link(source, target)
+        else:
+            _copy(source, target)
+    except FileExistsError:
+        if not same_content(source, target):
+            raise FileExistsError(errno.EEXIST, "a different file is there", str(target)) from None
+    sync_folder(target.parent)
+    if move:
+        source.unlink(missing_ok=True)
+
+
+def same_content(one: Path, other: Path) -> bool:
+    """Whether two files hold the same bytes.
+
+    Args:
+        one: A file.
+        other: Another.
+    """
+    if os.path.samefile(one, other):
+        return True
+    return one.stat().st_size == other.stat().st_size and hash_file(one) == hash_file(other)
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: When it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make sure that the names in a folder outlast a power cut, where the system can.
+
+    Args:
+        folder: The folder.
+    """
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Network file systems and FUSE refuse this on folders; there is nothing more to be done.
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}:
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """A name for an unfinished file in a folder; whatever still has that name at the end is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+    try:
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    # Not `tempfile`: its files are readable by their owner alone, and outputs are meant to be looked at.
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_file(path: Path) -> None:
+    # Windows flushes only what is open for writing.
+    with path.open("rb+" if os.access(path, os.W_OK) else "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            _copy(source, target)
+        elif error.errno in _NO_HARD_LINKS:
+            _rename(source, target)
+        else:
+            raise
+
+
+def _copy(source: Path, target: Path) -> None:
+    with _temporary(target.parent) as draft:
+        shutil.copyfile(source, draft)
+        _sync_file(draft)
+        try:
+            os.link(draft, target)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            _rename(draft, target)
+
+
+def _rename(source: Path, target: Path) -> None:
+    # Without hard links nothing portable names a file only if the name is free, so another writer could slip in between.
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, "a file is there", str(target))
+    os.rename(source, target)

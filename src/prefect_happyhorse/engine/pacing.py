@@ -1,0 +1,87 @@
+"""When to ask next: a pure schedule for one job, and one pacer for all jobs of an account."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+__all__ = ["Pacer", "pacer_for", "poll_delay_s"]
+
+_SHORTEST_S = 0.5
+_LONGEST_S = 15.0
+_SHARE = 0.1
+
+
+def poll_delay_s(elapsed_s: float, *, retry_after_s: float | None = None) -> float:
+    """How long to wait before a job is asked for again.
+
+    The wait grows with the job's age, so that a result is seen late by a tenth of its duration at most, and never by more than 15 s.
+
+    Args:
+        elapsed_s: Seconds since the job was submitted.
+        retry_after_s: Seconds that the gateway asked to wait.
+
+    Returns:
+        Seconds; never less than the gateway asked for.
+
+    Example:
+        >>> poll_delay_s(0.0), poll_delay_s(60.0), poll_delay_s(3600.0), poll_delay_s(0.0, retry_after_s=20.0)
+        (0.5, 6.0, 15.0, 20.0)
+    """
+    return max(min(max(elapsed_s * _SHARE, _SHORTEST_S), _LONGEST_S), retry_after_s or 0.0)
+
+
+class Pacer:
+    """Lets calls through at most so often, first come first served, from every thread and event loop of the process.
+
+    Args:
+        per_s: Calls a second.
+        clock: Seconds that only ever grow.
+        sleep: Waits for so many seconds.
+
+    Example:
+        >>> import asyncio
+        >>> asyncio.run(Pacer(per_s=1000.0).wait())
+    """
+
+    def __init__(
+        self,
+        *,
+        per_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+    ) -> None:
+        self._gap_s = 1.0 / per_s
+        self._clock = clock
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._next = clock()
+
+    async def wait(self) -> None:
+        """Wait for this call's turn."""
+        with self._lock:
+            now = self._clock()
+            turn = max(now, self._next)
+            self._next = turn + self._gap_s
+        if turn > now:
+            await self._sleep(turn - now)
+
+
+_PACERS: dict[tuple[str, str, str], Pacer] = {}
+_PACERS_LOCK = threading.Lock()
+
+
+def pacer_for(gateway: str, account: str, base_url: str, *, per_s: float) -> Pacer:
+    """The pacer that all jobs of an account share in this process.
+
+    Args:
+        gateway: Id of the gateway.
+        account: Label of the account.
+        base_url: The gateway's address.
+        per_s: Calls a second that the provider allows.
+    """
+    with _PACERS_LOCK:
+        return _PACERS.setdefault((gateway, account, base_url), Pacer(per_s=per_s))

@@ -1,0 +1,208 @@
+"""Ask for a job until it ends or its deadline passes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+
+import anyio
+import httpx
+
+from prefect_happyhorse.catalog import Route, find_route
+from prefect_happyhorse.domain.errors import (
+    GatewayUnavailable,
+    GenerationError,
+    JobExpired,
+    JobFailed,
+    JobTimedOut,
+    ProtocolError,
+)
+from prefect_happyhorse.domain.jobs import Job, JobResult, JobState, JobStatus
+from prefect_happyhorse.engine.client import http_client, send
+from prefect_happyhorse.engine.journal import Journal, JournalEntry
+from prefect_happyhorse.engine.pacing import pacer_for, poll_delay_s
+from prefect_happyhorse.engine.store import Store
+from prefect_happyhorse.engine.tokens import TokenStore
+from prefect_happyhorse.gateways import Account, get_gateway
+
+__all__ = ["DEADLINE_S", "Poller", "Watcher"]
+
+Watcher = Callable[[Job, JobState, float], Awaitable[None]]
+"""Is told of every answer: the job, what the gateway says, and the seconds since submit."""
+
+DEADLINE_S = 3600.0
+"""How long a job is waited for when nobody says otherwise, in seconds since submit."""
+
+_POLLS_PER_S = 20.0
+_STRANGE_ANSWERS = 5
+_MISSING_GRACE_S = 60.0
+
+
+async def _ignore(job: Job, state: JobState, elapsed_s: float) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Poller:
+    """Waits for jobs.
+
+    Args:
+        account: Who paid.
+        store: Where the journal lies.
+        deadline_s: How long a job may take, in seconds since it was submitted, restarts included.
+        watch: Is told of every answer.
+        tokens: Where access tokens are kept.
+        clock: Seconds that only ever grow.
+        sleep: Waits for so many seconds.
+    """
+
+    account: Account
+    store: Store
+    deadline_s: float = DEADLINE_S
+    watch: Watcher = _ignore
+    tokens: TokenStore = field(default_factory=TokenStore)
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+
+    async def ask(self, job: Job) -> JobState:
+        """Ask for a job once.
+
+        Args:
+            job: The job.
+
+        Returns:
+            What the gateway says.
+
+        Raises:
+            JobExpired: When the gateway does not know the job any more.
+            GenerationError: When the gateway could not be asked.
+        """
+        return await self._ask(job, find_route(job.gateway, job.capability, job.model))
+
+    async def poll(self, job: Job) -> JobResult:
+        """Ask for a job until it has a result.
+
+        Args:
+            job: The job.
+
+        Returns:
+            The result, with the provider's addresses of its outputs.
+
+        Raises:
+            JobFailed: When the provider ended it without a result.
+            JobExpired: When the gateway does not know it any more.
+            JobTimedOut: When the deadline passed first; it may still finish.
+            AuthenticationFailed: When the key is not allowed to ask.
+            ProtocolError: When the gateway kept answering in a way that its documentation does not describe.
+        """
+        journal = Journal(self.store)
+        entry = await journal.read(job.digest)
+        try:
+            if (known := _known_result(entry, job)) is not None:
+                return known
+            result = await self._wait(job, find_route(job.gateway, job.capability, job.model))
+        except GenerationError as error:
+            error.about(
+                gateway=job.gateway,
+                account=job.account,
+                model=job.model,
+                capability=job.capability,
+                task_id=job.task_id,
+                digest=job.digest,
+            )
+            if isinstance(error, (JobFailed, JobExpired)):
+                await journal.known_failure(error, job.digest)
+            raise
+        await journal.record(job.digest, "succeeded", {"result": result})
+        return result
+
+    async def _wait(self, job: Job, route: Route) -> JobResult:
+        already_s = max(0.0, (datetime.now(timezone.utc) - job.submitted_at).total_seconds())
+        started = self.clock()
+        asked = strange = 0
+        while True:
+            elapsed_s = already_s + self.clock() - started
+            retry_after_s = None
+            try:
+                asked += 1
+                state = await self._ask(job, route)
+                strange = 0
+                await self.watch(job, state, elapsed_s)
+                if state.status.final:
+                    return _result(job, route, state, asked)
+            except GatewayUnavailable as error:
+                retry_after_s = error.retry_after_s
+            except ProtocolError:
+                strange += 1
+                if strange == _STRANGE_ANSWERS:
+                    raise
+            except JobExpired:
+                # A gateway may need a moment before it knows a job that it has just accepted.
+                if elapsed_s > _MISSING_GRACE_S:
+                    raise
+            pause_s = poll_delay_s(elapsed_s, retry_after_s=retry_after_s)
+            left_s = self.deadline_s - elapsed_s
+            if left_s <= 0:
+                raise JobTimedOut(
+                    f"The job is not finished {elapsed_s:.0f} s after its submit; the deadline was {self.deadline_s:.0f} s.",
+                    advice="It may still finish: run the same request again with a later deadline, and it is collected, not bought again.",
+                )
+            await self.sleep(min(pause_s, left_s))
+
+    async def _ask(self, job: Job, route: Route) -> JobState:
+        gateway = get_gateway(job.gateway)
+        request = gateway.poll_request(route, job.task_id, self.account)
+        pacer = pacer_for(
+            job.gateway, self.account.label, self.account.base_url, per_s=route.facts.polls_per_s or _POLLS_PER_S
+        )
+        await pacer.wait()
+        async with http_client() as client:
+            response: httpx.Response = await send(client, gateway, self.account, request, self.tokens)
+        return gateway.read_poll(response, route)
+
+
+def _known_result(entry: JournalEntry | None, job: Job) -> JobResult | None:
+    """What the journal already knows of a job; a result whose addresses may be dead is asked for anew."""
+    if entry is None or entry.job is None or entry.job.task_id != job.task_id:
+        return None
+    if entry.failure is not None and entry.state in {"failed", "expired", "canceled"}:
+        kind = JobExpired if entry.state == "expired" else JobFailed
+        raise kind(entry.failure.message, code=entry.failure.code, advice="Give another `take` to buy it again.")
+    result = entry.result
+    if result is None or any(output.is_inline for output in result.outputs):
+        return None
+    expired = result.outputs_expire_at is not None and result.outputs_expire_at <= datetime.now(timezone.utc)
+    # A kept asset is what the caller goes on with, so dead addresses do not matter to it.
+    return None if expired and entry.asset is None else result
+
+
+def _result(job: Job, route: Route, state: JobState, asked: int) -> JobResult:
+    if state.status is not JobStatus.SUCCEEDED:
+        raise _end(route, state)
+    now = datetime.now(timezone.utc)
+    lives_s = route.facts.result_ttl_s
+    return JobResult(
+        job=job,
+        outputs=state.outputs,
+        outputs_expire_at=None if lives_s is None else now + timedelta(seconds=lives_s),
+        finished_at=now,
+        polls=asked,
+        provider_status=state.provider_status,
+        usage=state.usage,
+    )
+
+
+def _end(route: Route, state: JobState) -> GenerationError:
+    reason = state.message or "no reason was given"
+    if state.status is JobStatus.EXPIRED:
+        return JobExpired(f"The gateway does not know the job any more: {reason}", code=state.code, request_id=state.request_id)
+    moderated = state.code is not None and route.facts.codes.get(state.code) == "moderation"
+    advice = (
+        "Change the prompt or the media; the same request will be refused again."
+        if moderated
+        else "Look at the reason, then change the request, or give another `take` to buy the same again."
+    )
+    what = "was canceled" if state.status is JobStatus.CANCELED else "ended without a result"
+    return JobFailed(f"The job {what}: {reason}", code=state.code, request_id=state.request_id, advice=advice)

@@ -1,0 +1,106 @@
+"""Small pictures of media, for a card in a user interface."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect_happyhorse.domain.assets import AssetKind
+from prefect_happyhorse.engine.probes import MediaNotReadable, can_measure
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["poster"]
+
+_MOMENTS = (1 / 3, 1 / 2, 2 / 3, 0.0)
+_DARK = 16.0
+_QUALITIES = (82, 70, 55, 40, 25)
+
+
+def poster(path: Path, kind: AssetKind, *, max_side_px: int = 480, max_bytes: int = 60_000) -> bytes | None:
+    """A small JPEG of a picture, or of a frame in the course of a video. This blocks: call it in a thread.
+
+    Args:
+        path: The file.
+        kind: What it is; a sound has no poster.
+        max_side_px: The longer side of the JPEG in pixels, at most; a smaller original is not made larger.
+        max_bytes: The length of the JPEG, at most.
+
+    Returns:
+        The JPEG, or None for a sound and where the extra `media` is not installed.
+
+    Raises:
+        MediaNotReadable: When the file does not open.
+        OSError: When it cannot be read.
+    """
+    if kind == "audio" or not can_measure("image") or not can_measure(kind):
+        return None
+    try:
+        picture = _picture(path, max_side_px) if kind == "image" else _frame(path)
+    except (MemoryError, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:
+        raise MediaNotReadable(f"it gives no poster: {error}") from error
+    return _encode(picture, max_side_px, max_bytes)
+
+
+def _picture(path: Path, max_side_px: int) -> Image:
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as image:
+        # For a JPEG this decodes a smaller picture at once; for the rest it does nothing.
+        image.draft("RGB", (max_side_px, max_side_px))
+        return _on_white(ImageOps.exif_transpose(image))
+
+
+def _on_white(image: Image) -> Image:
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    opaque = image.convert("RGBA")
+    ground = Image.new("RGBA", opaque.size, "white")
+    return Image.alpha_composite(ground, opaque).convert("RGB")
+
+
+def _frame(path: Path) -> Image:
+    """The first frame that is not dark, of those a third, half and two thirds into the video and at its start; else the brightest."""
+    import av
+    from PIL import ImageStat
+
+    best: tuple[float, Image] | None = None
+    with av.open(str(path), mode="r") as container:
+        stream = container.streams.video[0]
+        for moment in _MOMENTS:
+            if moment and container.duration is None:
+                continue
+            container.seek(int((container.duration or 0) * moment))
+            frame = next(container.decode(stream), None)
+            if frame is None:
+                continue
+            image = frame.to_image()
+            if turn := int(getattr(frame, "rotation", 0)) % 360:
+                image = image.rotate(turn, expand=True)
+            brightness = ImageStat.Stat(image.convert("L")).mean[0]
+            if brightness >= _DARK:
+                return image
+            if best is None or brightness > best[0]:
+                best = brightness, image
+    if best is None:
+        raise ValueError("it has no frame")
+    return best[1]
+
+
+def _encode(image: Image, max_side_px: int, max_bytes: int) -> bytes:
+    side = max_side_px
+    while True:
+        small = image.copy()
+        small.thumbnail((side, side))
+        for quality in _QUALITIES:
+            buffer = io.BytesIO()
+            small.save(buffer, "JPEG", quality=quality, optimize=True)
+            if buffer.tell() <= max_bytes or side == 1:
+                return buffer.getvalue()
+        side = max(1, side * 3 // 4)

@@ -1,0 +1,275 @@
+"""Submit a request at most once: check, claim in the journal, send, write the job down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Literal
+
+import anyio
+import httpx
+
+from prefect_happyhorse.catalog import Route, check, resolve
+from prefect_happyhorse.domain.errors import GatewayUnavailable, GenerationError, JobExpired, JobFailed, ProtocolError, SubmissionUncertain
+from prefect_happyhorse.domain.jobs import Job, Submission
+from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.engine.client import http_client, is_local, send
+from prefect_happyhorse.engine.digest import request_digest
+from prefect_happyhorse.engine.journal import Claimant, Journal, JournalEntry
+from prefect_happyhorse.engine.preflight import inspect_media
+from prefect_happyhorse.engine.publish import publish
+from prefect_happyhorse.engine.store import Store
+from prefect_happyhorse.engine.tokens import TokenStore
+from prefect_happyhorse.gateways import Account, Gateway, get_gateway
+
+__all__ = ["OnUncertain", "Prepared", "Submitter", "prepare"]
+
+OnUncertain = Literal["raise", "resubmit"]
+
+_log = logging.getLogger(__name__)
+
+_CLAIM_LIFE_S = 150.0
+"""Longer than any submit can be under way: time to connect, to send and to read, together."""
+
+_FINISH_SENDING_S = 75.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that may be submitted: it fits its route, and its digest is known.
+
+    Args:
+        request: What the user wants.
+        route: The route that carries it.
+        account: Who pays.
+        take: 1, or another number for another variation.
+        digest: The request digest.
+    """
+
+    request: GenerationRequest
+    route: Route
+    account: Account
+    take: int
+    digest: str
+
+
+async def prepare(request: GenerationRequest, account: Account, *, take: int = 1) -> Prepared:
+    """Check a request against its route and its media, and give it its digest. Nothing is sent.
+
+    Args:
+        request: What the user wants.
+        account: Who pays.
+        take: 1, or another number for who wants another variation of the very same request.
+
+    Returns:
+        The request, ready to be submitted.
+
+    Raises:
+        InvalidRequest: When the gateway has no such route, or the request has problems; all of them are named.
+    """
+    route = resolve(request, account.gateway)
+    inspection = await inspect_media(request, route)
+    check(request, route, more=inspection.problems)
+    digest = request_digest(request, gateway=account.gateway, account=account.label, take=take, fingerprints=inspection.fingerprints)
+    return Prepared(request=request, route=route, account=account, take=take, digest=digest)
+
+
+@dataclass(frozen=True)
+class Submitter:
+    """Submits prepared requests, each at most once.
+
+    Args:
+        store: Where the journal lies, and inputs are published to.
+        on_uncertain: What to do with a submit of an earlier run whose outcome nobody knows: raise, or pay perhaps twice.
+        attempts: How often a submit is sent that certainly did no work.
+        patience_s: How long is waited in all between those, in seconds.
+        tokens: Where access tokens are kept.
+        sleep: Waits for so many seconds.
+    """
+
+    store: Store
+    on_uncertain: OnUncertain = "raise"
+    attempts: int = 5
+    patience_s: float = 120.0
+    tokens: TokenStore = field(default_factory=TokenStore)
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+
+    async def submit(self, prepared: Prepared) -> Job:
+        """Submit a request, or return the job that was submitted under its digest before.
+
+        Args:
+            prepared: The request.
+
+        Returns:
+            The job; it stands in the journal before this returns.
+
+        Raises:
+            SubmissionUncertain: When this or an earlier submit may have been accepted but nobody knows its task id.
+            JobFailed: When the journal says that the provider ended this very job without a result.
+            JobExpired: When the journal says that the gateway no longer keeps this very job.
+            RequestRejected: When the gateway refuses the request; no work was started.
+            GatewayUnavailable: When the gateway could not be reached; no work was started.
+            MediaUnreachable: When an input cannot be given an address that the gateway can read.
+        """
+        journal = Journal(self.store)
+        account = prepared.account
+        try:
+            while True:
+                entry = await journal.read(prepared.digest)
+                if entry is None:
+                    job = await self._buy(prepared, journal)
+                elif entry.job is not None:
+                    return _job_of(entry, entry.job)
+                else:
+                    job = await self._wait_for_other(entry, journal)
+                if job is not None:
+                    return job
+        except GenerationError as error:
+            raise error.about(
+                gateway=account.gateway,
+                account=account.label,
+                model=prepared.request.model,
+                capability=prepared.request.capability,
+                digest=prepared.digest,
+            ) from error.__cause__
+
+    async def _wait_for_other(self, entry: JournalEntry, journal: Journal) -> Job | None:
+        """Wait for whoever holds the claim; None when the claim was given back."""
+        while entry.job is None:
+            if entry.intent.gone(after_s=_CLAIM_LIFE_S, now=datetime.now(timezone.utc)):
+                if self.on_uncertain == "resubmit":
+                    await journal.forget(entry.digest)
+                    return None
+                raise _uncertain(
+                    f"A submit was begun at {entry.intent.at.isoformat(timespec='seconds')} by process {entry.intent.process} on"
+                    f" {entry.intent.host}, and nobody knows whether it was accepted.",
+                    entry.digest,
+                )
+            await self.sleep(0.2)
+            latest = await journal.read(entry.digest)
+            if latest is None:
+                return None
+            entry = latest
+        return _job_of(entry, entry.job)
+
+    async def _buy(self, prepared: Prepared, journal: Journal) -> Job | None:
+        """Claim and send; None when somebody else claimed first."""
+        account = prepared.account
+        gateway = get_gateway(account.gateway)
+        now = datetime.now(timezone.utc)
+        # Publishing is free and may fail, so it comes before the claim.
+        published = await publish(prepared.request, prepared.route, self.store, now=now, gateway_is_local=is_local(account))
+        entry = JournalEntry(
+            digest=prepared.digest,
+            state="intent",
+            gateway=account.gateway,
+            account=account.label,
+            take=prepared.take,
+            request=prepared.request,
+            intent=Claimant(),
+        )
+        if not await journal.claim(entry):
+            return None
+        request = gateway.submit_request(published, prepared.route, account)
+        sending = asyncio.ensure_future(self._send_and_write_down(gateway, prepared, request, entry, journal))
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            # The request may already be on its way: its answer is the only place where the task id stands, so it is waited for.
+            await asyncio.wait({sending}, timeout=_FINISH_SENDING_S)
+            if sending.done() and not sending.cancelled():
+                sending.exception()
+            raise
+
+    async def _send_and_write_down(
+        self, gateway: Gateway, prepared: Prepared, request: httpx.Request, entry: JournalEntry, journal: Journal
+    ) -> Job:
+        try:
+            submission = await self._send(gateway, prepared, request)
+        except GenerationError as error:
+            if error.money == "not spent":
+                await journal.forget(entry.digest)
+                raise
+            raise _uncertain(f"The submit may have been accepted: {error.message}", entry.digest, error) from error
+        job = _job(prepared, submission)
+        try:
+            await journal.write(entry.becoming("submitted", job=job))
+        except OSError as error:
+            # The intent still stands, so nothing is bought twice; the job goes on, and its id stands in the log.
+            _log.error("Job %s of %s is paid for but could not be written to the journal: %s", job.task_id, job.gateway, error)
+        return job
+
+    async def _send(self, gateway: Gateway, prepared: Prepared, request: httpx.Request) -> Submission:
+        """Send until the gateway takes it; only what certainly did no work is sent again."""
+        account, route = prepared.account, prepared.route
+        waited_s = 0.0
+        async with http_client() as client:
+            for attempt in range(1, self.attempts + 1):
+                try:
+                    response = await send(client, gateway, account, request, self.tokens)
+                    return gateway.read_submit(response, route)
+                except GatewayUnavailable as error:
+                    pause_s = max(error.retry_after_s or 0.0, _backoff_s(attempt))
+                    if error.money != "not spent" or attempt == self.attempts or waited_s + pause_s > self.patience_s:
+                        raise
+                    waited_s += pause_s
+                    await self.sleep(pause_s)
+                except ProtocolError as error:
+                    error.money = "may be spent"
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _backoff_s(attempt: int) -> float:
+    # Jitter, so that many jobs that were refused together do not come back together.
+    return min(2.0 ** (attempt - 1), 30.0) * random.uniform(0.5, 1.0)  # noqa: S311 -- spreads load, guards nothing
+
+
+def _job(prepared: Prepared, submission: Submission) -> Job:
+    now = datetime.fromtimestamp(time.time(), timezone.utc)
+    lives_s = prepared.route.facts.task_ttl_s
+    return Job(
+        gateway=prepared.account.gateway,
+        account=prepared.account.label,
+        capability=prepared.request.capability,
+        model=prepared.request.model,
+        task_id=submission.task_id,
+        request_id=submission.request_id,
+        digest=prepared.digest,
+        prompt=prepared.request.prompt,
+        submitted_at=now,
+        expires_at=None if lives_s is None else now + timedelta(seconds=lives_s),
+    )
+
+
+def _job_of(entry: JournalEntry, job: Job) -> Job:
+    if entry.state not in {"failed", "expired", "canceled"}:
+        return job
+    kind = JobExpired if entry.state == "expired" else JobFailed
+    reason = "" if entry.failure is None else f": {entry.failure.message}"
+    raise kind(
+        f"This very request was submitted at {job.submitted_at.isoformat(timespec='seconds')} and ended as {entry.state}{reason}",
+        task_id=job.task_id,
+        request_id=job.request_id,
+        code=None if entry.failure is None else entry.failure.code,
+        advice=f"Give another `take` to buy it again, or delete journal/{entry.digest}.json in the store.",
+    )
+
+
+def _uncertain(message: str, digest: str, error: GenerationError | None = None) -> SubmissionUncertain:
+    return SubmissionUncertain(
+        message,
+        code=None if error is None else error.code,
+        status_code=None if error is None else error.status_code,
+        request_id=None if error is None else error.request_id,
+        digest=digest,
+        advice=(
+            f"Look for the job in the provider's console. If it is not there, delete journal/{digest}.json in the store and run again;"
+            ' on_uncertain="resubmit" does so by itself and may pay twice.'
+        ),
+    )

@@ -1,0 +1,37 @@
+"""The five gateways, emulated on one port: real sockets, real media, faults on demand, and a ledger of what was charged.
+
+Nothing here is imported until it is asked for, so that `import prefect_happyhorse.sandbox` costs neither FastAPI nor Pillow nor PyAV.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prefect_happyhorse.sandbox.app import create_app
+    from prefect_happyhorse.sandbox.faults import FaultRule
+    from prefect_happyhorse.sandbox.server import SandboxServer, serve
+    from prefect_happyhorse.sandbox.settings import SandboxSettings
+    from prefect_happyhorse.sandbox.state import LedgerEntry
+
+__all__ = ["FaultRule", "LedgerEntry", "SandboxServer", "SandboxSettings", "create_app", "serve"]
+
+_HOMES = {
+    "FaultRule": "faults",
+    "LedgerEntry": "state",
+    "SandboxServer": "server",
+    "SandboxSettings": "settings",
+    "create_app": "app",
+    "serve": "server",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

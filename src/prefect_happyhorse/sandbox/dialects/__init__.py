@@ -1,0 +1,1 @@
+"""How each gateway speaks: its errors, its answers, its paths."""

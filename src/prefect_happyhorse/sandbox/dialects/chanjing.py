@@ -1,0 +1,163 @@
+"""Chanjing: every answer is HTTP 200, the envelope's code decides. Sources: its page on happyhorse-1.0-r2v and its public skills."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from starlette.datastructures import Headers
+
+from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollPath, View
+from prefect_happyhorse.sandbox.state import JobState, Meaning, SandboxState, fingerprint
+
+__all__ = ["Chanjing"]
+
+_CODES: dict[Meaning, int] = {
+    "invalid": 40000,
+    "authentication": 10400,
+    "moderation": 40000,
+    "quota": 40000,
+    "rate_limit": 40001,
+    "not_found": 40000,
+    "missing_task": 40000,
+    "unsupported": 400,
+    "internal": 50000,
+}
+
+
+class Chanjing(Dialect):
+    """Chanjing."""
+
+    gateway: ClassVar[str] = "chanjing"
+    model_key: ClassVar[str] = "model_code"
+    polls: ClassVar[tuple[PollPath, ...]] = (PollPath("/open/v1/ai_creation/task"),)
+    poll_query: ClassVar[str | None] = "unique_id"
+    token: ClassVar[str | None] = "/open/v1/access_token"
+    batch: ClassVar[str | None] = "/open/v1/ai_creation/task/page"
+
+    def credential(self, headers: Headers) -> str:
+        """The value of `access_token`.
+
+        Args:
+            headers: The request's headers.
+
+        Returns:
+            The token; empty when there is none.
+        """
+        return headers.get("access_token", "")
+
+    def account(self, key: str, state: SandboxState) -> str | None:
+        """The app that a token was issued to, or the token itself when it was not issued here.
+
+        Args:
+            key: The token.
+            state: Knows the tokens.
+
+        Returns:
+            The account's fingerprint, or None when the token is refused.
+        """
+        if key in state.tokens:
+            app_id, expires_at = state.tokens[key]
+            return fingerprint(app_id) if state.now() < expires_at else None
+        if key in state.dead_tokens:
+            return None
+        return super().account(key, state)
+
+    def issue(self, app_id: str, state: SandboxState) -> Answer:
+        """A new token; the one before dies.
+
+        Args:
+            app_id: The app that asks.
+            state: Keeps the tokens.
+
+        Returns:
+            The envelope's data.
+        """
+        for old in [token for token, (owner, _) in state.tokens.items() if owner == app_id]:
+            del state.tokens[old]
+            state.dead_tokens.add(old)
+        token = state.new_id().replace("-", "")
+        expires_at = state.now() + state.settings.token_ttl_s
+        state.tokens[token] = (app_id, expires_at)
+        return {"app_id": app_id, "access_token": token, "expire_in": int(expires_at)}
+
+    def envelope(self, data: object, state: SandboxState) -> Answer:
+        """The envelope of a success.
+
+        Args:
+            data: What is inside.
+            state: Gives trace ids.
+
+        Returns:
+            The body.
+        """
+        return {"trace_id": state.new_id().replace("-", ""), "code": 0, "msg": "success", "data": data}
+
+    def error(self, meaning: Meaning, message: str, state: SandboxState) -> tuple[int, Answer]:
+        """An envelope with a code, under HTTP 200.
+
+        Args:
+            meaning: What is refused.
+            message: In words.
+            state: Gives trace ids.
+
+        Returns:
+            200 and the body.
+        """
+        return 200, {"trace_id": state.new_id().replace("-", ""), "code": _CODES[meaning], "msg": message, "data": None}
+
+    def accepted(self, view: View) -> Answer:
+        """The task id as data.
+
+        Args:
+            view: The job.
+
+        Returns:
+            The body.
+        """
+        return {"trace_id": view.job.request_id.replace("-", ""), "code": 0, "msg": "success", "data": view.job.task_id}
+
+    def without_task_id(self, answer: Answer) -> Answer:
+        """A success without data.
+
+        Args:
+            answer: The answer.
+
+        Returns:
+            The same with empty data.
+        """
+        return {**answer, "data": ""}
+
+    def status(self, view: View, state: SandboxState) -> Answer:
+        """The task as data.
+
+        Args:
+            view: The job as this poll reports it.
+            state: Gives trace ids.
+
+        Returns:
+            The body.
+        """
+        return self.envelope(self.task(view), state)
+
+    def task(self, view: View) -> Answer:
+        """One task as the query and the page show it.
+
+        Args:
+            view: The job as this poll reports it.
+
+        Returns:
+            The task.
+        """
+        words: dict[JobState, str] = {
+            "queued": view.vary("queued", ["Queued", "Ready"]),
+            "running": "Generating",
+            "succeeded": "Success",
+            "failed": view.vary("failed", ["Error", "Fail"]),
+            "canceled": "Fail",
+        }
+        return {
+            "unique_id": view.job.task_id,
+            "progress_desc": view.word or words[view.state],
+            "err_msg": view.reason,
+            "output_url": list(view.urls),
+        }

@@ -1,0 +1,149 @@
+"""Faults on demand: rules that say which call goes wrong, how, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["ACCEPTING_KINDS", "FaultBook", "FaultKind", "FaultPoint", "FaultRule"]
+
+FaultPoint = Literal["submit", "poll", "download", "token"]
+FaultKind = Literal[
+    "refuse", "unauthorized", "quota", "throttle", "http", "html", "garbage", "error_in_200", "unknown_status", "backwards", "no_task_id", "vanish",
+    "empty_result", "moderation", "fail_job", "drop_before", "drop_after", "stall_before", "stall_after", "truncate", "stall_body", "wrong_type",
+    "redirect", "expire",
+]  # fmt: skip
+
+_EVERYWHERE = {"unauthorized", "throttle", "http", "html", "garbage", "drop_before", "drop_after", "stall_before", "stall_after"}
+_KINDS: dict[FaultPoint, frozenset[str]] = {
+    "submit": frozenset({*_EVERYWHERE, "refuse", "quota", "error_in_200", "no_task_id", "unknown_status", "moderation", "fail_job"}),
+    "poll": frozenset(
+        {*_EVERYWHERE, "refuse", "quota", "error_in_200", "unknown_status", "backwards", "vanish", "empty_result", "moderation", "fail_job"}
+    ),
+    "download": frozenset({*_EVERYWHERE, "truncate", "stall_body", "wrong_type", "redirect", "expire"}),
+    "token": frozenset({*_EVERYWHERE, "refuse", "error_in_200"}),
+}
+
+ACCEPTING_KINDS = frozenset({"garbage", "no_task_id", "unknown_status", "fail_job", "drop_after", "stall_before", "stall_after"})
+"""The kinds that accept and charge a submit, unless the rule says otherwise."""
+
+
+class FaultRule(BaseModel):
+    """One fault: where it strikes, what it does, and how often.
+
+    Example:
+        >>> FaultRule(at="submit", kind="drop_after", times=1).accepts
+        True
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: FaultPoint = Field(description="Which call it strikes.")
+    kind: FaultKind = Field(description="What goes wrong.")
+    times: int | None = Field(default=1, ge=1, description="How often it strikes; null is always.")
+    gateway: str | None = Field(default=None, description="Only calls to this gateway; null is any.")
+    model: str | None = Field(default=None, description="Only jobs of this model; null is any.")
+    after: int = Field(default=0, ge=0, description="How many matching calls pass unharmed first.")
+    probability: float = Field(default=1.0, gt=0, le=1, description="How likely a matching call is struck.")
+    seconds: float = Field(default=5.0, ge=0, description="How long stall_before, stall_after and stall_body wait.")
+    status: Literal[500, 502, 503, 504] = Field(default=503, description="The HTTP status of kind http.")
+    body: Literal["json", "html"] = Field(default="json", description="The body of kind http: the provider's error or a proxy's page.")
+    accept: bool | None = Field(default=None, description="For a submit: whether the job is accepted and charged all the same; null is the kind's own way.")
+    retry_after_s: float | None = Field(default=None, ge=0, description="Send Retry-After with throttle and http.")
+    retry_after_as: Literal["seconds", "date"] = Field(default="seconds", description="How Retry-After is written.")
+    word: str = Field(default="PAUSED_FOR_REVIEW", description="The status word of unknown_status.")
+    message: str | None = Field(default=None, description="The provider's message; null is a fitting one.")
+    to: str | None = Field(default=None, description="Where redirect leads; null leads it in a circle.")
+    fraction: float = Field(default=0.5, ge=0, lt=1, description="How much of the body truncate and stall_body send first.")
+
+    @model_validator(mode="after")
+    def _strikes_where_it_can(self) -> FaultRule:
+        if self.kind not in _KINDS[self.at]:
+            raise ValueError(f"{self.kind!r} cannot strike at {self.at!r}; there {', '.join(sorted(_KINDS[self.at]))} can")
+        return self
+
+    @property
+    def accepts(self) -> bool:
+        """Whether a submit that this rule strikes is accepted and charged."""
+        return self.kind in ACCEPTING_KINDS if self.accept is None else self.accept
+
+
+@dataclass(slots=True)
+class _Entry:
+    number: int
+    rule: FaultRule
+    matched: int = 0
+    struck: int = 0
+
+    @property
+    def spent(self) -> bool:
+        return self.rule.times is not None and self.struck >= self.rule.times
+
+
+class FaultBook:
+    """The rules in force, in the order in which they were added, and how often each has struck.
+
+    Args:
+        random: Source of chance for rules with a probability.
+    """
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._entries: list[_Entry] = []
+        self._numbers = 0
+
+    def add(self, rule: FaultRule) -> int:
+        """Put a rule in force.
+
+        Args:
+            rule: The rule.
+
+        Returns:
+            Its number.
+        """
+        self._numbers += 1
+        self._entries.append(_Entry(self._numbers, rule))
+        return self._numbers
+
+    def clear(self) -> None:
+        """Lift every rule."""
+        self._entries.clear()
+
+    def describe(self) -> list[dict[str, object]]:
+        """Every rule with how often it matched and struck.
+
+        Returns:
+            One JSON-safe mapping per rule: number, matched, struck and the rule's own fields.
+        """
+        return [{"number": e.number, "matched": e.matched, "struck": e.struck, **e.rule.model_dump(mode="json")} for e in self._entries]
+
+    def take(self, at: FaultPoint, gateway: str, model: str | None, applies: Callable[[FaultRule], bool] | None = None) -> FaultRule | None:
+        """The rule that strikes a call, which counts as one stroke of it.
+
+        Args:
+            at: Which call it is.
+            gateway: Id of its gateway.
+            model: The model that it is about, where known.
+            applies: Says whether a rule means anything for this call; a rule that does not is neither counted nor spent.
+
+        Returns:
+            The rule, or None when the call passes unharmed.
+        """
+        if not self._entries:
+            return None
+        for entry in self._entries:
+            rule = entry.rule
+            if entry.spent or rule.at != at or rule.gateway not in {None, gateway} or (rule.model is not None and rule.model != model):
+                continue
+            if applies is not None and not applies(rule):
+                continue
+            entry.matched += 1
+            if entry.matched <= rule.after or (rule.probability < 1 and self._random.random() >= rule.probability):
+                continue
+            entry.struck += 1
+            return rule
+        return None

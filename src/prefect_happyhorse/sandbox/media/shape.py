@@ -1,0 +1,83 @@
+"""How large and how long a result is, from what the request asks and the inputs are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prefect_happyhorse.sandbox.media.probe import Probe
+from prefect_happyhorse.sandbox.settings import SandboxSettings
+from prefect_happyhorse.sandbox.validate import Fit
+
+__all__ = ["Shape", "read_ratio", "shape_of"]
+
+_FOLLOWS_INPUT = frozenset({"image_to_video", "first_last_frame", "video_extension", "video_edit"})
+_EDITED_S = 15.0
+_DEFAULT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of a result in pixels, and its playing time in seconds (0 for a picture)."""
+
+    width: int
+    height: int
+    duration_s: float
+
+
+def read_ratio(text: str | None) -> float | None:
+    """Width to height from the ways in which requests write it.
+
+    Args:
+        text: For example `"16:9"`, `"1536x1024"` or `"1K"`.
+
+    Returns:
+        The ratio, kept between 1:4 and 4:1, or None when the text holds none.
+
+    Example:
+        >>> read_ratio("1536x1024"), read_ratio("1K")
+        (1.5, None)
+    """
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*[:x*×]\s*([0-9]+(?:\.[0-9]+)?)\s*", text or "", re.IGNORECASE)
+    if match is None or float(match[1]) == 0 or float(match[2]) == 0:
+        return None
+    return min(4.0, max(0.25, float(match[1]) / float(match[2])))
+
+
+def shape_of(fit: Fit, probes: Sequence[Probe], settings: SandboxSettings) -> Shape:
+    """The shape of a job's results.
+
+    Args:
+        fit: The checked body.
+        probes: Its inputs, where they were fetched.
+        settings: The sandbox's settings.
+
+    Returns:
+        Even sides in the asked proportion, and the playing time.
+    """
+    ratio = _ratio(fit, probes)
+    long = float(settings.long_side_px)
+    short = max(long / max(ratio, 1 / ratio), float(settings.min_short_side_px))
+    long = short * max(ratio, 1 / ratio)
+    width, height = (long, short) if ratio >= 1 else (short, long)
+    return Shape(_even(width), _even(height), _duration_s(fit, probes) if fit.route.kind == "video" else 0.0)
+
+
+def _ratio(fit: Fit, probes: Sequence[Probe]) -> float:
+    seen = next((found.ratio for found in probes if found.ratio), None)
+    if seen and fit.route.capability in _FOLLOWS_INPUT and read_ratio(fit.given("aspect_ratio")) is None:
+        return min(4.0, max(0.25, seen))
+    fallback = 16 / 9 if fit.route.kind == "video" else 1.0
+    return read_ratio(fit.given("size")) or read_ratio(fit.text("aspect_ratio")) or read_ratio(fit.text("size")) or fallback
+
+
+def _duration_s(fit: Fit, probes: Sequence[Probe]) -> float:
+    clip = next((found.duration_s for found in probes if found.kind == "video" and found.duration_s), None)
+    if fit.route.capability == "video_edit" and clip:
+        return round(min(clip, _EDITED_S), 3)
+    return min(60.0, max(1.0, fit.number("duration") or _DEFAULT_S))
+
+
+def _even(pixels: float) -> int:
+    return max(2, round(pixels / 2) * 2)

@@ -1,0 +1,393 @@
+"""The Prefect tasks: submit, poll, download, and generate, which is the three in a row.
+
+Each takes credentials and store as blocks or by name. The plain names are async; each has a `_sync` twin for sync flows, where a direct
+call of an async task would only make a coroutine that nobody awaits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Union, cast
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE, CachePolicy
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.logging import get_run_logger
+from prefect.utilities.asyncutils import run_coro_as_sync
+
+from prefect_happyhorse.artifacts import Progress, show_asset
+from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
+from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.jobs import Job, JobResult, JobState
+from prefect_happyhorse.domain.locations import locate
+from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
+from prefect_happyhorse.engine.collect import Collector
+from prefect_happyhorse.engine.poll import DEADLINE_S, Poller
+from prefect_happyhorse.engine.store import Store
+from prefect_happyhorse.engine.submit import OnUncertain, Submitter, prepare
+from prefect_happyhorse.gateways import Account
+from prefect_happyhorse.retries import RETRIES, RETRY_DELAYS_S, is_retryable
+
+__all__ = ["Credentials", "StoreRef", "download", "download_sync", "generate", "generate_sync", "poll", "poll_sync", "submit", "submit_sync"]
+
+Credentials = Union[GatewayCredentials, str]
+"""A block, the name of a saved block, or the id of a gateway whose key stands in the environment."""
+
+StoreRef = Union[MediaStore, str, None]
+"""A block, the name of a saved block, or None for `HAPPYHORSE_STORE` or else the folder `outputs`."""
+
+_TAGS = {"happyhorse"}
+_KEY_VERSION = "1"
+
+
+def _logger() -> logging.Logger | logging.LoggerAdapter[Any]:
+    if TaskRunContext.get() or FlowRunContext.get():
+        return get_run_logger()
+    return logging.getLogger(__name__)
+
+
+async def _account(credentials: Credentials) -> Account:
+    block = await GatewayCredentials.find(credentials) if isinstance(credentials, str) else credentials
+    return block.to_account()
+
+
+async def _store(store: StoreRef) -> Store:
+    block = store if isinstance(store, MediaStore) else await MediaStore.find(store)
+    return block.to_store()
+
+
+def _quoted(prompt: str | None) -> str:
+    if not prompt:
+        return ""
+    line = " ".join(prompt.split())
+    return f' "{line}"' if len(line) <= 40 else f' "{line[:37]}..."'
+
+
+def _request_name(step: str) -> Callable[[dict[str, Any]], str]:
+    def name(parameters: dict[str, Any]) -> str:
+        request = cast("GenerationRequest", parameters["request"])
+        return f"{step} {request.capability} {request.model}{_quoted(request.prompt)}"
+
+    return name
+
+
+def _job_name(parameters: dict[str, Any]) -> str:
+    job = cast("Job", parameters["job"])
+    return f"poll {job.capability} {job.model}{_quoted(job.prompt)}"
+
+
+def _result_name(parameters: dict[str, Any]) -> str:
+    job = cast("JobResult", parameters["result"]).job
+    return f"download {job.capability} {job.model}{_quoted(job.prompt)}"
+
+
+def _store_name(store: StoreRef) -> str:
+    return store.url if isinstance(store, MediaStore) else store or os.environ.get("HAPPYHORSE_STORE", "outputs")
+
+
+def _submit_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    """The same request on the same account and store is the same job. No secret goes in; a local file counts by size and time.
+
+    The key only spares work: what was bought is told by the journal, which counts a local file by its content.
+    """
+    request = cast("GenerationRequest", parameters["request"])
+    credentials = cast("Credentials", parameters["credentials"])
+    payer = credentials if isinstance(credentials, str) else f"{credentials.gateway}\n{credentials.account}\n{credentials.base_url}"
+    parts = [_KEY_VERSION, request.model_dump_json(exclude_none=True), payer, _store_name(parameters["store"]), str(parameters["take"])]
+    for _, _, medium in iter_media(request):
+        if isinstance(medium, str) and locate(medium) == "local" and os.path.exists(medium):
+            facts = os.stat(medium)
+            parts.append(f"{facts.st_size} {facts.st_mtime_ns}")
+    return f"happyhorse-submit-{_hash(parts)}"
+
+
+def _poll_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    job = cast("Job", parameters["job"])
+    return f"happyhorse-poll-{_hash([_KEY_VERSION, job.digest, job.task_id, _store_name(parameters['store'])])}"
+
+
+def _hash(parts: list[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+class _Report:
+    """Says in the log and as a progress artifact how a job is getting on."""
+
+    def __init__(self, job: Job) -> None:
+        self._progress = Progress(job)
+        self._last: str | None = None
+
+    async def __call__(self, job: Job, state: JobState, elapsed_s: float) -> None:
+        word = state.provider_status or state.status.value
+        if word != self._last:
+            self._last = word
+            percent = "" if state.progress is None else f", {state.progress:.0%}"
+            _logger().info("%s %s is %s (%s%s) after %.0f s", job.gateway, job.task_id, state.status.value, word, percent, elapsed_s)
+        await self._progress.show(state, elapsed_s)
+
+
+async def _submit(request: GenerationRequest, credentials: Credentials, store: StoreRef, take: int, on_uncertain: OnUncertain) -> Job:
+    prepared = await prepare(request, await _account(credentials), take=take)
+    job = await Submitter(store=await _store(store), on_uncertain=on_uncertain).submit(prepared)
+    _logger().info("%s %s: task id %s, request id %s, digest %s", job.gateway, job.model, job.task_id, job.request_id, job.digest[:12])
+    return job
+
+
+async def _poll(job: Job, credentials: Credentials, store: StoreRef, deadline_s: float) -> JobResult:
+    account = _same_gateway(await _account(credentials), job)
+    poller = Poller(account=account, store=await _store(store), deadline_s=deadline_s, watch=_Report(job))
+    return await poller.poll(job)
+
+
+async def _download(result: JobResult, credentials: Credentials, store: StoreRef) -> MediaAsset:
+    place = await _store(store)
+    collected = await Collector(account=_same_gateway(await _account(credentials), result.job), store=place).collect(result)
+    for asset, poster in collected.with_posters():
+        _logger().info("%s kept at %s (%d bytes)", asset.kind, asset.uri, asset.bytes)
+        await show_asset(asset, poster=poster, store=place)
+    return collected.asset
+
+
+def _same_gateway(account: Account, job: Job) -> Account:
+    if (account.gateway, account.label) != (job.gateway, job.account):
+        raise ValueError(
+            f"Job {job.task_id} belongs to account {job.account!r} of {job.gateway}; these credentials are for"
+            f" {account.label!r} of {account.gateway}. Nothing was sent."
+        )
+    return account
+
+
+# One place says how the tasks behave; the twins below differ only in how they are called.
+_SUBMIT: dict[str, Any] = {
+    "tags": _TAGS,
+    "task_run_name": _request_name("submit"),
+    "retries": RETRIES,
+    "retry_delay_seconds": RETRY_DELAYS_S,
+    "retry_condition_fn": is_retryable,
+    "cache_policy": CachePolicy.from_cache_key_fn(_submit_key),
+    "persist_result": True,
+    "result_serializer": "json",
+}
+_POLL: dict[str, Any] = _SUBMIT | {
+    "task_run_name": _job_name,
+    "cache_policy": CachePolicy.from_cache_key_fn(_poll_key),
+    # A provider's address lives 24 hours where it says so at all; a cached one must not outlive it.
+    "cache_expiration": timedelta(hours=12),
+}
+# Whether a file is still there can only be told by looking, which a cache key function, called on the event loop, must not do: the journal
+# knows the asset, and a run that finds it kept downloads nothing. It also shows its pictures, which a cached run would not.
+_DOWNLOAD: dict[str, Any] = _SUBMIT | {"task_run_name": _result_name, "cache_policy": NO_CACHE}
+_GENERATE: dict[str, Any] = {
+    "tags": _TAGS,
+    "task_run_name": _request_name("generate"),
+    "cache_policy": NO_CACHE,
+    "persist_result": True,
+    "result_serializer": "json",
+}
+
+
+@task(name="submit", **_SUBMIT)
+async def submit(
+    request: GenerationRequest,
+    credentials: Credentials,
+    store: StoreRef = None,
+    *,
+    take: int = 1,
+    on_uncertain: OnUncertain = "raise",
+) -> Job:
+    """Submit a request at most once; a request that was submitted before gives the same job again.
+
+    Args:
+        request: What to make.
+        credentials: Who pays.
+        store: Where the journal and the results are kept.
+        take: 1, or another number for another variation of the very same request.
+        on_uncertain: What to do when an earlier submit may have been accepted but nobody knows: "raise", or "resubmit" and perhaps pay twice.
+
+    Returns:
+        The job; it stands in the journal before this returns.
+
+    Raises:
+        InvalidRequest: When the request does not fit; all problems are named, nothing is sent.
+        SubmissionUncertain: When nobody knows whether the submit was accepted. It is never retried.
+        GenerationError: When the gateway refuses or cannot be reached.
+
+    Example:
+        ```python
+        job = await submit(TextToImage(model="gpt-image-2", prompt="A white horse"), "happyhorse")
+        ```
+    """
+    return await _submit(request, credentials, store, take, on_uncertain)
+
+
+@task(name="poll", **_POLL)
+async def poll(job: Job, credentials: Credentials, store: StoreRef = None, *, deadline_s: float = DEADLINE_S) -> JobResult:
+    """Wait for a job's result.
+
+    Args:
+        job: The job.
+        credentials: Who paid.
+        store: Where the journal is kept.
+        deadline_s: How long the job may take, in seconds since it was submitted.
+
+    Returns:
+        Where the outputs lie at the provider.
+
+    Raises:
+        JobFailed: When the provider ended the job without a result.
+        JobExpired: When the gateway does not know the job any more.
+        JobTimedOut: When the deadline passed first; the job may still finish and be collected.
+
+    Example:
+        ```python
+        result = await poll(job, "happyhorse", deadline_s=1800)
+        ```
+    """
+    return await _poll(job, credentials, store, deadline_s)
+
+
+@task(name="download", **_DOWNLOAD)
+async def download(result: JobResult, credentials: Credentials, store: StoreRef = None) -> MediaAsset:
+    """Keep a job's outputs, once, and show them in the Prefect UI.
+
+    Args:
+        result: The finished job.
+        credentials: Who paid, for when the provider's address has to be asked for again. The key never goes to a download host.
+        store: Where the outputs are kept.
+
+    Returns:
+        The first output; further ones are its `siblings`.
+
+    Raises:
+        DownloadFailed: When the output could not be fetched or kept whole.
+        JobExpired: When the provider no longer keeps it.
+
+    Example:
+        ```python
+        asset = await download(result, "happyhorse")
+        ```
+    """
+    return await _download(result, credentials, store)
+
+
+@task(name="generate", **_GENERATE)
+async def generate(
+    request: GenerationRequest,
+    credentials: Credentials,
+    store: StoreRef = None,
+    *,
+    take: int = 1,
+    deadline_s: float = DEADLINE_S,
+    on_uncertain: OnUncertain = "raise",
+) -> MediaAsset:
+    """Submit, poll and download, each as a task run of its own.
+
+    Args:
+        request: What to make.
+        credentials: Who pays.
+        store: Where the journal and the results are kept.
+        take: 1, or another number for another variation of the very same request.
+        deadline_s: How long the job may take, in seconds since it was submitted.
+        on_uncertain: See `submit`.
+
+    Returns:
+        The first output; further ones are its `siblings`. It can be given to another request as a medium.
+
+    Raises:
+        GenerationError: As `submit`, `poll` and `download` do.
+
+    Example:
+        ```python
+        horse = await generate(TextToImage(model="gpt-image-2", prompt="A white horse"), "happyhorse")
+        ```
+    """
+    job = await submit(request, credentials, store, take=take, on_uncertain=on_uncertain)
+    result = await poll(job, credentials, store, deadline_s=deadline_s)
+    return await download(result, credentials, store)
+
+
+@task(name="submit", **_SUBMIT)
+def submit_sync(
+    request: GenerationRequest,
+    credentials: Credentials,
+    store: StoreRef = None,
+    *,
+    take: int = 1,
+    on_uncertain: OnUncertain = "raise",
+) -> Job:
+    """`submit` for sync flows.
+
+    Args:
+        request: See `submit`.
+        credentials: See `submit`.
+        store: See `submit`.
+        take: See `submit`.
+        on_uncertain: See `submit`.
+
+    Returns:
+        The job.
+    """
+    return cast("Job", run_coro_as_sync(_submit(request, credentials, store, take, on_uncertain)))
+
+
+@task(name="poll", **_POLL)
+def poll_sync(job: Job, credentials: Credentials, store: StoreRef = None, *, deadline_s: float = DEADLINE_S) -> JobResult:
+    """`poll` for sync flows.
+
+    Args:
+        job: See `poll`.
+        credentials: See `poll`.
+        store: See `poll`.
+        deadline_s: See `poll`.
+
+    Returns:
+        Where the outputs lie at the provider.
+    """
+    return cast("JobResult", run_coro_as_sync(_poll(job, credentials, store, deadline_s)))
+
+
+@task(name="download", **_DOWNLOAD)
+def download_sync(result: JobResult, credentials: Credentials, store: StoreRef = None) -> MediaAsset:
+    """`download` for sync flows.
+
+    Args:
+        result: See `download`.
+        credentials: See `download`.
+        store: See `download`.
+
+    Returns:
+        The first output.
+    """
+    return cast("MediaAsset", run_coro_as_sync(_download(result, credentials, store)))
+
+
+@task(name="generate", **_GENERATE)
+def generate_sync(
+    request: GenerationRequest,
+    credentials: Credentials,
+    store: StoreRef = None,
+    *,
+    take: int = 1,
+    deadline_s: float = DEADLINE_S,
+    on_uncertain: OnUncertain = "raise",
+) -> MediaAsset:
+    """`generate` for sync flows.
+
+    Args:
+        request: See `generate`.
+        credentials: See `generate`.
+        store: See `generate`.
+        take: See `generate`.
+        deadline_s: See `generate`.
+        on_uncertain: See `generate`.
+
+    Returns:
+        The first output.
+    """
+    job = submit_sync(request, credentials, store, take=take, on_uncertain=on_uncertain)
+    result = poll_sync(job, credentials, store, deadline_s=deadline_s)
+    return download_sync(result, credentials, store)
