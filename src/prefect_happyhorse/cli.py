@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
 from pydantic import SecretStr, ValidationError
@@ -29,9 +29,10 @@ from prefect_happyhorse.engine.poll import DEADLINE_S, Poller
 from prefect_happyhorse.engine.preflight import inspect_media
 from prefect_happyhorse.engine.store import Store
 from prefect_happyhorse.engine.submit import Submitter, prepare
-from prefect_happyhorse.gateways import Account, get_gateway
+from prefect_happyhorse.gateways import Account, build_body, form_parts, get_gateway
+from prefect_happyhorse.reference import gateways_page, routes_table
 
-__all__ = ["main", "markdown_table"]
+__all__ = ["main"]
 
 _gateway_option = click.option("--gateway", type=click.Choice(GATEWAYS), required=True, help="The gateway.")
 _request_argument = click.argument("request_file", metavar="REQUEST.json", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -52,6 +53,7 @@ def main() -> None:
 @click.option("--model", help="Only models whose name contains this.")
 @click.option("--json", "shape", flag_value="json", help="One JSON object a line, with every field and limit.")
 @click.option("--markdown", "shape", flag_value="markdown", help="A markdown table, as it stands in the README.")
+@click.option("--page", "shape", flag_value="page", help="The page docs/gateways.md.")
 def models(gateway: str | None, capability: str | None, model: str | None, shape: str | None) -> None:
     """List the routes: which gateway offers which capability of which model."""
     found = [
@@ -66,25 +68,15 @@ def models(gateway: str | None, capability: str | None, model: str | None, shape
             click.echo(route.model_dump_json(by_alias=True, exclude_defaults=True))
         return
     if shape == "markdown":
-        click.echo(markdown_table(found))
+        click.echo(routes_table(found))
+        return
+    if shape == "page":
+        click.echo(gateways_page(), nl=False)
         return
     table = Table("gateway", "capability", "model", "takes", "options", title=f"{len(found)} routes")
     for route in found:
         table.add_row(route.gateway, route.capability, route.model, ", ".join(_takes(route)), ", ".join(sorted(route.options)))
     _console().print(table)
-
-
-def markdown_table(found: Iterable[Route]) -> str:
-    """Routes as a markdown table, a line for every gateway and capability.
-
-    Args:
-        found: The routes.
-    """
-    lines: dict[tuple[str, str], list[str]] = {}
-    for route in found:
-        lines.setdefault((route.gateway, route.capability), []).append(f"`{route.model}`")
-    rows = [f"| `{gateway}` | `{capability}` | {', '.join(names)} |" for (gateway, capability), names in lines.items()]
-    return "\n".join(["| gateway | capability | models |", "|---|---|---|", *rows])
 
 
 def _takes(route: Route) -> Iterable[str]:
@@ -109,8 +101,6 @@ def preview(request_file: Path, gateway: str) -> None:
         call = protocol.submit_request(addressed, route, account)
         before = set(call.headers)
         protocol.sign(call, SecretStr("***"))
-        from prefect_happyhorse.gateways.wire import build_body, form_parts
-
         body: dict[str, Any] = build_body(addressed, route)
         if route.encoding == "multipart":
             body = {name: text for name, (_, text) in form_parts(body).items()}
@@ -150,7 +140,7 @@ async def _generate(request: GenerationRequest, gateway: str, output: Path, take
 
     account = GatewayCredentials.from_environment(gateway).to_account()
     store = Store(url=str(output))
-    prepared = await prepare(request, account, take=take)
+    prepared = await prepare(request, account, take=take, store=store)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
     with Progress(*columns, console=_console(stderr=True), transient=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("submit", total=100, said="")
@@ -171,8 +161,9 @@ async def _generate(request: GenerationRequest, gateway: str, output: Path, take
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8808, show_default=True, help="The port to listen on.")
-@click.option("--job-seconds", "job_s", default=2.0, show_default=True, help="How long a job takes.")
-def sandbox(host: str, port: int, job_s: float) -> None:
+@click.option("--job-s", default=2.0, show_default=True, type=click.FloatRange(min=0), help="How long a job takes, in seconds.")
+@click.option("--media", type=click.Choice(["full", "tiny"]), default="full", show_default=True, help="Pictures that show the request, or plain small ones.")
+def sandbox(host: str, port: int, job_s: float, media: Literal["full", "tiny"]) -> None:
     """Serve all five gateways on this machine, for free: real answers, real files, and a ledger of what was charged."""
     try:
         from prefect_happyhorse.sandbox.server import serve
@@ -184,7 +175,7 @@ def sandbox(host: str, port: int, job_s: float) -> None:
     for name in GATEWAYS:
         console.print(f"  export {name.upper()}_BASE_URL=http://{host}:{port}/{name} {name.upper()}_API_KEY=sandbox", soft_wrap=True)
     console.print(f"Jobs, pictures and ledger: http://{host}:{port}/_sandbox/", soft_wrap=True)
-    serve(host, port, SandboxSettings(job_s=job_s))
+    serve(host, port, SandboxSettings(job_s=job_s, media=media))
 
 
 @main.command()

@@ -131,8 +131,9 @@ class _Report:
 
 
 async def _submit(request: GenerationRequest, credentials: Credentials, store: StoreRef, take: int, on_uncertain: OnUncertain) -> Job:
-    prepared = await prepare(request, await _account(credentials), take=take)
-    job = await Submitter(store=await _store(store), on_uncertain=on_uncertain).submit(prepared)
+    place = await _store(store)
+    prepared = await prepare(request, await _account(credentials), take=take, store=place)
+    job = await Submitter(store=place, on_uncertain=on_uncertain).submit(prepared)
     _logger().info("%s %s: task id %s, request id %s, digest %s", job.gateway, job.model, job.task_id, job.request_id, job.digest[:12])
     return job
 

@@ -39,6 +39,7 @@ class Pacer:
 
     Args:
         per_s: Calls a second.
+        burst: How many calls may come at once after a quiet time.
         clock: Seconds that only ever grow.
         sleep: Waits for so many seconds.
 
@@ -51,20 +52,23 @@ class Pacer:
         self,
         *,
         per_s: float,
+        burst: int = 1,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         self._gap_s = 1.0 / per_s
+        self._ahead_s = (burst - 1) * self._gap_s
         self._clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
-        self._next = clock()
+        self._next = clock() - self._ahead_s
 
     async def wait(self) -> None:
         """Wait for this call's turn."""
         with self._lock:
             now = self._clock()
-            turn = max(now, self._next)
+            # A quiet time is saved up, but only for as many calls as a burst may hold.
+            turn = max(now - self._ahead_s, self._next)
             self._next = turn + self._gap_s
         if turn > now:
             await self._sleep(turn - now)
@@ -74,14 +78,22 @@ _PACERS: dict[tuple[str, str, str], Pacer] = {}
 _PACERS_LOCK = threading.Lock()
 
 
-def pacer_for(gateway: str, account: str, base_url: str, *, per_s: float) -> Pacer:
+_UNDOCUMENTED_PER_S = 20.0
+_UNDOCUMENTED_BURST = 200
+
+
+def pacer_for(gateway: str, account: str, base_url: str, *, per_s: float | None) -> Pacer:
     """The pacer that all jobs of an account share in this process.
 
     Args:
         gateway: Id of the gateway.
         account: Label of the account.
         base_url: The gateway's address.
-        per_s: Calls a second that the provider allows.
+        per_s: Calls a second that the provider documents; None where it documents none, so that a burst is let through and a
+            RateLimited answer has the last word.
     """
     with _PACERS_LOCK:
-        return _PACERS.setdefault((gateway, account, base_url), Pacer(per_s=per_s))
+        key = (gateway, account, base_url)
+        if key not in _PACERS:
+            _PACERS[key] = Pacer(per_s=_UNDOCUMENTED_PER_S, burst=_UNDOCUMENTED_BURST) if per_s is None else Pacer(per_s=per_s)
+        return _PACERS[key]

@@ -14,6 +14,7 @@ from prefect_happyhorse.catalog import Route, find_route
 from prefect_happyhorse.domain.errors import (
     GatewayUnavailable,
     GenerationError,
+    InvalidRequest,
     JobExpired,
     JobFailed,
     JobTimedOut,
@@ -35,7 +36,6 @@ Watcher = Callable[[Job, JobState, float], Awaitable[None]]
 DEADLINE_S = 3600.0
 """How long a job is waited for when nobody says otherwise, in seconds since submit."""
 
-_POLLS_PER_S = 20.0
 _STRANGE_ANSWERS = 5
 _MISSING_GRACE_S = 60.0
 
@@ -102,7 +102,9 @@ class Poller:
         try:
             if (known := _known_result(entry, job)) is not None:
                 return known
-            result = await self._wait(job, find_route(job.gateway, job.capability, job.model))
+            async with http_client():
+                # Held for the whole wait, so that the connection lives from one poll to the next.
+                result = await self._wait(job, find_route(job.gateway, job.capability, job.model))
         except GenerationError as error:
             error.about(
                 gateway=job.gateway,
@@ -138,8 +140,8 @@ class Poller:
                 strange += 1
                 if strange == _STRANGE_ANSWERS:
                     raise
-            except JobExpired:
-                # A gateway may need a moment before it knows a job that it has just accepted.
+            except (JobExpired, InvalidRequest):
+                # A gateway may need a moment before it knows a job that it has just accepted, and not every one has a code for that.
                 if elapsed_s > _MISSING_GRACE_S:
                     raise
             pause_s = poll_delay_s(elapsed_s, retry_after_s=retry_after_s)
@@ -154,10 +156,7 @@ class Poller:
     async def _ask(self, job: Job, route: Route) -> JobState:
         gateway = get_gateway(job.gateway)
         request = gateway.poll_request(route, job.task_id, self.account)
-        pacer = pacer_for(
-            job.gateway, self.account.label, self.account.base_url, per_s=route.facts.polls_per_s or _POLLS_PER_S
-        )
-        await pacer.wait()
+        await pacer_for(job.gateway, self.account.label, self.account.base_url, per_s=route.facts.polls_per_s).wait()
         async with http_client() as client:
             response: httpx.Response = await send(client, gateway, self.account, request, self.tokens)
         return gateway.read_poll(response, route)

@@ -58,13 +58,14 @@ class Prepared:
     digest: str
 
 
-async def prepare(request: GenerationRequest, account: Account, *, take: int = 1) -> Prepared:
+async def prepare(request: GenerationRequest, account: Account, *, take: int = 1, store: Store | None = None) -> Prepared:
     """Check a request against its route and its media, and give it its digest. Nothing is sent.
 
     Args:
         request: What the user wants.
         account: Who pays.
         take: 1, or another number for who wants another variation of the very same request.
+        store: The store whose options open media of its own scheme.
 
     Returns:
         The request, ready to be submitted.
@@ -73,7 +74,9 @@ async def prepare(request: GenerationRequest, account: Account, *, take: int = 1
         InvalidRequest: When the gateway has no such route, or the request has problems; all of them are named.
     """
     route = resolve(request, account.gateway)
-    inspection = await inspect_media(request, route)
+    inspection = await inspect_media(request, route, store)
+    for sentence in inspection.unchecked:
+        _log.info("Not checked before the submit: %s", sentence)
     check(request, route, more=inspection.problems)
     digest = request_digest(request, gateway=account.gateway, account=account.label, take=take, fingerprints=inspection.fingerprints)
     return Prepared(request=request, route=route, account=account, take=take, digest=digest)

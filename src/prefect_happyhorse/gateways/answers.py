@@ -309,7 +309,7 @@ def progress_from(value: object) -> float | None:
 
 
 def outputs_from(found: Iterable[object], route: Route, response: httpx.Response) -> tuple[Output, ...]:
-    """The outputs of a finished job, each once, in order.
+    """The outputs of a finished job in order, an address that stands in several places once.
 
     Args:
         found: What stood where results may stand: addresses, data URLs, or `("base64", text)`.
@@ -319,15 +319,15 @@ def outputs_from(found: Iterable[object], route: Route, response: httpx.Response
     Raises:
         ProtocolError: When an address is none that can be fetched.
     """
-    outputs: dict[str, Output] = {}
+    outputs: list[Output] = []
     for value in found:
         if isinstance(value, tuple):
-            text = str(cast("tuple[object, object]", value)[1])
-            outputs[text] = Output(kind=route.kind, inline=text)
+            outputs.append(Output(kind=route.kind, inline=str(cast("tuple[object, object]", value)[1])))
         elif isinstance(value, str) and value.startswith("data:"):
-            outputs[value] = Output(kind=route.kind, inline=value.partition(",")[2])
+            outputs.append(Output(kind=route.kind, inline=value.partition(",")[2]))
         elif isinstance(value, str) and value.lower().startswith(("http://", "https://")):
-            outputs[value] = Output(kind=route.kind, url=value)
+            if all(output.url != value for output in outputs):
+                outputs.append(Output(kind=route.kind, url=value))
         elif value:
             raise protocol_error("A result stands in the answer that is neither an http(s) address nor data.", response)
-    return tuple(outputs.values())
+    return tuple(outputs)

@@ -13,9 +13,9 @@ __all__ = ["ACCEPTING_KINDS", "FaultBook", "FaultKind", "FaultPoint", "FaultRule
 
 FaultPoint = Literal["submit", "poll", "download", "token"]
 FaultKind = Literal[
-    "refuse", "unauthorized", "quota", "throttle", "http", "html", "garbage", "error_in_200", "unknown_status", "backwards", "no_task_id", "vanish",
-    "empty_result", "moderation", "fail_job", "drop_before", "drop_after", "stall_before", "stall_after", "truncate", "stall_body", "wrong_type",
-    "redirect", "expire",
+    "refuse", "unauthorized", "quota", "throttle", "moderation", "fail_job", "http", "html", "garbage", "error_in_200", "unknown_status",
+    "backwards", "no_task_id", "vanish", "empty_result", "drop_before", "drop_after", "stall_before", "stall_after",
+    "truncate", "stall_body", "wrong_type", "redirect", "expire",
 ]  # fmt: skip
 
 _EVERYWHERE = {"unauthorized", "throttle", "http", "html", "garbage", "drop_before", "drop_after", "stall_before", "stall_after"}
@@ -52,7 +52,9 @@ class FaultRule(BaseModel):
     seconds: float = Field(default=5.0, ge=0, description="How long stall_before, stall_after and stall_body wait.")
     status: Literal[500, 502, 503, 504] = Field(default=503, description="The HTTP status of kind http.")
     body: Literal["json", "html"] = Field(default="json", description="The body of kind http: the provider's error or a proxy's page.")
-    accept: bool | None = Field(default=None, description="For a submit: whether the job is accepted and charged all the same; null is the kind's own way.")
+    accept: bool | None = Field(
+        default=None, description="For a submit: whether the job is accepted and charged all the same; null is the kind's own way."
+    )
     retry_after_s: float | None = Field(default=None, ge=0, description="Send Retry-After with throttle and http.")
     retry_after_as: Literal["seconds", "date"] = Field(default="seconds", description="How Retry-After is written.")
     word: str = Field(default="PAUSED_FOR_REVIEW", description="The status word of unknown_status.")

@@ -88,11 +88,12 @@ class Gate:
         """
         return self.dialect.account(self.dialect.credential(request.headers), self.state)
 
-    async def submit(self, request: Request) -> Response:
+    async def submit(self, request: Request, path: str) -> Response:
         """Take a submit: refuse it, or accept it and charge it.
 
         Args:
             request: The request.
+            path: The path that it came by, without the gateway's prefix.
 
         Returns:
             The response.
@@ -109,7 +110,7 @@ class Gate:
         try:
             if malformed is not None:
                 raise _Refused("invalid", malformed)
-            job = await self._admit(request, body)
+            job = await self._admit(request, path, body)
         except _Refused as refused:
             self.state.refused += 1
             return self.refusal(refused.meaning, refused.message)
@@ -177,13 +178,13 @@ class Gate:
         status, body = self.dialect.error(meaning, rule.message or message, self.state)
         return JSONResponse(body, {"http": rule.status, "error_in_200": 200}.get(rule.kind, status), retry_after(rule))
 
-    async def _admit(self, request: Request, body: dict[str, object]) -> Job:
+    async def _admit(self, request: Request, path: str, body: dict[str, object]) -> Job:
         account = self.account(request)
         if account is None:
             raise _Refused("authentication", "the key is missing or not valid")
         if (lacking := self.dialect.header_problem(request.headers)) is not None:
             raise _Refused("invalid", lacking)
-        fit = self._fit(request, self.dialect.normal(body))
+        fit = self._fit(request, path, self.dialect.normal(body))
         settings = self.state.settings
         if settings.check_inputs != "submit" or not fit.inputs:
             job = self.state.accept(fit, body, account, shape_of(fit, (), settings), ())
@@ -204,11 +205,11 @@ class Gate:
         job.probes, job.shape = probes, shape_of(job.fit, probes, self.state.settings)
         job.inputs_pending = False
 
-    def _fit(self, request: Request, body: dict[str, object]) -> Fit:
+    def _fit(self, request: Request, path: str, body: dict[str, object]) -> Fit:
         model = body.get(self.dialect.model_key)
         if not isinstance(model, str) or not model:
             raise _Refused("invalid", f"{self.dialect.model_key}: required, a string")
-        found = candidates(self.dialect.gateway, request.scope["sandbox_path"], model)
+        found = candidates(self.dialect.gateway, path, model)
         if not found:
             elsewhere = "; it is offered at another path" if model in self._models else ""
             raise _Refused("not_found", f"model {model} does not exist{elsewhere}")
@@ -337,4 +338,3 @@ class Gate:
             return self.refusal("unsupported", "Failed to cancel the task, please confirm if the task is in PENDING status.")
         job.canceled = True
         return JSONResponse({"request_id": self.state.new_id()})
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Union
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -21,28 +21,44 @@ class SandboxSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    job_s: Union[Seconds, tuple[Seconds, Seconds]] = Field(
+    job_s: Seconds | tuple[Seconds, Seconds] = Field(
         default=2.0, description="How long a job takes, in seconds, or the least and the most; 0 finishes it at once."
     )
     check_inputs: Literal["submit", "job", "never"] = Field(
-        default="submit", description="When input media are fetched and checked: before accepting, while the job runs (which then fails), or not at all."
+        default="submit",
+        description="When input media are fetched and checked: before accepting, while the job runs (which then fails), or not at all.",
     )
     input_timeout_s: float = Field(default=20.0, gt=0, description="How long fetching one input medium may take, in seconds.")
     input_max_bytes: int = Field(default=150_000_000, gt=0, description="How many bytes of an input medium are read at most.")
-    media: Literal["full", "tiny"] = Field(default="full", description="full: pictures that show the request; tiny: one plain small file per shape, for benchmarks.")
+    media: Literal["full", "tiny"] = Field(
+        default="full", description="full: pictures that show the request; tiny: one plain small file per shape, for benchmarks."
+    )
     long_side_px: int = Field(default=768, ge=64, le=4096, description="The longer side of pictures and videos, in pixels.")
     min_short_side_px: int = Field(
-        default=400, ge=16, le=2160, description="The shorter side is never below this, in pixels, so that a result is a valid input for the next job."
+        default=400,
+        ge=16,
+        le=2160,
+        description="The shorter side is never below this, in pixels, so that a result is a valid input for the next job.",
     )
     fps: int = Field(default=12, ge=1, le=60, description="Frames per second of videos.")
-    result_ttl_s: Seconds = Field(default=86_400.0, description="How long the address of a result works, in seconds; a new poll gives a new address.")
+    result_ttl_s: Seconds = Field(
+        default=86_400.0, description="How long the address of a result works, in seconds; a new poll gives a new address."
+    )
     task_ttl_s: Seconds = Field(default=86_400.0, description="How long a job can be asked for, in seconds from its submit.")
     token_ttl_s: Seconds = Field(default=86_400.0, description="How long an issued access token works, in seconds.")
-    queries_per_s: float | None = Field(default=None, gt=0, description="How often one account may ask for jobs within a second; None is no limit.")
+    queries_per_s: float | None = Field(
+        default=None, gt=0, description="How often one account may ask for jobs within a second; None is no limit."
+    )
     bad_keys: tuple[SecretStr, ...] = Field(default=(SecretStr("bad-key"),), description="Keys that are refused.")
-    good_keys: tuple[SecretStr, ...] | None = Field(default=None, description="The only keys that are taken; None takes every key that is not a bad one.")
-    seed: int | None = Field(default=None, description="Seed of task ids, job durations and fault probabilities; None differs from run to run.")
-    public_url: str | None = Field(default=None, description="Address under which clients reach the sandbox; None takes it from each request.")
+    good_keys: tuple[SecretStr, ...] | None = Field(
+        default=None, description="The only keys that are taken; None takes every key that is not a bad one."
+    )
+    seed: int | None = Field(
+        default=None, description="Seed of task ids, job durations and fault probabilities; None differs from run to run."
+    )
+    public_url: str | None = Field(
+        default=None, description="Address under which clients reach the sandbox; None takes it from each request."
+    )
 
     @model_validator(mode="after")
     def _range_runs_upwards(self) -> SandboxSettings:

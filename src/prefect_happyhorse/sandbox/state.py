@@ -44,7 +44,7 @@ class LedgerEntry(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     gateway: str = Field(description="Id of the gateway.")
-    account: str = Field(description="The first eight hexadecimal digits of the SHA-256 of the key, or of the app id that got the token.")
+    account: str = Field(description="First eight hexadecimal digits of the SHA-256 of the key, or of the app id that got the token.")
     model: str
     capability: str = Field(description="The first capability whose wire fields the body fits; some share them all.")
     task_id: str
@@ -55,7 +55,9 @@ class LedgerEntry(BaseModel):
     polls: int = Field(description="How often it was asked for.")
     downloads: int = Field(description="How often one of its results was fetched; every range counts.")
     inputs: int = Field(description="How many input media it has.")
-    prompt_cut: tuple[int, int] | None = Field(default=None, description="The prompt's length and what was kept, where the provider cut it silently.")
+    prompt_cut: tuple[int, int] | None = Field(
+        default=None, description="The prompt's length and what was kept, where the provider cut it silently."
+    )
 
 
 def fingerprint(key: str) -> str:
@@ -326,7 +328,12 @@ class SandboxState:
             The job, or None when there is none, it is another account's, or it is too old to be asked for.
         """
         job = self.jobs.get(task_id)
-        if job is None or job.route.gateway != gateway or job.account != account or self.now() - job.submitted_at > self.settings.task_ttl_s:
+        if (
+            job is None
+            or job.route.gateway != gateway
+            or job.account != account
+            or self.now() - job.submitted_at > self.settings.task_ttl_s
+        ):
             return None
         return job
 

@@ -65,7 +65,9 @@ class CutBody(Response):
         noise: Whether the body is replaced by bytes that mean nothing.
     """
 
-    def __init__(self, inner: Response, *, fraction: float = 1.0, pause: Callable[[], Awaitable[None]] | None = None, noise: bool = False) -> None:
+    def __init__(
+        self, inner: Response, *, fraction: float = 1.0, pause: Callable[[], Awaitable[None]] | None = None, noise: bool = False
+    ) -> None:
         super().__init__()
         self._inner = inner
         self._fraction = fraction

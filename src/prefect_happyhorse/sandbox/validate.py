@@ -111,7 +111,9 @@ def candidates(gateway: str, path: str, model: str) -> tuple[Route, ...]:
     )
 
 
-def fit_body(found: Sequence[Route], body: Mapping[str, object], *, texts: bool, tolerated: frozenset[str] = frozenset(), cuts_prompt: bool = False) -> Fit:
+def fit_body(
+    found: Sequence[Route], body: Mapping[str, object], *, texts: bool, tolerated: frozenset[str] = frozenset(), cuts_prompt: bool = False
+) -> Fit:
     """Find the route that a body fits, or the one that it misses by least.
 
     Args:

@@ -87,7 +87,7 @@ class Dialect(ABC):
     polls: ClassVar[tuple[PollPath, ...]] = ()
     poll_query: ClassVar[str | None] = None
     cancel: ClassVar[str | None] = None
-    token: ClassVar[str | None] = None
+    issue_path: ClassVar[str | None] = None
     batch: ClassVar[str | None] = None
 
     @abstractmethod

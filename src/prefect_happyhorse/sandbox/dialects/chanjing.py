@@ -31,7 +31,7 @@ class Chanjing(Dialect):
     model_key: ClassVar[str] = "model_code"
     polls: ClassVar[tuple[PollPath, ...]] = (PollPath("/open/v1/ai_creation/task"),)
     poll_query: ClassVar[str | None] = "unique_id"
-    token: ClassVar[str | None] = "/open/v1/access_token"
+    issue_path: ClassVar[str | None] = "/open/v1/access_token"
     batch: ClassVar[str | None] = "/open/v1/ai_creation/task/page"
 
     def credential(self, headers: Headers) -> str:

@@ -1,6 +1,7 @@
 """TTAPI and Infiflow: DashScope's way of speaking, with different heads.
 
-Sources: the providers' pages on HappyHorse reference-to-video, TTAPI's page on fetching a task, and DashScope's documents of asynchronous tasks.
+Sources: the providers' pages on HappyHorse reference-to-video, TTAPI's page on fetching a task, and DashScope's documents of
+asynchronous tasks.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ _CODES: dict[Meaning, tuple[int, str]] = {
     "unsupported": (400, "UnsupportedOperation"),
     "internal": (500, "InternalError"),
 }
-_WORDS: dict[JobState, str] = {"queued": "PENDING", "running": "RUNNING", "succeeded": "SUCCEEDED", "failed": "FAILED", "canceled": "CANCELED"}
+_WORDS: dict[JobState, str] = {
+    "queued": "PENDING",
+    "running": "RUNNING",
+    "succeeded": "SUCCEEDED",
+    "failed": "FAILED",
+    "canceled": "CANCELED",
+}
 _CHINA = timezone(timedelta(hours=8))
 
 

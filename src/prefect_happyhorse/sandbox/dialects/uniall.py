@@ -24,7 +24,13 @@ _ERRORS: dict[Meaning, tuple[int, str, str]] = {
     "unsupported": (404, "invalid_request_error", "invalid_url"),
     "internal": (500, "server_error", "internal_error"),
 }
-_WORDS: dict[JobState, str] = {"queued": "queued", "running": "in_progress", "succeeded": "completed", "failed": "failed", "canceled": "failed"}
+_WORDS: dict[JobState, str] = {
+    "queued": "queued",
+    "running": "in_progress",
+    "succeeded": "completed",
+    "failed": "failed",
+    "canceled": "failed",
+}
 
 
 def new_api_error(meaning: Meaning, message: str) -> tuple[int, Answer]:

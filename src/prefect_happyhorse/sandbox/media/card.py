@@ -100,7 +100,8 @@ class Card:
         draw.rectangle((0, top, round(spec.width * (index + 1) / frames), spec.height), fill=self._scene.accent)
         clock = f"{index / spec.fps:.1f} s"
         font = font_for(clock, round(unit * 1.6))
-        draw.text((spec.width - 2 * unit, top - unit), clock, font=font, anchor="rs", fill=(255, 255, 255), stroke_width=1, stroke_fill=(0, 0, 0))
+        corner = (spec.width - 2 * unit, top - unit)
+        draw.text(corner, clock, font=font, anchor="rs", fill="white", stroke_width=1, stroke_fill="black")
         return picture
 
     def _compose(self, share: float) -> Image.Image:
@@ -200,7 +201,8 @@ class Card:
         x = left + (right - left - framed.width) // 2
         y = top + (bottom - top - framed.height) // 2
         shadow = Image.new("RGBA", front.size, (0, 0, 0, 0))
-        ImageDraw.Draw(shadow).rectangle((x + border, y + border, x + framed.width + border, y + framed.height + border), fill=(0, 0, 0, 110))
+        moved = (x + border, y + border, x + framed.width + border, y + framed.height + border)
+        ImageDraw.Draw(shadow).rectangle(moved, fill=(0, 0, 0, 110))
         front.alpha_composite(shadow)
         front.paste(framed, (x, y))
         label = f"{number}" if thumb.kind == "image" else f"{number} video"

@@ -90,7 +90,8 @@ class Intake:
             # A proxy that the environment names cannot reach this machine's own addresses.
             direct = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
             limits = httpx.Limits(max_connections=32, max_keepalive_connections=0)
-            self._client = httpx.AsyncClient(headers={"user-agent": FETCHER}, mounts=direct, limits=limits, follow_redirects=True, max_redirects=5)
+            headers = {"user-agent": FETCHER}
+            self._client = httpx.AsyncClient(headers=headers, mounts=direct, limits=limits, follow_redirects=True, max_redirects=5)
         file = SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  # the caller closes it
         try:
             async with self._client.stream("GET", url, timeout=settings.input_timeout_s) as response:

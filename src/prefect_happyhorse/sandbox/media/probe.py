@@ -113,7 +113,7 @@ def _probe_stream(file: IO[bytes], head: bytes, size: int, sha256: str, expected
             duration_s = container.duration / av.time_base if container.duration else None
             names = set(container.format.name.split(","))
             if expected == "audio":
-                return Probe("audio", "mp3" if "mp3" in names else sorted(names)[0], size, sha256, duration_s=duration_s)
+                return Probe("audio", "mp3" if "mp3" in names else min(names), size, sha256, duration_s=duration_s)
             stream = container.streams.video[0]
             container.seek((container.duration or 0) // 2)
             frame = next(iter(container.decode(video=0)))
@@ -127,7 +127,7 @@ def _probe_stream(file: IO[bytes], head: bytes, size: int, sha256: str, expected
 def _video_format(names: set[str], head: bytes) -> str:
     if "mp4" in names:
         return "mov" if head[4:12] == b"ftypqt  " else "mp4"
-    return sorted(names)[0]
+    return min(names)
 
 
 def _thumb(picture: Image.Image, sha256: str, kind: AssetKind) -> Thumb:

@@ -1,0 +1,66 @@
+"""The parts of the documentation that are written from the catalog, so that they cannot drift from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prefect_happyhorse.catalog import GATEWAYS, Route, gateway_facts
+
+__all__ = ["gateways_page", "routes_table"]
+
+
+def routes_table(found: Iterable[Route]) -> str:
+    """Routes as a markdown table, a line for every gateway and capability.
+
+    Args:
+        found: The routes.
+
+    Returns:
+        Markdown.
+
+    Example:
+        >>> from prefect_happyhorse.catalog import routes
+        >>> print(routes_table(routes("chanjing")).splitlines()[2])
+        | `chanjing` | `reference_to_video` | `happyhorse-1.0-r2v` |
+    """
+    lines: dict[tuple[str, str], list[str]] = {}
+    for route in found:
+        lines.setdefault((route.gateway, route.capability), []).append(f"`{route.model}`")
+    rows = [f"| `{gateway}` | `{capability}` | {', '.join(names)} |" for (gateway, capability), names in lines.items()]
+    return "\n".join(["| gateway | capability | models |", "|---|---|---|", *rows])
+
+
+def gateways_page() -> str:
+    """What is known of each gateway, and what its document leaves open: the page `docs/gateways.md`.
+
+    Returns:
+        Markdown.
+
+    Example:
+        >>> gateways_page().splitlines()[0]
+        '# Gateways'
+    """
+    parts = [
+        "# Gateways",
+        "Written from the catalog by `happyhorse models --page`. What a provider's document leaves open is a setting of the"
+        " `GatewayCredentials` block, with the default that is named here.",
+    ]
+    for gateway in GATEWAYS:
+        facts = gateway_facts(gateway)
+        rows = {
+            "source": f"{facts.source}; read {facts.dated.isoformat()}",
+            "base URL": facts.base_url or f"none: `base_url` or `{gateway.upper()}_BASE_URL` gives it",
+            "key": f"`{facts.auth}`",
+            "access token": facts.token and f"`{facts.token}`",
+            "cancel": facts.cancel and f"`{facts.cancel}`",
+            "other submit path": facts.alternative_submit and f"`{facts.alternative_submit}`, by `submit_path`",
+            "other poll path": facts.alternative_poll and f"`{facts.alternative_poll}`, by `poll_path`",
+            "a job can be asked for": facts.task_ttl_s and f"{facts.task_ttl_s / 3600:g} h",
+            "a result's address lives": facts.result_ttl_s and f"{facts.result_ttl_s / 3600:g} h",
+            "polls allowed": facts.polls_per_s and f"{facts.polls_per_s:g} a second",
+        }
+        parts.append(f"## {facts.title} (`{gateway}`)")
+        parts.append("\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items() if value)]))
+        if facts.open:
+            parts.append("\n".join(["Left open, and what was chosen:", "", *(f"- {sentence}" for sentence in facts.open)]))
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,64 @@
+"""What the engine's tests stand on: a real sandbox, a real folder, and no waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from prefect_happyhorse.engine.store import Store
+from prefect_happyhorse.engine.tokens import TokenStore
+from prefect_happyhorse.gateways import Account
+from prefect_happyhorse.sandbox import SandboxServer, SandboxSettings
+
+AccountMaker = Callable[..., Account]
+
+
+@pytest.fixture(scope="session")
+def running_sandbox() -> Iterator[SandboxServer]:
+    with SandboxServer(SandboxSettings(job_s=0, media="tiny", check_inputs="never", seed=7)) as server:
+        yield server
+
+
+@pytest.fixture
+def sandbox(running_sandbox: SandboxServer) -> SandboxServer:
+    running_sandbox.reset()
+    running_sandbox.clear_faults()
+    running_sandbox.settings(job_s=0, result_ttl_s=86_400.0, good_keys=None)
+    return running_sandbox
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(url=str(tmp_path / "outputs"))
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> TokenStore:
+    return TokenStore(tmp_path / "tokens")
+
+
+@pytest.fixture
+def account(sandbox: SandboxServer) -> AccountMaker:
+    def make(gateway: str = "happyhorse", **changes: object) -> Account:
+        facts: dict[str, object] = {"gateway": gateway, "base_url": sandbox.base_url(gateway), "key": SecretStr("sesame-1234")}
+        return Account(**(facts | changes))  # pyright: ignore[reportArgumentType]
+
+    return make
+
+
+class Naps:
+    """A sleep that takes no time and remembers how long it should have been."""
+
+    def __init__(self) -> None:
+        self.taken: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.taken.append(seconds)
+
+
+@pytest.fixture
+def naps() -> Naps:
+    return Naps()
