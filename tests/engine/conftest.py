@@ -1,8 +1,8 @@
-"""What the engine's tests stand on: a real sandbox, a real folder, and no waiting."""
+"""What the engine's tests stand on: a real folder, an account at the sandbox, and no waiting."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,23 +11,9 @@ from pydantic import SecretStr
 from prefect_happyhorse.engine.store import Store
 from prefect_happyhorse.engine.tokens import TokenStore
 from prefect_happyhorse.gateways import Account
-from prefect_happyhorse.sandbox import SandboxServer, SandboxSettings
+from prefect_happyhorse.sandbox import SandboxServer
 
 AccountMaker = Callable[..., Account]
-
-
-@pytest.fixture(scope="session")
-def running_sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer(SandboxSettings(job_s=0, media="tiny", check_inputs="never", seed=7)) as server:
-        yield server
-
-
-@pytest.fixture
-def sandbox(running_sandbox: SandboxServer) -> SandboxServer:
-    running_sandbox.reset()
-    running_sandbox.clear_faults()
-    running_sandbox.settings(job_s=0, result_ttl_s=86_400.0, good_keys=None)
-    return running_sandbox
 
 
 @pytest.fixture

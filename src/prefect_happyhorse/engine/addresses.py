@@ -122,8 +122,9 @@ def is_local_host(host: str) -> bool:
 
 
 async def checked_addresses(host: str, port: int, *, local_allowed: bool) -> tuple[str, ...]:
-    """Resolve a host to the addresses that may be connected to. Connect to these and to nothing else: the name may mean something
-    else a moment later.
+    """Resolve a host to the addresses that may be connected to.
+
+    Connect to these and to nothing else: the name may mean something else a moment later.
 
     Args:
         host: A name or an IP address.

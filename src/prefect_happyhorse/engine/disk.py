@@ -7,7 +7,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -141,7 +141,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
+def _temporary(folder: Path) -> Generator[Path, None, None]:
     """A name for an unfinished file in a folder; whatever still has that name at the end is removed."""
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
@@ -194,3 +194,60 @@ def _rename(source: Path, target: Path) -> None:
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, "a file is there", str(target))
     os.rename(source, target)
+
+
+class LocalFolder:
+    """A store's folder on a local disk. Everything here blocks.
+
+    Args:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def size(self, path: str) -> int:
+        """See `Backend.size`."""
+        file = self._at(path)
+        if not file.is_file():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+        return file.stat().st_size
+
+    def read(self, path: str) -> bytes:
+        """See `Backend.read`."""
+        return self._at(path).read_bytes()
+
+    def write(self, path: str, data: bytes) -> None:
+        """See `Backend.write`."""
+        replace_file(self._at(path), data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """See `Backend.create`."""
+        return create_file(self._at(path), data)
+
+    def delete(self, path: str) -> None:
+        """See `Backend.delete`."""
+        self._at(path).unlink(missing_ok=True)
+
+    def names(self, path: str) -> list[str]:
+        """See `Backend.names`."""
+        try:
+            with os.scandir(self._at(path) if path else self.folder) as entries:
+                return [entry.name for entry in entries if entry.is_file()]
+        except FileNotFoundError:
+            return []
+
+    def keep(self, file: Path, path: str, *, move: bool) -> None:
+        """See `Backend.keep`."""
+        keep_file(file, self._at(path), move=move)
+
+    def hash(self, path: str) -> str:
+        """See `Backend.hash`."""
+        return hash_file(self._at(path))
+
+    def sign(self, path: str, seconds: int) -> str:
+        """See `Backend.sign`."""
+        raise OSError(errno.ENOTSUP, f"a local folder has no addresses that live {seconds} s", str(self._at(path)))
+
+    def _at(self, path: str) -> Path:
+        return self.folder.joinpath(*path.split("/"))

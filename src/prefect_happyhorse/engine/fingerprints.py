@@ -24,12 +24,10 @@ _SIGNATURE_NAMES = re.compile(
 # These mean a signature only beside one of the above: "expires" or "policy" alone may well name the file.
 _BESIDE_SIGNATURE = re.compile(r"expires|policy|security-token|versioned-signature|hash-algorithm", re.IGNORECASE)
 # https://learn.microsoft.com/rest/api/storageservices/create-service-sas and create-user-delegation-sas
-_AZURE_NAMES = frozenset(
-    "sv ss srt sr sp st se sip spr sig si sdd ses saoid suoid scid skoid sktid skt ske sks skv skdutid sduoid".split()  # noqa: SIM905 -- the source's own words
-)
+_AZURE_NAMES = re.compile(r"s[vrpteis]|ss|srt|sip|spr|sig|sdd|ses|saoid|suoid|scid|skoid|sktid|skt|ske|sks|skv|skdutid|sduoid")
 # A token beside a path that names a file is a permission; elsewhere ("/download?token=...") it may be all that names the file.
-_TOKEN_NAMES = re.compile(r"(access_|auth_|security_|session_)?token|auth(_key|_token)?|authkey|sign|sig|jwt|apikey|api_key|key", re.IGNORECASE)
-_FILE_NAME = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
+_TOKEN_NAMES = re.compile(r"((access|auth|security|session)[_-]?)?token|auth([_-]?key)?|sign|sig|jwt|api[_-]?key", re.IGNORECASE)
+_FILE_NAME = re.compile(r"\.(jpe?g|png|webp|bmp|gif|mp4|m4v|mov|webm|mp3|wav)$", re.IGNORECASE)
 
 
 def content_fingerprint(sha256: str) -> str:
@@ -86,7 +84,7 @@ def _dropped(names: list[str], path: str) -> frozenset[str]:
     lower = {name.lower() for name in names}
     dropped = {name for name in lower if _SIGNATURE_NAMES.fullmatch(name)}
     if "sig" in lower and lower & {"sv", "se", "sp"}:
-        dropped |= lower & _AZURE_NAMES
+        dropped |= {name for name in lower if _AZURE_NAMES.fullmatch(name)}
     if _FILE_NAME.search(path):
         dropped |= {name for name in lower if _TOKEN_NAMES.fullmatch(name)}
     if dropped:

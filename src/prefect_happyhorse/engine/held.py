@@ -8,7 +8,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from anyio import to_thread
 
 from prefect_happyhorse.domain.locations import locate
 from prefect_happyhorse.engine.disk import CHUNK_BYTES
+from prefect_happyhorse.engine.objects import open_filesystem, translated
 from prefect_happyhorse.engine.store import Store
 
 __all__ = ["MediumNotHeld", "local_file", "local_path_of", "shown", "where"]
@@ -75,7 +76,7 @@ def local_path_of(medium: str) -> Path | None:
 
 
 @asynccontextmanager
-async def local_file(medium: str, *, store: Store | None = None, max_bytes: int | None = None) -> AsyncIterator[Path]:
+async def local_file(medium: str, *, store: Store | None = None, max_bytes: int | None = None) -> AsyncGenerator[Path, None]:
     """A medium as a local file, for as long as the context lasts.
 
     Args:
@@ -142,21 +143,19 @@ def _decode(medium: str, copy: Path) -> None:
 
 
 def _fetch(medium: str, copy: Path, store: Store | None, max_bytes: int | None) -> None:
-    import fsspec.core  # not at the top: with it come the object stores' client libraries
-
     options: dict[str, Any] = dict(store.options) if store is not None and medium.startswith(f"{store.scheme}://") else {}
     try:
-        fs, path = fsspec.core.url_to_fs(medium, **options)
-        info = fs.info(path)
-        if info["type"] != "file":
-            raise MediumNotHeld("it is a folder")
-        if max_bytes is not None and info["size"] > max_bytes:
-            raise MediumNotHeld(f"it has {info['size']:,} bytes, allowed are at most {max_bytes:,}")
-        with fs.open(path, "rb", block_size=8 * CHUNK_BYTES) as source, copy.open("wb") as file:
-            shutil.copyfileobj(source, file, CHUNK_BYTES)
-    except MediumNotHeld:
-        raise
+        with translated(medium):
+            fs, path = open_filesystem(medium, options)
+            info = fs.info(path)
+            if info["type"] == "file" and (max_bytes is None or info["size"] <= max_bytes):
+                with fs.open(path, "rb", block_size=8 * CHUNK_BYTES) as source, copy.open("wb") as file:
+                    shutil.copyfileobj(source, file, CHUNK_BYTES)
     except FileNotFoundError as error:
         raise MediumNotHeld("there is no such file") from error
-    except Exception as error:  # noqa: BLE001 -- object stores raise their client libraries' own errors
-        raise MediumNotHeld(f"it cannot be read: {type(error).__name__}: {error}") from error
+    except (OSError, ImportError) as error:
+        raise MediumNotHeld(f"it cannot be read: {error}") from error
+    if info["type"] != "file":
+        raise MediumNotHeld("it is a folder")
+    if max_bytes is not None and info["size"] > max_bytes:
+        raise MediumNotHeld(f"it has {info['size']:,} bytes, allowed are at most {max_bytes:,}")

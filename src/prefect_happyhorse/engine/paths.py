@@ -161,7 +161,7 @@ def _safe_task_id(job: Job) -> str:
     """The task id; one that another gateway or job could have too, or that could run into its neighbours, with a hash of the job."""
     if _UNMISTAKABLE.fullmatch(job.task_id):
         return job.task_id
-    whole = "\0".join((job.gateway, job.account, job.capability, job.model, job.digest, job.task_id))
+    whole = repr((job.gateway, job.account, job.capability, job.model, job.digest, job.task_id))
     return f"{_UNSAFE.sub('-', job.task_id).strip('.-')[:69] or 'x'}-{_short_hash(whole)}"
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, cast
 
 from prefect_happyhorse.domain.assets import AssetKind
 from prefect_happyhorse.engine.probes import MediaNotReadable, can_measure
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 __all__ = ["poster"]
 
@@ -46,16 +43,16 @@ def poster(path: Path, kind: AssetKind, *, max_side_px: int = 480, max_bytes: in
     return _encode(picture, max_side_px, max_bytes)
 
 
-def _picture(path: Path, max_side_px: int) -> Image:
+def _picture(path: Path, max_side_px: int) -> Any:
     from PIL import Image, ImageOps
 
-    with Image.open(path) as image:
+    with cast("Any", Image.open(path)) as image:
         # For a JPEG this decodes a smaller picture at once; for the rest it does nothing.
         image.draft("RGB", (max_side_px, max_side_px))
         return _on_white(ImageOps.exif_transpose(image))
 
 
-def _on_white(image: Image) -> Image:
+def _on_white(image: Any) -> Any:
     from PIL import Image
 
     if not image.has_transparency_data:
@@ -65,13 +62,13 @@ def _on_white(image: Image) -> Image:
     return Image.alpha_composite(ground, opaque).convert("RGB")
 
 
-def _frame(path: Path) -> Image:
+def _frame(path: Path) -> Any:
     """The first frame that is not dark, of those a third, half and two thirds into the video and at its start; else the brightest."""
     import av
     from PIL import ImageStat
 
-    best: tuple[float, Image] | None = None
-    with av.open(str(path), mode="r") as container:
+    best: tuple[float, Any] | None = None
+    with cast("Any", av.open(str(path), mode="r")) as container:
         stream = container.streams.video[0]
         for moment in _MOMENTS:
             if moment and container.duration is None:
@@ -93,7 +90,7 @@ def _frame(path: Path) -> Image:
     return best[1]
 
 
-def _encode(image: Image, max_side_px: int, max_bytes: int) -> bytes:
+def _encode(image: Any, max_side_px: int, max_bytes: int) -> bytes:
     side = max_side_px
     while True:
         small = image.copy()

@@ -15,8 +15,9 @@ from prefect_happyhorse.domain.locations import locate
 from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
 from prefect_happyhorse.engine.disk import hash_file
 from prefect_happyhorse.engine.fingerprints import content_fingerprint, url_fingerprint
+from prefect_happyhorse.engine.formats import HEAD_BYTES, MediaFormat, format_of, kind_of, sniff
 from prefect_happyhorse.engine.held import MediumNotHeld, local_file, shown, where
-from prefect_happyhorse.engine.probes import HEAD_BYTES, MediaFormat, MediaNotReadable, Probe, format_of, kind_of, probe, sniff
+from prefect_happyhorse.engine.probes import MediaNotReadable, Probe, probe
 from prefect_happyhorse.engine.store import Store
 
 __all__ = ["Inspection", "inspect_media", "limit_of"]
@@ -37,7 +38,7 @@ class Inspection:
     """
 
     problems: tuple[str, ...] = ()
-    fingerprints: Mapping[tuple[str, int | None], str] = field(default_factory=dict)
+    fingerprints: Mapping[tuple[str, int | None], str] = field(default_factory=dict[tuple[str, "int | None"], str])
     unchecked: tuple[str, ...] = ()
 
 
@@ -99,7 +100,7 @@ async def inspect_media(request: GenerationRequest, route: Route, store: Store |
     places = [(name, position) for name, position, _ in media]
     return Inspection(
         problems=tuple(problem for findings in found for problem in findings.problems),
-        fingerprints={place: findings.fingerprint for place, findings in zip(places, found, strict=True) if findings.fingerprint is not None},
+        fingerprints={place: told.fingerprint for place, told in zip(places, found, strict=True) if told.fingerprint is not None},
         unchecked=tuple(sentence for findings in found for sentence in findings.unchecked),
     )
 
@@ -128,11 +129,11 @@ async def _inspect(name: str, position: int | None, medium: MediaAsset | str, ro
 
 
 def _check_asset(asset: MediaAsset, findings: _Findings) -> None:
-    format = format_of(asset.media_type)
-    if format is None:
+    form = format_of(asset.media_type)
+    if form is None:
         findings.problem(f"its media type {asset.media_type!r} is not {_NOUNS[findings.kind]}{findings.allowed_formats}")
         return
-    facts = Probe(format, asset.kind, asset.bytes, asset.width, asset.height, asset.duration_s, asset.fps)
+    facts = Probe(form, asset.kind, asset.bytes, asset.width, asset.height, asset.duration_s, asset.fps)
     _check(facts, findings)
     if not findings.problems:
         findings.fingerprint = content_fingerprint(asset.sha256)
@@ -141,13 +142,13 @@ def _check_asset(asset: MediaAsset, findings: _Findings) -> None:
 def _check_file(path: Path, findings: _Findings) -> None:
     try:
         with path.open("rb") as file:
-            format = sniff(file.read(HEAD_BYTES))
-        if format is None:
+            form = sniff(file.read(HEAD_BYTES))
+        if form is None:
             empty = path.stat().st_size == 0
             findings.problem(f"it is {'empty' if empty else f'not {_NOUNS[findings.kind]}'}{findings.allowed_formats}")
             return
         size = path.stat().st_size
-        if not _check_format(format, findings) or not _check_size(size, findings):
+        if not _check_format(form, findings) or not _check_size(size, findings):
             return
         _check(probe(path), findings)
         if not findings.problems:
@@ -164,12 +165,12 @@ def _check(facts: Probe, findings: _Findings) -> None:
             findings.problem(sentence)
 
 
-def _check_format(format: MediaFormat, findings: _Findings) -> bool:
-    if kind_of(format) != findings.kind:
-        findings.problem(f"it is {_NOUNS[kind_of(format)]} ({format}), not {_NOUNS[findings.kind]}{findings.allowed_formats}")
+def _check_format(form: MediaFormat, findings: _Findings) -> bool:
+    if kind_of(form) != findings.kind:
+        findings.problem(f"it is {_NOUNS[kind_of(form)]} ({form}), not {_NOUNS[findings.kind]}{findings.allowed_formats}")
         return False
-    if findings.limit is not None and format not in findings.limit.formats:
-        findings.problem(f"it is a {format} file{findings.allowed_formats}")
+    if findings.limit is not None and form not in findings.limit.formats:
+        findings.problem(f"it is a {form} file{findings.allowed_formats}")
         return False
     return True
 

@@ -18,9 +18,9 @@ from prefect_happyhorse.domain.locations import locate
 from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
 from prefect_happyhorse.engine.addresses import is_local_host
 from prefect_happyhorse.engine.disk import hash_file
+from prefect_happyhorse.engine.formats import HEAD_BYTES, extension_of, media_type_of, sniff
 from prefect_happyhorse.engine.held import MediumNotHeld, local_file, local_path_of, shown, where
 from prefect_happyhorse.engine.preflight import limit_of
-from prefect_happyhorse.engine.probes import HEAD_BYTES, extension_of, media_type_of, sniff
 from prefect_happyhorse.engine.store import Store
 
 __all__ = ["INPUTS_FOLDER", "publish"]
@@ -29,6 +29,7 @@ INPUTS_FOLDER = "inputs"
 """Where in the store the media go that are put there for a gateway to read; each under its SHA-256, so once."""
 
 _MARGIN = timedelta(minutes=10)
+_UNREADABLE = "where the gateway cannot read it"
 
 
 async def publish(
@@ -36,8 +37,8 @@ async def publish(
 ) -> GenerationRequest:
     """Replace the media of a request by addresses that its gateway can read.
 
-    In this order: the provider's own address of an asset while it lives; the store's public or presigned address, for which a file that lies
-    elsewhere is put into the store once; a data URL where the route takes it.
+    In this order: the provider's own address of an asset while it lives; the store's public or presigned address, for which a file that
+    lies elsewhere is put into the store once; a data URL where the route takes it.
 
     Args:
         request: What the user wants.
@@ -64,7 +65,11 @@ async def publish(
     publisher = _Publisher(route, store, now, gateway_is_local)
     media = list(iter_media(request))
     found = await asyncio.gather(*(publisher.address(name, position, medium) for name, position, medium in media))
-    problems = [f"{where(name, position)}={_name(medium)}: {result.problem}" for (name, position, medium), result in zip(media, found, strict=True) if result.problem]
+    problems = [
+        f"{where(name, position)}={_name(medium)}: {result.problem}"
+        for (name, position, medium), result in zip(media, found, strict=True)
+        if result.problem
+    ]
     if problems:
         raise MediaUnreachable(
             f"{route.gateway} cannot read {len(problems)} of the media. Nothing was sent. " + "; ".join(problems) + ".",
@@ -103,7 +108,7 @@ class _Publisher:
             text = medium
             location = locate(text)
             if location == "web":
-                return _Address(text) if self._is_readable(text) else _Address(problem="it lies on a private network, where the gateway cannot read it")
+                return _Address(text) if self._is_readable(text) else _Address(problem=f"it lies on a private network, {_UNREADABLE}")
             if location == "inline" and self.route.base64:
                 return _Address(text)
         try:
@@ -159,10 +164,10 @@ class _Publisher:
 
     def _no_address(self) -> str:
         if self.store is None:
-            return "it lies here, where the gateway cannot read it, and there is no store to put it into"
+            return f"it lies here, {_UNREADABLE}, and there is no store to put it into"
         if self.store.public_base_url is None and self.store.presign_s is None:
-            return f"it lies here, where the gateway cannot read it, and the store {self.store.url} has no public address"
-        return f"it lies here, where the gateway cannot read it, and the public address of the store {self.store.url} is on a private network"
+            return f"it lies here, {_UNREADABLE}, and the store {self.store.url} has no public address"
+        return f"it lies here, {_UNREADABLE}, and the public address of the store {self.store.url} is on a private network"
 
 
 def _name(medium: MediaAsset | str) -> str:
@@ -171,17 +176,17 @@ def _name(medium: MediaAsset | str) -> str:
 
 def _content_path(file: Path) -> tuple[str, int]:
     with file.open("rb") as opened:
-        format = sniff(opened.read(HEAD_BYTES))
-    extension = "bin" if format is None else extension_of(format)
+        form = sniff(opened.read(HEAD_BYTES))
+    extension = "bin" if form is None else extension_of(form)
     return f"{INPUTS_FOLDER}/{hash_file(file)}.{extension}", file.stat().st_size
 
 
 def _data_url(file: Path) -> str:
     content = file.read_bytes()
-    format = sniff(content[:HEAD_BYTES])
-    if format is None:
+    form = sniff(content[:HEAD_BYTES])
+    if form is None:
         raise MediumNotHeld("it is of no known media format")
-    return f"data:{media_type_of(format)};base64,{base64.b64encode(content).decode('ascii')}"
+    return f"data:{media_type_of(form)};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _ways_out(route: Route) -> str:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import inspect
-import mimetypes
 import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -20,15 +17,16 @@ from anyio import to_thread
 from prefect_happyhorse.domain.assets import AssetKind
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.locations import STORE_SCHEMES, locate
-from prefect_happyhorse.engine import disk
+from prefect_happyhorse.engine.backend import Backend
+from prefect_happyhorse.engine.disk import TEMPORARY_SUFFIX, LocalFolder
+from prefect_happyhorse.engine.objects import ObjectStore
 from prefect_happyhorse.engine.paths import DEFAULT_TEMPLATE, check_relative, check_template, render
 
 __all__ = ["DEFAULT_TEMPLATE", "Store"]
 
 _T = TypeVar("_T")
 _LOCAL = ("file", "local")
-_BLOCK_BYTES = 8 * 1024 * 1024
-_HIDDEN = ".partial"
+_SCRATCH = ".partial"
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Store:
         scratch: Where partial downloads lie, for a store that is no local folder; by default the user's cache folder.
 
     Raises:
-        ValueError: When a value cannot work; every problem is named.
+        ValueError: When a value cannot work; names it and what is allowed.
 
     Example:
         >>> store = Store("/srv/outputs", public_base_url="https://media.example.com")
@@ -53,7 +51,7 @@ class Store:
     """
 
     url: str
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False, hash=False)
     template: str = DEFAULT_TEMPLATE
     public_base_url: str | None = None
     presign_s: int | None = None
@@ -67,7 +65,8 @@ class Store:
         if self.presign_s is not None and self.presign_s < 1:
             raise ValueError(f"presign_s={self.presign_s!r}: allowed is 1 or more")
         if self.presign_s is not None and self.folder is not None:
-            raise ValueError(f"presign_s={self.presign_s!r}: a local folder has no presigned addresses; use an object store or public_base_url")
+            why = "a local folder has no presigned addresses; use an object store or public_base_url"
+            raise ValueError(f"presign_s={self.presign_s!r}: {why}")
 
     @property
     def scheme(self) -> str:
@@ -124,9 +123,9 @@ class Store:
         return render(self.template, job, index=index, extension=extension, kind=kind)
 
     def scratch_dir(self) -> Path:
-        """The folder for partial downloads, made if need be; beside the outputs where the store is local, so that the last step is a rename."""
+        """The folder for partial downloads, made if need be; beside the outputs of a local store, so that the last step is a rename."""
         if self.folder is not None:
-            found = self.folder / _HIDDEN
+            found = self.folder / _SCRATCH
             found.mkdir(parents=True, exist_ok=True)
             return found
         name = hashlib.sha256(self.url.encode()).hexdigest()[:16]
@@ -161,7 +160,7 @@ class Store:
             FileNotFoundError: When there is no such file.
             OSError: When the store cannot say.
         """
-        return await self._off_loop(self._size, path)
+        return await self._off_loop(self._backend.size, path)
 
     async def read(self, path: str) -> bytes:
         """The whole of a small file.
@@ -173,7 +172,7 @@ class Store:
             FileNotFoundError: When there is no such file.
             OSError: When it cannot be read.
         """
-        return await self._off_loop(self._read, path)
+        return await self._off_loop(self._backend.read, path)
 
     async def write(self, path: str, data: bytes) -> None:
         """Write a small file, in place of one that is there.
@@ -185,7 +184,7 @@ class Store:
         Raises:
             OSError: When it cannot be written.
         """
-        await self._off_loop(self._write, path, data)
+        await self._off_loop(self._backend.write, path, data)
 
     async def create(self, path: str, data: bytes) -> bool:
         """Write a small file unless one is there.
@@ -200,7 +199,7 @@ class Store:
         Raises:
             OSError: When it cannot be written, or the store has no way to do this safely.
         """
-        return await self._off_loop(self._create, path, data)
+        return await self._off_loop(self._backend.create, path, data)
 
     async def delete(self, path: str) -> None:
         """Remove a file; nothing happens when there is none.
@@ -211,7 +210,7 @@ class Store:
         Raises:
             OSError: When it cannot be removed.
         """
-        await self._off_loop(self._delete, path)
+        await self._off_loop(self._backend.delete, path)
 
     async def list(self, path: str) -> list[str]:
         """The names of the files in a folder, sorted; without those in folders below it and those that are being written.
@@ -225,8 +224,8 @@ class Store:
         Raises:
             OSError: When the store cannot say.
         """
-        names = await self._off_loop(self._list, path)
-        return sorted(name for name in names if not (name.startswith(".") and name.endswith(disk.TEMPORARY_SUFFIX)))
+        names = await to_thread.run_sync(self._backend.names, check_relative(path) if path else "")
+        return sorted(name for name in names if not (name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)))
 
     async def keep(self, file: Path, path: str, *, move: bool = True) -> None:
         """Put a finished local file in its place, where no different file may be lost.
@@ -240,20 +239,20 @@ class Store:
             FileExistsError: When a different file is there. Both files stay.
             OSError: When it cannot be written.
         """
-        await self._off_loop(self._keep, file, path, move)
+        await to_thread.run_sync(partial(self._backend.keep, file, check_relative(path), move=move))
 
-    async def holds(self, path: str, *, bytes: int, sha256: str) -> bool:
+    async def holds(self, path: str, *, length: int, sha256: str) -> bool:
         """Whether a file lies there and is the very one that is meant.
 
         Args:
             path: Its path below the store's folder.
-            bytes: Its length.
+            length: Its length in bytes.
             sha256: Its SHA-256 in hexadecimal.
 
         Raises:
             OSError: When the store cannot say.
         """
-        return await self._off_loop(self._holds, path, bytes, sha256)
+        return await self._off_loop(self._holds, path, length, sha256)
 
     async def public_url(self, path: str) -> str | None:
         """An http(s) address at which others read a file, or None where the store has none to give.
@@ -268,144 +267,24 @@ class Store:
             return f"{self.public_base_url.rstrip('/')}/{quote(check_relative(path))}"
         if self.presign_s is None:
             return None
-        return await self._off_loop(self._sign, path)
+        return await self._off_loop(self._backend.sign, path, self.presign_s)
 
-    async def _off_loop(self, work: Callable[..., _T], *args: Any) -> _T:
-        try:
-            return await to_thread.run_sync(partial(work, *args))
-        except (OSError, ValueError, ImportError):
-            raise
-        except Exception as error:
-            # Object stores raise their client libraries' own errors; callers know OSError.
-            raise OSError(errno.EIO, f"the store failed: {type(error).__name__}: {error}", self.url) from error
+    async def _off_loop(self, work: Callable[..., _T], path: str, *args: Any) -> _T:
+        check_relative(path)
+        return await to_thread.run_sync(partial(work, path, *args))
 
     @cached_property
-    def _remote(self) -> tuple[Any, str]:
-        import fsspec.core  # not at the top: with it come the object stores' client libraries
-
-        options = dict(self.options)
-        if self.scheme not in {"memory", "webdav"}:
-            # A listing kept in memory would hide what other processes write.
-            options["use_listings_cache"] = False
-        return fsspec.core.url_to_fs(self.url, **options)
+    def _backend(self) -> Backend:
+        return ObjectStore(self.url, self.options) if self.folder is None else LocalFolder(self.folder)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_remote"}
+        return {name: value for name, value in self.__dict__.items() if name != "_backend"}
 
-    def _local(self, path: str) -> Path | None:
-        return None if self.folder is None else self.folder.joinpath(*check_relative(path).split("/"))
-
-    def _at(self, path: str) -> tuple[Any, str]:
-        fs, root = self._remote
-        return fs, f"{root.rstrip('/')}/{check_relative(path)}"
-
-    def _size(self, path: str) -> int:
-        if local := self._local(path):
-            if not local.is_file():
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(local))
-            return local.stat().st_size
-        fs, full = self._at(path)
-        info = fs.info(full)
-        if info["type"] != "file":
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.uri(path))
-        return int(info["size"])
-
-    def _read(self, path: str) -> bytes:
-        if local := self._local(path):
-            return local.read_bytes()
-        fs, full = self._at(path)
-        return bytes(fs.cat_file(full))
-
-    def _write(self, path: str, data: bytes) -> None:
-        if local := self._local(path):
-            disk.replace_file(local, data)
-            return
-        fs, full = self._at(path)
-        fs.pipe_file(full, data)
-
-    def _create(self, path: str, data: bytes) -> bool:
-        if local := self._local(path):
-            return disk.create_file(local, data)
-        fs, full = self._at(path)
-        if not _claims_safely(fs):
-            raise OSError(errno.ENOTSUP, f"{self.scheme} stores cannot claim a file safely; use a local folder, s3, gs or abfs", self.url)
+    def _holds(self, path: str, length: int, sha256: str) -> bool:
         try:
-            fs.pipe_file(full, data, mode="create")
-        except FileExistsError:
-            return False
-        return True
-
-    def _delete(self, path: str) -> None:
-        if local := self._local(path):
-            local.unlink(missing_ok=True)
-            return
-        fs, full = self._at(path)
-        try:
-            fs.rm_file(full)
-        except FileNotFoundError:
-            return
-
-    def _list(self, path: str) -> list[str]:
-        if self.folder is not None:
-            folder = self._local(path) if path else self.folder
-            try:
-                return [entry.name for entry in os.scandir(folder) if entry.is_file()]
-            except FileNotFoundError:
-                return []
-        fs, full = self._at(path) if path else self._remote
-        try:
-            entries = fs.ls(full, detail=True)
-        except FileNotFoundError:
-            return []
-        return [PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "file"]
-
-    def _keep(self, file: Path, path: str, move: bool) -> None:
-        if local := self._local(path):
-            disk.keep_file(file, local, move=move)
-            return
-        fs, full = self._at(path)
-        try:
-            if not _takes_mode(fs, "_put_file", "put_file") and fs.exists(full):
-                raise FileExistsError(errno.EEXIST, "a file is there", self.uri(path))
-            fs.put_file(str(file), full, **self._upload_options(fs, path))
-        except FileExistsError:
-            if not self._holds(path, file.stat().st_size, disk.hash_file(file)):
-                raise FileExistsError(errno.EEXIST, "a different file is there", self.uri(path)) from None
-        if move:
-            file.unlink(missing_ok=True)
-
-    def _upload_options(self, fs: Any, path: str) -> dict[str, Any]:
-        chosen: dict[str, Any] = {"mode": "create"} if _takes_mode(fs, "_put_file", "put_file") else {}
-        media_type = mimetypes.guess_type(path)[0]
-        if self.scheme in {"s3", "s3a"}:
-            # Its own default holds ten parts of 50 MB in memory at a time.
-            chosen |= {"chunksize": _BLOCK_BYTES, "max_concurrency": 2}
-            chosen |= {"ContentType": media_type} if media_type else {}
-        elif self.scheme in {"gs", "gcs"} and media_type:
-            chosen["content_type"] = media_type
-        return chosen
-
-    def _holds(self, path: str, size: int, sha256: str) -> bool:
-        try:
-            if self._size(path) != size:
-                return False
-            if local := self._local(path):
-                return disk.hash_file(local) == sha256
-            fs, full = self._at(path)
-            digest = hashlib.sha256()
-            with fs.open(full, "rb", block_size=_BLOCK_BYTES) as file:
-                while chunk := file.read(disk.CHUNK_BYTES):
-                    digest.update(chunk)
+            return self._backend.size(path) == length and self._backend.hash(path) == sha256
         except FileNotFoundError:
             return False
-        return digest.hexdigest() == sha256
-
-    def _sign(self, path: str) -> str:
-        fs, full = self._at(path)
-        try:
-            return str(fs.sign(full, expiration=self.presign_s))
-        except NotImplementedError as error:
-            raise OSError(errno.ENOTSUP, f"{self.scheme} stores have no presigned addresses; give public_base_url", self.url) from error
 
 
 def _absolute(url: str) -> str:
@@ -415,7 +294,8 @@ def _absolute(url: str) -> str:
         folder = rest if separator and location == "store" else url
         return "file://" + Path(os.path.abspath(Path(folder).expanduser())).as_posix()
     if location != "store" or not separator:
-        raise ValueError(f"url={url.split(':')[0]!r}: a store is a local folder or an fsspec URL; its scheme may be {', '.join(STORE_SCHEMES)}")
+        why = f"a store is a local folder or an fsspec URL; its scheme may be {', '.join(STORE_SCHEMES)}"
+        raise ValueError(f"url={url.partition(':')[0]!r}: {why}")
     if "@" in rest.split("/")[0] and scheme not in {"abfs", "abfss"}:
         raise ValueError(f"url: a {scheme} URL must hold no key or password; give them in options")
     if "::" in url:
@@ -431,23 +311,6 @@ def _check_public(address: str) -> None:
         raise ValueError("public_base_url: it must hold no user name or password, since it is handed to others")
     if parts.query or parts.fragment:
         raise ValueError(f"public_base_url={address!r}: paths are put behind it, so it must have no query or fragment")
-
-
-def _takes_mode(fs: Any, *names: str) -> bool:
-    """Whether a filesystem's own method, not the base class's stand-in, knows exclusive creation."""
-    from fsspec.asyn import AsyncFileSystem
-    from fsspec.spec import AbstractFileSystem
-
-    for name in names:
-        method = getattr(type(fs), name, None)
-        inherited = method in (getattr(AsyncFileSystem, name, None), getattr(AbstractFileSystem, name, None))
-        if method is not None and not inherited and "mode" in inspect.signature(method).parameters:
-            return True
-    return False
-
-
-def _claims_safely(fs: Any) -> bool:
-    return _takes_mode(fs, "_pipe_file", "pipe_file")
 
 
 def _private_cache(name: str) -> Path:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from prefect_happyhorse.sandbox.app import create_app
     from prefect_happyhorse.sandbox.faults import FaultRule
+    from prefect_happyhorse.sandbox.job import LedgerEntry
     from prefect_happyhorse.sandbox.server import SandboxServer, serve
     from prefect_happyhorse.sandbox.settings import SandboxSettings
-    from prefect_happyhorse.sandbox.state import LedgerEntry
 
 __all__ = ["FaultRule", "LedgerEntry", "SandboxServer", "SandboxSettings", "create_app", "serve"]
 
 _HOMES = {
     "FaultRule": "faults",
-    "LedgerEntry": "state",
+    "LedgerEntry": "job",
     "SandboxServer": "server",
     "SandboxSettings": "settings",
     "create_app": "app",

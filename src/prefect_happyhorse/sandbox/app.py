@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -50,9 +50,9 @@ def create_app(settings: SandboxSettings | None = None, *, clock: Callable[[], f
     files = Files(state, studio)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         yield
-        state.release()
+        state.close()
         await intake.close()
         await studio.close()
 

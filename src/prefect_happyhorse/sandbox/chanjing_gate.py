@@ -12,10 +12,10 @@ from prefect_happyhorse.sandbox.dialects.base import Answer
 from prefect_happyhorse.sandbox.dialects.chanjing import Chanjing
 from prefect_happyhorse.sandbox.files import Files
 from prefect_happyhorse.sandbox.gate import Gate
+from prefect_happyhorse.sandbox.job import Job
 from prefect_happyhorse.sandbox.media.intake import Intake
 from prefect_happyhorse.sandbox.media.studio import Studio
-from prefect_happyhorse.sandbox.state import Job, SandboxState
-from prefect_happyhorse.sandbox.transport import Dropped
+from prefect_happyhorse.sandbox.state import SandboxState
 
 __all__ = ["ChanjingGate"]
 
@@ -48,11 +48,9 @@ class ChanjingGate(Gate):
         raw = await request.body()
         rule = self.state.faults.take("token", "chanjing", None)
         if rule is not None:
-            if rule.kind == "drop_before":
-                return Dropped()
-            if rule.kind == "stall_before":
-                await self.state.stall(rule.seconds)
-            if rule.kind not in {"garbage", "drop_after", "stall_after"} and (struck := self.struck(rule)) is not None:
+            if (struck := await self.struck.before(rule)) is not None:
+                return struck
+            if rule.kind not in {"garbage", "drop_after"} and (struck := self.struck.instead(rule)) is not None:
                 return struck
         try:
             body = read_body(raw, request.headers.get("content-type", ""))
@@ -64,7 +62,7 @@ class ChanjingGate(Gate):
         if not self.state.settings.takes_key(secret):
             return self.refusal("authentication", "app_id or secret_key is wrong")
         answer = self._chanjing.envelope(self._chanjing.issue(app_id, self.state), self.state)
-        return JSONResponse(answer) if rule is None else await self.around(rule, answer)
+        return JSONResponse(answer) if rule is None else await self.struck.around(rule, answer)
 
     async def poll_many(self, request: Request) -> Response:
         """Say how up to fifty jobs stand; those that are not there are left out.
@@ -97,8 +95,10 @@ class ChanjingGate(Gate):
             rule = self.state.faults.take("poll", "chanjing", job.route.model, lambda r, job=job: self.matters(r, job))
             if rule is not None and rule.kind == "vanish":
                 continue
+            if rule is not None and (struck := await self.struck.before(rule)) is not None:
+                return struck
             # What a rule does to the call as a whole it does to the whole page.
-            if rule is not None and rule.kind != "moderation" and (struck := self.struck(rule)) is not None:
+            if rule is not None and rule.kind != "moderation" and (struck := self.struck.instead(rule)) is not None:
                 return struck
             tasks.append(self._chanjing.task(await self.view(job, request, rule)))
         return JSONResponse(self._chanjing.envelope({"list": tasks, "page_info": {"total_count": len(tasks)}}, self.state))

@@ -11,9 +11,10 @@ from starlette.responses import HTMLResponse
 
 from prefect_happyhorse.sandbox.faults import FaultRule
 from prefect_happyhorse.sandbox.files import Files
+from prefect_happyhorse.sandbox.job import LedgerEntry
 from prefect_happyhorse.sandbox.page import render_page
 from prefect_happyhorse.sandbox.settings import SandboxSettings
-from prefect_happyhorse.sandbox.state import LedgerEntry, SandboxState
+from prefect_happyhorse.sandbox.state import SandboxState
 
 __all__ = ["control_router"]
 

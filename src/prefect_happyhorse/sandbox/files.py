@@ -9,10 +9,11 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 from starlette.routing import Route as Path
 
 from prefect_happyhorse.sandbox.faults import FaultRule
+from prefect_happyhorse.sandbox.job import Job
 from prefect_happyhorse.sandbox.media.intake import FETCHER
 from prefect_happyhorse.sandbox.media.studio import Studio
 from prefect_happyhorse.sandbox.retry_after import retry_after
-from prefect_happyhorse.sandbox.state import Job, SandboxState
+from prefect_happyhorse.sandbox.state import SandboxState
 from prefect_happyhorse.sandbox.transport import CutBody, Dropped
 
 __all__ = ["Files", "origin"]

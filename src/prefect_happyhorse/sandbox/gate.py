@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import replace
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from prefect_happyhorse.catalog import routes
 from prefect_happyhorse.sandbox.body import Malformed, read_body
-from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollPath, View
+from prefect_happyhorse.sandbox.dialects.base import Dialect, PollPath, View
+from prefect_happyhorse.sandbox.fault_answers import MEANINGS, FaultAnswers
 from prefect_happyhorse.sandbox.faults import FaultRule
 from prefect_happyhorse.sandbox.files import Files, origin
+from prefect_happyhorse.sandbox.job import Failure, Job, Meaning
 from prefect_happyhorse.sandbox.media.intake import Intake
 from prefect_happyhorse.sandbox.media.shape import shape_of
 from prefect_happyhorse.sandbox.media.studio import Studio
-from prefect_happyhorse.sandbox.retry_after import retry_after
-from prefect_happyhorse.sandbox.state import Failure, Job, Meaning, SandboxState
+from prefect_happyhorse.sandbox.state import SandboxState
 from prefect_happyhorse.sandbox.transport import Dropped
 from prefect_happyhorse.sandbox.validate import Fit, candidates, fit_body
 
 __all__ = ["Gate"]
-
-_PAGE = "<!doctype html><html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>"
-_MEANINGS: dict[str, tuple[Meaning, str]] = {
-    "refuse": ("invalid", "the request was refused"),
-    "unauthorized": ("authentication", "the key is not valid"),
-    "quota": ("quota", "the balance is used up"),
-    "throttle": ("rate_limit", "too many requests"),
-    "moderation": ("moderation", "the content may violate the rules"),
-    "error_in_200": ("internal", "internal error"),
-    "http": ("internal", "internal error"),
-}
 
 
 class _Refused(Exception):
@@ -62,6 +51,7 @@ class Gate:
         self._studio = studio
         self._intake = intake
         self._files = files
+        self.struck = FaultAnswers(dialect, state)
         self._models = frozenset(route.model for route in routes(dialect.gateway))
 
     def refusal(self, meaning: Meaning, message: str) -> Response:
@@ -119,13 +109,12 @@ class Gate:
         return await self._after_submit(rule, job)
 
     async def _before_submit(self, rule: FaultRule, request: Request) -> Response | None:
-        if rule.kind == "drop_before":
+        if (struck := await self.struck.before(rule)) is not None:
+            return struck
+        # Whoever has hung up before the gateway began is not charged.
+        if rule.kind == "stall_before" and await request.is_disconnected():
             return Dropped()
-        if rule.kind == "stall_before":
-            await self.state.stall(rule.seconds)
-            # Whoever has hung up before the gateway began is not charged.
-            return Dropped() if await request.is_disconnected() else None
-        return None if rule.accepts else self.struck(rule)
+        return None if rule.accepts else self.struck.instead(rule)
 
     async def _after_submit(self, rule: FaultRule | None, job: Job) -> Response:
         word = rule.word if rule is not None and rule.kind == "unknown_status" else None
@@ -134,49 +123,7 @@ class Gate:
             return JSONResponse(answer)
         if rule.kind == "no_task_id":
             return JSONResponse(self.dialect.without_task_id(answer))
-        return await self.around(rule, answer)
-
-    async def around(self, rule: FaultRule, answer: Answer) -> Response:
-        """What a rule makes of an answer that is ready to go.
-
-        Args:
-            rule: The rule.
-            answer: The answer.
-
-        Returns:
-            The response.
-        """
-        if rule.kind in {"drop_before", "drop_after"}:
-            return Dropped()
-        if rule.kind in {"stall_before", "stall_after"}:
-            await self.state.stall(rule.seconds)
-        return self.struck(rule, answer) or JSONResponse(answer)
-
-    def struck(self, rule: FaultRule, answer: Answer | None = None) -> Response | None:
-        """What comes in place of an answer.
-
-        Args:
-            rule: The rule.
-            answer: The answer, where there is one.
-
-        Returns:
-            The response, or None when the rule leaves the answer alone.
-        """
-        if rule.kind == "garbage":
-            text = json.dumps(answer or {"data": "nothing was accepted"})
-            return Response(text[: max(1, len(text) * 2 // 3)], media_type="application/json")
-        if rule.kind == "html" or (rule.kind == "http" and rule.body == "html"):
-            status = rule.status if rule.kind == "http" else 200
-            return HTMLResponse(_PAGE.format("Bad gateway" if status > 200 else "Welcome"), status, retry_after(rule))
-        if rule.kind in {"drop_before", "drop_after"}:
-            return Dropped()
-        if rule.kind == "no_task_id":
-            return JSONResponse({})
-        if rule.kind not in _MEANINGS:
-            return None
-        meaning, message = _MEANINGS[rule.kind]
-        status, body = self.dialect.error(meaning, rule.message or message, self.state)
-        return JSONResponse(body, {"http": rule.status, "error_in_200": 200}.get(rule.kind, status), retry_after(rule))
+        return await self.struck.around(rule, answer)
 
     async def _admit(self, request: Request, path: str, body: dict[str, object]) -> Job:
         account = self.account(request)
@@ -239,9 +186,9 @@ class Gate:
         job = self._job(task_id, account, path)
         rule = self.state.faults.take("poll", self.dialect.gateway, job.route.model if job else None, lambda r: self.matters(r, job))
         if rule is not None:
-            if rule.kind == "drop_before":
-                return Dropped()
-            if rule.kind not in {"moderation", "garbage", "drop_after"} and (struck := self.struck(rule)) is not None:
+            if (struck := await self.struck.before(rule)) is not None:
+                return struck
+            if rule.kind not in {"moderation", "garbage", "drop_after"} and (struck := self.struck.instead(rule)) is not None:
                 return struck
         if account is None:
             return self.refusal("authentication", "the key is missing or not valid")
@@ -254,7 +201,7 @@ class Gate:
         answer = self.dialect.status(view, self.state)
         if rule is None or rule.kind == "moderation":
             return JSONResponse(answer)
-        return await self.around(rule, answer)
+        return await self.struck.around(rule, answer)
 
     def _job(self, task_id: str, account: str | None, path: PollPath) -> Job | None:
         job = self.state.find(self.dialect.gateway, task_id, account) if account is not None else None
@@ -298,7 +245,7 @@ class Gate:
         kind = rule.kind if rule is not None else None
         if rule is not None and kind in {"moderation", "fail_job"}:
             meaning: Meaning = "moderation" if kind == "moderation" else "internal"
-            default = _MEANINGS["moderation"][1] if kind == "moderation" else "generation failed"
+            default = MEANINGS["moderation"][1] if kind == "moderation" else "generation failed"
             job.fail(Failure(meaning, rule.message or default), now)
         job.polls += 1
         if rule is not None and kind == "backwards":

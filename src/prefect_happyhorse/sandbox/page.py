@@ -7,7 +7,8 @@ from html import escape
 
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
 from prefect_happyhorse.sandbox.files import Files
-from prefect_happyhorse.sandbox.state import Job, SandboxState
+from prefect_happyhorse.sandbox.job import Job
+from prefect_happyhorse.sandbox.state import SandboxState
 
 __all__ = ["render_page"]
 

@@ -16,8 +16,9 @@ from typing_extensions import Self
 from prefect_happyhorse.catalog import GATEWAYS
 from prefect_happyhorse.sandbox.app import create_app
 from prefect_happyhorse.sandbox.faults import FaultRule
+from prefect_happyhorse.sandbox.job import LedgerEntry
 from prefect_happyhorse.sandbox.settings import SandboxSettings
-from prefect_happyhorse.sandbox.state import LedgerEntry, SandboxState
+from prefect_happyhorse.sandbox.state import SandboxState
 from prefect_happyhorse.sandbox.transport import SandboxProtocol
 
 __all__ = ["SandboxServer", "serve"]
@@ -49,6 +50,20 @@ def _config(settings: SandboxSettings | None, **more: Any) -> uvicorn.Config:
         backlog=4096,
         **more,
     )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    # Named as TCP, not just as a stream: only then does asyncio switch off Nagle's delay, 40 ms an answer, on what it accepts.
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(4096)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 class _Server(uvicorn.Server):
@@ -128,7 +143,7 @@ class SandboxServer:
         """
         if self._thread is not None:
             raise RuntimeError("The sandbox is running already; a new one needs a new SandboxServer.")
-        listener = socket.create_server((self._host, self._port), backlog=4096)
+        listener = _listen(self._host, self._port)
         self._port = listener.getsockname()[1]
         self._thread = threading.Thread(target=self._server.run_in_thread, args=(listener,), name="happyhorse-sandbox", daemon=True)
         self._thread.start()
@@ -139,7 +154,7 @@ class SandboxServer:
         """End every stall, close the connections and wait for the thread."""
         if self._thread is None or not self._thread.is_alive():
             return
-        self._call(self._state.release)
+        self._call(self._state.close)
         self._server.should_exit = True
         self._thread.join()
 
@@ -205,8 +220,12 @@ class SandboxServer:
         """
         self._call(lambda: self._state.advance(seconds))
 
+    def release(self) -> None:
+        """End every stall that is under way."""
+        self._call(self._state.release)
+
     def reset(self) -> None:
-        """Forget jobs, charges, tokens and faults, and end every stall. Settings and clock stay."""
+        """Forget jobs, charges, tokens, faults and what the clock was put forward, and end every stall. Settings stay."""
         self._call(self._state.reset)
 
     def _call(self, work: Callable[[], Result]) -> Result:

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import cast, get_args
-from urllib.parse import urlsplit
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
 
 from prefect_happyhorse.catalog import Route, WireField, routes
 from prefect_happyhorse.domain.prompts import weighted_length
-from prefect_happyhorse.domain.requests import MEDIA_FIELDS, GenerationRequest
+from prefect_happyhorse.sandbox.wire_media import MediaCheck, WireInput
 
-__all__ = ["Fit", "WireInput", "candidates", "fit_body", "submit_paths"]
+__all__ = ["Fit", "candidates", "fit_body", "submit_paths"]
 
-_MANY = frozenset({"references", "reference_videos"})
 _ABSENT = object()
-
-
-@dataclass(frozen=True)
-class WireInput:
-    """One input medium of a body: its address, where it stands, and the request field that it carries."""
-
-    url: str
-    where: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -130,28 +119,17 @@ def fit_body(
     return min(fits, key=lambda fit: len(fit.problems))
 
 
-def _required_media() -> dict[str, frozenset[str]]:
-    required: dict[str, frozenset[str]] = {}
-    for request_class in get_args(get_args(GenerationRequest)[0]):
-        fields = request_class.model_fields
-        required[fields["capability"].default] = frozenset(name for name in MEDIA_FIELDS if name in fields and fields[name].is_required())
-    return required
-
-
-_REQUIRED_MEDIA = _required_media()
-
-
-@dataclass
 class _Check:
-    route: Route
-    texts: bool
-    tolerated: frozenset[str]
-    cuts_prompt: bool
-    problems: list[str] = field(default_factory=list[str])
-    inputs: list[WireInput] = field(default_factory=list[WireInput])
-    values: dict[str, object] = field(default_factory=dict[str, object])
-    defaults: dict[str, object] = field(default_factory=dict[str, object])
-    cut: tuple[int, int] | None = None
+    def __init__(self, route: Route, *, texts: bool, tolerated: frozenset[str], cuts_prompt: bool) -> None:
+        self.route = route
+        self.texts = texts
+        self.tolerated = tolerated
+        self.cuts_prompt = cuts_prompt
+        self.problems: list[str] = []
+        self.values: dict[str, object] = {}
+        self.defaults: dict[str, object] = {}
+        self.cut: tuple[int, int] | None = None
+        self._media = MediaCheck(route, self.problems)
 
     def run(self, body: Mapping[str, object]) -> Fit:
         self._unknown_keys(body)
@@ -166,7 +144,7 @@ class _Check:
                     self.values.setdefault(source, read)
             elif wire.required:
                 self.problems.append(f"{wire.to}: required")
-        return Fit(self.route, tuple(self.problems), tuple(self.inputs), self.values, self.defaults, self.cut)
+        return Fit(self.route, tuple(self.problems), tuple(self._media.inputs), self.values, self.defaults, self.cut)
 
     def _unknown_keys(self, body: Mapping[str, object], prefix: str = "") -> None:
         leaves = {wire.to for wire in self.route.fields} | self.tolerated
@@ -184,13 +162,13 @@ class _Check:
 
     def _value(self, wire: WireField, value: object) -> object:
         if wire.type == "url":
-            self._url(wire.to, value, wire.source[0])
+            self._media.url(wire.to, value, wire.source[0])
         elif wire.type == "url[]":
-            self._urls(wire, value)
+            self._media.urls(wire, value)
         elif wire.type == "media[]":
-            self._media(wire, value)
+            self._media.typed(wire, value)
         elif wire.type == "messages":
-            return self._messages(wire, value)
+            return self._media.messages(wire, value)
         else:
             return self._scalar(wire, value)
         return None
@@ -232,107 +210,13 @@ class _Check:
             kept = kept[: len(kept) - max(1, surplus // wire.chinese_weight)]
         return kept
 
-    def _url(self, where: str, value: object, source: str) -> None:
-        if not isinstance(value, str) or not value:
-            self.problems.append(f"{where}: must be a URL")
-        elif value.startswith("data:"):
-            if not self.route.base64:
-                self.problems.append(f"{where}: data URLs are not accepted")
-            elif not re.match(r"data:[\w.+-]+/[\w.+-]+;base64,", value):
-                self.problems.append(f"{where}: must be a base64 data URL with a media type")
-            else:
-                self.inputs.append(WireInput(value, where, source))
-        elif not _is_web_address(value):
-            self.problems.append(f"{where}: must be an http or https URL")
-        else:
-            self.inputs.append(WireInput(value, where, source))
-
-    def _array(self, wire: WireField, value: object) -> list[object]:
-        if not isinstance(value, list):
-            self.problems.append(f"{wire.to}: must be an array")
-            return []
-        items = cast("list[object]", value)
-        if wire.min_items is not None and len(items) < wire.min_items:
-            self.problems.append(f"{wire.to}: at least {wire.min_items} wanted, {len(items)} given")
-        if wire.max_items is not None and len(items) > wire.max_items:
-            self.problems.append(f"{wire.to}: at most {wire.max_items} allowed, {len(items)} given")
-        return items
-
-    def _urls(self, wire: WireField, value: object) -> None:
-        for index, item in enumerate(self._array(wire, value)):
-            self._url(f"{wire.to}[{index}]", item, wire.source[min(index, len(wire.source) - 1)])
-
-    def _media(self, wire: WireField, value: object) -> None:
-        by_type = {item.type: item for item in wire.items}
-        counts: dict[str, int] = {}
-        for index, entry in enumerate(self._array(wire, value)):
-            where = f"{wire.to}[{index}]"
-            if not isinstance(entry, dict):
-                self.problems.append(f"{where}: must be an object")
-                continue
-            parts = cast("dict[str, object]", entry)
-            kind = parts.get("type")
-            item = by_type.get(kind) if isinstance(kind, str) else None
-            if item is None:
-                self.problems.append(f"{where}.type: must be one of {', '.join(by_type)}")
-                continue
-            counts[item.source] = counts.get(item.source, 0) + 1
-            self._keys(where, parts, {"type", "url"} | ({"reference_voice"} if item.voice else set()))
-            self._url(f"{where}.url", parts.get("url"), item.source)
-            if item.voice and "reference_voice" in parts:
-                self._url(f"{where}.reference_voice", parts["reference_voice"], "voice")
-        for item in wire.items:
-            number = counts.get(item.source, 0)
-            if number > 1 and item.source not in _MANY:
-                self.problems.append(f"{wire.to}: at most one {item.type} allowed, {number} given")
-            if number == 0 and item.source in _REQUIRED_MEDIA[self.route.capability]:
-                self.problems.append(f"{wire.to}: a {item.type} is required")
-
-    def _keys(self, where: str, parts: Mapping[str, object], allowed: Iterable[str]) -> None:
-        self.problems.extend(f"{where}.{key}: unknown field" for key in parts if key not in set(allowed))
-
-    def _messages(self, wire: WireField, value: object) -> str | None:
-        texts: list[str] = []
-        for index, message in enumerate(self._array(wire, value)):
-            where = f"{wire.to}[{index}]"
-            if not isinstance(message, dict):
-                self.problems.append(f"{where}: must be an object")
-                continue
-            parts = cast("dict[str, object]", message)
-            self._keys(where, parts, {"role", "content"})
-            if parts.get("role") != "user":
-                self.problems.append(f"{where}.role: must be 'user'")
-            content = parts.get("content")
-            if isinstance(content, str):
-                texts.append(content)
-            elif isinstance(content, list):
-                texts.extend(self._contents(f"{where}.content", cast("list[object]", content)))
-            else:
-                self.problems.append(f"{where}.content: must be a string or an array")
-        if not any(texts):
-            self.problems.append(f"{wire.to}: no text in it")
-        return "\n".join(texts)
-
-    def _contents(self, where: str, content: list[object]) -> Iterable[str]:
-        for index, part in enumerate(content):
-            parts = cast("dict[str, object]", part) if isinstance(part, dict) else {}
-            if parts.get("type") == "text" and isinstance(text := parts.get("text"), str):
-                self._keys(f"{where}[{index}]", parts, {"type", "text"})
-                yield text
-            elif parts.get("type") == "image_url" and isinstance(image := parts.get("image_url"), dict):
-                self._keys(f"{where}[{index}]", parts, {"type", "image_url"})
-                self._keys(f"{where}[{index}].image_url", cast("dict[str, object]", image), {"url"})
-                self._url(f"{where}[{index}].image_url.url", cast("dict[str, object]", image).get("url"), "references")
-            else:
-                self.problems.append(f"{where}[{index}]: must be a text or an image_url part")
-
 
 def _at(body: Mapping[str, object], path: str) -> object:
     value: object = body
     for step in path.split("."):
         if not isinstance(value, dict) or step not in value:
             return _ABSENT
-        value = cast("dict[str, object]", value)[step]
+        value = value[step]
     return value
 
 
@@ -356,11 +240,3 @@ def _has_type(value: object, wanted: str) -> bool:
     if wanted == "number":
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     return isinstance(value, str)
-
-
-def _is_web_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme.lower() in {"http", "https"} and bool(parts.hostname)
-    except ValueError:
-        return False

@@ -12,7 +12,8 @@ from typing import ClassVar
 from starlette.datastructures import Headers
 
 from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollPath, View
-from prefect_happyhorse.sandbox.state import JobState, Meaning, SandboxState
+from prefect_happyhorse.sandbox.job import JobState, Meaning
+from prefect_happyhorse.sandbox.state import SandboxState
 
 __all__ = ["Infiflow", "Ttapi"]
 

@@ -35,7 +35,6 @@ class MediaSpec:
     prompt: str = ""
     footer: str = ""
     number: int = 1
-    of: int = 1
     thumbs: tuple[Thumb, ...] = ()
 
     @cached_property
@@ -195,8 +194,8 @@ class Card:
         left, top, right, bottom = box
         border = max(2, self._unit // 3)
         room = (max(1, right - left - 2 * border), max(1, bottom - top - 2 * border))
-        with Image.open(io.BytesIO(thumb.jpeg)) as small:
-            picture = ImageOps.contain(small.convert("RGB"), room, Image.Resampling.LANCZOS)
+        small = Image.open(io.BytesIO(thumb.jpeg))
+        picture = ImageOps.contain(small.convert("RGB"), room, Image.Resampling.LANCZOS)
         framed = ImageOps.expand(picture, border, "white")
         x = left + (right - left - framed.width) // 2
         y = top + (bottom - top - framed.height) // 2

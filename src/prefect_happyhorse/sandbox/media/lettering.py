@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from PIL import ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 __all__ = ["Font", "font_for", "readable", "wrap"]
 
@@ -13,9 +13,20 @@ Font = ImageFont.FreeTypeFont
 
 # Fonts that draw Chinese, by the file names under which systems keep them; Pillow looks in each system's own font folders.
 _CHINESE_FONTS = (
-    "NotoSansCJK-Regular.ttc", "NotoSansSC-Regular.otf", "NotoSansCJKsc-Regular.otf", "SourceHanSansSC-Regular.otf",
-    "wqy-microhei.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf", "PingFang.ttc", "STHeiti Light.ttc", "msyh.ttc", "simhei.ttf", "simsun.ttc", "Arial Unicode.ttf",
-)  # fmt: skip
+    "NotoSansCJK-Regular.ttc",
+    "NotoSansSC-Regular.otf",
+    "NotoSansCJKsc-Regular.otf",
+    "SourceHanSansSC-Regular.otf",
+    "wqy-microhei.ttc",
+    "wqy-zenhei.ttc",
+    "DroidSansFallbackFull.ttf",
+    "PingFang.ttc",
+    "STHeiti Light.ttc",
+    "msyh.ttc",
+    "simhei.ttf",
+    "simsun.ttc",
+    "Arial Unicode.ttf",
+)
 
 _WIDE = "\u1100-\u11ff\u2e80-\ua4cf\uac00-\ud7af\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef"
 _PIECES = re.compile(rf"[{_WIDE}]|[^\s{_WIDE}]+|\s+")
@@ -47,8 +58,13 @@ def _font(name: str | None, size: int) -> Font:
 
 @lru_cache(maxsize=4096)
 def _draws(name: str | None, character: str) -> bool:
-    font = _font(name, 24)
-    return character.isspace() or bytes(font.getmask(character)) != bytes(font.getmask("\uffff"))
+    return character.isspace() or _drawn(name, character) != _drawn(name, "\uffff")
+
+
+def _drawn(name: str | None, character: str) -> bytes:
+    canvas = Image.new("L", (48, 48))
+    ImageDraw.Draw(canvas).text((8, 8), character, font=_font(name, 24), fill=255)
+    return canvas.tobytes()
 
 
 def _family(text: str) -> str | None:

@@ -7,7 +7,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any, cast
 
 import av
 import av.error
@@ -96,7 +96,8 @@ def _probe_picture(file: IO[bytes], size: int, sha256: str, *, with_thumb: bool)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as picture:
+            picture = Image.open(file)
+            with picture:
                 width, height = picture.size
                 thumb = _thumb(picture, sha256, "image") if with_thumb else None
                 return Probe("image", (picture.format or "unknown").lower(), size, sha256, width, height, thumb=thumb)
@@ -106,7 +107,8 @@ def _probe_picture(file: IO[bytes], size: int, sha256: str, *, with_thumb: bool)
 
 def _probe_stream(file: IO[bytes], head: bytes, size: int, sha256: str, expected: AssetKind, *, with_thumb: bool) -> Probe:
     try:
-        with av.open(file, "r") as container:
+        container = av.open(file, "r")
+        with container:
             streams = container.streams.video if expected == "video" else container.streams.audio
             if not streams:
                 raise ValueError(f"holds no {expected}")
@@ -117,7 +119,7 @@ def _probe_stream(file: IO[bytes], head: bytes, size: int, sha256: str, expected
             stream = container.streams.video[0]
             container.seek((container.duration or 0) // 2)
             frame = next(iter(container.decode(video=0)))
-            thumb = _thumb(frame.to_image(), sha256, "video") if with_thumb else None
+            thumb = _thumb(cast("Any", frame).to_image(), sha256, "video") if with_thumb else None
             fps = float(stream.average_rate) if stream.average_rate else None
             return Probe("video", _video_format(names, head), size, sha256, frame.width, frame.height, duration_s, fps, thumb)
     except (av.error.FFmpegError, StopIteration, OSError) as error:

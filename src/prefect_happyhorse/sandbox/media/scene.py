@@ -20,6 +20,10 @@ def _colour(hue: float, saturation: float, value: float) -> RGB:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
+def _resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return picture.resize(size, Image.Resampling.LANCZOS)  # pyright: ignore[reportUnknownMemberType]  # its stub speaks of NumPy
+
+
 @dataclass(frozen=True)
 class Scene:
     """A landscape.
@@ -57,7 +61,7 @@ class Scene:
         for row in range(64):
             share = (row / 63) ** 0.8
             column.putpixel((0, row), tuple(round(a + (b - a) * share) for a, b in zip(top, bottom, strict=True)))
-        return column.resize((self.width, self.height), Image.Resampling.BICUBIC)
+        return _resize(column, (self.width, self.height))
 
     def sun(self) -> Image.Image:
         """The sun with its glow.
@@ -72,7 +76,7 @@ class Scene:
         glow = glow.filter(ImageFilter.GaussianBlur(radius * 0.45))
         disc = Image.new("L", (side * 2, side * 2), 0)
         ImageDraw.Draw(disc).ellipse((radius * 2, radius * 2, side * 2 - radius * 2, side * 2 - radius * 2), fill=255)
-        glow.paste(255, mask=disc.resize((side, side), Image.Resampling.LANCZOS))
+        glow.paste(255, mask=_resize(disc, (side, side)))
         sun = Image.new("RGBA", (side, side), (*_colour(self._hue + 0.12, 0.18, 1.0), 0))
         sun.putalpha(glow)
         return sun
@@ -104,7 +108,7 @@ class Scene:
         for row in range(3):
             colour = _colour(self._hue + 0.02 * (2 - row), 0.5 + 0.08 * row, 0.62 - 0.17 * row)
             draw.polygon(self._ridge(random, row, scale), fill=(*colour, 255))
-        return picture.resize((self.width, self.height), Image.Resampling.LANCZOS)
+        return _resize(picture, (self.width, self.height))
 
     def _ridge(self, random: Random, row: int, scale: int) -> list[tuple[float, float]]:
         base = self.height * (0.62 + 0.13 * row)

@@ -83,10 +83,11 @@ class Studio:
     async def close(self) -> None:
         """Stop the threads and remove the folder."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-        tasks = [*self._made.values(), *self._kept]
+        tasks: list[asyncio.Task[Path] | asyncio.Task[None]] = [*self._made.values(), *self._kept]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks)
         self._made.clear()
         if self._folder is not None:
             self._folder.cleanup()

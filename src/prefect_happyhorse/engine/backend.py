@@ -1,0 +1,48 @@
+"""What a store asks of a place that keeps files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+__all__ = ["Backend"]
+
+
+class Backend(Protocol):
+    """How one kind of place keeps files. All paths are checked, all calls block, and a file appears whole or not at all."""
+
+    def size(self, path: str) -> int:
+        """The length of a file; FileNotFoundError when there is none."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """The whole of a file; FileNotFoundError when there is none."""
+        ...
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file, in place of one that is there."""
+        ...
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a file unless one is there; of several calls at the same time exactly one returns True."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Remove a file, if there is one."""
+        ...
+
+    def names(self, path: str) -> list[str]:
+        """The names of the files directly in a folder; none when there is no such folder."""
+        ...
+
+    def keep(self, file: Path, path: str, *, move: bool) -> None:
+        """Put a finished file in its place; FileExistsError when a different one is there."""
+        ...
+
+    def hash(self, path: str) -> str:
+        """The SHA-256 of a file, in hexadecimal; FileNotFoundError when there is none."""
+        ...
+
+    def sign(self, path: str, seconds: int) -> str:
+        """An address at which anybody can read a file for so many seconds."""
+        ...

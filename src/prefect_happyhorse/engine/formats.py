@@ -1,0 +1,147 @@
+"""The media formats that are known here, told from a file's first bytes."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from prefect_happyhorse.domain.assets import AssetKind
+
+__all__ = ["HEAD_BYTES", "MediaFormat", "extension_of", "format_of", "kind_of", "media_type_of", "sniff"]
+
+MediaFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "mp4", "mov", "webm", "mp3", "wav"]
+
+HEAD_BYTES = 64
+"""How much of a file's start `sniff` looks at."""
+
+_FACTS: dict[MediaFormat, tuple[AssetKind, str, str]] = {
+    "jpeg": ("image", "image/jpeg", "jpg"),
+    "png": ("image", "image/png", "png"),
+    "webp": ("image", "image/webp", "webp"),
+    "bmp": ("image", "image/bmp", "bmp"),
+    "gif": ("image", "image/gif", "gif"),
+    "mp4": ("video", "video/mp4", "mp4"),
+    "mov": ("video", "video/quicktime", "mov"),
+    "webm": ("video", "video/webm", "webm"),
+    "mp3": ("audio", "audio/mpeg", "mp3"),
+    "wav": ("audio", "audio/wav", "wav"),
+}
+_ALIASES: dict[str, MediaFormat] = {
+    "image/jpg": "jpeg",
+    "image/x-ms-bmp": "bmp",
+    "audio/mp3": "mp3",
+    "audio/x-wav": "wav",
+    "audio/wave": "wav",
+    "audio/vnd.wave": "wav",
+}
+# Brands of ISO base media files that are pictures or sound: https://mp4ra.org/registered-types/brands
+_FOREIGN_BRANDS = frozenset({b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"M4A ", b"M4B ", b"crx "})
+_BOXES = frozenset({b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
+
+
+def sniff(head: bytes) -> MediaFormat | None:
+    r"""The format of a file by its first bytes.
+
+    Args:
+        head: The first 64 bytes, or all there are.
+
+    Returns:
+        The format, or None when it is none of those that are known here.
+
+    Example:
+        >>> sniff(b"\x89PNG\r\n\x1a\n" + bytes(24)), sniff(b"<!DOCTYPE html>")
+        ('png', None)
+    """
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if head[:4] == b"RIFF":
+        return cast("dict[bytes, MediaFormat]", {b"WEBP": "webp", b"WAVE": "wav"}).get(head[8:12])
+    if head[:2] == b"BM" and _is_bitmap(head):
+        return "bmp"
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return "webm" if b"webm" in head[:HEAD_BYTES] else None
+    return _sniff_boxes(head) or _sniff_mp3(head)
+
+
+def _is_bitmap(head: bytes) -> bool:
+    # "BM" alone also starts ordinary text; the size of the next header tells.
+    return len(head) >= 18 and int.from_bytes(head[14:18], "little") in {12, 16, 40, 52, 56, 64, 108, 124}
+
+
+def _sniff_boxes(head: bytes) -> MediaFormat | None:
+    """MP4 or QuickTime (https://developer.apple.com/documentation/quicktime-file-format)."""
+    if head[4:8] == b"ftyp":
+        brand = head[8:12]
+        if brand == b"qt  ":
+            return "mov"
+        return None if brand in _FOREIGN_BRANDS else "mp4"
+    return "mov" if head[4:8] in _BOXES else None
+
+
+def _sniff_mp3(head: bytes) -> MediaFormat | None:
+    """MPEG audio, layer III: an ID3 tag, or the sync word with sensible bit rate and sampling rate behind it."""
+    if head.startswith(b"ID3"):
+        return "mp3"
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
+        return None
+    is_sensible = head[1] & 0x18 != 0x08 and head[2] >> 4 not in {0, 15} and head[2] & 0x0C != 0x0C
+    return "mp3" if is_sensible else None
+
+
+def kind_of(form: MediaFormat) -> AssetKind:
+    """What a format holds: image, video or audio.
+
+    Args:
+        form: The format.
+
+    Example:
+        >>> kind_of("webm")
+        'video'
+    """
+    return _FACTS[form][0]
+
+
+def media_type_of(form: MediaFormat) -> str:
+    """The media type of a format.
+
+    Args:
+        form: The format.
+
+    Example:
+        >>> media_type_of("mov")
+        'video/quicktime'
+    """
+    return _FACTS[form][1]
+
+
+def extension_of(form: MediaFormat) -> str:
+    """The extension of a format's files, without the dot.
+
+    Args:
+        form: The format.
+
+    Example:
+        >>> extension_of("jpeg")
+        'jpg'
+    """
+    return _FACTS[form][2]
+
+
+def format_of(media_type: str) -> MediaFormat | None:
+    """The format that a media type names, or None when it is none of those that are known here.
+
+    Args:
+        media_type: The media type, with or without parameters.
+
+    Example:
+        >>> format_of("image/jpeg; charset=binary"), format_of("text/html")
+        ('jpeg', None)
+    """
+    plain = media_type.partition(";")[0].strip().lower()
+    for form, facts in _FACTS.items():
+        if plain == facts[1]:
+            return form
+    return _ALIASES.get(plain)

@@ -1,0 +1,46 @@
+"""What all tests share: a real Prefect server and a real sandbox, each started once, when a test first asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from prefect_happyhorse.sandbox import SandboxServer, SandboxSettings
+
+GATEWAYS = ("ttapi", "uniall", "chanjing", "infiflow", "happyhorse")
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A Prefect server with a database of its own."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+@pytest.fixture(scope="session")
+def running_sandbox() -> Iterator[SandboxServer]:
+    with SandboxServer(SandboxSettings(job_s=0, media="tiny", check_inputs="never", seed=7)) as server:
+        yield server
+
+
+@pytest.fixture
+def sandbox(running_sandbox: SandboxServer) -> SandboxServer:
+    """A sandbox without jobs and faults, whose jobs are finished at once."""
+    running_sandbox.reset()
+    running_sandbox.settings(job_s=0, media="tiny", check_inputs="never", result_ttl_s=86_400.0, good_keys=None)
+    return running_sandbox
+
+
+@pytest.fixture
+def studio(sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SandboxServer:
+    """A sandbox that every gateway's environment variables point to, and an empty store."""
+    for gateway in GATEWAYS:
+        monkeypatch.setenv(f"{gateway.upper()}_BASE_URL", sandbox.base_url(gateway))
+        monkeypatch.setenv(f"{gateway.upper()}_API_KEY", "sesame-1234")
+    monkeypatch.setenv("HAPPYHORSE_STORE", str(tmp_path / "outputs"))
+    monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path / "home"))
+    return sandbox

@@ -1,0 +1,62 @@
+"""Small real media files, made on the spot."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from typing import Any
+
+import av
+from PIL import Image, ImageDraw
+
+__all__ = ["movie", "picture", "sound", "with_padding"]
+
+
+def picture(form: str = "png", width: int = 640, height: int = 480, colour: str = "orange", **options: Any) -> bytes:
+    """A picture with a bar across it."""
+    image = Image.new("RGB", (width, height), colour)
+    ImageDraw.Draw(image).rectangle((0, height // 3, width, height // 2), fill="navy")
+    buffer = io.BytesIO()
+    image.save(buffer, {"jpg": "JPEG"}.get(form, form.upper()), **options)
+    return buffer.getvalue()
+
+
+def movie(
+    form: str = "mp4", width: int = 320, height: int = 240, frames: int = 12, fps: int = 12, dark_frames: int = 0, seed: int = 0
+) -> bytes:
+    """A video whose colour changes from frame to frame; the first frames may be black."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=form) as container:
+        stream: Any = container.add_stream("libvpx" if form == "webm" else "libx264", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(frames):
+            colour = (0, 0, 0) if number < dark_frames else (200, (40 + 20 * number) % 256, (seed * 37) % 256)
+            frame = av.VideoFrame.from_image(Image.new("RGB", (width, height), colour))
+            frame.pts, frame.time_base = number, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def sound(form: str = "mp3", seconds: int = 3) -> bytes:
+    """A sound that is silent."""
+    buffer = io.BytesIO()
+    rate = 44_100
+    with av.open(buffer, "w", format=form) as container:
+        stream: Any = container.add_stream("libmp3lame" if form == "mp3" else "pcm_s16le", rate=rate, layout="mono")
+        left = seconds * rate
+        while left > 0:
+            samples = min(1152, left)
+            frame = av.AudioFrame(format=stream.format.name, layout="mono", samples=samples)
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            frame.sample_rate, frame.pts = rate, seconds * rate - left
+            container.mux(stream.encode(frame))
+            left -= samples
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def with_padding(video: bytes, padding: int) -> bytes:
+    """An MP4 video made longer by a box that players skip."""
+    return video + padding.to_bytes(4, "big") + b"free" + bytes(padding - 8)
