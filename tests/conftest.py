@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from prefect_happyhorse.sandbox import SandboxServer, SandboxSettings
+# Before Prefect is imported: results that an earlier run cached must not answer for this one.
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
+
+from prefect_happyhorse.sandbox import SandboxServer, SandboxSettings  # noqa: E402 -- see above
 
 GATEWAYS = ("ttapi", "uniall", "chanjing", "infiflow", "happyhorse")
 

@@ -22,7 +22,7 @@ def picture(form: str = "png", width: int = 640, height: int = 480, colour: str 
 
 
 def movie(
-    form: str = "mp4", width: int = 320, height: int = 240, frames: int = 12, fps: int = 12, dark_frames: int = 0, seed: int = 0
+    form: str = "mp4", *, width: int = 320, height: int = 240, frames: int = 12, fps: int = 12, dark_frames: int = 0, seed: int = 0
 ) -> bytes:
     """A video whose colour changes from frame to frame; the first frames may be black."""
     buffer = io.BytesIO()

@@ -7,6 +7,10 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Received", "Step", "Wire", "chunked", "cut", "file", "raw", "redirect", "refuse", "stall"]
 
@@ -30,7 +34,7 @@ class Wire:
     tls: ssl.SSLContext | None = None
     received: list[Received] = field(default_factory=list)
 
-    async def __aenter__(self) -> Wire:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
@@ -39,6 +43,7 @@ class Wire:
         self._server.close()
 
     def url(self, path: str = "/result") -> str:
+        """The address of a path on the server."""
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}{path}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

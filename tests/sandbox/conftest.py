@@ -54,13 +54,17 @@ class Caller:
 
     @staticmethod
     def headers(gateway: str, key: str = "key-1") -> dict[str, str]:
+        """The head of a request: the key, and what else the gateway wants."""
         if gateway == "ttapi":
             return {"TT-API-KEY": key}
         if gateway == "chanjing":
             return {"access_token": key}
         return {"Authorization": f"Bearer {key}", **({"X-DashScope-Async": "enable"} if gateway == "infiflow" else {})}
 
-    def submit(self, vector: dict[str, Any], body: dict[str, Any] | None = None, *, key: str = "key-1", path: str | None = None) -> httpx.Response:
+    def submit(
+        self, vector: dict[str, Any], body: dict[str, Any] | None = None, *, key: str = "key-1", path: str | None = None
+    ) -> httpx.Response:
+        """Send a vector, or another body in its place."""
         gateway = vector["gateway"]
         sent = vector["body"] if body is None else body
         url = self.sandbox.base_url(gateway) + (path or vector["submit"].split(" ")[1])
@@ -70,6 +74,7 @@ class Caller:
         return self.client.post(url, headers=headers, files={name: (None, value) for name, value in sent.items()})
 
     def poll(self, gateway: str, path: str, *, key: str = "key-1") -> httpx.Response:
+        """Ask for a job."""
         return self.client.get(self.sandbox.base_url(gateway) + path, headers=self.headers(gateway, key))
 
     def poll_path(self, vector: dict[str, Any], task_id: str) -> str:
@@ -98,7 +103,14 @@ def name_of(vector: dict[str, Any]) -> str:
     return f"{vector['gateway']}-{vector['capability']}-{vector['model']}"
 
 
-ONE_EACH = [vector("ttapi"), vector("infiflow"), vector("chanjing"), vector("uniall"), vector("happyhorse", "text_to_image"), vector("happyhorse")]
+ONE_EACH = [
+    vector("ttapi"),
+    vector("infiflow"),
+    vector("chanjing"),
+    vector("uniall"),
+    vector("happyhorse", "text_to_image"),
+    vector("happyhorse"),
+]
 
 
 def find_task_id(answer: dict[str, Any]) -> str:

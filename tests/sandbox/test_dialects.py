@@ -14,6 +14,7 @@ from PIL import Image
 
 from prefect_happyhorse.sandbox import SandboxServer
 from prefect_happyhorse.sandbox.state import SandboxState
+
 from .conftest import ONE_EACH, VECTORS, Caller, find_status, find_task_id, find_url, name_of, vector
 
 SUCCESS = {"success", "succeeded", "completed"}
@@ -110,7 +111,12 @@ def test_uniall_takes_both_pairs_of_paths(gateways: Caller) -> None:
     body = {**sent["body"], "reference_image_urls": sent["body"]["images"]}
     del body["images"]
     answer = gateways.submit(sent, body, path="/v1/videos/generations").json()
-    assert (answer["id"], answer["object"], answer["status"], answer["seconds"]) == (answer["task_id"], "video.generation.job", "queued", "8")
+    assert (answer["id"], answer["object"], answer["status"], answer["seconds"]) == (
+        answer["task_id"],
+        "video.generation.job",
+        "queued",
+        "8",
+    )
     for path in (f"/v1/videos/generations/{answer['id']}", f"/v1/videos/{answer['id']}"):
         polled = gateways.poll("uniall", path).json()
         assert (polled["status"], polled["result"]["video_url"]) == ("completed", polled["video_url"])
@@ -132,7 +138,9 @@ def test_a_new_chanjing_token_kills_the_old_one(gateways: Caller) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "code"), [({"app_id": "a"}, 40000), ({"app_id": "a", "secret_key": "bad-key"}, 10400), ([], 400)], ids=["lacks", "wrong", "malformed"]
+    ("body", "code"),
+    [({"app_id": "a"}, 40000), ({"app_id": "a", "secret_key": "bad-key"}, 10400), ([], 400)],
+    ids=["lacks", "wrong", "malformed"],
 )
 def test_chanjing_refuses_a_token(gateways: Caller, body: object, code: int) -> None:
     """A token is refused under HTTP 200, with the code in the envelope."""

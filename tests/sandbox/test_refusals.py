@@ -26,7 +26,11 @@ def assert_refused(gateway: str, answer: httpx.Response, said: str = "") -> None
         assert (answer.status_code, body["code"], set(body)) == (200, 40000, {"trace_id", "code", "msg", "data"})
         message = body["msg"]
     else:
-        assert (answer.status_code, body["error"]["code"], set(body["error"])) == (400, "invalid_request_error", {"message", "type", "code"})
+        assert (answer.status_code, body["error"]["code"], set(body["error"])) == (
+            400,
+            "invalid_request_error",
+            {"message", "type", "code"},
+        )
         message = body["error"]["message"]
     assert said in message
 
@@ -126,9 +130,21 @@ WRONG: list[tuple[str, str, str | None, Change, str]] = [
     ("ttapi", "reference_to_video", None, _put("input", "media", value={}), "media: must be an array"),
     ("ttapi", "reference_to_video", None, _put("input", "media", 0, value="x"), "media[0]: must be an object"),
     ("ttapi", "reference_to_video", None, _put("input", "media", 0, "type", value="video"), "media[0].type: must be one of"),
-    ("ttapi", "reference_to_video", None, _put("input", "media", 0, "url", value="ftp://example.com/a.png"), "must be an http or https URL"),
+    (
+        "ttapi",
+        "reference_to_video",
+        None,
+        _put("input", "media", 0, "url", value="ftp://example.com/a.png"),
+        "must be an http or https URL",
+    ),
     ("ttapi", "reference_to_video", None, _put("input", "media", 0, "url", value="https://[broken"), "must be an http or https URL"),
-    ("ttapi", "reference_to_video", None, _put("input", "media", 0, "url", value="data:image/png;base64,aaaa"), "data URLs are not accepted"),
+    (
+        "ttapi",
+        "reference_to_video",
+        None,
+        _put("input", "media", 0, "url", value="data:image/png;base64,aaaa"),
+        "data URLs are not accepted",
+    ),
     ("ttapi", "reference_to_video", None, _put("input", "media", 0, "name", value="x"), "media[0].name: unknown field"),
     ("infiflow", "reference_to_video", None, _put("input", "media", 0, "url", value="data:,aaaa"), "must be a base64 data URL"),
     ("infiflow", "reference_to_video", None, _put("input", "prompt", value="\u9a6c" * 2501), "too long, 5002 characters"),
@@ -146,7 +162,13 @@ WRONG: list[tuple[str, str, str | None, Change, str]] = [
     ("happyhorse", "first_last_frame", "wan2.7-i2v", _put("input", "media", 1, "type", value="first_frame"), "at most one first_frame"),
     ("happyhorse", "video_edit", "wan2.7-videoedit", _put("input", "media", value=[_IMAGE]), "a video is required"),
     ("happyhorse", "video_edit", "omni_flash_edit", _put("messages", 0, "role", value="system"), "role: must be 'user'"),
-    ("happyhorse", "video_edit", "omni_flash_edit", _put("messages", 0, "content", value=[{"type": "text"}]), "must be a text or an image_url part"),
+    (
+        "happyhorse",
+        "video_edit",
+        "omni_flash_edit",
+        _put("messages", 0, "content", value=[{"type": "text"}]),
+        "must be a text or an image_url part",
+    ),
     ("happyhorse", "video_edit", "omni_flash_edit", _put("messages", 0, "content", value=7), "must be a string or an array"),
     ("happyhorse", "video_edit", "omni_flash_edit", _put("messages", value=["x"]), "messages[0]: must be an object"),
     ("happyhorse", "text_to_video", "omni_flash-fast", _put("seconds", value=10), "seconds: must be a string"),
@@ -232,7 +254,9 @@ def test_a_body_of_the_wrong_kind(gateways: Caller) -> None:
         answer = client.post(f"{base}/v1/videos", headers={**headers, "content-type": "application/json"}, content=content)
         assert_refused("happyhorse", answer, "the body is not")
     broken = {**headers, "content-type": "multipart/form-data; boundary=x"}
-    assert_refused("happyhorse", client.post(f"{base}/v1/images/async/edits", headers=broken, content=b"--y\r\n"), "not a valid multipart form")
+    assert_refused(
+        "happyhorse", client.post(f"{base}/v1/images/async/edits", headers=broken, content=b"--y\r\n"), "not a valid multipart form"
+    )
 
 
 def test_too_many_queries(gateways: Caller) -> None:

@@ -7,8 +7,9 @@ import hashlib
 import inspect
 import mimetypes
 import os
+import threading
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -18,6 +19,8 @@ from prefect_happyhorse.engine.disk import CHUNK_BYTES, hash_file
 __all__ = ["ObjectStore", "open_filesystem", "translated"]
 
 _BLOCK_BYTES = 8 * 1024 * 1024
+# A memory filesystem looks and then writes, and it is only ever shared by the threads of one process.
+_MEMORY_TURN = threading.RLock()
 
 
 def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
@@ -97,7 +100,8 @@ class ObjectStore:
                 why = f"{self.scheme} stores, as they are installed here, cannot claim a file safely; use a local folder or s3"
                 raise OSError(errno.ENOTSUP, why, self.url)
             try:
-                fs.pipe_file(full, data, mode="create")
+                with self._turn():
+                    fs.pipe_file(full, data, mode="create")
             except FileExistsError:
                 return False
             return True
@@ -123,9 +127,10 @@ class ObjectStore:
         """See `Backend.keep`."""
         with self._at(path) as (fs, full):
             try:
-                if not _creates(fs, "_put_file", "put_file"):
-                    self._check_free(fs, full)
-                fs.put_file(str(file), full, **self._upload_options(fs, path))
+                with self._turn():
+                    if not _creates(fs, "_put_file", "put_file"):
+                        self._check_free(fs, full)
+                    fs.put_file(str(file), full, **self._upload_options(fs, path))
             except FileExistsError:
                 if self.size(path) != file.stat().st_size or self.hash(path) != hash_file(file):
                     raise FileExistsError(errno.EEXIST, "a different file is there", f"{self.url.rstrip('/')}/{path}") from None
@@ -154,6 +159,9 @@ class ObjectStore:
         with translated(self.url):
             fs, root = self._opened
             yield fs, f"{root.rstrip('/')}/{path}" if path else root
+
+    def _turn(self) -> AbstractContextManager[object]:
+        return _MEMORY_TURN if self.scheme == "memory" else nullcontext()
 
     def _check_free(self, fs: Any, full: str) -> None:
         try:

@@ -118,6 +118,9 @@ def safe(value: str) -> str:
     plain = _UNSAFE.sub("-", value).strip(".-")
     if plain == value and len(value) <= _MAX_VALUE_CHARS and not _RESERVED.fullmatch(value) and value:
         return value
+    if _RESERVED.fullmatch(plain):
+        # Windows takes these for devices, with whatever extension.
+        plain = f"x{plain}"
     return f"{plain[: _MAX_VALUE_CHARS - 11] or 'x'}-{_short_hash(value)}"
 
 

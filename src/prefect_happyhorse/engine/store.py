@@ -230,6 +230,8 @@ class Store:
     async def keep(self, file: Path, path: str, *, move: bool = True) -> None:
         """Put a finished local file in its place, where no different file may be lost.
 
+        A store whose filesystem has no exclusive upload, as WebDAV, is looked at first, and then it is uploaded.
+
         Args:
             file: The finished file.
             path: Its path below the store's folder.

@@ -64,7 +64,7 @@ def fingerprint(key: str) -> str:
 
     Example:
         >>> fingerprint("sk-1")
-        '8cca0d91'
+        '0f2c10bf'
     """
     return hashlib.sha256(key.encode()).hexdigest()[:8]
 

@@ -212,12 +212,11 @@ class _Check:
 
 
 def _at(body: Mapping[str, object], path: str) -> object:
-    value: object = body
-    for step in path.split("."):
-        if not isinstance(value, dict) or step not in value:
-            return _ABSENT
-        value = value[step]
-    return value
+    first, _, rest = path.partition(".")
+    value = body.get(first, _ABSENT)
+    if not rest or value is _ABSENT:
+        return value
+    return _at(cast("dict[str, object]", value), rest) if isinstance(value, dict) else _ABSENT
 
 
 def _read_text(value: object, wanted: str) -> object:

@@ -166,8 +166,8 @@ class Infiflow(_DashScope):
     """Infiflow: DashScope behind a proxy's prefix."""
 
     gateway: ClassVar[str] = "infiflow"
-    # DashScope's own Python client puts it into every video request, whether it was asked to or not.
-    tolerated: ClassVar[frozenset[str]] = frozenset({"input.extend_prompt"})
+    # DashScope's own Python client puts these into every video request, whether it was asked to or not.
+    tolerated: ClassVar[frozenset[str]] = frozenset({"input.extend_prompt", "input.function"})
     polls: ClassVar[tuple[PollPath, ...]] = (PollPath("/dashscope/api/v1/tasks/{task_id}"),)
     cancel: ClassVar[str | None] = "/dashscope/api/v1/tasks/{task_id}/cancel"
 

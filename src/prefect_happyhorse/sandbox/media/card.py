@@ -140,9 +140,9 @@ class Card:
         small = font_for(heading + footer, round(unit * 1.35))
         large = next((font for size in (2.7, 2.3, 2.0) if (font := font_for(model, round(unit * size))).getlength(model) <= inner), small)
         footer_lines = wrap(footer, small, inner, 2)
-        room = bottom - top - round(unit * (9.5 + 1.8 * len(footer_lines)))
+        room = bottom - top - round(unit * (10.0 + 1.8 * len(footer_lines)))
         lines, body, step = self._prompt_lines(readable(spec.prompt), inner, room)
-        used = round(unit * (8.7 + 1.8 * len(footer_lines))) + step * len(lines)
+        used = round(unit * (9.2 + 1.8 * len(footer_lines))) + step * len(lines)
         if spec.thumbs:
             bottom = min(bottom, top + used)
         else:
@@ -158,7 +158,7 @@ class Card:
             draw.text((x, y), line, font=small, fill=(*self._scene.accent, 255))
         for line in wrap(model, large, inner, 1):
             draw.text((x, y + round(1.9 * unit)), line, font=large, fill="white")
-        y += round(5.6 * unit)
+        y += round(6.1 * unit)
         for line in lines:
             draw.text((x, y), line, font=body, fill=(232, 234, 240, 255))
             y += step
@@ -205,12 +205,14 @@ class Card:
         front.alpha_composite(shadow)
         front.paste(framed, (x, y))
         label = f"{number}" if thumb.kind == "image" else f"{number} video"
-        self._label(front, label, (x + border, y + border))
+        self._label(front, label, (x + framed.width - border, y + border))
 
-    def _label(self, front: Image.Image, text: str, at: tuple[int, int]) -> None:
+    def _label(self, front: Image.Image, text: str, corner: tuple[int, int]) -> None:
+        """Write a label to the left of and below a corner."""
         font = font_for(text, round(self._unit * 1.4))
         draw = ImageDraw.Draw(front)
-        left, top, right, bottom = draw.textbbox(at, text, font=font)
-        pad = self._unit // 2
-        draw.rectangle((at[0], at[1], at[0] + right - left + 2 * pad, at[1] + bottom - top + 2 * pad), fill=(14, 16, 24, 255))
-        draw.text((at[0] + pad - (left - at[0]), at[1] + pad - (top - at[1])), text, font=font, fill="white")
+        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+        pad = self._unit / 2
+        x, y = corner[0] - (right - left) - 2 * pad, corner[1]
+        draw.rectangle((x, y, corner[0] - 1, y + bottom - top + 2 * pad), fill=(14, 16, 24, 255))
+        draw.text((x + pad - left, y + pad - top), text, font=font, fill="white")
