@@ -144,7 +144,7 @@ def _line(result: RowResult) -> dict[str, object]:
 
 
 @flow(name="batch", flow_run_name="batch {manifest}", persist_result=True, result_serializer="json")
-async def batch(
+async def batch(  # noqa: PLR0917 -- a flow's parameters are a form, filled in by name
     manifest: str,
     credentials: str = "happyhorse",
     store: str | None = None,

@@ -32,7 +32,9 @@ class Step(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    credentials: str = Field(default="happyhorse", description="Name of a GatewayCredentials block, or a gateway whose key is in the environment.")
+    credentials: str = Field(
+        default="happyhorse", description="Name of a GatewayCredentials block, or a gateway whose key is in the environment."
+    )
     resolution: str | None = Field(default=None, description="For example 720p or 1k. Empty: the provider's default.")
     aspect_ratio: str | None = Field(default=None, description="For example 16:9. Empty: the provider's default.")
     seed: int | None = Field(default=None, description="Random seed.")
@@ -70,6 +72,9 @@ class EditStep(Step):
     references: list[str] = Field(default_factory=list, description="Reference pictures for the edit.")
 
 
+_IMAGE, _VIDEO, _EDIT = ImageStep(), VideoStep(), EditStep()
+
+
 class Chain(BaseModel):
     """What the three steps made."""
 
@@ -85,7 +90,9 @@ def _image_request(step: ImageStep) -> TextToImage:
 
 
 def _video_request(step: VideoStep, image: MediaAsset | str) -> ReferenceToVideo:
-    return ReferenceToVideo.model_validate(step.model_dump(exclude={"credentials", "references"}) | {"references": [image, *step.references]})
+    return ReferenceToVideo.model_validate(
+        step.model_dump(exclude={"credentials", "references"}) | {"references": [image, *step.references]}
+    )
 
 
 def _edit_request(step: EditStep, video: MediaAsset | str) -> VideoEdit:
@@ -114,10 +121,10 @@ async def _refuse_early(image: ImageStep | None, video: VideoStep, edit: EditSte
 
 
 @flow(name="image-to-video-edit", flow_run_name="image-to-video-edit {video.model}", persist_result=True, result_serializer="json")
-async def image_to_video_edit(
-    image: ImageStep = ImageStep(),
-    video: VideoStep = VideoStep(),
-    edit: EditStep = EditStep(),
+async def image_to_video_edit(  # noqa: PLR0917 -- a flow's parameters are a form, filled in by name
+    image: ImageStep = _IMAGE,
+    video: VideoStep = _VIDEO,
+    edit: EditStep = _EDIT,
     source_image: str | None = None,
     store: str | None = None,
     take: int = 1,

@@ -12,7 +12,7 @@ import pytest
 # Before Prefect is imported: results that an earlier run cached must not answer for this one.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
 
-from prefect_happyhorse.sandbox import SandboxServer, SandboxSettings  # noqa: E402 -- see above
+from prefect_happyhorse.sandbox import SandboxServer, SandboxSettings
 
 GATEWAYS = ("ttapi", "uniall", "chanjing", "infiflow", "happyhorse")
 

@@ -108,7 +108,13 @@ def card(asset: MediaAsset, *, poster: bytes | None, link: str) -> str:
     }
     rows = [f"| {name} | {_cell(value)} |" for name, value in facts.items() if value]
     title = f"### {asset.capability} with {asset.model}" if asset.model else f"### {asset.kind}"
-    parts = [title, _picture(poster, asset.kind, link), _quote(asset.prompt), "\n".join(["| | |", "|---|---|", *rows]), f"[open]({_address(link)})"]
+    parts = [
+        title,
+        _picture(poster, asset.kind, link),
+        _quote(asset.prompt),
+        "\n".join(["| | |", "|---|---|", *rows]),
+        f"[open]({_address(link)})",
+    ]
     if asset.kind == "video" and link.startswith(("http://", "https://")):
         parts.append(f'<video controls width="480" src="{_address(link)}"></video>')
     return "\n\n".join(part for part in parts if part)
@@ -128,7 +134,9 @@ async def show_gallery(assets: Sequence[tuple[str, MediaAsset]], *, store: Store
     for step, asset in assets:
         link = await _link(asset, store)
         picture = _picture(await kept_poster(asset, store), asset.kind, link)
-        for row, cell in zip(cells, (_cell(step), picture, _cell(f"{asset.model} on {asset.gateway}"), f"[open]({_address(link)})"), strict=True):
+        for row, cell in zip(
+            cells, (_cell(step), picture, _cell(f"{asset.model} on {asset.gateway}"), f"[open]({_address(link)})"), strict=True
+        ):
             row.append(cell)
     head, *rows = ("| " + " | ".join(row) + " |" for row in cells)
     table = "\n".join([head, "|" + "---|" * len(assets), *rows])

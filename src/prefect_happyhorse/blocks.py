@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar, Literal, Optional, get_args
+from dataclasses import replace
+from typing import ClassVar, Literal, get_args
 
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
@@ -44,31 +45,29 @@ class GatewayCredentials(Block):
         ```
     """
 
-    _block_type_name: ClassVar[Optional[str]] = "HappyHorse Gateway Credentials"
-    _block_type_slug: ClassVar[Optional[str]] = "happyhorse-gateway-credentials"
-    _logo_url: ClassVar[Optional[HttpUrl]] = HttpUrl(f"{_LOGOS}/secret.png")
-    _documentation_url: ClassVar[Optional[HttpUrl]] = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
+    _block_type_name: ClassVar[str | None] = "HappyHorse Gateway Credentials"
+    _block_type_slug: ClassVar[str | None] = "happyhorse-gateway-credentials"
+    _logo_url: ClassVar[HttpUrl | None] = HttpUrl(f"{_LOGOS}/secret.png")
+    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
 
     gateway: GatewayName = Field(description="The gateway that makes the images and videos.")
-    api_key: Optional[SecretStr] = Field(default=None, title="API key", description="The API key, or Chanjing's access token.")
-    base_url: Optional[str] = Field(
+    api_key: SecretStr | None = Field(default=None, title="API key", description="The API key, or Chanjing's access token.")
+    base_url: str | None = Field(
         default=None, title="Base URL", description="The gateway's address; needed where its documentation names none."
     )
-    account: Optional[str] = Field(
+    account: str | None = Field(
         default=None,
         min_length=1,
         description='A label of your own for the account that pays; when empty "default", or "sandbox" for a gateway on this machine.',
     )
-    app_id: Optional[str] = Field(default=None, title="App id", description="Chanjing's app id, in place of an access token.")
-    secret_key: Optional[SecretStr] = Field(default=None, description="Chanjing's secret key, which goes with the app id.")
-    submit_path: Optional[str] = Field(default=None, description="A path in place of the catalog's submit path.")
-    poll_path: Optional[str] = Field(
-        default=None, description="A path in place of the catalog's poll path; {task_id} stands for the job."
-    )
+    app_id: str | None = Field(default=None, title="App id", description="Chanjing's app id, in place of an access token.")
+    secret_key: SecretStr | None = Field(default=None, description="Chanjing's secret key, which goes with the app id.")
+    submit_path: str | None = Field(default=None, description="A path in place of the catalog's submit path.")
+    poll_path: str | None = Field(default=None, description="A path in place of the catalog's poll path; {task_id} stands for the job.")
 
     @field_validator("base_url")
     @classmethod
-    def _is_an_address(cls, value: Optional[str]) -> Optional[str]:
+    def _is_an_address(cls, value: str | None) -> str | None:
         if value is None:
             return None
         url = HttpUrl(value)
@@ -78,7 +77,7 @@ class GatewayCredentials(Block):
 
     @field_validator("submit_path", "poll_path")
     @classmethod
-    def _is_a_path(cls, value: Optional[str]) -> Optional[str]:
+    def _is_a_path(cls, value: str | None) -> str | None:
         if value is not None and (not value.startswith("/") or value.startswith("//")):
             raise ValueError("must begin with one slash: it goes behind the base URL")
         return value
@@ -131,12 +130,12 @@ class GatewayCredentials(Block):
         )
         if self.account is None and is_local(account):
             # A sandbox's jobs must never pass for a paid gateway's in the journal.
-            return Account(**{**account.__dict__, "label": "sandbox"})
+            return replace(account, label="sandbox")
         return account
 
     @classmethod
     def from_environment(cls, gateway: str) -> GatewayCredentials:
-        """Credentials from `<GATEWAY>_API_KEY`, `<GATEWAY>_BASE_URL` and `<GATEWAY>_ACCOUNT`; Chanjing also reads `_APP_ID` and `_SECRET_KEY`.
+        """Credentials from `<GATEWAY>_API_KEY`, `_BASE_URL` and `_ACCOUNT`; Chanjing also reads `_APP_ID` and `_SECRET_KEY`.
 
         Args:
             gateway: Id of the gateway.
@@ -157,8 +156,8 @@ class GatewayCredentials(Block):
         names = {"api_key": "API_KEY", "base_url": "BASE_URL", "account": "ACCOUNT"}
         if gateway == "chanjing":
             names |= {"app_id": "APP_ID", "secret_key": "SECRET_KEY"}
-        found: dict[str, Any] = {field: value for field, name in names.items() if (value := os.environ.get(f"{prefix}_{name}"))}
-        return cls(gateway=gateway, **found)  # pyright: ignore[reportArgumentType] -- checked by the model itself
+        found = {field: value for field, name in names.items() if (value := os.environ.get(f"{prefix}_{name}"))}
+        return cls.model_validate({"gateway": gateway, **found})
 
     @classmethod
     async def find(cls, name: str) -> GatewayCredentials:
@@ -203,20 +202,20 @@ class MediaStore(Block):
         ```
     """
 
-    _block_type_name: ClassVar[Optional[str]] = "HappyHorse Media Store"
-    _block_type_slug: ClassVar[Optional[str]] = "happyhorse-media-store"
-    _logo_url: ClassVar[Optional[HttpUrl]] = HttpUrl(f"{_LOGOS}/local-file-system.png")
-    _documentation_url: ClassVar[Optional[HttpUrl]] = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
+    _block_type_name: ClassVar[str | None] = "HappyHorse Media Store"
+    _block_type_slug: ClassVar[str | None] = "happyhorse-media-store"
+    _logo_url: ClassVar[HttpUrl | None] = HttpUrl(f"{_LOGOS}/local-file-system.png")
+    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
 
     url: str = Field(default="outputs", title="URL", description="An fsspec URL such as s3://bucket/folder, or a folder on this machine.")
     options: SecretDict = Field(
         default_factory=lambda: SecretDict({}), description="What fsspec needs to open the URL, such as key and secret."
     )
     path_template: str = Field(default=DEFAULT_TEMPLATE, description="Where a result goes below the URL.")
-    public_base_url: Optional[str] = Field(
+    public_base_url: str | None = Field(
         default=None, title="Public base URL", description="The web address under which others read the store."
     )
-    presign_s: Optional[int] = Field(
+    presign_s: int | None = Field(
         default=None, ge=60, description="For how many seconds addresses are signed, where the store can sign them."
     )
 

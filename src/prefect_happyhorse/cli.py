@@ -41,7 +41,10 @@ REFUSED = 2
 SPENT = 3
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Exit codes: 0 done; 1 failed; 2 refused, nothing was sent; 3 failed, and money was or may have been spent.")
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done; 1 failed; 2 refused, nothing was sent; 3 failed, and money was or may have been spent.",
+)
 @click.version_option(package_name="prefect-happyhorse")
 def main() -> None:
     """Make images and videos with HappyHorse and its neighbours through five gateways."""
@@ -94,7 +97,9 @@ def preview(request_file: Path, gateway: str) -> None:
         route = resolve(request, gateway)
         check(request, route, more=asyncio.run(inspect_media(request, route)).problems)
         variable = f"{gateway.upper()}_BASE_URL"
-        base_url = (os.environ.get(variable) or gateway_facts(gateway).base_url or f"https://{variable.lower().replace('_', '-')}").rstrip("/")
+        base_url = (os.environ.get(variable) or gateway_facts(gateway).base_url or f"https://{variable.lower().replace('_', '-')}").rstrip(
+            "/"
+        )
         account = Account(gateway=gateway, base_url=base_url)
         protocol = get_gateway(gateway)
         addressed = replace_media(request, {(name, position): _address(medium) for name, position, medium in iter_media(request)})
@@ -162,7 +167,13 @@ async def _generate(request: GenerationRequest, gateway: str, output: Path, take
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8808, show_default=True, help="The port to listen on.")
 @click.option("--job-s", default=2.0, show_default=True, type=click.FloatRange(min=0), help="How long a job takes, in seconds.")
-@click.option("--media", type=click.Choice(["full", "tiny"]), default="full", show_default=True, help="Pictures that show the request, or plain small ones.")
+@click.option(
+    "--media",
+    type=click.Choice(["full", "tiny"]),
+    default="full",
+    show_default=True,
+    help="Pictures that show the request, or plain small ones.",
+)
 def sandbox(host: str, port: int, job_s: float, media: Literal["full", "tiny"]) -> None:
     """Serve all five gateways on this machine, for free: real answers, real files, and a ledger of what was charged."""
     try:
@@ -179,7 +190,13 @@ def sandbox(host: str, port: int, job_s: float, media: Literal["full", "tiny"]) 
 
 
 @main.command()
-@click.option("--output", default=Path("outputs"), show_default=True, type=click.Path(file_okay=False, path_type=Path), help="The folder for the files.")
+@click.option(
+    "--output",
+    default=Path("outputs"),
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder for the files.",
+)
 def demo(output: Path) -> None:
     """Run the flow image_to_video_edit against the sandbox: no account, no server, no coin."""
     from prefect_happyhorse.demo import run_demo

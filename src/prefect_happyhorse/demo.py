@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,10 @@ def run_demo(output: Path, console: Console) -> None:
 
     store = Store(url=str(output))
     console.print("Starting the sandbox: the five gateways on this machine, no account and no coin.")
-    with SandboxServer(SandboxSettings(job_s=4.0)) as sandbox, _environment({**_SETTINGS, **_gateway(sandbox), "HAPPYHORSE_STORE": store.url}):
+    with (
+        SandboxServer(SandboxSettings(job_s=4.0)) as sandbox,
+        _environment({**_SETTINGS, **_gateway(sandbox), "HAPPYHORSE_STORE": store.url}),
+    ):
         console.print("Starting Prefect's own ephemeral server: this takes up to half a minute.")
         started = time.monotonic()
         asyncio.run(_run(store, console))
@@ -86,7 +89,7 @@ def _gateway(sandbox: Any) -> dict[str, str]:
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def _environment(values: dict[str, str]) -> Generator[None]:
     before = {name: os.environ.get(name) for name in (*values, "PREFECT_API_URL")}
     os.environ.update(values)
     # A server that the user is connected to is none of the demo's business.

@@ -42,8 +42,10 @@ def gateways_page() -> str:
     """
     parts = [
         "# Gateways",
-        "Written from the catalog by `happyhorse models --page`. What a provider's document leaves open is a setting of the"
-        " `GatewayCredentials` block, with the default that is named here.",
+        (
+            "Written from the catalog by `happyhorse models --page`. What a provider's document leaves open is a setting of the"
+            " `GatewayCredentials` block, with the default that is named here."
+        ),
     ]
     for gateway in GATEWAYS:
         facts = gateway_facts(gateway)

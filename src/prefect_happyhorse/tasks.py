@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Union, cast
+from typing import Any, cast
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE, CachePolicy
@@ -32,12 +32,23 @@ from prefect_happyhorse.engine.submit import OnUncertain, Submitter, prepare
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.retries import RETRIES, RETRY_DELAYS_S, is_retryable
 
-__all__ = ["Credentials", "StoreRef", "download", "download_sync", "generate", "generate_sync", "poll", "poll_sync", "submit", "submit_sync"]
+__all__ = [
+    "Credentials",
+    "StoreRef",
+    "download",
+    "download_sync",
+    "generate",
+    "generate_sync",
+    "poll",
+    "poll_sync",
+    "submit",
+    "submit_sync",
+]
 
-Credentials = Union[GatewayCredentials, str]
+Credentials = GatewayCredentials | str
 """A block, the name of a saved block, or the id of a gateway whose key stands in the environment."""
 
-StoreRef = Union[MediaStore, str, None]
+StoreRef = MediaStore | str | None
 """A block, the name of a saved block, or None for `HAPPYHORSE_STORE` or else the folder `outputs`."""
 
 _TAGS = {"happyhorse"}
@@ -207,7 +218,8 @@ async def submit(
         credentials: Who pays.
         store: Where the journal and the results are kept.
         take: 1, or another number for another variation of the very same request.
-        on_uncertain: What to do when an earlier submit may have been accepted but nobody knows: "raise", or "resubmit" and perhaps pay twice.
+        on_uncertain: What to do when an earlier submit may have been accepted but nobody knows: "raise", or "resubmit" and
+            perhaps pay twice.
 
     Returns:
         The job; it stands in the journal before this returns.
@@ -332,7 +344,7 @@ def submit_sync(
     Returns:
         The job.
     """
-    return cast("Job", run_coro_as_sync(_submit(request, credentials, store, take, on_uncertain)))
+    return run_coro_as_sync(_submit(request, credentials, store, take, on_uncertain))
 
 
 @task(name="poll", **_POLL)
@@ -348,7 +360,7 @@ def poll_sync(job: Job, credentials: Credentials, store: StoreRef = None, *, dea
     Returns:
         Where the outputs lie at the provider.
     """
-    return cast("JobResult", run_coro_as_sync(_poll(job, credentials, store, deadline_s)))
+    return run_coro_as_sync(_poll(job, credentials, store, deadline_s))
 
 
 @task(name="download", **_DOWNLOAD)
@@ -363,7 +375,7 @@ def download_sync(result: JobResult, credentials: Credentials, store: StoreRef =
     Returns:
         The first output.
     """
-    return cast("MediaAsset", run_coro_as_sync(_download(result, credentials, store)))
+    return run_coro_as_sync(_download(result, credentials, store))
 
 
 @task(name="generate", **_GENERATE)

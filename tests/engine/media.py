@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import struct
 from fractions import Fraction
 from typing import Any
 
 import av
 from PIL import Image, ImageDraw
 
-__all__ = ["movie", "picture", "sound", "with_padding"]
+__all__ = ["movie", "picture", "sound", "turned", "with_padding"]
 
 
 def picture(form: str = "png", width: int = 640, height: int = 480, colour: str = "orange", **options: Any) -> bytes:
@@ -24,14 +25,17 @@ def picture(form: str = "png", width: int = 640, height: int = 480, colour: str 
 def movie(
     form: str = "mp4", *, width: int = 320, height: int = 240, frames: int = 12, fps: int = 12, dark_frames: int = 0, seed: int = 0
 ) -> bytes:
-    """A video whose colour changes from frame to frame; the first frames may be black."""
+    """A video whose colour changes from frame to frame, with green along its upper edge; the first frames may be black."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=form) as container:
         stream: Any = container.add_stream("libvpx" if form == "webm" else "libx264", rate=fps)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(frames):
             colour = (0, 0, 0) if number < dark_frames else (200, (40 + 20 * number) % 256, (seed * 37) % 256)
-            frame = av.VideoFrame.from_image(Image.new("RGB", (width, height), colour))
+            image = Image.new("RGB", (width, height), colour)
+            if number >= dark_frames:
+                image.paste((0, 255, 0), (0, 0, width, height // 8))
+            frame = av.VideoFrame.from_image(image)
             frame.pts, frame.time_base = number, Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -60,3 +64,10 @@ def sound(form: str = "mp3", seconds: int = 3) -> bytes:
 def with_padding(video: bytes, padding: int) -> bytes:
     """An MP4 video made longer by a box that players skip."""
     return video + padding.to_bytes(4, "big") + b"free" + bytes(padding - 8)
+
+
+def turned(video: bytes) -> bytes:
+    """An MP4 video that says of itself that it is to be shown a quarter turn clockwise."""
+    matrix = video.index(b"tkhd") + 44
+    quarter = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 240 << 16, 0, 1 << 30)
+    return video[:matrix] + quarter + video[matrix + 36 :]

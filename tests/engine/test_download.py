@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from prefect_happyhorse.domain.errors import DownloadFailed, GatewayUnavailable, JobExpired
 from prefect_happyhorse.domain.jobs import Job, Output
 from prefect_happyhorse.engine.download import FetchLimits, Kept, download, forget_partial
-from prefect_happyhorse.engine.probes import Probe
+from prefect_happyhorse.engine.probes import MediaNotReadable, Probe
 from prefect_happyhorse.engine.store import Store
 
 from .conftest import Naps
@@ -164,6 +164,15 @@ async def test_goes_on_after_a_break(get: Get, store: Store, naps: Naps) -> None
             ],
             [None, "bytes=100000-", None],
             id="range of another file",
+        ),
+        pytest.param(
+            [
+                cut(VIDEO, 100_000),
+                raw(f'HTTP/1.1 206 X\r\nETag: "v1"\r\nContent-Range: bytes 7-{len(VIDEO) - 1}/{len(VIDEO)}\r\n\r\n'.encode() + VIDEO[7:]),
+                file(VIDEO),
+            ],
+            [None, "bytes=100000-", None],
+            id="range from elsewhere",
         ),
         pytest.param([cut(VIDEO, 100_000), refuse(416), file(VIDEO)], [None, "bytes=100000-", None], id="range refused"),
         pytest.param([cut(VIDEO, 10), file(VIDEO)], [None, None], id="too little to tell what it is"),
@@ -339,6 +348,70 @@ async def test_redirects(get: Get, store: Store) -> None:
         ("/x/a", "bytes=100000-"),
         ("/x/b?c=1", "bytes=100000-"),
     ]
+    assert lying(store) == {PLACE: VIDEO}
+
+
+async def test_redirect_to_nowhere(get: Get, store: Store) -> None:
+    """A redirect that does not say where to is tried again."""
+    async with Wire([refuse(302), file(VIDEO)]) as wire:
+        await get(wire.url())
+    assert lying(store) == {PLACE: VIDEO}
+
+
+async def test_no_address_at_all(get: Get, store: Store) -> None:
+    """What is no address is asked for anew."""
+    async with Wire([file(VIDEO)]) as wire:
+        with pytest.raises(DownloadFailed, match=r"could not be fetched from http://.*the address of the result is none"):
+            await get("http://[::1?a=secret", limits=FetchLimits(refreshes=0))
+        await get("http://[::1", refresh=Gateway(Output(kind="video", url=wire.url())))
+    assert lying(store) == {PLACE: VIDEO}
+
+
+async def test_usual_clock(get: Get) -> None:
+    """An address that expires in the future is used."""
+    async with Wire([file(VIDEO)]) as wire:
+        await get(wire.url(), expires_at=datetime.now(timezone.utc) + timedelta(hours=1))
+    assert len(wire.received) == 1
+
+
+async def test_file_without_a_poster(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is whole but gives no poster is kept without one."""
+
+    def refuse_poster(*_: object) -> bytes:
+        raise MediaNotReadable("it gives no poster")
+
+    monkeypatch.setattr("prefect_happyhorse.engine.download.poster", refuse_poster)
+    async with Wire([file(VIDEO)]) as wire:
+        assert (await get(wire.url(), with_poster=True)).poster is None
+
+
+async def test_forget_while_somebody_is_at_it(get: Get, store: Store) -> None:
+    """What somebody is at work on is not forgotten under his hands."""
+    long = with_padding(movie(), 5 << 20)
+    under_way = asyncio.Event()
+    async with Wire([stall(long, 3 << 20), file(long)]) as wire:
+        task = asyncio.create_task(get(wire.url(), limits=FetchLimits(stall_s=2, checkpoint_bytes=1), progress=lambda *_: under_way.set()))
+        await under_way.wait()
+        await forget_partial(JOB, store=store)
+        assert len(partial_files(store.scratch_dir())) == 1
+        await task
+    assert lying(store) == {PLACE: long}
+
+
+async def test_proxy_knows_the_name(get: Get, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only the proxy can resolve names, it is left to do so."""
+
+    async def getaddrinfo(*_: object, **__: object) -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async with Wire([file(VIDEO)]) as wire:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{wire.port}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        async with httpx.AsyncClient() as client:
+            with monkeypatch.context() as patch:
+                patch.setattr("prefect_happyhorse.engine.fetching.checked_addresses", getaddrinfo)
+                await get("http://results.example/a", client=client, local_allowed=False)
+    assert [request.target for request in wire.received] == ["http://results.example/a"]
     assert lying(store) == {PLACE: VIDEO}
 
 
@@ -655,6 +728,18 @@ async def test_damaged_state(state: bytes, get: Get, store: Store) -> None:
         path.write_bytes(state)
         await get(wire.url())
     assert [request.headers.get("range") for request in wire.received] == [None, None]
+    assert lying(store) == {PLACE: VIDEO}
+
+
+async def test_noise_at_the_end(get: Get, store: Store) -> None:
+    """Only what was synced counts after a crash: what a power cut left beyond it is not taken for part of the file."""
+    async with Wire([cut(VIDEO, 100_000), file(VIDEO)]) as wire:
+        with pytest.raises(DownloadFailed):
+            await get(wire.url(), limits=FetchLimits(retries=0))
+        (path,) = store.scratch_dir().glob("*.part")
+        path.write_bytes(path.read_bytes() + bytes(50_000))
+        await get(wire.url())
+    assert wire.received[1].headers["range"] == "bytes=100000-"
     assert lying(store) == {PLACE: VIDEO}
 
 

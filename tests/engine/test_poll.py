@@ -114,7 +114,8 @@ async def test_a_failed_job_says_why_and_stays_failed(
             await poller.poll(job)
         assert caught.value.task_id == job.task_id
     entry = await Journal(store).read(job.digest)
-    assert entry is not None and entry.state == "failed"
+    assert entry is not None
+    assert entry.state == "failed"
     assert sandbox.ledger()[0].polls == 1
 
 
@@ -126,7 +127,8 @@ async def test_a_job_that_is_gone_expires_after_a_grace(sandbox: SandboxServer, 
         await Poller(account=account(), store=store, clock=clock, sleep=clock.sleep).poll(job)
     assert clock.now > 60
     entry = await Journal(store).read(job.digest)
-    assert entry is not None and entry.state == "expired"
+    assert entry is not None
+    assert entry.state == "expired"
 
 
 async def test_a_refused_key_is_told_at_once(sandbox: SandboxServer, account: AccountMaker, store: Store, clock: Clock) -> None:
@@ -136,7 +138,8 @@ async def test_a_refused_key_is_told_at_once(sandbox: SandboxServer, account: Ac
     with pytest.raises(AuthenticationFailed):
         await Poller(account=account(), store=store, clock=clock, sleep=clock.sleep).poll(job)
     entry = await Journal(store).read(job.digest)
-    assert entry is not None and entry.state == "submitted"
+    assert entry is not None
+    assert entry.state == "submitted"
 
 
 async def test_answers_that_stay_strange_are_told(sandbox: SandboxServer, account: AccountMaker, store: Store, clock: Clock) -> None:
@@ -158,7 +161,7 @@ async def test_a_known_result_is_not_asked_for_again(sandbox: SandboxServer, acc
 
 
 async def test_several_outputs_and_inline_outputs_are_told_apart(account: AccountMaker, store: Store, naps: Naps) -> None:
-    """n pictures are n outputs; base64 comes inline and is never written to the journal."""
+    """N pictures are n outputs; base64 comes inline and is never written to the journal."""
     request = TextToImage(model="gpt-image-2", prompt="A horse", n=3, options={"response_format": "b64_json"})
     job = await Submitter(store=store).submit(await prepare(request, account()))
     result = await Poller(account=account(), store=store, sleep=naps).poll(job)

@@ -95,7 +95,8 @@ async def test_list(any_store: Store) -> None:
     for path in ("journal/b.json", "journal/a.json", "journal/deep/c.json", "top.json"):
         await any_store.write(path, b"{}")
     assert (await any_store.list("journal"), await any_store.list("")) == (["a.json", "b.json"], ["top.json"])
-    await Store(any_store.url, options=any_store.options).write("journal/c.json", b"{}")
+    # As another process would: fsspec shares what it has opened within one.
+    await Store(any_store.url, options={**any_store.options, "skip_instance_cache": True}).write("journal/c.json", b"{}")
     assert await any_store.list("journal") == ["a.json", "b.json", "c.json"]
 
 
@@ -235,6 +236,30 @@ async def test_wrong_key_is_not_missing(s3: StoreMaker, monkeypatch: pytest.Monk
     monkeypatch.setattr(fs, "info", refuse)
     with pytest.raises(PermissionError):
         await store.exists("a")
+
+
+@pytest.mark.parametrize(("conflicts", "is_won"), [(1, True), (4, True), (5, None)])
+async def test_conflict(conflicts: int, is_won: bool | None, s3: StoreMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When S3 cannot tell who was first and asks to try again, that is done, a few times."""
+    from botocore.exceptions import ClientError
+
+    store = s3()
+    fs, _ = store._backend._opened  # pyright: ignore[reportAttributeAccessIssue]
+    pipe_file, left = fs.pipe_file, [None] * conflicts
+
+    def conflict(*args: Any, **kwargs: Any) -> None:
+        if left:
+            left.pop()
+            cause = ClientError({"Error": {"Code": "ConditionalRequestConflict", "Message": "Conflict"}}, "PutObject")
+            raise OSError(errno.EBUSY, "Conflict") from cause
+        pipe_file(*args, **kwargs)
+
+    monkeypatch.setattr(fs, "pipe_file", conflict)
+    if is_won is None:
+        with pytest.raises(OSError, match="Conflict"):
+            await store.create("claim", b"1")
+    else:
+        assert await store.create("claim", b"1") is is_won
 
 
 async def test_presigned(s3: StoreMaker, tmp_path: Path) -> None:
@@ -554,7 +579,7 @@ def test_scratch_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 # Where an output goes
 
 TEXT = st.text(max_size=120)
-WHEN = st.datetimes(timezones=st.timezones())
+WHEN = st.datetimes(datetime(2020, 1, 1), datetime(2099, 1, 1), timezones=st.timezones())  # noqa: DTZ001 -- the strategy adds the zone
 
 
 def job(task_id: str = "t-1", **changes: Any) -> Job:

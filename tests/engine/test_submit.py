@@ -71,7 +71,9 @@ async def test_equal_requests_at_the_same_moment_share_a_job(sandbox: SandboxSer
     assert len(sandbox.ledger()) == 1
 
 
-async def test_the_intent_is_written_before_the_request_is_sent(sandbox: SandboxServer, account: AccountMaker, submitter: Submitter, store: Store) -> None:
+async def test_the_intent_is_written_before_the_request_is_sent(
+    sandbox: SandboxServer, account: AccountMaker, submitter: Submitter, store: Store
+) -> None:
     """A request that nobody answered stands in the journal, so the next run does not send it again."""
     sandbox.fault(at="submit", kind="drop_after")
     prepared = await prepare(HORSE, account())
@@ -82,7 +84,8 @@ async def test_the_intent_is_written_before_the_request_is_sent(sandbox: Sandbox
         assert caught.value.money == "may be spent"
         # The next run is another process, long after.
         entry = await Journal(store).read(prepared.digest)
-        assert entry is not None and entry.state == "intent"
+        assert entry is not None
+        assert entry.state == "intent"
         await Journal(store).write(entry.model_copy(update={"intent": _long_gone()}))
     assert len(sandbox.ledger()) == 1
 
@@ -105,7 +108,9 @@ async def test_an_unknown_outcome_is_never_sent_again(
 
 
 @pytest.mark.parametrize("gateway", ["ttapi", "uniall", "chanjing", "infiflow", "happyhorse"])
-async def test_throttling_is_waited_out(sandbox: SandboxServer, account: AccountMaker, submitter: Submitter, naps: Naps, gateway: str) -> None:
+async def test_throttling_is_waited_out(
+    sandbox: SandboxServer, account: AccountMaker, submitter: Submitter, naps: Naps, gateway: str
+) -> None:
     """A request that was refused for its rate did no work: it is sent again, no sooner than the gateway asks."""
     sandbox.fault(at="submit", kind="throttle", times=2, retry_after_s=7)
     job = await submitter.submit(await prepare(ride(gateway), account(gateway)))
@@ -135,7 +140,8 @@ async def test_a_gateway_that_is_down_is_tried_again(account: AccountMaker, subm
 
 
 @pytest.mark.parametrize(
-    ("kind", "error"), [("refuse", InvalidRequest), ("unauthorized", AuthenticationFailed), ("quota", QuotaExceeded), ("moderation", ModerationRejected)]
+    ("kind", "error"),
+    [("refuse", InvalidRequest), ("unauthorized", AuthenticationFailed), ("quota", QuotaExceeded), ("moderation", ModerationRejected)],
 )
 @pytest.mark.parametrize("gateway", ["ttapi", "infiflow", "uniall", "happyhorse"])
 async def test_a_refusal_is_final_and_frees_the_claim(
@@ -152,7 +158,9 @@ async def test_a_refusal_is_final_and_frees_the_claim(
     assert len(sandbox.ledger()) == 1
 
 
-async def test_a_dead_claimant_on_this_machine_is_seen_at_once(account: AccountMaker, submitter: Submitter, store: Store, naps: Naps) -> None:
+async def test_a_dead_claimant_on_this_machine_is_seen_at_once(
+    account: AccountMaker, submitter: Submitter, store: Store, naps: Naps
+) -> None:
     """A process that died between claim and answer leaves an uncertain submit, told without waiting."""
     prepared = await prepare(HORSE, account())
     dead = Claimant(process=_process_that_ended())
@@ -195,7 +203,9 @@ async def test_a_claim_that_is_given_back_is_taken(sandbox: SandboxServer, accou
     assert [entry.task_id for entry in sandbox.ledger()] == [job.task_id]
 
 
-async def test_a_journal_entry_that_cannot_be_read_stops_the_submit(sandbox: SandboxServer, account: AccountMaker, submitter: Submitter, store: Store) -> None:
+async def test_a_journal_entry_that_cannot_be_read_stops_the_submit(
+    sandbox: SandboxServer, account: AccountMaker, submitter: Submitter, store: Store
+) -> None:
     """A damaged entry may stand for a paid job, so it is never taken for none."""
     prepared = await prepare(HORSE, account())
     await store.write(f"journal/{prepared.digest}.json", b"{")
@@ -219,13 +229,14 @@ async def test_a_cancelled_submit_still_writes_its_job_down(sandbox: SandboxServ
     sandbox.fault(at="submit", kind="stall_after", seconds=0.5)
     prepared = await prepare(HORSE, account())
     running = asyncio.create_task(Submitter(store=store).submit(prepared))
-    while not sandbox.ledger():
+    while not sandbox.ledger():  # noqa: ASYNC110 -- the ledger is another thread's, and has no event to wait for
         await asyncio.sleep(0.01)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     entry = await Journal(store).read(prepared.digest)
-    assert entry is not None and entry.job is not None
+    assert entry is not None
+    assert entry.job is not None
     assert [charged.task_id for charged in sandbox.ledger()] == [entry.job.task_id]
 
 
@@ -252,7 +263,19 @@ async def test_every_problem_is_told_before_anything_is_sent(sandbox: SandboxSer
     with pytest.raises(InvalidRequest) as caught:
         await prepare(request, account("ttapi"))
     told = str(caught.value)
-    for expected in ("ttapi", "happyhorse-1.1-r2v", "10", "duration=2", "3 to 15", "seed=-1", "5000", "notes.png", "missing.png", "ftp", "options.quality"):
+    for expected in (
+        "ttapi",
+        "happyhorse-1.1-r2v",
+        "10",
+        "duration=2",
+        "3 to 15",
+        "seed=-1",
+        "5000",
+        "notes.png",
+        "missing.png",
+        "ftp",
+        "options.quality",
+    ):
         assert expected in told
     assert sandbox.ledger() == []
 
@@ -272,7 +295,7 @@ async def test_without_a_key_nothing_is_sent(sandbox: SandboxServer, account: Ac
 
 
 def test_every_transport_error_has_one_meaning() -> None:
-    """httpx's transport errors are sorted completely, each into one class."""
+    """Httpx's transport errors are sorted completely, each into one class."""
     from prefect_happyhorse.engine.client import NEVER_DELIVERED, OUTCOME_UNKNOWN
 
     def leaves(kind: type[Exception]) -> set[type[Exception]]:

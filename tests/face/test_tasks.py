@@ -46,7 +46,7 @@ def local(asset: MediaAsset) -> Path:
 
 
 async def test_the_three_steps_one_by_one(studio: SandboxServer) -> None:
-    """submit gives a job, poll a result, download an asset whose bytes are there."""
+    """Submit gives a job, poll a result, download an asset whose bytes are there."""
 
     @flow
     async def steps() -> MediaAsset:
@@ -83,7 +83,8 @@ async def test_an_asset_feeds_the_next_request(studio: SandboxServer) -> None:
 
     film = await chain()
     assert (film.kind, film.gateway) == ("video", "infiflow")
-    assert film.duration_s is not None and film.duration_s >= 2.9
+    assert film.duration_s is not None
+    assert film.duration_s >= 2.9
 
 
 def test_a_sync_flow_submits_and_maps(studio: SandboxServer) -> None:

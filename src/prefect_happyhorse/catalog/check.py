@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from prefect_happyhorse.catalog.routes import Route, WireField
+from prefect_happyhorse.catalog.routes import Route, WireField, WireType
+from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import InvalidRequest
 from prefect_happyhorse.domain.locations import locate
 from prefect_happyhorse.domain.prompts import MAX_REFERENCES, mentions, rename_references, weighted_length
-from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.requests import MEDIA_FIELDS, GenerationRequest, iter_media
 
 __all__ = ["check", "find_problems", "wire_value"]
 
 _NOT_WIRE = frozenset({"capability", "options"})
+_NOUNS: dict[WireType, str] = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
 
 
 def check(request: GenerationRequest, route: Route, *, more: Iterable[str] = ()) -> None:
-    """Refuse a request that its route cannot carry.
+    r"""Refuse a request that its route cannot carry.
 
     Args:
         request: What the user wants.
@@ -34,7 +35,7 @@ def check(request: GenerationRequest, route: Route, *, more: Iterable[str] = ())
         >>> try:
         ...     check(request, resolve(request, "ttapi"))
         ... except InvalidRequest as error:
-        ...     print(*error.problems, sep="\\n")
+        ...     print(*error.problems, sep="\n")
         duration=2: allowed is 3 to 15
         prompt: it names @2 but there is 1 reference
     """
@@ -72,7 +73,7 @@ def find_problems(request: GenerationRequest, route: Route) -> tuple[str, ...]:
                 *_foreign_fields(request, route),
                 *_option_problems(request, route),
                 *(problem for field in route.fields for problem in _field_problems(request, route, field)),
-                *_general_problems(request),
+                *_general_problems(request, route),
                 *_mention_problems(request, route),
                 *_media_problems(request, route),
             )
@@ -158,7 +159,7 @@ def _value_problems(name: str, value: object, field: WireField, route: Route) ->
         # The same value goes over the wire twice, once as a number and once as text: the number is what is checked.
         return
     if not _has_type(written, field.type):
-        yield f"{name}={value!r}: a {field.type} is wanted{_allowed(field, ', allowed is ')}"
+        yield f"{name}={value!r}: {_NOUNS.get(field.type, 'text')} is wanted{_allowed(field, ', allowed is ')}"
         return
     if field.values and written not in field.values:
         yield f"{name}={value!r}: allowed is {_allowed(field)}"
@@ -210,9 +211,12 @@ def _count_problems(field: WireField, found: dict[str, object], *, splits: bool)
         yield f"{names}: there are {number}, wanted are at least {field.min_items}"
 
 
-def _general_problems(request: GenerationRequest) -> Iterable[str]:
+def _general_problems(request: GenerationRequest, route: Route) -> Iterable[str]:
+    if request.prompt is not None and not request.prompt.strip():
+        yield "prompt: it is blank"
     duration = getattr(request, "duration", None)
-    if duration is not None and duration < 1:
+    bounded = any("duration" in field.source and field.minimum is not None for field in route.fields)
+    if duration is not None and duration < 1 and not bounded:
         yield f"duration={duration!r}: allowed is 1 or more"
     references = getattr(request, "references", ())
     if len(references) > MAX_REFERENCES:
@@ -247,4 +251,5 @@ def _media_problems(request: GenerationRequest, route: Route) -> Iterable[str]:
     for limit in route.media:
         number = sum(1 for name, _, _ in iter_media(request) if name in limit.request_fields)
         if limit.max_count is not None and number > limit.max_count:
-            yield f"{', '.join(n for n in limit.request_fields if n in route.request_fields)}: there are {number}, allowed are at most {limit.max_count}"
+            names = ", ".join(name for name in limit.request_fields if name in route.request_fields)
+            yield f"{names}: there are {number}, allowed are at most {limit.max_count}"

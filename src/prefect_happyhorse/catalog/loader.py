@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Iterable
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from prefect_happyhorse.catalog.routes import GatewayFacts, Route
+from prefect_happyhorse.catalog.routes import GatewayFacts, MediaLimit, Route
 from prefect_happyhorse.domain.errors import CatalogError, InvalidRequest
 from prefect_happyhorse.domain.requests import GenerationRequest
 
@@ -36,34 +36,58 @@ def load_gateway(text: str) -> tuple[GatewayFacts, tuple[Route, ...]]:
         The common facts, and the routes in the order of the file.
 
     Raises:
-        CatalogError: When the data breaks the schema, names a shape or limit that is not there, or holds a route twice.
+        CatalogError: When the data is not TOML, breaks the schema, names a shape or limit that is not there, or holds a route twice.
     """
-    data = tomllib.loads(text)
     try:
-        facts = GatewayFacts.model_validate(data["gateway"])
-        found = tuple(_route(row, data, facts) for row in data["route"])
-    except (ValidationError, KeyError) as error:
+        data = _DataFile.model_validate(tomllib.loads(text))
+    except ValueError as error:
         raise CatalogError(f"The data of a gateway is wrong: {error}") from error
-    seen: set[tuple[str, str]] = set()
-    for route in found:
-        if (key := (route.capability, route.model)) in seen:
-            raise CatalogError(f"{facts.gateway} holds {route.capability} of {route.model!r} twice.")
-        seen.add(key)
-    return facts, found
+    found: dict[tuple[str, str], Route] = {}
+    for row in data.route:
+        route = _route(row, data)
+        if found.setdefault((route.capability, route.model), route) is not route:
+            raise CatalogError(f"{data.gateway.gateway} holds {route.capability} of {route.model!r} twice.")
+    return data.gateway, tuple(found.values())
 
 
-def _route(row: Mapping[str, Any], data: Mapping[str, Any], facts: GatewayFacts) -> Route:
-    shape = data["shapes"][row["shape"]]
-    limits = [data["limits"][name] for name in row.get("limits", ())]
-    own = {name: value for name, value in row.items() if name not in {"shape", "limits"}}
-    return Route.model_validate({"gateway": facts.gateway, **shape, **own, "media": limits, "facts": facts})
+class _Row(BaseModel):
+    """A row: its shape, its limits, and what is the route's own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    capability: str
+    model: str
+    shape: str
+    limits: tuple[str, ...] = ()
 
 
-@lru_cache(maxsize=None)
+class _DataFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    gateway: GatewayFacts
+    shapes: dict[str, dict[str, Any]]
+    limits: dict[str, MediaLimit] = {}
+    route: list[_Row] = Field(min_length=1)
+
+
+def _route(row: _Row, data: _DataFile) -> Route:
+    try:
+        fields = {**data.shapes[row.shape], **row.model_dump(exclude={"shape", "limits"})}
+        if taken := sorted(fields.keys() & {"gateway", "media", "facts"}):
+            raise ValueError(f"{', '.join(taken)} is not for a row or shape to say")
+        media = [data.limits[name] for name in row.limits]
+        return Route.model_validate({**fields, "gateway": data.gateway.gateway, "media": media, "facts": data.gateway})
+    except KeyError as error:
+        raise CatalogError(f"{data.gateway.gateway}, {row.capability} of {row.model!r}: there is no shape or limit {error}.") from error
+    except ValueError as error:
+        raise CatalogError(f"{data.gateway.gateway}, {row.capability} of {row.model!r}: {error}") from error
+
+
+@cache
 def _loaded(gateway: str) -> tuple[GatewayFacts, tuple[Route, ...]]:
     if gateway not in GATEWAYS:
         raise CatalogError(f"There is no gateway {gateway!r}. There are {', '.join(GATEWAYS)}.")
-    text = files(__package__).joinpath("data", f"{gateway}.toml").read_text(encoding="utf-8")
+    text = (files("prefect_happyhorse.catalog") / "data" / f"{gateway}.toml").read_text(encoding="utf-8")
     return load_gateway(text)
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from prefect_happyhorse.domain.assets import AssetKind
+from prefect_happyhorse.domain.requests import REQUEST_CLASSES
 
 __all__ = ["CodeMeaning", "GatewayFacts", "MediaItem", "MediaLimit", "Route", "WireField", "WireType"]
 
 WireType = Literal["string", "integer", "number", "boolean", "url", "url[]", "media[]", "messages"]
 CodeMeaning = Literal["invalid", "authentication", "moderation", "quota", "rate_limit", "not_found", "unavailable", "internal"]
 """What a provider's error code says. All but `internal` mean that no work was started."""
+
+_CALL = r"^(GET|POST) /\S*$"
+_ABOUT_A_JOB = r"^(GET|POST) /\S*\{task_id\}\S*$"
 
 _MEDIA_ROLES: dict[str, tuple[str, ...]] = {
     "image": ("image", "references", "first_frame", "last_frame"),
@@ -60,9 +64,10 @@ class WireField(_Fact):
     @model_validator(mode="before")
     @classmethod
     def _one_source_or_many(cls, data: object) -> object:
-        if isinstance(data, dict) and isinstance(data.get("from"), str):  # pyright: ignore[reportUnknownMemberType]
-            return {**data, "from": (data["from"],)}
-        return data  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(data, dict):
+            return data
+        fields = cast("dict[str, object]", data)
+        return fields | {"from": (fields["from"],)} if isinstance(fields.get("from"), str) else fields
 
     @model_validator(mode="after")
     def _hangs_together(self) -> WireField:
@@ -117,12 +122,12 @@ class GatewayFacts(_Fact):
     source: str = Field(description="The provider's document that these facts come from.")
     dated: date = Field(description="When the document was read.")
     base_url: str | None = Field(default=None, description="The default host; None when the user has to give it.")
-    auth: str = Field(description="The header that carries the key.")
+    auth: str = Field(pattern=r"^[A-Za-z_-]+: .*<(key|token)>$", description="The header that carries the key.")
     open: tuple[str, ...] = Field(default=(), description="What the source leaves open, and the default that was chosen.")
-    cancel: str | None = Field(default=None, description="Method and path that cancel a job, where there is one.")
-    token: str | None = Field(default=None, description="Method and path that give an access token, where there is one.")
-    alternative_submit: str | None = Field(default=None, description="Another submit path that the source names.")
-    alternative_poll: str | None = Field(default=None, description="Another poll path that the source names.")
+    cancel: str | None = Field(default=None, pattern=_ABOUT_A_JOB, description="Method and path that cancel a job, where there is one.")
+    token: str | None = Field(default=None, pattern=_CALL, description="Method and path that give an access token, where there is one.")
+    alternative_submit: str | None = Field(default=None, pattern=_CALL, description="Another submit path that the source names.")
+    alternative_poll: str | None = Field(default=None, pattern=_ABOUT_A_JOB, description="Another poll path that the source names.")
     task_ttl_s: float | None = Field(default=None, description="How long a job can be asked for.")
     result_ttl_s: float | None = Field(default=None, description="How long a result's address lives.")
     polls_per_s: float | None = Field(default=None, description="How often an account may ask.")
@@ -144,8 +149,8 @@ class Route(_Fact):
     capability: str
     model: str
     title: str
-    submit: str = Field(description="Method and path.")
-    poll: str = Field(description="Method and path; {task_id} stands for the job.")
+    submit: str = Field(pattern=_CALL, description="Method and path.")
+    poll: str = Field(pattern=_ABOUT_A_JOB, description="Method and path; {task_id} stands for the job.")
     encoding: Literal["json", "multipart"] = "json"
     source: str = Field(description="The part of the provider's document that this row comes from.")
     reference_name: str | None = Field(default=None, description="How a prompt names reference {i}; None when nothing is said.")
@@ -154,6 +159,15 @@ class Route(_Fact):
     media: tuple[MediaLimit, ...] = ()
     note: str | None = None
     facts: GatewayFacts = Field(exclude=True, repr=False)
+
+    @model_validator(mode="after")
+    def _fits_its_request(self) -> Route:
+        kind = REQUEST_CLASSES.get(self.capability)
+        if kind is None:
+            raise ValueError(f"there is no capability {self.capability!r}; there are {', '.join(REQUEST_CLASSES)}")
+        if strange := sorted(self.request_fields - set(kind.model_fields)):
+            raise ValueError(f"a {self.capability} request has no {', '.join(strange)}")
+        return self
 
     @property
     def kind(self) -> AssetKind:

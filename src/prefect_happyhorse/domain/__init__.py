@@ -1,0 +1,1 @@
+"""Values without any I/O: requests, jobs, assets and errors."""

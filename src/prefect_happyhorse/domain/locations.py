@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Literal
+from urllib.parse import urlsplit
 
 __all__ = ["STORE_SCHEMES", "Location", "locate"]
 
@@ -39,7 +40,7 @@ def locate(text: str) -> Location:
         return "local"
     scheme = match.group(1).lower()
     if scheme in {"http", "https"}:
-        if not re.match(r"^https?://[^/?#\s]+", text, re.IGNORECASE):
+        if not _has_host(text):
             raise ValueError("is a web address without a host")
         return "web"
     if scheme == "data":
@@ -47,3 +48,11 @@ def locate(text: str) -> Location:
     if scheme in STORE_SCHEMES:
         return "store"
     raise ValueError(f"has the scheme {scheme!r}; allowed are http, https, {', '.join(STORE_SCHEMES)} and local paths")
+
+
+def _has_host(address: str) -> bool:
+    try:
+        return bool(urlsplit(address).hostname)
+    except ValueError:
+        # An IPv6 address whose bracket is not closed.
+        return False

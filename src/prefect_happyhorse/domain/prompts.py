@@ -12,9 +12,15 @@ MAX_REFERENCES = 9
 
 # Letters of scripts that put spaces between words, and digits. Chinese, Japanese, Korean and Thai do not, so there a
 # mention may stand against the next character: "让@1骑上@2".
-_WORD = r"0-9A-Za-z_\u00aa-\u058f"
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://\S+")
-_MENTION = re.compile(rf"(?<![{_WORD}@])@([0-9]+)(?![{_WORD}@])(?!\.[0-9A-Za-z])")
+_WORD = r"0-9A-Za-z_\u00aa\u00b5\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u058f"
+# With a scheme or without. Chinese punctuation and quotation marks end it, since in Chinese no space follows an address.
+# An address begins where a run of its letters begins: so a long word is looked at once, and not once from each letter.
+_ADDRESS = re.compile(
+    r"(?<![0-9A-Za-z+.\-])(?:[A-Za-z][0-9A-Za-z+.\-]*://|(?:[0-9A-Za-z\-]+\.)+[A-Za-z]{2,}/)"
+    r"[^\s\"<>\u2018-\u201d\u3000-\u303f\uff00-\uff20]+"
+)
+# Eighteen digits are far beyond any reference, and still a number that Python reads.
+_MENTION = re.compile(rf"(?<![{_WORD}@])@([0-9]{{1,18}})(?![{_WORD}@])(?!\.[0-9A-Za-z])")
 _CHINESE = re.compile(r"[\u2e80-\u2fdf\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003fffd]")
 
 

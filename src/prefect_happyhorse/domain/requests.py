@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
@@ -16,6 +16,7 @@ from prefect_happyhorse.domain.assets import MediaAsset
 
 __all__ = [
     "MEDIA_FIELDS",
+    "REQUEST_CLASSES",
     "FirstLastFrame",
     "GenerationRequest",
     "ImageAudioToVideo",
@@ -50,10 +51,10 @@ def _refuse_boolean(value: object) -> object:
     return value
 
 
-Media = Annotated[Union[MediaAsset, str], BeforeValidator(_path_to_text)]
+Media = Annotated[MediaAsset | str, BeforeValidator(_path_to_text)]
 """An http(s) URL, an fsspec URL, a local path, or the `MediaAsset` that an earlier job returned."""
 
-OptionValue = Union[bool, int, float, str]
+OptionValue = bool | int | float | str
 """The value of a route's own extra."""
 
 WholeNumber = Annotated[int, BeforeValidator(_refuse_boolean)]
@@ -64,10 +65,12 @@ MEDIA_FIELDS = ("image", "mask", "references", "first_frame", "last_frame", "cli
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(min_length=1, description="The model, as the gateway names it.")
-    options: Mapping[str, OptionValue] = Field(default_factory=dict, description="The route's own extras, for example quality or prompt_extend.")
+    options: Mapping[str, OptionValue] = Field(
+        default_factory=dict, description="The route's own extras, for example quality or prompt_extend."
+    )
 
 
 class _Prompted(_Request):
@@ -236,22 +239,25 @@ class VideoEdit(_Video, _Prompted):
 
 
 GenerationRequest = Annotated[
-    Union[
-        TextToImage,
-        ImageEdit,
-        ReferenceToImage,
-        TextToVideo,
-        ImageToVideo,
-        FirstLastFrame,
-        VideoExtension,
-        ReferenceToVideo,
-        ImageAudioToVideo,
-        MultimodalToVideo,
-        VideoEdit,
-    ],
+    TextToImage
+    | ImageEdit
+    | ReferenceToImage
+    | TextToVideo
+    | ImageToVideo
+    | FirstLastFrame
+    | VideoExtension
+    | ReferenceToVideo
+    | ImageAudioToVideo
+    | MultimodalToVideo
+    | VideoEdit,
     Field(discriminator="capability"),
 ]
 """Any of the eleven requests."""
+
+REQUEST_CLASSES: Mapping[str, type[BaseModel]] = {
+    kind.model_fields["capability"].default: kind for kind in cast("tuple[type[BaseModel], ...]", get_args(get_args(GenerationRequest)[0]))
+}
+"""The class of each capability."""
 
 _ADAPTER: TypeAdapter[GenerationRequest] = TypeAdapter(GenerationRequest)
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from urllib.parse import urlsplit
 
 import httpx
 
-__all__ = ["AddressRefused", "checked_addresses", "is_local_host", "is_public", "pinned"]
+__all__ = ["AddressRefused", "checked_addresses", "host_of", "is_local_host", "is_public", "pinned"]
 
 _NOT_PUBLIC = tuple(
     ipaddress.ip_network(text)
@@ -36,21 +37,14 @@ _NOT_PUBLIC = tuple(
         "203.0.113.0/24",
         "224.0.0.0/4",
         "240.0.0.0/4",
-        "::/8",
-        "64:ff9b:1::/48",
-        "100::/64",
-        "100:0:0:1::/64",
         "2001::/23",
         "2001:db8::/32",
         "2620:4f:8000::/48",
         "3fff::/20",
-        "5f00::/16",
-        "fc00::/7",
-        "fe80::/10",
-        "fec0::/10",
-        "ff00::/8",
     )
 )
+# All that is given out of IPv6 so far: https://www.iana.org/assignments/ipv6-address-space
+_GIVEN_OUT = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _6TO4 = ipaddress.ip_network("2002::/16")
 _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -81,7 +75,9 @@ def is_public(address: str) -> bool:
     inner = _carried(found)
     if inner is not None:
         return is_public(str(inner))
-    return not any(found.version == network.version and found in network for network in _NOT_PUBLIC)
+    if found.version == 6 and found not in _GIVEN_OUT:
+        return False
+    return not any(found in network for network in _NOT_PUBLIC)
 
 
 def _carried(address: _IPAddress) -> ipaddress.IPv4Address | None:
@@ -95,6 +91,24 @@ def _carried(address: _IPAddress) -> ipaddress.IPv4Address | None:
     if address in _NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return None
+
+
+def host_of(url: str) -> str | None:
+    """The host of a web address, or None when it is no address.
+
+    Args:
+        url: An http or https address.
+
+    Example:
+        >>> host_of("https://user@Example.com:8443/x"), host_of("http://[::1"), host_of("http://example.com:port/")
+        ('example.com', None, None)
+    """
+    try:
+        parts = urlsplit(url)
+        # Reading the port is what checks it.
+        return parts.hostname if parts.port is None or parts.port > 0 else None
+    except ValueError:
+        return None
 
 
 def is_local_host(host: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -59,7 +59,7 @@ def _ssl_context() -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def http_client(make: Callable[[], httpx.AsyncClient] | None = None) -> AsyncIterator[httpx.AsyncClient]:
+async def http_client(make: Callable[[], httpx.AsyncClient] | None = None) -> AsyncGenerator[httpx.AsyncClient]:
     """The event loop's HTTP client: shared by all who are inside at the same time, closed when the last one leaves.
 
     Args:
@@ -71,7 +71,7 @@ async def http_client(make: Callable[[], httpx.AsyncClient] | None = None) -> As
     loop = asyncio.get_running_loop()
     shared = _SHARED.get(loop)
     if shared is None:
-        limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
+        limits = httpx.Limits(max_connections=32, max_keepalive_connections=32)
         client = make() if make else httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, verify=_ssl_context(), follow_redirects=False)
         shared = _SHARED[loop] = _Shared(client)
     shared.users += 1
@@ -173,7 +173,9 @@ async def _read(response: httpx.Response, account: Account) -> httpx.Response:
             raise ProtocolError(
                 f"{account.gateway} answered with more than {_MAX_ANSWER_BYTES} bytes.", gateway=account.gateway, money="may be spent"
             )
-    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in {"content-encoding", "content-length"}]
+    headers = [
+        (name, value) for name, value in response.headers.multi_items() if name.lower() not in {"content-encoding", "content-length"}
+    ]
     return httpx.Response(response.status_code, headers=headers, content=bytes(content), request=response.request)
 
 

@@ -174,7 +174,8 @@ def _asset(kept: Kept, result: JobResult) -> MediaAsset:
         kind=kept.kind,
         uri=kept.uri,
         url=kept.url,
-        url_expires_at=None if kept.url is None else result.outputs_expire_at,
+        # An address that was asked for again ends later than the result says, and nobody said when.
+        url_expires_at=result.outputs_expire_at if any(kept.url == output.url for output in result.outputs) else None,
         media_type=kept.media_type,
         bytes=kept.bytes,
         sha256=kept.sha256,

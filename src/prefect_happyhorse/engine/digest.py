@@ -30,7 +30,7 @@ def request_digest(
         >>> from prefect_happyhorse.domain.requests import TextToImage
         >>> request = TextToImage(model="gpt-image-2", prompt="A horse")
         >>> request_digest(request, gateway="happyhorse", account="a", take=1, fingerprints={})[:8]
-        '0f2fc8c5'
+        'b8adebce'
     """
     fields = {name: value for name, value in request.model_dump(mode="json", exclude_none=True).items() if value not in ([], {})}
     for name, position, _ in iter_media(request):

@@ -70,7 +70,11 @@ def stable_url(url: str) -> str:
         >>> stable_url("HTTPS://user:pw@Example.com/a/horse.png?v=2&Expires=1&OSSAccessKeyId=k&Signature=s#top")
         'https://example.com/a/horse.png?v=2'
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # No address at all, such as http://[::1, yet errors have to name it; what may be secret in it goes.
+        return re.sub(r"//[^/]*@", "//", re.split(r"[?#]", url)[0])
     host = parts.netloc.rpartition("@")[2].lower()
     pairs = parts.query.split("&") if parts.query else []
     names = [unquote_plus(pair.partition("=")[0]) for pair in pairs]

@@ -19,6 +19,7 @@ from prefect_happyhorse.engine.disk import CHUNK_BYTES, hash_file
 __all__ = ["ObjectStore", "open_filesystem", "translated"]
 
 _BLOCK_BYTES = 8 * 1024 * 1024
+_CONFLICTS = 5
 # A memory filesystem looks and then writes, and it is only ever shared by the threads of one process.
 _MEMORY_TURN = threading.RLock()
 
@@ -99,12 +100,18 @@ class ObjectStore:
             if not _creates(fs, "_pipe_file", "pipe_file"):
                 why = f"{self.scheme} stores, as they are installed here, cannot claim a file safely; use a local folder or s3"
                 raise OSError(errno.ENOTSUP, why, self.url)
-            try:
-                with self._turn():
-                    fs.pipe_file(full, data, mode="create")
-            except FileExistsError:
-                return False
-            return True
+            for attempts_left in reversed(range(_CONFLICTS)):
+                try:
+                    with self._turn():
+                        fs.pipe_file(full, data, mode="create")
+                except FileExistsError:
+                    return False
+                except OSError as error:
+                    if not (attempts_left and _is_conflict(error)):
+                        raise
+                else:
+                    return True
+            return False
 
     def delete(self, path: str) -> None:
         """See `Backend.delete`."""
@@ -180,6 +187,16 @@ class ObjectStore:
         elif self.scheme in {"gs", "gcs"} and media_type:
             chosen["content_type"] = media_type
         return chosen
+
+
+def _is_conflict(error: OSError) -> bool:
+    """Whether S3 could not tell who was first and asks to try again.
+
+    See https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+    """
+    response: object = getattr(error.__cause__, "response", None)
+    facts = cast("dict[str, dict[str, str]]", response) if isinstance(response, dict) else {}
+    return facts.get("Error", {}).get("Code") == "ConditionalRequestConflict"
 
 
 def _creates(fs: Any, *names: str) -> bool:

@@ -78,8 +78,8 @@ _PACERS: dict[tuple[str, str, str], Pacer] = {}
 _PACERS_LOCK = threading.Lock()
 
 
-_UNDOCUMENTED_PER_S = 20.0
-_UNDOCUMENTED_BURST = 200
+_UNDOCUMENTED_PER_S = 50.0
+_UNDOCUMENTED_BURST = 1000
 
 
 def pacer_for(gateway: str, account: str, base_url: str, *, per_s: float | None) -> Pacer:

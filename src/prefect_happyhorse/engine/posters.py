@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from prefect_happyhorse.engine.probes import MediaNotReadable, can_measure
 
 __all__ = ["poster"]
 
-_MOMENTS = (1 / 3, 1 / 2, 2 / 3, 0.0)
+_MOST_FRAMES = 120
 _DARK = 16.0
 _QUALITIES = (82, 70, 55, 40, 25)
 
@@ -63,31 +64,38 @@ def _on_white(image: Any) -> Any:
 
 
 def _frame(path: Path) -> Any:
-    """The first frame that is not dark, of those a third, half and two thirds into the video and at its start; else the brightest."""
+    """The first frame from a third of the video on that is not dark; else one from its start; else the brightest that was seen."""
     import av
-    from PIL import ImageStat
 
-    best: tuple[float, Any] | None = None
+    brightest: tuple[float, Any] | None = None
     with cast("Any", av.open(str(path), mode="r")) as container:
         stream = container.streams.video[0]
-        for moment in _MOMENTS:
-            if moment and container.duration is None:
-                continue
-            container.seek(int((container.duration or 0) * moment))
-            frame = next(container.decode(stream), None)
-            if frame is None:
-                continue
-            image = frame.to_image()
-            if turn := int(getattr(frame, "rotation", 0)) % 360:
-                image = image.rotate(turn, expand=True)
-            brightness = ImageStat.Stat(image.convert("L")).mean[0]
-            if brightness >= _DARK:
-                return image
-            if best is None or brightness > best[0]:
-                best = brightness, image
-    if best is None:
+        length_s = 0.0 if container.duration is None else container.duration / av.time_base
+        for start_s in (length_s / 3, 0.0):
+            container.seek(int(start_s * av.time_base))
+            # A seek ends at the key frame before, which may well be the very first.
+            frames = (frame for frame in container.decode(stream) if frame.time is None or frame.time >= start_s)
+            for frame in islice(frames, _MOST_FRAMES):
+                brightness = _brightness(frame)
+                if brightness >= _DARK:
+                    return _upright(frame)
+                if brightest is None or brightness > brightest[0]:
+                    brightest = brightness, frame
+    if brightest is None:
         raise ValueError("it has no frame")
-    return best[1]
+    return _upright(brightest[1])
+
+
+def _brightness(frame: Any) -> float:
+    from PIL import ImageStat
+
+    return ImageStat.Stat(frame.to_image(width=32, height=32).convert("L")).mean[0]
+
+
+def _upright(frame: Any) -> Any:
+    image = frame.to_image()
+    turn = int(getattr(frame, "rotation", 0)) % 360
+    return image.rotate(turn, expand=True) if turn else image
 
 
 def _encode(image: Any, max_side_px: int, max_bytes: int) -> bytes:

@@ -13,6 +13,7 @@ from prefect_happyhorse.catalog import MediaLimit, Route
 from prefect_happyhorse.domain.assets import AssetKind, MediaAsset
 from prefect_happyhorse.domain.locations import locate
 from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
+from prefect_happyhorse.engine.addresses import host_of
 from prefect_happyhorse.engine.disk import hash_file
 from prefect_happyhorse.engine.fingerprints import content_fingerprint, url_fingerprint
 from prefect_happyhorse.engine.formats import HEAD_BYTES, MediaFormat, format_of, kind_of, sniff
@@ -118,7 +119,10 @@ async def _inspect(name: str, position: int | None, medium: MediaAsset | str, ro
         # The catalog's check says what is wrong with it.
         return findings
     if location == "web":
-        findings.fingerprint = url_fingerprint(medium)
+        if host_of(medium) is None:
+            findings.problem("it is no web address")
+        else:
+            findings.fingerprint = url_fingerprint(medium)
         return findings
     try:
         async with local_file(medium, store=store, max_bytes=None if findings.limit is None else findings.limit.max_bytes) as path:
@@ -170,7 +174,7 @@ def _check_format(form: MediaFormat, findings: _Findings) -> bool:
         findings.problem(f"it is {_NOUNS[kind_of(form)]} ({form}), not {_NOUNS[findings.kind]}{findings.allowed_formats}")
         return False
     if findings.limit is not None and form not in findings.limit.formats:
-        findings.problem(f"it is a {form} file{findings.allowed_formats}")
+        findings.problem(f"its format is {form}{findings.allowed_formats}")
         return False
     return True
 
@@ -187,7 +191,7 @@ def _measure_problems(facts: Probe, limit: MediaLimit, findings: _Findings) -> I
         if facts.width and facts.height:
             yield from _side_problems(facts.width, facts.height, limit)
         else:
-            findings.unchecked.append(_unchecked(findings.name, "sides"))
+            findings.unchecked.append(_unchecked(findings.name, "size"))
     if limit.duration_s is not None:
         if facts.duration_s is None:
             findings.unchecked.append(_unchecked(findings.name, "playing time"))
@@ -214,4 +218,4 @@ def _side_problems(width: int, height: int, limit: MediaLimit) -> Iterable[str]:
 
 
 def _unchecked(name: str, what: str) -> str:
-    return f"{name}: its {what} are not known here, so only the provider will check them; install prefect-happyhorse[media]"
+    return f"{name}: nothing here can tell its {what}, so the provider alone will check it; install prefect-happyhorse[media]"

@@ -7,7 +7,6 @@ import base64
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from anyio import to_thread
 
@@ -16,7 +15,7 @@ from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import MediaUnreachable
 from prefect_happyhorse.domain.locations import locate
 from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
-from prefect_happyhorse.engine.addresses import is_local_host
+from prefect_happyhorse.engine.addresses import host_of, is_local_host
 from prefect_happyhorse.engine.disk import hash_file
 from prefect_happyhorse.engine.formats import HEAD_BYTES, extension_of, media_type_of, sniff
 from prefect_happyhorse.engine.held import MediumNotHeld, local_file, local_path_of, shown, where
@@ -120,7 +119,7 @@ class _Publisher:
         return asset.url_expires_at is None or asset.url_expires_at - _MARGIN > self.now
 
     def _is_readable(self, url: str) -> bool:
-        return self.gateway_is_local or not is_local_host(urlsplit(url).hostname or "")
+        return self.gateway_is_local or not is_local_host(host_of(url) or "")
 
     async def _stored(self, text: str) -> _Address | None:
         """Its address in the store, where it is put if need be; None when the store has no address that the gateway can read."""

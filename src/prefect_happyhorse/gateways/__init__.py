@@ -1,7 +1,7 @@
 """One wire protocol per gateway, sans-I/O: requests are built and answers are read, and nothing waits."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 from prefect_happyhorse.domain.errors import CatalogError
 from prefect_happyhorse.gateways.base import Account, Gateway
@@ -21,7 +21,7 @@ _REGISTRY: dict[str, Callable[[], Gateway]] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def get_gateway(gateway: str) -> Gateway:
     """The wire protocol of a gateway.
 

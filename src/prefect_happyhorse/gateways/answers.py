@@ -1,48 +1,31 @@
-"""Read HTTP answers without trusting them: JSON that may be none, codes that may mean anything, keys that may be echoed."""
+"""Read HTTP answers without trusting them: JSON that may be none, and places that may hold anything."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
 import httpx
 
-from prefect_happyhorse.catalog.routes import CodeMeaning, GatewayFacts, Route
-from prefect_happyhorse.domain.errors import (
-    AuthenticationFailed,
-    GatewayUnavailable,
-    GenerationError,
-    InvalidRequest,
-    ModerationRejected,
-    ProtocolError,
-    QuotaExceeded,
-    RateLimited,
-    RequestRejected,
-)
+from prefect_happyhorse.catalog import Route
+from prefect_happyhorse.domain.errors import ProtocolError
 from prefect_happyhorse.domain.jobs import JobStatus, Output
+from prefect_happyhorse.domain.locations import locate
+from prefect_happyhorse.gateways.redaction import excerpt, scrub
 
 __all__ = [
     "dig",
-    "excerpt",
-    "failure",
     "first_text",
     "json_object",
     "outputs_from",
     "progress_from",
     "protocol_error",
     "request_id_of",
-    "retry_after_s",
-    "scrub",
     "status_from",
     "text_of",
 ]
 
-_EXCERPT_CHARS = 300
-_SECRET_HEADERS = ("authorization", "tt-api-key", "access_token")
-_SECRET_FIELDS = ("secret_key", "access_token")
 _REQUEST_ID_HEADERS = ("x-request-id", "x-dashscope-request-id", "x-oneapi-request-id", "x-trace-id")
 
 
@@ -58,13 +41,29 @@ def json_object(response: httpx.Response) -> dict[str, Any]:
     Raises:
         ProtocolError: When it is not JSON, or not an object.
     """
-    try:
-        data = response.json()
-    except (ValueError, UnicodeDecodeError) as error:
-        raise protocol_error("The answer is not JSON.", response) from error
+    data = _parsed(response.content)
     if not isinstance(data, dict):
-        raise protocol_error("The answer is JSON but not an object.", response)
+        raise protocol_error("The answer is not a JSON object.", response)
     return cast("dict[str, Any]", data)
+
+
+def _parsed(content: bytes) -> object:
+    """The JSON value, or None where there is none: the parser's own error holds the whole answer, so it goes no further."""
+    try:
+        return _mended(json.loads(content))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _mended(value: object) -> object:
+    # Half of a surrogate pair, from a text that was cut inside a character, fits into no file and no journal.
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, list):
+        return [_mended(entry) for entry in cast("list[object]", value)]
+    if isinstance(value, dict):
+        return {_mended(name): _mended(entry) for name, entry in cast("dict[object, object]", value).items()}
+    return value
 
 
 def protocol_error(message: str, response: httpx.Response) -> ProtocolError:
@@ -78,52 +77,6 @@ def protocol_error(message: str, response: httpx.Response) -> ProtocolError:
         The error, with the start of the answer in it.
     """
     return ProtocolError(message, excerpt=excerpt(response), status_code=response.status_code, request_id=request_id_of({}, response))
-
-
-def excerpt(response: httpx.Response) -> str:
-    """The start of an answer, without any key that the request carried.
-
-    Args:
-        response: The answer.
-
-    Returns:
-        At most 300 characters.
-    """
-    return scrub(" ".join(response.text.split()), response)[:_EXCERPT_CHARS]
-
-
-def scrub(text: str, response: httpx.Response) -> str:
-    """A text that came from a gateway, without any key that the request carried: a server may echo what it was sent.
-
-    Args:
-        text: The text.
-        response: The answer that it came with.
-
-    Returns:
-        The text with stars in place of keys.
-    """
-    for secret in _secrets_of(response):
-        text = text.replace(secret, "***")
-    return text
-
-
-def _secrets_of(response: httpx.Response) -> Iterable[str]:
-    try:
-        request = response.request
-    except RuntimeError:
-        return
-    for name in _SECRET_HEADERS:
-        value = request.headers.get(name, "").removeprefix("Bearer ")
-        if value:
-            yield value
-    try:
-        body = json.loads(request.content)
-    except (ValueError, httpx.RequestNotRead):
-        return
-    for name in _SECRET_FIELDS:
-        value = dig(body, name)
-        if isinstance(value, str) and value:
-            yield value
 
 
 def dig(data: object, path: str) -> Any:
@@ -189,89 +142,8 @@ def request_id_of(data: object, response: httpx.Response) -> str | None:
         data: The body as JSON values.
         response: The answer.
     """
-    in_body = first_text(data, ("request_id", "trace_id"))
-    return in_body or next((response.headers[name] for name in _REQUEST_ID_HEADERS if response.headers.get(name)), None)
-
-
-def retry_after_s(response: httpx.Response) -> float | None:
-    """How long the gateway asks to wait, in seconds, or None.
-
-    Args:
-        response: The answer; its Retry-After may be seconds or a date (https://www.rfc-editor.org/rfc/rfc9110#field.retry-after).
-    """
-    value = response.headers.get("retry-after", "").strip()
-    if value.isascii() and value.isdecimal():
-        return float(value)
-    try:
-        moment = parsedate_to_datetime(value)
-        # The server's own clock, where it shows it: ours may differ.
-        now = parsedate_to_datetime(response.headers["date"]) if "date" in response.headers else datetime.now(timezone.utc)
-        return max(0.0, (moment - now).total_seconds())
-    except (TypeError, ValueError):
-        return None
-
-
-_BY_STATUS: dict[int, CodeMeaning] = {401: "authentication", 402: "quota", 403: "authentication", 404: "not_found", 429: "rate_limit"}
-
-_ERRORS: dict[CodeMeaning, tuple[type[GenerationError], str]] = {
-    "invalid": (InvalidRequest, "Change the request as the gateway says."),
-    "authentication": (AuthenticationFailed, "Check the key in the GatewayCredentials block, and what it is allowed to do."),
-    "moderation": (ModerationRejected, "Change the prompt or the media; the same request will be refused again."),
-    "quota": (QuotaExceeded, "Top up the account or raise its quota."),
-    "not_found": (RequestRejected, "Check model, base URL and paths."),
-    "rate_limit": (RateLimited, "Wait, then send it again."),
-    "unavailable": (GatewayUnavailable, "Wait, then send it again."),
-    "internal": (GatewayUnavailable, "Look at the provider's console before sending it again."),
-}
-
-
-def meaning_of(code: str | None, status_code: int, facts: GatewayFacts) -> CodeMeaning | None:
-    """What a failure means: what the gateway documents for the code, else what HTTP says of the status.
-
-    Args:
-        code: The provider's code, where it gave one.
-        status_code: The HTTP status.
-        facts: The gateway's facts, with the codes it documents.
-
-    Returns:
-        The meaning, or None when neither code nor status says that it failed.
-    """
-    if code is not None and code in facts.codes:
-        return facts.codes[code]
-    if status_code >= 500:
-        return "internal"
-    if status_code >= 400:
-        return _BY_STATUS.get(status_code, "invalid")
-    return None
-
-
-def failure(data: object, response: httpx.Response, facts: GatewayFacts, *, code: str | None, message: str | None) -> GenerationError | None:
-    """The error that an answer stands for, or None when it is no failure.
-
-    Args:
-        data: The body as JSON values.
-        response: The answer.
-        facts: The gateway's facts.
-        code: The provider's code, where it gave one.
-        message: The provider's message, where it gave one.
-    """
-    meaning = meaning_of(code, response.status_code, facts)
-    if meaning is None:
-        return None
-    kind, advice = _ERRORS[meaning]
-    said = scrub(message, response) if message else excerpt(response) or "(nothing)"
-    error = kind(
-        f"{facts.gateway} answered {response.status_code}: {said[:_EXCERPT_CHARS]}",
-        gateway=facts.gateway,
-        code=code,
-        status_code=response.status_code,
-        request_id=request_id_of(data, response),
-        money="may be spent" if meaning == "internal" else "not spent",
-        advice=advice,
-    )
-    if isinstance(error, GatewayUnavailable):
-        error.retry_after_s = retry_after_s(response)
-    return error
+    found = first_text(data, ("request_id", "trace_id")) or first_text(response.headers, _REQUEST_ID_HEADERS)
+    return None if found is None else scrub(found, response)
 
 
 def status_from(word: str, words: Mapping[JobStatus, Iterable[str]]) -> JobStatus:
@@ -294,16 +166,16 @@ def progress_from(value: object) -> float | None:
         >>> progress_from("30%"), progress_from(30), progress_from(0.3), progress_from("soon")
         (0.3, 0.3, 0.3, None)
     """
-    if isinstance(value, str):
-        try:
+    try:
+        if isinstance(value, str):
             percent = float(value.strip().removesuffix("%"))
-        except ValueError:
+        elif isinstance(value, bool) or not isinstance(value, (int, float)):
             return None
-    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        else:
+            # A fraction is only ever written with a point; a bare 1 is one per cent.
+            percent = value * 100 if isinstance(value, float) and value <= 1 else float(value)
+    except (ValueError, OverflowError):
         return None
-    else:
-        # A fraction is only ever written with a point; a bare 1 is one per cent.
-        percent = value * 100 if isinstance(value, float) and value <= 1 else float(value)
     # Also false for NaN, which no comparison holds for.
     return min(percent, 100.0) / 100 if percent >= 0 else None
 
@@ -312,22 +184,31 @@ def outputs_from(found: Iterable[object], route: Route, response: httpx.Response
     """The outputs of a finished job in order, an address that stands in several places once.
 
     Args:
-        found: What stood where results may stand: addresses, data URLs, or `("base64", text)`.
+        found: What stood where results may stand: addresses and data URLs; a place that holds nothing is passed over.
         route: The route of the job.
         response: The answer.
 
     Raises:
-        ProtocolError: When an address is none that can be fetched.
+        ProtocolError: When a result is neither an address that can be fetched nor base64 data.
     """
     outputs: list[Output] = []
-    for value in found:
-        if isinstance(value, tuple):
-            outputs.append(Output(kind=route.kind, inline=str(cast("tuple[object, object]", value)[1])))
-        elif isinstance(value, str) and value.startswith("data:"):
-            outputs.append(Output(kind=route.kind, inline=value.partition(",")[2]))
-        elif isinstance(value, str) and value.lower().startswith(("http://", "https://")):
-            if all(output.url != value for output in outputs):
-                outputs.append(Output(kind=route.kind, url=value))
-        elif value:
-            raise protocol_error("A result stands in the answer that is neither an http(s) address nor data.", response)
+    for value in filter(None, found):
+        output = _output(value, route) if isinstance(value, str) else None
+        if output is None:
+            raise protocol_error("A result stands in the answer that is neither an http(s) address nor base64 data.", response)
+        if output.is_inline or output not in outputs:
+            outputs.append(output)
     return tuple(outputs)
+
+
+def _output(text: str, route: Route) -> Output | None:
+    try:
+        location = locate(text)
+    except ValueError:
+        return None
+    if location == "web":
+        return Output(kind=route.kind, url=text)
+    head, _, data = text.partition(",")
+    if location == "inline" and data and data.isascii() and head.lower().endswith(";base64"):
+        return Output(kind=route.kind, inline=data)
+    return None

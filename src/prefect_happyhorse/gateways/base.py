@@ -12,10 +12,11 @@ import httpx
 from pydantic import SecretStr
 
 from prefect_happyhorse.catalog import GatewayFacts, Route, gateway_facts
-from prefect_happyhorse.domain.errors import GenerationError, JobExpired
+from prefect_happyhorse.domain.errors import AuthenticationFailed, GenerationError, JobExpired, ProtocolError
 from prefect_happyhorse.domain.jobs import JobState, JobStatus, Submission
 from prefect_happyhorse.domain.requests import GenerationRequest
-from prefect_happyhorse.gateways.answers import json_object, protocol_error
+from prefect_happyhorse.gateways.answers import json_object, protocol_error, request_id_of
+from prefect_happyhorse.gateways.redaction import scrub
 from prefect_happyhorse.gateways.wire import build_body, form_parts
 
 __all__ = ["Account", "Gateway"]
@@ -106,9 +107,21 @@ class Gateway(ABC):
         Args:
             request: The call, which is changed.
             key: The API key or access token.
+
+        Raises:
+            AuthenticationFailed: When the key cannot stand in a header.
         """
+        text = key.get_secret_value()
+        if not text or not text.isascii() or not text.isprintable() or text != text.strip():
+            # httpx and h11 would show the header, and so the key, in their own errors.
+            raise AuthenticationFailed(
+                f"The key for {self.facts.gateway} is empty, or holds what no header can carry: a line break, a space around it, a letter"
+                " beyond ASCII.",
+                gateway=self.facts.gateway,
+                advice="Nothing was sent. Copy the key anew, without anything around it.",
+            )
         name, _, pattern = self.facts.auth.partition(": ")
-        request.headers[name] = pattern.replace("<key>", key.get_secret_value()).replace("<token>", key.get_secret_value())
+        request.headers[name] = pattern.replace("<key>", text).replace("<token>", text)
 
     def read_submit(self, response: httpx.Response, route: Route) -> Submission:
         """What a gateway answers to a submit.
@@ -123,13 +136,20 @@ class Gateway(ABC):
         Raises:
             RequestRejected: When the request was refused and no work was started.
             GatewayUnavailable: When the gateway did not take the call; `money` says whether that is certain.
-            ProtocolError: When the answer is none that the documentation shows.
+            ProtocolError: When the answer is none that the documentation shows, so that work may have been started.
         """
-        data = self._checked(response)
+        data, failed = self._opened(response)
         submission = self._submission(data, response, route)
-        if submission is None:
-            raise protocol_error("The submit was answered without a task id.", response).about(gateway=self.facts.gateway)
-        return submission
+        if failed is None and submission is not None:
+            return submission
+        if failed is None:
+            failed = protocol_error("The submit was answered without a task id.", response)
+        elif failed.money == "not spent" and response.is_success and submission is not None:
+            failed = protocol_error("The submit was answered with an error and a task id at once.", response)
+        if isinstance(failed, ProtocolError):
+            failed.money = "may be spent"
+            failed.advice = "Look at the provider's console before sending it again."
+        raise failed.about(gateway=self.facts.gateway)
 
     def read_poll(self, response: httpx.Response, route: Route) -> JobState:
         """What a gateway says of a job.
@@ -142,12 +162,15 @@ class Gateway(ABC):
             Where the job stands; a finished one with its outputs.
 
         Raises:
-            JobExpired: When the gateway does not know the job.
-            GenerationError: When the gateway refuses or fails to answer, as for a submit.
+            JobExpired: When the gateway says that it does not know the job.
+            GenerationError: When the gateway refuses or fails to answer. That says nothing about the job, which may be paid for.
             ProtocolError: When the answer is none that the documentation shows, or a finished job has no output.
         """
         try:
             data = self._checked(response)
+            state = self._state(data, response, route)
+            if state.status is JobStatus.SUCCEEDED and not state.outputs:
+                raise protocol_error("The job is finished but the answer holds no result.", response)
         except GenerationError as error:
             if self._is_missing(error):
                 raise JobExpired(
@@ -158,10 +181,8 @@ class Gateway(ABC):
                     request_id=error.request_id,
                     advice="Look for the result in the provider's console.",
                 ) from error
+            self._tell_of_the_job(error)
             raise
-        state = self._state(data, response, route)
-        if state.status is JobStatus.SUCCEEDED and not state.outputs:
-            raise protocol_error("The job is finished but the answer holds no result.", response).about(gateway=self.facts.gateway)
         return state
 
     def read_cancel(self, response: httpx.Response) -> str | None:
@@ -176,26 +197,48 @@ class Gateway(ABC):
         Raises:
             GenerationError: When the gateway refuses, for example since the job already runs.
         """
-        data = self._checked(response)
-        value = data.get("request_id")
-        return value if isinstance(value, str) else None
+        try:
+            return request_id_of(self._checked(response), response)
+        except GenerationError as error:
+            self._tell_of_the_job(error)
+            raise
 
     def _checked(self, response: httpx.Response) -> dict[str, Any]:
-        """The answer's body, once it is certain that it is no failure."""
-        try:
-            data = json_object(response)
-        except GenerationError as error:
-            failed = self._failure({}, response)
-            if failed is not None:
-                raise failed from error
-            raise error.about(gateway=self.facts.gateway) from None
-        failed = self._failure(data, response)
+        """The answer's body, once it is certain that the call did not fail."""
+        data, failed = self._opened(response)
         if failed is not None:
             raise failed
         return data
 
+    def _opened(self, response: httpx.Response) -> tuple[dict[str, Any], GenerationError | None]:
+        """The answer's body, empty where it is not JSON, and the error that the answer stands for."""
+        unreadable: ProtocolError | None = None
+        data: dict[str, Any] = {}
+        try:
+            data = json_object(response)
+        except ProtocolError as error:
+            unreadable = error
+        failed = self._failure(data, response)
+        if unreadable is not None and (failed is None or isinstance(failed, ProtocolError)):
+            return data, unreadable
+        if failed is None and not response.is_success:
+            location = response.headers.get("location")
+            where = f" and points to {scrub(location, response)!r}; check the base URL" if location else ""
+            failed = protocol_error(
+                f"{self.facts.gateway} answered {response.status_code}, which its documentation does not show{where}.", response
+            )
+        return data, failed
+
+    def _tell_of_the_job(self, error: GenerationError) -> None:
+        """Say in the error of a poll or cancel that the job is there, whatever went wrong with the call."""
+        error.money = "may be spent"
+        if not isinstance(error, AuthenticationFailed):
+            error.advice = "The job was not touched by this: run the same request again, and it is asked for, not bought again."
+        error.about(gateway=self.facts.gateway)
+
     def _is_missing(self, error: GenerationError) -> bool:
-        return (error.code is not None and self.facts.codes.get(error.code) == "not_found") or error.status_code == 404
+        # Not the status alone: a wrong base URL or path answers 404 too, and a job that is paid for must not be given up for that.
+        return error.code is not None and self.facts.codes.get(error.code) == "not_found"
 
     @abstractmethod
     def _failure(self, data: dict[str, Any], response: httpx.Response) -> GenerationError | None: ...
@@ -214,4 +257,5 @@ def _split(override: str | None, default: str) -> tuple[str, str]:
 
 def _with_task(path: str, task_id: str) -> str:
     # A task id is the provider's word: it must not be able to step out of its place in the path.
-    return path.replace("{task_id}", quote(task_id, safe=""))
+    quoted = quote(task_id, safe="")
+    return path.replace("{task_id}", quoted.replace(".", "%2E") if quoted in {".", ".."} else quoted)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from pydantic import SecretStr
 
 from prefect_happyhorse.catalog import Route
-from prefect_happyhorse.domain.errors import GenerationError
+from prefect_happyhorse.domain.errors import GenerationError, ProtocolError
 from prefect_happyhorse.domain.jobs import JobState, JobStatus, Submission
-from prefect_happyhorse.gateways.answers import dig, failure, first_text, outputs_from, protocol_error, request_id_of, scrub, status_from, text_of
+from prefect_happyhorse.gateways.answers import (
+    dig,
+    first_text,
+    json_object,
+    outputs_from,
+    protocol_error,
+    request_id_of,
+    status_from,
+    text_of,
+)
 from prefect_happyhorse.gateways.base import Account, Gateway
+from prefect_happyhorse.gateways.failures import failure
+from prefect_happyhorse.gateways.redaction import scrub, shown
 
 __all__ = ["ChanjingGateway"]
 
@@ -56,13 +67,13 @@ class ChanjingGateway(Gateway):
             GenerationError: When the gateway refuses.
             ProtocolError: When the answer holds no token or no end.
         """
-        data = self._checked(response)
+        self._checked(_without_data(response))
+        data = json_object(response)
         token = text_of(dig(data, "data.access_token"))
-        ends = dig(data, "data.expire_in")
-        if token is None or isinstance(ends, bool) or not isinstance(ends, (int, float)):
-            # Not the answer itself: a token may stand in it.
-            raise protocol_error("The answer holds no access token with an end.", httpx.Response(response.status_code))
-        return SecretStr(token), datetime.fromtimestamp(ends, timezone.utc)
+        ends = _moment(dig(data, "data.expire_in"))
+        if token is None or ends is None:
+            raise protocol_error("The answer holds no access token with an end.", _without_data(response)).about(gateway="chanjing")
+        return SecretStr(token), ends
 
     def refuses_token(self, response: httpx.Response) -> bool:
         """Whether the answer says that the access token is not valid, so that no work was started.
@@ -71,8 +82,8 @@ class ChanjingGateway(Gateway):
             response: The answer, read to its end.
         """
         try:
-            return text_of(dig(response.json(), "code")) == _TOKEN_REFUSED
-        except ValueError:
+            return text_of(json_object(response).get("code")) == _TOKEN_REFUSED
+        except ProtocolError:
             return False
 
     def _failure(self, data: dict[str, Any], response: httpx.Response) -> GenerationError | None:
@@ -81,8 +92,8 @@ class ChanjingGateway(Gateway):
             return None
         failed = failure(data, response, self.facts, code=code, message=first_text(data, ("msg", "message")))
         if failed is None:
-            shown = "no code" if code is None else f"the unknown code {scrub(code, response)}"
-            return protocol_error(f"chanjing answered {response.status_code} with {shown}.", response)
+            said = "no code" if code is None else f"the unknown code {shown(code, response)!r}"
+            return protocol_error(f"chanjing answered {response.status_code} with {said}.", response)
         return failed
 
     def _submission(self, data: dict[str, Any], response: httpx.Response, route: Route) -> Submission | None:
@@ -95,11 +106,30 @@ class ChanjingGateway(Gateway):
             raise protocol_error("The answer holds no progress_desc.", response)
         status = status_from(word, _WORDS)
         reason = text_of(dig(data, "data.err_msg")) if status is JobStatus.FAILED else None
-        found = dig(data, "data.output_url")
+        found: object = dig(data, "data.output_url")
+        addresses = cast("list[object]", found) if isinstance(found, list) else [found]
         return JobState(
             status=status,
-            provider_status=word,
-            outputs=outputs_from(found if isinstance(found, list) else [found], route, response) if status is JobStatus.SUCCEEDED else (),
+            provider_status=shown(word, response),
+            outputs=outputs_from(addresses, route, response) if status is JobStatus.SUCCEEDED else (),
             message=scrub(reason, response) if reason else None,
             request_id=request_id_of(data, response),
         )
+
+
+def _without_data(response: httpx.Response) -> httpx.Response:
+    """The answer to a token request without what it carries: errors show the start of an answer, and here that may be a token."""
+    try:
+        told = {name: value for name, value in json_object(response).items() if name in {"code", "msg", "trace_id"}}
+    except ProtocolError:
+        return httpx.Response(response.status_code)
+    return httpx.Response(response.status_code, json=told, request=response.request)
+
+
+def _moment(value: object) -> datetime | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return datetime.fromtimestamp(value, timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -12,16 +12,16 @@ from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.domain.jobs import JobState, JobStatus, Submission
 from prefect_happyhorse.gateways.answers import (
     dig,
-    failure,
     first_text,
     outputs_from,
     protocol_error,
     request_id_of,
-    scrub,
     status_from,
     text_of,
 )
 from prefect_happyhorse.gateways.base import Gateway
+from prefect_happyhorse.gateways.failures import error_code, failure
+from prefect_happyhorse.gateways.redaction import scrub, shown
 
 __all__ = ["InfiflowGateway", "TTAPIGateway"]
 
@@ -77,10 +77,11 @@ def _dashscope_failure(
     if response.is_success and isinstance(data.get("output"), dict) and text_of(dig(data, "output.task_status")):
         # A failed task answers 200 and carries its reason in the output: that is a state, not a failed call.
         return None
-    code = first_text(data, codes)
+    code = error_code(data, codes)
     failed = failure(data, response, gateway.facts, code=code, message=first_text(data, ("message", "output.message")))
     if failed is None and code is not None:
-        return protocol_error(f"{gateway.facts.gateway} answered 200 with the unknown code {scrub(code, response)!r}.", response)
+        said = f"{gateway.facts.gateway} answered {response.status_code} with the unknown code {shown(code, response)!r}."
+        return protocol_error(said, response)
     return failed
 
 
@@ -90,7 +91,12 @@ def _submission(data: dict[str, Any], response: httpx.Response) -> Submission | 
         return None
     word = text_of(dig(data, "output.task_status"))
     status = JobStatus.QUEUED if word is None else status_from(word, _WORDS)
-    return Submission(task_id=task_id, request_id=request_id_of(data, response), status=status, provider_status=word)
+    return Submission(
+        task_id=task_id,
+        request_id=request_id_of(data, response),
+        status=status,
+        provider_status=shown(word, response) if word else None,
+    )
 
 
 def _state(data: dict[str, Any], response: httpx.Response, route: Route) -> JobState:
@@ -99,14 +105,16 @@ def _state(data: dict[str, Any], response: httpx.Response, route: Route) -> JobS
     if word is None:
         raise protocol_error("The answer holds no task_status.", response)
     status = status_from(word, _WORDS)
-    found = [dig(output, "video_url"), *(dig(entry, "url") for entry in dig(output, "results") or ())]
+    results = dig(output, "results")
+    entries = cast("list[object]", results) if isinstance(results, list) else []
+    found = [dig(output, "video_url"), *(dig(entry, "url") for entry in entries)]
     usage = data.get("usage")
-    message = text_of(dig(output, "message"))
+    code, message = text_of(dig(output, "code")), text_of(dig(output, "message"))
     return JobState(
         status=status,
-        provider_status=word,
+        provider_status=shown(word, response),
         outputs=outputs_from(found, route, response) if status is JobStatus.SUCCEEDED else (),
-        code=text_of(dig(output, "code")),
+        code=shown(code, response) if code else None,
         message=scrub(message, response) if message else None,
         request_id=request_id_of(data, response),
         usage=cast("dict[str, Any]", usage) if isinstance(usage, dict) else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -59,7 +60,7 @@ def form_parts(body: Mapping[str, Any]) -> dict[str, tuple[None, str]]:
         >>> form_parts({"n": 1, "image": "https://example.com/a.png"})
         {'n': (None, '1'), 'image': (None, 'https://example.com/a.png')}
     """
-    return {name: (None, str(value)) for name, value in body.items()}
+    return {name: (None, value if isinstance(value, str) else json.dumps(value)) for name, value in body.items()}
 
 
 def _value(request: GenerationRequest, route: Route, field: WireField) -> object:

@@ -1,0 +1,144 @@
+"""Tell what a failed call means: what the gateway documents for its code, else what HTTP says of the status."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+
+import httpx
+
+from prefect_happyhorse.catalog import GatewayFacts
+from prefect_happyhorse.catalog.routes import CodeMeaning
+from prefect_happyhorse.domain.errors import (
+    AuthenticationFailed,
+    GatewayUnavailable,
+    GenerationError,
+    InvalidRequest,
+    ModerationRejected,
+    QuotaExceeded,
+    RateLimited,
+    RequestRejected,
+)
+from prefect_happyhorse.gateways.answers import first_text, request_id_of
+from prefect_happyhorse.gateways.redaction import excerpt, scrub, shown
+
+__all__ = ["error_code", "failure", "meaning_of", "retry_after_s"]
+
+_MESSAGE_CHARS = 300
+_SUCCESS_CODES = frozenset({"success", "0", "200"})
+
+# Only statuses that say that the request itself was turned away (https://www.rfc-editor.org/rfc/rfc9110#section-15.5). A conflict may
+# be with the very job that an earlier delivery of the same request began; a status that is not listed says nothing about work.
+_BY_STATUS: dict[int, CodeMeaning] = {
+    400: "invalid",
+    401: "authentication",
+    402: "quota",
+    403: "authentication",
+    404: "not_found",
+    405: "not_found",
+    411: "invalid",
+    413: "invalid",
+    414: "invalid",
+    415: "invalid",
+    422: "invalid",
+    429: "rate_limit",
+    431: "invalid",
+}
+# Time-outs between a proxy and the server behind it, which may be at work: they pass, like a 5xx.
+_PASSING_STATUSES = frozenset({408, 425, 499})
+
+_ERRORS: dict[CodeMeaning, tuple[type[GenerationError], str]] = {
+    "invalid": (InvalidRequest, "Change the request as the gateway says."),
+    "authentication": (AuthenticationFailed, "Check the key in the GatewayCredentials block, and what it is allowed to do."),
+    "moderation": (ModerationRejected, "Change the prompt or the media; the same request will be refused again."),
+    "quota": (QuotaExceeded, "Top up the account or raise its quota."),
+    "not_found": (RequestRejected, "Check model, base URL and paths."),
+    "rate_limit": (RateLimited, "Wait, then send it again."),
+    "unavailable": (GatewayUnavailable, "Wait, then send it again."),
+    "internal": (GatewayUnavailable, "Look at the provider's console before sending it again."),
+}
+
+
+def meaning_of(code: str | None, status_code: int, facts: GatewayFacts) -> CodeMeaning | None:
+    """What a failure means: what the gateway documents for the code, else what HTTP says of the status.
+
+    Args:
+        code: The provider's code, where it gave one.
+        status_code: The HTTP status.
+        facts: The gateway's facts, with the codes it documents.
+
+    Returns:
+        The meaning, or None when neither code nor status has a documented one.
+    """
+    if code is not None and code in facts.codes:
+        return facts.codes[code]
+    if status_code >= 500 or status_code in _PASSING_STATUSES:
+        return "internal"
+    return _BY_STATUS.get(status_code)
+
+
+def failure(
+    data: object, response: httpx.Response, facts: GatewayFacts, *, code: str | None, message: str | None
+) -> GenerationError | None:
+    """The error that an answer stands for, or None when neither its code nor its status has a documented meaning.
+
+    Args:
+        data: The body as JSON values.
+        response: The answer.
+        facts: The gateway's facts.
+        code: The provider's code, where it gave one.
+        message: The provider's message, where it gave one.
+    """
+    meaning = meaning_of(code, response.status_code, facts)
+    if meaning is None:
+        return None
+    kind, advice = _ERRORS[meaning]
+    said = scrub(message, response) if message else excerpt(response) or "(nothing)"
+    error = kind(
+        f"{facts.gateway} answered {response.status_code}: {said[:_MESSAGE_CHARS]}",
+        gateway=facts.gateway,
+        code=None if code is None else shown(code, response),
+        status_code=response.status_code,
+        request_id=request_id_of(data, response),
+        money="may be spent" if meaning == "internal" else "not spent",
+        advice=advice,
+    )
+    if isinstance(error, GatewayUnavailable):
+        error.retry_after_s = retry_after_s(response)
+    return error
+
+
+def error_code(data: object, paths: Iterable[str]) -> str | None:
+    """The first code that stands at one of several paths, or None when there is none or it means success.
+
+    Args:
+        data: The body as JSON values.
+        paths: Where to look, in order.
+
+    Example:
+        >>> error_code({"code": "success"}, ("code",)), error_code({"code": 40001}, ("code",))
+        (None, '40001')
+    """
+    found = first_text(data, paths)
+    return None if found is None or found.lower() in _SUCCESS_CODES else found
+
+
+def retry_after_s(response: httpx.Response) -> float | None:
+    """How long the gateway asks to wait, in seconds, or None.
+
+    Args:
+        response: The answer; its Retry-After may be seconds or a date (https://www.rfc-editor.org/rfc/rfc9110#field.retry-after).
+    """
+    value = response.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdecimal():
+        seconds = float(value)
+        return seconds if math.isfinite(seconds) else None
+    try:
+        moment = parsedate_to_datetime(value)
+        # The server's own clock, where it shows it: ours may differ.
+        now = parsedate_to_datetime(response.headers["date"]) if "date" in response.headers else datetime.now(timezone.utc)
+        return max(0.0, (moment - now).total_seconds())
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -1,0 +1,111 @@
+"""Posters: small, true to the picture, and never the dark before a video begins."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from prefect_happyhorse.engine import posters
+from prefect_happyhorse.engine.posters import poster
+from prefect_happyhorse.engine.probes import MediaNotReadable
+
+from .media import movie, picture, sound, turned
+
+
+def put(tmp_path: Path, content: bytes) -> Path:
+    path = tmp_path / "medium"
+    path.write_bytes(content)
+    return path
+
+
+def opened(content: bytes | None) -> Image.Image:
+    assert content is not None
+    image = Image.open(io.BytesIO(content))
+    assert image.format == "JPEG"
+    return image
+
+
+def middle(image: Image.Image) -> tuple[int, ...]:
+    pixel: Any = image.convert("RGB").getpixel((image.width // 2, image.height * 9 // 10))
+    return pixel
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp", "bmp", "gif"])
+def test_pictures(form: str, tmp_path: Path) -> None:
+    """A large picture becomes a small one of the same shape and colours."""
+    image = opened(poster(put(tmp_path, picture(form, 1600, 800)), "image"))
+    assert image.size == (480, 240)
+    assert middle(image) == pytest.approx((255, 165, 0), abs=12)
+
+
+def test_small_pictures(tmp_path: Path) -> None:
+    """A small picture is not made larger."""
+    assert opened(poster(put(tmp_path, picture("png", 64, 32)), "image")).size == (64, 32)
+
+
+def test_see_through(tmp_path: Path) -> None:
+    """What is see-through is shown on white, not on black."""
+    buffer = io.BytesIO()
+    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(buffer, "PNG")
+    assert middle(opened(poster(put(tmp_path, buffer.getvalue()), "image"))) == pytest.approx((255, 255, 255), abs=3)
+
+
+def test_turned(tmp_path: Path) -> None:
+    """A picture that is to be shown on its side is shown so."""
+    exif = Image.Exif()
+    exif[274] = 6
+    assert opened(poster(put(tmp_path, picture("jpeg", 640, 480, exif=exif)), "image")).size == (360, 480)
+
+
+@pytest.mark.parametrize("form", ["mp4", "mov", "webm"])
+def test_videos(form: str, tmp_path: Path) -> None:
+    """A video is shown by a frame from a third of its course, not by the dark that it begins with."""
+    image = opened(poster(put(tmp_path, movie(form, frames=24, dark_frames=4)), "video"))
+    assert image.size == (320, 240)
+    # Of 24 frames the ninth begins the second third; the first that is not dark would have 120 in the middle place.
+    assert middle(image) == pytest.approx((200, 200, 0), abs=15)
+
+
+def test_turned_videos(tmp_path: Path) -> None:
+    """A video that is to be shown on its side is shown so: what was above is on the right."""
+    image = opened(poster(put(tmp_path, turned(movie())), "video"))
+    assert image.size == (240, 320)
+    pixel: Any = image.getpixel((235, 160))
+    assert pixel == pytest.approx((0, 255, 0), abs=40)
+
+
+def test_dark_beginning(tmp_path: Path) -> None:
+    """When a third of the way is still dark, a later frame is taken; of a video that is dark all through, some frame is."""
+    assert middle(opened(poster(put(tmp_path, movie(frames=24, fps=24, dark_frames=11)), "video")))[0] > 150
+    assert middle(opened(poster(put(tmp_path, movie(frames=6, dark_frames=6)), "video"))) == pytest.approx((0, 0, 0), abs=20)
+
+
+def test_length(tmp_path: Path) -> None:
+    """The poster keeps to the length that is allowed, by quality first and then by size."""
+    noise = io.BytesIO()
+    Image.effect_noise((900, 900), 200).save(noise, "PNG")
+    path = put(tmp_path, noise.getvalue())
+    lengths = [len(poster(path, "image", max_side_px=900, max_bytes=most) or b"") for most in (400_000, 60_000, 5_000)]
+    assert [length <= most for length, most in zip(lengths, (400_000, 60_000, 5_000), strict=True)] == [True] * 3
+    assert lengths == sorted(lengths, reverse=True)
+    assert opened(poster(path, "image", max_bytes=1)).size == (1, 1)
+
+
+def test_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sound has no poster, and without the extra nothing has."""
+    assert poster(put(tmp_path, sound()), "audio") is None
+    monkeypatch.setattr(posters, "can_measure", lambda _: False)  # pyright: ignore[reportUnknownLambdaType]
+    assert poster(put(tmp_path, picture()), "image") is None
+
+
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_unreadable(kind: Any, tmp_path: Path) -> None:
+    """What does not open gives no poster, and says so."""
+    with pytest.raises(MediaNotReadable, match="it gives no poster"):
+        poster(put(tmp_path, b"notes about a horse"), kind)
+    with pytest.raises(FileNotFoundError):
+        poster(tmp_path / "nothing", kind)
