@@ -123,6 +123,11 @@ def spelled(value: object) -> str:
     return "none" if value is None else f"{value:.0f}" if isinstance(value, float) else str(value)
 
 
+def same(old: object, new: object) -> bool:
+    # To Python 1 is True; 3 and 3.0 are the same bound.
+    return old == new and isinstance(old, bool) == isinstance(new, bool)
+
+
 def differences(fact: dict[str, Any], route: Route) -> list[str]:
     there = {field["name"]: field for field in fact["fields"]}
     here = {field["name"]: field for field in map(told, route.fields)}
@@ -131,8 +136,7 @@ def differences(fact: dict[str, Any], route: Route) -> list[str]:
         for name in {**there, **here}
         for attribute in {**there.get(name, {}), **here.get(name, {})}
         if attribute not in WORDS_ALONE
-        and (type(old := there.get(name, {}).get(attribute)), old) != (type(new := here.get(name, {}).get(attribute)), new)
-        and old != (new if isinstance(new, float) and not isinstance(old, bool) else object())
+        and not same(old := there.get(name, {}).get(attribute), new := here.get(name, {}).get(attribute))
     ]
 
 

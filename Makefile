@@ -1,0 +1,65 @@
+# Everything here works from a bare checkout with Python 3.10 or newer, make and pip.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_LOCK := uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-header --quiet
+
+# A user's own settings must not reach the demo or the tests.
+unexport PYTHONPATH PREFECT_API_URL PREFECT_PROFILE
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+# The Prefect server takes up to 20 s to start on a small machine, which is its own limit.
+export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 180
+
+.PHONY: help demo test lint types check bench lock clean
+
+help:  ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is needed; this is " + sys.version.split()[0] + ". Say which with make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+# The hashes in the lock are checked by pip; the project itself is installed on top, without asking any index for anything.
+$(VENV)/.demo: requirements.lock pyproject.toml | $(BIN)/python
+	@echo "Installing the locked dependencies into $(VENV) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(BIN)/python
+	@echo "Installing the locked dependencies for development into $(VENV) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo  ## Make a picture, a video and an edit of it against the sandbox
+	$(BIN)/happyhorse demo
+
+test: $(VENV)/.dev  ## Run all tests
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-empty
+	@# Where money is decided, every branch is tested.
+	$(BIN)/coverage report --skip-empty --include='src/prefect_happyhorse/domain/*,src/prefect_happyhorse/catalog/*,src/prefect_happyhorse/gateways/*' --fail-under=100
+
+lint: $(VENV)/.dev  ## Check style and the directions of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+types: $(VENV)/.dev  ## Check types
+	$(BIN)/basedpyright --pythonpath $(BIN)/python --level error
+
+check: lint types test  ## All of these
+
+bench: $(VENV)/.dev  ## Measure the overhead beside three empty Prefect tasks
+	$(BIN)/python tests/bench/overhead.py
+
+lock:  ## Write the locks anew (needs uv)
+	$(UV_LOCK) pyproject.toml --extra sandbox --group build -o requirements.lock
+	$(UV_LOCK) pyproject.toml --extra sandbox --group dev -o requirements-dev.lock
+
+clean:  ## Remove what the targets made
+	rm -rf $(VENV) .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
