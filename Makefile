@@ -11,7 +11,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 # The Prefect server takes up to 20 s to start on a small machine, which is its own limit.
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 180
 
-.PHONY: help demo test lint types check bench lock clean
+.PHONY: help demo test test-lowest lint types check bench lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -57,9 +57,16 @@ check: lint types test  ## All of these
 bench: $(VENV)/.dev  ## Measure the overhead beside three empty Prefect tasks
 	$(BIN)/python tests/bench/overhead.py
 
+test-lowest: requirements-lowest.lock pyproject.toml  ## Run all tests on the oldest dependencies that are allowed
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-lowest.lock
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(VENV)-lowest/bin/python -m pytest
+
 lock:  ## Write the locks anew (needs uv)
 	$(UV_LOCK) pyproject.toml --extra sandbox --group build -o requirements.lock
 	$(UV_LOCK) pyproject.toml --extra sandbox --group dev -o requirements-dev.lock
+	$(UV_LOCK) --resolution lowest-direct pyproject.toml --extra sandbox --group dev -o requirements-lowest.lock
 
 clean:  ## Remove what the targets made
-	rm -rf $(VENV) .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) $(VENV)-lowest .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

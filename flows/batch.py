@@ -11,7 +11,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import anyio
 import fsspec  # pyright: ignore[reportMissingTypeStubs] -- fsspec ships no types
@@ -64,13 +64,13 @@ def read_manifest(text: str, *, is_csv: bool) -> tuple[list[Row], list[RowResult
     failed: list[RowResult] = []
     for number, line in _lines(text, is_csv=is_csv):
         try:
-            rows.append(_row(number, line if isinstance(line, dict) else json.loads(line)))
+            rows.append(_row(number, json.loads(line) if isinstance(line, str) else line))
         except (ValidationError, ValueError) as error:
             failed.append(RowResult(row=number, error=f"{type(error).__name__}: {_plain(error)}"))
     return rows, failed
 
 
-def _lines(text: str, *, is_csv: bool) -> list[tuple[int, Any]]:
+def _lines(text: str, *, is_csv: bool) -> list[tuple[int, object]]:
     if is_csv:
         reader = csv.DictReader(io.StringIO(text), strict=True)
         return [(reader.line_num, _from_cells(cells)) for cells in reader]
@@ -115,8 +115,9 @@ def _plain(error: Exception) -> str:
 
 
 def _load(manifest: str) -> str:
-    with fsspec.open(manifest, "r", encoding="utf-8-sig", newline="") as file:  # pyright: ignore[reportUnknownMemberType]
-        return str(file.read())  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType, reportAttributeAccessIssue]
+    with cast("BinaryIO", fsspec.open(manifest, "rb")) as file:  # pyright: ignore[reportUnknownMemberType]
+        # A spreadsheet puts a byte order mark in front of its CSV.
+        return file.read().decode("utf-8-sig")
 
 
 async def _make(row: Row, credentials: str, store: MediaStore, deadline_s: float, slots: asyncio.Semaphore) -> RowResult:

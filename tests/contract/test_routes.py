@@ -135,8 +135,7 @@ def differences(fact: dict[str, Any], route: Route) -> list[str]:
         f"{name}.{attribute}: {spelled(old)}, here {spelled(new)}"
         for name in {**there, **here}
         for attribute in {**there.get(name, {}), **here.get(name, {})}
-        if attribute not in WORDS_ALONE
-        and not same(old := there.get(name, {}).get(attribute), new := here.get(name, {}).get(attribute))
+        if attribute not in WORDS_ALONE and not same(old := there.get(name, {}).get(attribute), new := here.get(name, {}).get(attribute))
     ]
 
 

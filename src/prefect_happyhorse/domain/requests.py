@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, TypeAdapter
 
 from prefect_happyhorse.domain.assets import MediaAsset
 
@@ -51,7 +51,7 @@ def _refuse_boolean(value: object) -> object:
     return value
 
 
-Media = Annotated[MediaAsset | str, BeforeValidator(_path_to_text)]
+Media = Annotated[MediaAsset | Annotated[str, Strict()], BeforeValidator(_path_to_text)]
 """An http(s) URL, an fsspec URL, a local path, or the `MediaAsset` that an earlier job returned."""
 
 OptionValue = bool | int | float | str
