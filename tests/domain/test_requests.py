@@ -111,7 +111,7 @@ def test_a_request_is_frozen(kind: type[BaseModel]) -> None:
     """It cannot be changed after it was checked."""
     request = kind.model_validate(everything(kind))
     with pytest.raises(ValidationError, match="frozen"):
-        request.model = "another"  # type: ignore[attr-defined]
+        request.model = "another"
 
 
 @every_class
@@ -159,11 +159,11 @@ def test_json_that_is_no_request_is_refused(text: str) -> None:
 def test_media_are_addresses_paths_or_assets() -> None:
     """A Path is kept as its text, and an asset as itself, also through JSON."""
     request = ReferenceToVideo(
-        model="m", prompt="@1 @2 @3", references=[Path("pictures") / "horse.png", ASSET, "https://example.com/a.png"]  # type: ignore[arg-type]
+        model="m", prompt="@1 @2 @3", references=[Path("pictures") / "horse.png", ASSET, "https://example.com/a.png"]
     )
     assert request.references == (str(Path("pictures/horse.png")), ASSET, "https://example.com/a.png")
     assert parse_request(request.model_dump_json()) == request
-    assert ImageToVideo(model="m", image=Path("horse.png")).image == "horse.png"  # type: ignore[arg-type]
+    assert ImageToVideo(model="m", image=Path("horse.png")).image == "horse.png"
 
 
 @pytest.mark.parametrize("medium", [None, 5, b"png", {"kind": "image"}, ["a.png"]])
@@ -232,7 +232,7 @@ def test_media_come_in_a_fixed_order(kind: type[BaseModel]) -> None:
     for name in MEDIA_FIELDS:
         value = given.get(name, [])
         expected += [(name, None, value)] if isinstance(value, str) else [(name, position, medium) for position, medium in enumerate(value)]
-    assert list(iter_media(request)) == expected  # type: ignore[arg-type]
+    assert list(iter_media(request)) == expected
 
 
 def test_a_request_without_media_has_none() -> None:
@@ -245,11 +245,11 @@ def test_a_request_without_media_has_none() -> None:
 def test_media_are_replaced_in_their_places(kind: type[BaseModel]) -> None:
     """Every other field stays, and so does a medium whose place is not named."""
     request = kind.model_validate(everything(kind))
-    places = {(name, position): f"https://example.com/{name}/{position}" for name, position, _ in iter_media(request)}  # type: ignore[arg-type]
-    replaced = replace_media(request, places)  # type: ignore[arg-type]
+    places = {(name, position): f"https://example.com/{name}/{position}" for name, position, _ in iter_media(request)}
+    replaced = replace_media(request, places)
     assert {(name, position): medium for name, position, medium in iter_media(replaced)} == places
     assert replaced.model_dump(exclude=set(MEDIA_FIELDS)) == request.model_dump(exclude=set(MEDIA_FIELDS))
-    assert replace_media(request, {}) == request  # type: ignore[arg-type]
+    assert replace_media(request, {}) == request
 
 
 def test_one_medium_of_several_is_replaced() -> None:

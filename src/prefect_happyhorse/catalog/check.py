@@ -130,10 +130,15 @@ def _option_problems(request: GenerationRequest, route: Route) -> Iterable[str]:
             yield f"options.{name}={value!r}: unknown; {listed}"
 
 
+def _names(field: WireField) -> tuple[str, ...]:
+    # A voice only ever goes along with a reference video: by itself it fills no field.
+    return tuple(name for name in field.request_fields if name != "voice")
+
+
 def _sources(request: GenerationRequest, field: WireField) -> dict[str, object]:
     """The set values that a wire field takes, by request field."""
     found: dict[str, object] = {}
-    for name in field.request_fields:
+    for name in _names(field):
         value = request.options.get(name.removeprefix("options.")) if name.startswith("options.") else getattr(request, name, None)
         if _is_set(value):
             found[name] = value
@@ -143,8 +148,8 @@ def _sources(request: GenerationRequest, field: WireField) -> dict[str, object]:
 def _field_problems(request: GenerationRequest, route: Route, field: WireField) -> Iterable[str]:
     found = _sources(request, field)
     if not found:
-        if field.required and field.request_fields:
-            yield f"{' or '.join(field.request_fields)}: required here{_allowed(field, ', allowed is ')}"
+        if field.required and (names := _names(field)):
+            yield f"{' or '.join(names)}: required here{_allowed(field, ', allowed is ')}"
         return
     if field.type in {"url", "url[]", "media[]", "messages"}:
         yield from _count_problems(field, found, splits=any(other.pick == "rest" for other in route.fields))
@@ -169,7 +174,8 @@ def _value_problems(name: str, value: object, field: WireField, route: Route) ->
         text = rename_references(written, route.reference_name) if route.reference_name else written
         if (length := weighted_length(text, field.chinese_weight)) > field.max_chars:
             weight = f", a Chinese one counting {field.chinese_weight}" if field.chinese_weight > 1 else ""
-            yield f"{name}: it has {length} characters, allowed are {field.max_chars}{weight}"
+            read = "" if text == written else " as the gateway reads it"
+            yield f"{name}: it has {length} characters{read}, allowed are {field.max_chars}{weight}"
 
 
 def _has_type(value: object, wanted: str) -> bool:
@@ -200,11 +206,10 @@ def _count_problems(field: WireField, found: dict[str, object], *, splits: bool)
     """Problems with how many media there are; `splits` when another field takes those that follow the first."""
     if field.type == "messages" or (field.pick == "first" and splits):
         return
-    media = {name: value for name, value in found.items() if name in MEDIA_FIELDS and name != "voice"}
-    number = sum(len(value) if isinstance(value, tuple) else 1 for value in media.values())  # pyright: ignore[reportUnknownArgumentType]
+    number = sum(len(value) if isinstance(value, tuple) else 1 for value in found.values())  # pyright: ignore[reportUnknownArgumentType]
     taken_by_the_first = 1 if field.pick == "rest" else 0
     most = 1 if field.type == "url" else field.max_items
-    names = ", ".join(media)
+    names = ", ".join(found)
     if most is not None and number > most + taken_by_the_first:
         yield f"{names}: there are {number}, allowed are at most {most + taken_by_the_first}"
     if field.min_items is not None and number < field.min_items:

@@ -1,0 +1,401 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prefect_happyhorse.catalog import Route, WireField, check, find_problems, find_route, resolve, routes, wire_value
+from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.errors import InvalidRequest
+from prefect_happyhorse.domain.locations import STORE_SCHEMES
+from prefect_happyhorse.domain.requests import GenerationRequest, parse_request
+
+VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text(encoding="utf-8"))
+SCHEMES = ", ".join(STORE_SCHEMES)
+ASSET = MediaAsset(kind="image", uri="file:///horse.png", media_type="image/png", bytes=3, sha256="00")
+
+
+def vector(gateway: str, capability: str, model: str, **changes: Any) -> GenerationRequest:
+    """The facts' own request of a route, with some of its fields changed; a field that is changed to None is left out."""
+    found = next(v for v in VECTORS if (v["gateway"], v["capability"], v["model"]) == (gateway, capability, model))
+    return parse_request({name: value for name, value in {**found["request"], **changes}.items() if value is not None})
+
+
+def problems(gateway: str, capability: str, model: str, **changes: Any) -> tuple[str, ...]:
+    return find_problems(vector(gateway, capability, model, **changes), find_route(gateway, capability, model))
+
+
+def ttapi(**changes: Any) -> tuple[str, ...]:
+    return problems("ttapi", "reference_to_video", "happyhorse-1.1-r2v", **changes)
+
+
+def addresses(number: int) -> list[str]:
+    return [f"https://example.com/{position}.png" for position in range(number)]
+
+
+def test_everything_wrong_is_told_at_once() -> None:
+    """Ten references, too short, a negative seed, a prompt beyond the limit, an ftp address and a foreign option, in one error that names
+    gateway, capability and model."""
+    request = vector(
+        "ttapi",
+        "reference_to_video",
+        "happyhorse-1.1-r2v",
+        prompt="@10 " + "x" * 5996,
+        references=["ftp://example.com/a.png", *addresses(9)],
+        duration=2,
+        seed=-1,
+        resolution="4k",
+        negative_prompt="blur",
+        options={"quality": "high"},
+    )
+    with pytest.raises(InvalidRequest) as caught:
+        check(request, resolve(request, "ttapi"), more=["references[3]: it is a text"])
+    error = caught.value
+    assert error.problems == (
+        "negative_prompt='blur': not accepted here; accepted are aspect_ratio, duration, model, prompt, references, resolution, seed, watermark",
+        "options.quality='high': unknown; this route has no options",
+        "prompt: it has 6008 characters as the gateway reads it, allowed are 5000, a Chinese one counting 2",
+        "references: there are 10, allowed are at most 9",
+        "resolution='4k': allowed is 720p, 1080p",
+        "duration=2: allowed is 3 to 15",
+        "seed=-1: allowed is 0 to 2147483647",
+        f"references[0]='ftp://example.com/a.png': it has the scheme 'ftp'; allowed are http, https, {SCHEMES} and local paths",
+        "references[3]: it is a text",
+    )
+    assert (error.gateway, error.capability, error.model, error.money) == ("ttapi", "reference_to_video", "happyhorse-1.1-r2v", "not spent")
+    assert error.message == "ttapi cannot take this reference_to_video for happyhorse-1.1-r2v: 9 problems. Nothing was sent."
+    assert str(error).count("\n  - ") == 9
+
+
+def test_one_problem_is_told_in_the_singular() -> None:
+    """And a problem that was found elsewhere is enough."""
+    request = vector("ttapi", "reference_to_video", "happyhorse-1.1-r2v")
+    with pytest.raises(InvalidRequest, match="1 problem. Nothing was sent"):
+        check(request, resolve(request, "ttapi"), more=["references[0]: it is not there"])
+
+
+def test_what_fits_passes() -> None:
+    """Nothing is raised."""
+    request = vector("ttapi", "reference_to_video", "happyhorse-1.1-r2v")
+    check(request, resolve(request, "ttapi"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("duration", 2, "duration=2: allowed is 3 to 15"),
+        ("duration", 16, "duration=16: allowed is 3 to 15"),
+        ("duration", 0, "duration=0: allowed is 3 to 15"),
+        ("seed", -1, "seed=-1: allowed is 0 to 2147483647"),
+        ("seed", 2**31, "seed=2147483648: allowed is 0 to 2147483647"),
+        ("resolution", "480p", "resolution='480p': allowed is 720p, 1080p"),
+        ("aspect_ratio", "21:9", "aspect_ratio='21:9': allowed is 16:9, 9:16, 3:4, 4:3, 1:1"),
+        ("references", [], "references: required here"),
+        ("references", addresses(10), "references: there are 10, allowed are at most 9"),
+        ("prompt", " \n", "prompt: it is blank"),
+    ],
+)
+def test_a_value_out_of_range_is_told_with_the_range(name: str, value: object, told: str) -> None:
+    """Field, value and what is allowed, as the user writes it."""
+    assert ttapi(**{"prompt": "A horse", name: value}) == (told,)
+
+
+@pytest.mark.parametrize(("name", "value"), [("duration", 3), ("duration", 15), ("seed", 0), ("seed", 2**31 - 1), ("references", addresses(9))])
+def test_the_ends_of_a_range_are_allowed(name: str, value: object) -> None:
+    """Both of them."""
+    assert ttapi(**{name: value}) == ()
+
+
+@pytest.mark.parametrize(
+    ("route", "name", "told"),
+    [
+        (("uniall", "text_to_video", "happy-horse-720p"), "duration", "duration: required here, allowed is 3 to 15"),
+        (("chanjing", "reference_to_video", "happyhorse-1.0-r2v"), "aspect_ratio", "aspect_ratio: required here"),
+        (("chanjing", "reference_to_video", "happyhorse-1.0-r2v"), "resolution", "resolution: required here"),
+    ],
+)
+def test_what_a_route_requires_has_to_be_set(route: tuple[str, str, str], name: str, told: str) -> None:
+    """A provider's default is never filled in here."""
+    assert problems(*route, **{name: None}) == (told,)
+
+
+def test_one_of_several_media_is_enough() -> None:
+    """A Wan multimodal request needs some medium, and any of its fields will do."""
+    route = ("happyhorse", "multimodal_to_video", "wan2.7-r2v")
+    none = {"first_frame": None, "reference_videos": None, "voice": None, "references": None}
+    assert problems(*route, **none) == ("first_frame or reference_videos or references: required here",)
+    assert problems(*route, **{**none, "voice": "a.mp3"}) == (
+        "first_frame or reference_videos or references: required here",
+        "voice: it belongs to a reference video, so there must be exactly one in reference_videos",
+    )
+    assert problems(*route, **{**none, "first_frame": "a.png"}) == ()
+
+
+@pytest.mark.parametrize(
+    ("route", "name", "value"),
+    [
+        (("uniall", "image_to_video", "happy-horse-720p"), "aspect_ratio", "16:9"),
+        (("uniall", "video_edit", "happy-horse-edit-720p"), "aspect_ratio", "16:9"),
+        (("infiflow", "reference_to_video", "happyhorse-1.1-r2v"), "watermark", False),
+        (("infiflow", "reference_to_video", "happyhorse-1.1-r2v"), "seed", 1),
+        (("happyhorse", "text_to_image", "gpt-image-2"), "resolution", "1k"),
+    ],
+)
+def test_a_field_that_the_route_lacks_is_not_dropped(route: tuple[str, str, str], name: str, value: object) -> None:
+    """It is refused, with those that are accepted."""
+    (told,) = problems(*route, **{name: value})
+    assert told.startswith(f"{name}={value!r}: not accepted here; accepted are ")
+    assert set(told.partition("accepted are ")[2].split(", ")) == find_route(*route).request_fields | {"model"}
+
+
+def test_a_medium_that_the_route_lacks_is_told_without_its_address() -> None:
+    """A data URL would fill the screen."""
+    (told,) = problems("happyhorse", "image_edit", "gemini-3.1-flash-image", mask="data:image/png;base64," + "A" * 999)[:1]
+    assert told == "mask: not accepted here; accepted are image, model, n, prompt, size"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"horse": 1}, "options.horse=1: unknown; known options are background, moderation, output_compression, output_format, response_format"),
+        ({"output_format": "gif"}, "options.output_format='gif': allowed is png, jpeg, webp"),
+        ({"output_format": 1}, "options.output_format=1: text is wanted, allowed is png, jpeg, webp"),
+        ({"output_compression": 101}, "options.output_compression=101: allowed is 0 to 100"),
+        ({"output_compression": 50.0}, "options.output_compression=50.0: a whole number is wanted, allowed is 0 to 100"),
+        ({"output_compression": "50"}, "options.output_compression='50': a whole number is wanted, allowed is 0 to 100"),
+        ({"output_compression": True}, "options.output_compression=True: a whole number is wanted, allowed is 0 to 100"),
+    ],
+)
+def test_options_are_the_routes_own(options: dict[str, object], told: str) -> None:
+    """An unknown key lists the known ones; a known one has its type and its range."""
+    assert problems("happyhorse", "text_to_image", "gpt-image-2", options=options) == (told,)
+
+
+@pytest.mark.parametrize("value", [1, 0, "true", 0.5])
+def test_a_truth_is_true_or_false(value: object) -> None:
+    """And no number or text."""
+    told = problems("happyhorse", "text_to_video", "wan2.7-t2v", options={"prompt_extend": value})
+    assert told == (f"options.prompt_extend={value!r}: true or false is wanted",)
+
+
+def test_a_number_without_an_upper_end() -> None:
+    """Pictures are counted from one."""
+    assert problems("happyhorse", "text_to_image", "gpt-image-2", n=0) == ("n=0: allowed is 1 or more",)
+    assert problems("happyhorse", "text_to_image", "gpt-image-2", n=1000) == ()
+
+
+def test_a_duration_is_at_least_a_second_where_nothing_else_is_said() -> None:
+    """A route without bounds of its own, and one that writes it twice."""
+    assert problems("happyhorse", "text_to_video", "kling-video", duration=0) == ("duration=0: allowed is 1 or more",)
+    assert problems("happyhorse", "text_to_video", "omni_flash-fast", duration=-5) == ("duration=-5: allowed is 1 or more",)
+    assert problems("happyhorse", "text_to_video", "kling-video", duration=60) == ()
+
+
+@pytest.mark.parametrize("resolution", ["720", "hd", "1080p60", "p", "７２０p"])
+def test_a_resolution_that_is_no_number_is_told(resolution: str) -> None:
+    """Chanjing writes it as a number."""
+    assert problems("chanjing", "reference_to_video", "happyhorse-1.0-r2v", resolution=resolution) == (
+        (f"resolution={resolution!r}: a whole number is wanted",) if resolution != "720" else ()
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "length"),
+    [("x" * 5000, None), ("x" * 5001, 5001), ("马" * 2500, None), ("马" * 2501, 5002), ("马" * 2000 + "x" * 1001, 5001), ("x" * 6000, 6000)],
+)
+def test_a_prompt_that_would_be_cut_is_refused(prompt: str, length: int | None) -> None:
+    """5,000 characters, of which a Chinese one counts two."""
+    told = () if length is None else (f"prompt: it has {length} characters, allowed are 5000, a Chinese one counting 2",)
+    assert ttapi(prompt=prompt) == told
+
+
+def test_a_prompt_is_as_long_as_the_gateway_reads_it() -> None:
+    """`@1` becomes `character1`, which is eight characters longer."""
+    prompt = "@1 " + "x" * 2489
+    assert problems("uniall", "reference_to_video", "happy-horse-720p", prompt=prompt) == ()
+    assert problems("uniall", "reference_to_video", "happy-horse-720p", prompt=prompt + "x") == (
+        "prompt: it has 2501 characters as the gateway reads it, allowed are 2500",
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ("@1 and @2", ()),
+        ("@3", ("prompt: it names @3 but there are 2 references",)),
+        ("@0", ("prompt: it names @0 but there are 2 references",)),
+        ("@9 @3 @9", ("prompt: it names @3 but there are 2 references", "prompt: it names @9 but there are 2 references")),
+        ("character9 and a@3.example and https://example.com/@4", ()),
+    ],
+)
+def test_a_mention_has_its_reference(prompt: str, told: tuple[str, ...]) -> None:
+    """One that goes beyond them is an error; a literal name and addresses are not mentions."""
+    assert ttapi(prompt=prompt) == told
+
+
+def test_one_reference_is_told_in_the_singular() -> None:
+    """As in the rest of the sentence."""
+    assert ttapi(prompt="@2", references=addresses(1)) == ("prompt: it names @2 but there is 1 reference",)
+
+
+@pytest.mark.parametrize(
+    ("route", "also"),
+    [
+        (("chanjing", "reference_to_video", "happyhorse-1.0-r2v"), ()),
+        (("happyhorse", "reference_to_video", "happyhorse-1.0-r2v"), ()),
+        (("uniall", "text_to_video", "happy-horse-720p"), ("prompt: it names @1 but there are 0 references",)),
+    ],
+)
+def test_a_mention_is_refused_where_no_way_is_documented(route: tuple[str, str, str], also: tuple[str, ...]) -> None:
+    """The gateway would read an at and a number, and guess."""
+    assert problems(*route, prompt="@1 runs") == (
+        *also,
+        f"prompt: it names @1, but {route[0]} documents no way to name a reference here; describe it in words",
+    )
+
+
+@pytest.mark.parametrize("medium", ["https://example.com/a.png", "s3://bucket/a.png", "pictures/a.png", ASSET.model_dump()])
+def test_media_may_lie_anywhere_that_can_be_read(medium: object) -> None:
+    """Web, store, disk, or what an earlier job made."""
+    assert ttapi(prompt="A horse", references=[medium]) == ()
+
+
+@pytest.mark.parametrize(
+    ("medium", "told"),
+    [
+        ("", "it is empty; give an http(s) URL, an fsspec URL or a local path"),
+        ("ftp://example.com/a.png", f"it has the scheme 'ftp'; allowed are http, https, {SCHEMES} and local paths"),
+        ("https://", "it is a web address without a host"),
+    ],
+)
+def test_a_medium_that_nothing_reads_is_told_with_its_place(medium: str, told: str) -> None:
+    """Field and position, or the field alone."""
+    assert ttapi(prompt="A horse", references=[*addresses(1), medium]) == (f"references[1]={medium!r}: {told}",)
+    assert problems("happyhorse", "image_to_video", "kling-video", image=medium) == (f"image={medium!r}: {told}",)
+
+
+def test_a_data_url_goes_where_the_source_says_so() -> None:
+    """Infiflow takes base64, and nobody else says so."""
+    medium = "data:image/png;base64,AAAA"
+    assert problems("infiflow", "reference_to_video", "happyhorse-1.1-r2v", prompt="A horse", references=[medium]) == ()
+    assert ttapi(prompt="A horse", references=[medium]) == ("references[0]: ttapi takes no data URLs; give an address that it can read",)
+
+
+@pytest.mark.parametrize(
+    ("route", "changes", "told"),
+    [
+        (
+            ("happyhorse", "multimodal_to_video", "video-pro-720p"),
+            {"references": addresses(2)},
+            "references: there are 2, allowed are at most 1",
+        ),
+        (
+            ("happyhorse", "multimodal_to_video", "video-pro-720p"),
+            {"reference_videos": ["a.mp4", "b.mp4"]},
+            "reference_videos: there are 2, allowed are at most 1",
+        ),
+        (
+            ("happyhorse", "reference_to_video", "video-pro-720p"),
+            {"references": addresses(10)},
+            "references: there are 10, allowed are at most 9",
+        ),
+        (("uniall", "video_edit", "happy-horse-edit-720p"), {"references": addresses(6)}, "references: there are 6, allowed are at most 5"),
+        (("happyhorse", "video_edit", "omni_flash_edit"), {"references": addresses(10)}, "references: there are 10, allowed are at most 9"),
+        (
+            ("happyhorse", "multimodal_to_video", "wan2.7-r2v"),
+            {"reference_videos": ["a.mp4", "b.mp4"]},
+            "voice: it belongs to a reference video, so there must be exactly one in reference_videos",
+        ),
+        (
+            ("happyhorse", "multimodal_to_video", "wan2.7-r2v"),
+            {"reference_videos": None},
+            "voice: it belongs to a reference video, so there must be exactly one in reference_videos",
+        ),
+    ],
+)
+def test_media_are_counted(route: tuple[str, str, str], changes: dict[str, object], told: str) -> None:
+    """Each way in which a route says how many there may be, and once each."""
+    assert problems(*route, **changes) == (told,)
+
+
+def test_nine_references_fill_both_of_two_fields() -> None:
+    """One goes ahead, eight follow."""
+    assert problems("happyhorse", "reference_to_video", "video-fast-720p", references=addresses(9)) == ()
+
+
+def changed(route: Route, **facts: Any) -> Route:
+    return route.model_copy(update=facts)
+
+
+def test_a_limit_alone_counts_too() -> None:
+    """Where a route's fields say nothing of how many, its media limits do; and a field may want several."""
+    route = find_route("happyhorse", "reference_to_video", "kling-video")
+    request = vector("happyhorse", "reference_to_video", "kling-video", references=addresses(3))
+    few = changed(
+        route,
+        fields=tuple(field.model_copy(update={"max_items": None}) for field in route.fields),
+        media=tuple(limit.model_copy(update={"max_count": 2}) for limit in route.media),
+    )
+    assert find_problems(request, few) == ("references: there are 3, allowed are at most 2",)
+    many = changed(route, fields=tuple(field.model_copy(update={"min_items": 4} if field.to == "images" else {}) for field in route.fields))
+    assert find_problems(request, many) == ("references: there are 3, wanted are at least 4",)
+
+
+@pytest.mark.parametrize(
+    ("value", "field", "written"),
+    [
+        ("720p", {"render": "upper"}, "720P"),
+        (5, {"render": "text"}, "5"),
+        ("1080p", {"render": "number", "type": "integer"}, 1080),
+        ("hd", {"render": "number", "type": "integer"}, "hd"),
+        (720, {"render": "number", "type": "integer"}, 720),
+        ("720p", {}, "720p"),
+        (5, {"type": "integer"}, 5),
+    ],
+)
+def test_a_value_is_written_as_its_field_wants_it(value: object, field: dict[str, str], written: object) -> None:
+    """With its type."""
+    found = wire_value(value, WireField.model_validate({"to": "x", "from": "y", **field}))
+    assert (type(found), found) == (type(written), written)
+
+
+JUNK = st.one_of(
+    st.text(max_size=20),
+    st.integers(),
+    st.booleans(),
+    st.floats(),
+    st.just("@12 @1 马"),
+    st.lists(st.sampled_from(["ftp://x", "", "a.png", "data:,x", "https://"]), max_size=12),
+)
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=250)
+def test_no_request_breaks_the_check(data: st.DataObject) -> None:
+    """Any request that its class takes gets sentences, each once, and the same every time."""
+    base = data.draw(st.sampled_from(VECTORS))
+    route = find_route(base["gateway"], base["capability"], base["model"])
+    names = sorted({*base["request"], "seed", "n", "duration", "aspect_ratio", "size", "voice", "references"} - {"capability"})
+    changes = data.draw(st.dictionaries(st.sampled_from(names), JUNK, max_size=4))
+    options = data.draw(st.dictionaries(st.sampled_from([*route.options, "horse"]), JUNK.filter(lambda value: not isinstance(value, list)), max_size=3))
+    try:
+        request = parse_request({**base["request"], **changes, "options": options})
+    except ValueError:
+        return
+    told = find_problems(request, route)
+    assert told == find_problems(request, route)
+    assert len(set(told)) == len(told)
+    assert all(sentence == sentence.strip() and sentence.partition(":")[0] for sentence in told)
+
+
+def test_every_route_refuses_what_is_too_much() -> None:
+    """No route takes ten references, blank words, or a second less than one."""
+    for route in routes():
+        base = next(v["request"] for v in VECTORS if (v["gateway"], v["capability"], v["model"]) == (route.gateway, route.capability, route.model))
+        wrong = {"prompt": " ", **({"references": addresses(10)} if "references" in base else {}), **({"duration": 0} if "duration" in base else {})}
+        told = find_problems(parse_request({**base, **wrong}), route)
+        assert {sentence.partition(":")[0].partition("=")[0] for sentence in told} == set(wrong), told
