@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from prefect_happyhorse.domain.jobs import JobStatus
 from prefect_happyhorse.engine.journal import Journal, JournalEntry
+from prefect_happyhorse.engine.poll import Poller
 from prefect_happyhorse.engine.store import Store
 
 if TYPE_CHECKING:
     from prefect_happyhorse.domain.assets import MediaAsset
+    from prefect_happyhorse.gateways import Account
 
 __all__ = ["flow_file", "run_demo"]
 
@@ -107,40 +108,62 @@ def _environment(values: dict[str, str]) -> Generator[None]:
 async def _run(store: Store, console: Console) -> None:
     from prefect.flows import load_flow_from_entrypoint
 
+    from prefect_happyhorse.blocks import GatewayCredentials
+
     flow = load_flow_from_entrypoint(f"{flow_file('image_to_video_edit')}:image_to_video_edit")
     # The sandbox forgets its jobs when it stops, so every demo buys anew.
     take = int(time.time())
     small: dict[str, Any] = {"resolution": "720p", "duration": 5}
-    watching = asyncio.create_task(_watch(store, take, console))
+    teller = _Teller(store, take, GatewayCredentials.from_environment("happyhorse").to_account(), console)
+    telling = asyncio.create_task(teller.run())
     try:
         chain: Any = await flow(video=small, edit=small, take=take)
     finally:
-        watching.cancel()
+        telling.cancel()
+    await teller.look()
     console.print(_table([("image", chain.image), ("video", chain.video), ("edit", chain.edit)]))
 
 
-async def _watch(store: Store, take: int, console: Console) -> None:
-    """Say every change in the journal, which is where a job's state is true."""
-    said: dict[str, str] = {}
-    journal = Journal(store)
-    while True:
-        for entry in await journal.entries():
-            if entry.take == take and said.get(entry.digest) != entry.state:
-                said[entry.digest] = entry.state
-                console.print(_sentence(entry))
-        await asyncio.sleep(0.25)
+class _Teller:
+    """Says every change in the journal, which is where a job's state is true, and how far the gateway says that a job is."""
+
+    def __init__(self, store: Store, take: int, account: Account, console: Console) -> None:
+        self._journal = Journal(store)
+        self._poller = Poller(account=account, store=store)
+        self._take = take
+        self._console = console
+        self._said: dict[str, str] = {}
+
+    async def run(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(0.5)
+
+    async def look(self) -> None:
+        for entry in await self._journal.entries():
+            if entry.take != self._take:
+                continue
+            self._say(f"{entry.digest} state", f"  {_STEPS[entry.request.capability]:6} {_sentence(entry)}")
+            if entry.state == "submitted" and entry.job is not None:
+                state = await self._poller.ask(entry.job)
+                if state.progress:
+                    bar = "#" * round(state.progress * 20)
+                    self._say(f"{entry.digest} progress", f"  {_STEPS[entry.request.capability]:6} {bar:20} {state.progress:4.0%}")
+
+    def _say(self, about: str, line: str) -> None:
+        if self._said.get(about) != line:
+            self._said[about] = line
+            self._console.print(line, soft_wrap=True)
 
 
 def _sentence(entry: JournalEntry) -> str:
-    step = f"{_STEPS[entry.request.capability]:6}"
-    task = "" if entry.job is None else f", task id {entry.job.task_id}"
     said = {
         "intent": f"submitting to {entry.request.model}",
-        "submitted": f"{JobStatus.RUNNING.value} on {entry.request.model}{task}",
+        "submitted": f"accepted by {entry.request.model}{'' if entry.job is None else f', task id {entry.job.task_id}'}",
         "succeeded": "finished, downloading",
         "kept": f"kept at {'' if entry.asset is None else entry.asset.uri.removeprefix('file://')}",
     }
-    return f"  {step} {said.get(entry.state, entry.state)}"
+    return said.get(entry.state, entry.state)
 
 
 def _table(assets: list[tuple[str, MediaAsset]]) -> Table:
