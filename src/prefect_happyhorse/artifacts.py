@@ -110,7 +110,7 @@ def card(asset: MediaAsset, *, poster: bytes | None, link: str) -> str:
     title = f"### {asset.capability} with {asset.model}" if asset.model else f"### {asset.kind}"
     parts = [
         title,
-        _picture(poster, asset.kind, link),
+        _picture(poster, asset.kind),
         _quote(asset.prompt),
         "\n".join(["| | |", "|---|---|", *rows]),
         f"[open]({_address(link)})",
@@ -133,7 +133,7 @@ async def show_gallery(assets: Sequence[tuple[str, MediaAsset]], *, store: Store
     cells: list[list[str]] = [[], [], [], []]
     for step, asset in assets:
         link = await _link(asset, store)
-        picture = _picture(await kept_poster(asset, store), asset.kind, link)
+        picture = _picture(await kept_poster(asset, store), asset.kind)
         for row, cell in zip(
             cells, (_cell(step), picture, _cell(f"{asset.model} on {asset.gateway}"), f"[open]({_address(link)})"), strict=True
         ):
@@ -189,10 +189,9 @@ class Progress:
             await aupdate_progress_artifact(self._artifact, progress=percent, description=description)
 
 
-def _picture(poster: bytes | None, kind: str, link: str) -> str:
-    if poster is None:
-        return ""
-    return f"[![{kind}](data:image/jpeg;base64,{base64.b64encode(poster).decode()})]({_address(link)})"
+def _picture(poster: bytes | None, kind: str) -> str:
+    # Prefect's UIs show a picture only where it stands by itself: inside a link they print its text.
+    return "" if poster is None else f"![{kind}](data:image/jpeg;base64,{base64.b64encode(poster).decode()})"
 
 
 def _quote(prompt: str | None) -> str:

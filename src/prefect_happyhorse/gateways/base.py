@@ -212,22 +212,23 @@ class Gateway(ABC):
 
     def _opened(self, response: httpx.Response) -> tuple[dict[str, Any], GenerationError | None]:
         """The answer's body, empty where it is not JSON, and the error that the answer stands for."""
-        unreadable: ProtocolError | None = None
         data: dict[str, Any] = {}
+        unreadable: ProtocolError | None = None
         try:
             data = json_object(response)
         except ProtocolError as error:
             unreadable = error
         failed = self._failure(data, response)
-        if unreadable is not None and (failed is None or isinstance(failed, ProtocolError)):
-            return data, unreadable
-        if failed is None and not response.is_success:
-            location = response.headers.get("location")
-            where = f" and points to {scrub(location, response)!r}; check the base URL" if location else ""
-            failed = protocol_error(
-                f"{self.facts.gateway} answered {response.status_code}, which its documentation does not show{where}.", response
-            )
-        return data, failed
+        if failed is None or isinstance(failed, ProtocolError):
+            failed = (unreadable or failed) if response.is_success else self._unexpected(response)
+        return data, failed.about(gateway=self.facts.gateway) if failed is not None else None
+
+    def _unexpected(self, response: httpx.Response) -> ProtocolError:
+        location = response.headers.get("location")
+        points = f" and points to {scrub(location, response)!r}; check the base URL" if location else ""
+        return protocol_error(
+            f"{self.facts.gateway} answered {response.status_code}, which its documentation does not show{points}.", response
+        )
 
     def _tell_of_the_job(self, error: GenerationError) -> None:
         """Say in the error of a poll or cancel that the job is there, whatever went wrong with the call."""

@@ -1,0 +1,188 @@
+"""TTAPI and Infiflow: DashScope's protocol, as the two sources and DashScope's own documents show it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+
+from prefect_happyhorse.domain.errors import (
+    AuthenticationFailed,
+    GatewayUnavailable,
+    InvalidRequest,
+    ModerationRejected,
+    ProtocolError,
+    QuotaExceeded,
+    RateLimited,
+    RequestRejected,
+)
+from prefect_happyhorse.domain.jobs import JobStatus
+
+from .contract import KEY, TASK_ID, URL, GatewayContract, Refusal, response
+
+
+def code(code: str, message: str = "No.", **more: Any) -> dict[str, Any]:
+    return {"code": code, "message": message, "request_id": "7438d53d-6eb8-4596-8835-xxxxxx", **more}
+
+
+SHARED = [
+    Refusal(400, code("InvalidParameter"), InvalidRequest, "InvalidParameter"),
+    Refusal(401, code("InvalidApiKey", "No API-key provided."), AuthenticationFailed, "InvalidApiKey"),
+    Refusal(403, code("AccessDenied"), AuthenticationFailed, "AccessDenied"),
+    Refusal(404, code("ModelNotFound"), InvalidRequest, "ModelNotFound"),
+    Refusal(429, code("Throttling"), RateLimited, "Throttling"),
+    Refusal(429, code("Throttling.RateQuota"), RateLimited, "Throttling.RateQuota"),
+    Refusal(429, code("Throttling.AllocationQuota"), RateLimited, "Throttling.AllocationQuota"),
+    Refusal(400, code("Arrearage"), QuotaExceeded, "Arrearage"),
+    Refusal(400, code("DataInspectionFailed"), ModerationRejected, "DataInspectionFailed"),
+    Refusal(400, code("IPInfringementSuspect"), ModerationRejected, "IPInfringementSuspect"),
+    Refusal(400, code("UnsupportedOperation"), InvalidRequest, "UnsupportedOperation"),
+    Refusal(500, code("InternalError"), GatewayUnavailable, "InternalError", "may be spent"),
+    # A documented code says what it says under HTTP 200 too, and in a server's error.
+    Refusal(200, code("InvalidApiKey"), AuthenticationFailed, "InvalidApiKey"),
+    Refusal(200, code("Throttling"), RateLimited, "Throttling"),
+    Refusal(503, code("Throttling"), RateLimited, "Throttling"),
+    Refusal(200, code("InternalError"), GatewayUnavailable, "InternalError", "may be spent"),
+    # What is not documented is not guessed at: the status decides, and under 200 nothing does.
+    Refusal(400, code("Nonsense"), InvalidRequest, "Nonsense"),
+    Refusal(500, code("Nonsense"), GatewayUnavailable, "Nonsense", "may be spent"),
+    Refusal(409, code("Nonsense"), ProtocolError, None, "may be spent"),
+    Refusal(200, code("Nonsense"), ProtocolError, None, "may be spent"),
+]
+
+
+class DashScopeContract(GatewayContract):
+    """What the two share."""
+
+    model: ClassVar[str] = "happyhorse-1.1-r2v"
+    words: ClassVar[dict[JobStatus, tuple[str, ...]]] = {
+        JobStatus.QUEUED: ("PENDING",),
+        JobStatus.RUNNING: ("RUNNING",),
+        JobStatus.SUCCEEDED: ("SUCCEEDED",),
+        JobStatus.FAILED: ("FAILED",),
+        JobStatus.CANCELED: ("CANCELED",),
+        # Final here: the id is past its 24 hours.
+        JobStatus.EXPIRED: ("UNKNOWN",),
+    }
+
+    def accepted(self, task_id: object = TASK_ID) -> dict[str, Any]:
+        return {"output": {"task_status": "PENDING", "task_id": task_id}, "request_id": "4909100c-7b5a-9f92-bfe5-xxxxxx"}
+
+    def state(self, word: object, *, results: list[Any] | None = None, reason: str | None = None) -> dict[str, Any]:
+        output: dict[str, Any] = {"task_id": TASK_ID, "task_status": word, "submit_time": "2026-11-20 12:00:00.000"}
+        if results:
+            output["video_url"] = results[0]
+        if reason is not None:
+            output |= {"code": "InternalError.Algo", "message": reason}
+        return {"request_id": "r-1", "output": output, "usage": {"duration": 5.5, "SR": 720}}
+
+    def echo(self, text: str) -> list[tuple[int, dict[str, Any]]]:
+        return [
+            *((status, code(text, text)) for status in (200, 400, 401, 429, 500)),
+            (200, {"code": "InvalidApiKey", "message": text, "request_id": text}),
+            (200, {"output": {"task_id": TASK_ID, "task_status": text}, "request_id": text}),
+            (200, {"output": {"task_id": TASK_ID, "task_status": "FAILED", "code": text, "message": text}}),
+            (200, {text: text}),
+        ]
+
+    def test_request_id_and_word_of_a_submit_are_kept(self) -> None:
+        """As the source's own example shows them."""
+        submission = self.submit(self.accepted())
+        assert (submission.request_id, submission.provider_status) == ("4909100c-7b5a-9f92-bfe5-xxxxxx", "PENDING")
+
+    def test_an_id_without_a_word_is_a_job(self) -> None:
+        """It waits, for all that is known."""
+        submission = self.submit({"output": {"task_id": TASK_ID}, "code": "200"})
+        assert (submission.task_id, submission.status, submission.provider_status, submission.request_id) == (TASK_ID, JobStatus.QUEUED, None, None)
+
+    @pytest.mark.parametrize("output", [None, [], "t-1", 5, {}])
+    def test_an_output_that_is_none_holds_no_id(self, output: object) -> None:
+        """Whatever stands in its place."""
+        assert (type(self.refused({"output": output})), self.refused({"output": output}).money) == (ProtocolError, "may be spent")
+
+    def test_a_failed_job_answers_200_with_code_and_message(self) -> None:
+        """Both stand in the output."""
+        state = self.poll(self.state("FAILED", reason="too dark"))
+        assert (state.code, state.message, state.request_id) == ("InternalError.Algo", "too dark", "r-1")
+
+    def test_usage_keeps_its_fractions(self) -> None:
+        """What was billed is recorded as it was said."""
+        assert self.poll(self.state("SUCCEEDED", results=[URL])).usage == {"duration": 5.5, "SR": 720}
+        assert self.poll({"output": {"task_status": "RUNNING"}, "usage": "none"}).usage is None
+
+    def test_results_may_stand_in_a_list(self) -> None:
+        """As DashScope's picture models answer; an address that stands twice is one output."""
+        body = {"output": {"task_status": "SUCCEEDED", "results": [{"url": URL}, {"url": URL + "2"}, {"code": "x"}, None, "y", {"url": URL}]}}
+        assert [output.url for output in self.poll(body).outputs] == [URL, URL + "2"]
+
+    @pytest.mark.parametrize("results", [5, "https://example.com/a.mp4", {"url": URL}, None, True])
+    def test_results_that_are_no_list_hold_none(self, results: object) -> None:
+        """They are not walked through as if they were."""
+        assert type(self.not_polled({"output": {"task_status": "SUCCEEDED", "results": results}})) is ProtocolError
+
+    def test_a_cancel_gives_its_request_id(self) -> None:
+        """And a refused one says that the job is there."""
+        assert self.protocol.read_cancel(response({"request_id": "r-9"})) == "r-9"
+        assert self.protocol.read_cancel(response({})) is None
+        with pytest.raises(InvalidRequest) as caught:
+            self.protocol.read_cancel(response(code("UnsupportedOperation", "The job runs."), 400))
+        assert (caught.value.money, caught.value.code) == ("may be spent", "UnsupportedOperation")
+        with pytest.raises(ProtocolError):
+            self.protocol.read_cancel(response(b"<html>"))
+
+
+class TestInfiflow(DashScopeContract):
+    """Infiflow: `code` and `message` in the body when a request fails."""
+
+    gateway: ClassVar[str] = "infiflow"
+    submit_path: ClassVar[str] = "/dashscope/api/v1/services/aigc/video-generation/video-synthesis"
+    poll_path: ClassVar[str] = "/dashscope/api/v1/tasks/"
+    cancel_path: ClassVar[str | None] = "/dashscope/api/v1/tasks/{}/cancel"
+    refusals: ClassVar[list[Refusal]] = SHARED
+
+    def test_a_submit_asks_for_a_task(self) -> None:
+        """Without the header DashScope would keep the connection until the video is made."""
+        assert self.signed().headers["x-dashscope-async"] == "enable"
+
+
+class TestTTAPI(DashScopeContract):
+    """TTAPI: the same, and its platform's own error shape beside it."""
+
+    gateway: ClassVar[str] = "ttapi"
+    key_header: ClassVar[tuple[str, str]] = ("tt-api-key", KEY)
+    submit_path: ClassVar[str] = "/happyhorse/api/v1/services/aigc/video-generation/video-synthesis"
+    poll_path: ClassVar[str] = "/happyhorse/api/v1/tasks/"
+    cancel_path: ClassVar[str | None] = "/happyhorse/api/v1/tasks/{}/cancel"
+    missing: ClassVar[list[tuple[int, dict[str, Any]]]] = [
+        (404, {"status": 404, "message": "job not found", "jobId": TASK_ID, "data": None}),
+        (200, {"status": "404", "message": "job not found", "jobId": TASK_ID, "data": None}),
+    ]
+    refusals: ClassVar[list[Refusal]] = [
+        *SHARED,
+        *(
+            Refusal(http, {"status": status, "message": "No.", "jobId": "", "data": None}, kind, str(status), money)
+            for status, kind, money in [
+                (400, InvalidRequest, "not spent"),
+                (401, AuthenticationFailed, "not spent"),
+                (402, QuotaExceeded, "not spent"),
+                (404, RequestRejected, "not spent"),
+                (429, RateLimited, "not spent"),
+                # The queue is exhausted: nothing was taken, and it may be sent again.
+                (499, GatewayUnavailable, "not spent"),
+            ]
+            for http in (status, 200)
+        ),
+        Refusal(500, {"status": 500, "message": "No.", "jobId": "", "data": None}, GatewayUnavailable, "500", "may be spent"),
+        Refusal(504, {"status": 504, "message": "No.", "jobId": "", "data": None}, GatewayUnavailable, "504", "may be spent"),
+        Refusal(200, {"status": 500, "message": "No.", "jobId": "", "data": None}, ProtocolError, None, "may be spent"),
+    ]
+
+    def echo(self, text: str) -> list[tuple[int, dict[str, Any]]]:
+        platform = {"status": text, "message": text, "jobId": text, "data": text}
+        return [*super().echo(text), (200, platform), (401, platform), (401, {**platform, "status": 401})]
+
+    def test_a_success_of_the_platform_without_an_id_is_uncertain(self) -> None:
+        """Its own shape is not the one that this endpoint documents."""
+        error = self.refused({"status": "SUCCESS", "message": "", "data": {"jobId": "j-1"}})
+        assert (type(error), error.money) == (ProtocolError, "may be spent")
+        assert "task id" in error.message
