@@ -1,0 +1,91 @@
+"""A batch: a failed row never stops the others, and running it again makes only what is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.flows import Flow, load_flow_from_entrypoint
+
+from prefect_happyhorse.demo import flow_file
+from prefect_happyhorse.sandbox import SandboxServer
+
+pytestmark = [
+    pytest.mark.usefixtures("prefect_server"),
+    # Prefect's client leaves connections to its own server for the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def batch() -> Flow[Any, Any]:
+    return load_flow_from_entrypoint(f"{flow_file('batch')}:batch")
+
+
+def row(prompt: str, **more: object) -> str:
+    return json.dumps({"capability": "text_to_image", "model": "gpt-image-2", "prompt": prompt, **more})
+
+
+async def test_a_failed_row_stops_nothing_and_is_told_by_its_line(studio: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
+    """Of five lines two are no request and one fails at the provider; the other two are kept, and a table says so."""
+    manifest = tmp_path / "shots.jsonl"
+    manifest.write_text("\n".join([row("one"), "{not json", row("three", n=0), "", row("five"), row("six", colour="red")]))
+    state = await batch(str(manifest), return_state=True)
+    assert state.is_failed()
+    with pytest.raises(Exception, match=r"2 of 5 rows kept; 3 failed:\s+row 2: .*\n\s+row 3: .*n=0: allowed is 1 or more") as caught:
+        await state.result()
+    assert "row 6" in str(caught.value)
+    assert len(studio.ledger()) == 2
+    async with get_client() as client:
+        run = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
+        artifacts = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run))
+    (table,) = [json.loads(artifact.data) for artifact in artifacts if artifact.type == "table"]
+    assert [(line["row"], line["state"]) for line in table] == [(1, "kept"), (2, "failed"), (3, "failed"), (5, "kept"), (6, "failed")]
+    assert all(line["file"].startswith("file://") for line in table if line["state"] == "kept")
+
+
+async def test_running_again_buys_only_what_is_missing(studio: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
+    """The row that was refused is bought by the second run, and the rest not again; equal rows are one job."""
+    manifest = tmp_path / "shots.jsonl"
+    manifest.write_text("\n".join([row("one"), row("two"), row("two")]))
+    studio.fault(at="submit", kind="refuse", accept=False, times=1)
+    first = await batch(str(manifest), fail_on_failed_rows=False)
+    assert len([result for result in first if result.asset is None]) == 1
+    second = await batch(str(manifest))
+    assert len({result.asset.task_id for result in second}) == 2
+    assert len(studio.ledger()) == 2
+
+
+async def test_csv_says_the_same_as_json(studio: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
+    """Several media stand apart by |, options have columns, an empty cell is not set, and a row may name its credentials."""
+    manifest = tmp_path / "shots.csv"
+    manifest.write_text(
+        "capability,model,prompt,references,duration,resolution,options.quality,credentials,take\n"
+        'text_to_image,gpt-image-2-max,"A horse, white",,,,high,,\n'
+        "reference_to_video,happyhorse-1.1-r2v,@2 follows @1,https://example.com/a.png|https://example.com/b.png,5,720P,,infiflow,7\n",
+        encoding="utf-8-sig",
+    )
+    results = await batch(str(manifest))
+    assert [(entry.gateway, entry.inputs) for entry in sorted(studio.ledger(), key=lambda entry: entry.gateway)] == [("happyhorse", 0), ("infiflow", 2)]
+    assert [result.row for result in results] == [2, 3]
+
+
+async def test_no_more_jobs_run_than_are_allowed(studio: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
+    """With two at a time, never three are open at the provider."""
+    studio.settings(job_s=0.3)
+    manifest = tmp_path / "shots.jsonl"
+    manifest.write_text("\n".join(row(f"shot {number}") for number in range(6)))
+    await batch(str(manifest), concurrency=2)
+    starts = sorted(entry.charged_at for entry in studio.ledger())
+    # A job lasts 0.3 s at the provider, so a third one never starts within 0.3 s of the first of three.
+    assert all(later - first >= 0.3 for first, later in zip(starts, starts[2:], strict=False))
+
+
+async def test_a_batch_of_none_is_refused(studio: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
+    """Nought at a time would wait for ever."""
+    with pytest.raises(ValueError, match="concurrency=0: allowed is 1 or more"):
+        await batch(str(tmp_path / "none.jsonl"), concurrency=0)
