@@ -235,3 +235,7 @@ def _fail(message: str, code: int) -> NoReturn:
 def _console(*, stderr: bool = False) -> Console:
     # A pipe or a log file has no width; the usual 80 would cut the tables.
     return Console(stderr=stderr, width=None if sys.stdout.isatty() else 200, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -39,7 +39,8 @@ def addresses(number: int) -> list[str]:
 
 def test_everything_wrong_is_told_at_once() -> None:
     """Ten references, too short, a negative seed, a prompt beyond the limit, an ftp address and a foreign option, in one error that names
-    gateway, capability and model."""
+    gateway, capability and model.
+    """
     request = vector(
         "ttapi",
         "reference_to_video",
@@ -104,7 +105,9 @@ def test_a_value_out_of_range_is_told_with_the_range(name: str, value: object, t
     assert ttapi(**{"prompt": "A horse", name: value}) == (told,)
 
 
-@pytest.mark.parametrize(("name", "value"), [("duration", 3), ("duration", 15), ("seed", 0), ("seed", 2**31 - 1), ("references", addresses(9))])
+@pytest.mark.parametrize(
+    ("name", "value"), [("duration", 3), ("duration", 15), ("seed", 0), ("seed", 2**31 - 1), ("references", addresses(9))]
+)
 def test_the_ends_of_a_range_are_allowed(name: str, value: object) -> None:
     """Both of them."""
     assert ttapi(**{name: value}) == ()
@@ -161,7 +164,10 @@ def test_a_medium_that_the_route_lacks_is_told_without_its_address() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"horse": 1}, "options.horse=1: unknown; known options are background, moderation, output_compression, output_format, response_format"),
+        (
+            {"horse": 1},
+            "options.horse=1: unknown; known options are background, moderation, output_compression, output_format, response_format",
+        ),
         ({"output_format": "gif"}, "options.output_format='gif': allowed is png, jpeg, webp"),
         ({"output_format": 1}, "options.output_format=1: text is wanted, allowed is png, jpeg, webp"),
         ({"output_compression": 101}, "options.output_compression=101: allowed is 0 to 100"),
@@ -205,7 +211,14 @@ def test_a_resolution_that_is_no_number_is_told(resolution: str) -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "length"),
-    [("x" * 5000, None), ("x" * 5001, 5001), ("马" * 2500, None), ("马" * 2501, 5002), ("马" * 2000 + "x" * 1001, 5001), ("x" * 6000, 6000)],
+    [
+        ("x" * 5000, None),
+        ("x" * 5001, 5001),
+        ("马" * 2500, None),
+        ("马" * 2501, 5002),
+        ("马" * 2000 + "x" * 1001, 5001),
+        ("x" * 6000, 6000),
+    ],
 )
 def test_a_prompt_that_would_be_cut_is_refused(prompt: str, length: int | None) -> None:
     """5,000 characters, of which a Chinese one counts two."""
@@ -381,7 +394,9 @@ def test_no_request_breaks_the_check(data: st.DataObject) -> None:
     route = find_route(base["gateway"], base["capability"], base["model"])
     names = sorted({*base["request"], "seed", "n", "duration", "aspect_ratio", "size", "voice", "references"} - {"capability"})
     changes = data.draw(st.dictionaries(st.sampled_from(names), JUNK, max_size=4))
-    options = data.draw(st.dictionaries(st.sampled_from([*route.options, "horse"]), JUNK.filter(lambda value: not isinstance(value, list)), max_size=3))
+    options = data.draw(
+        st.dictionaries(st.sampled_from([*route.options, "horse"]), JUNK.filter(lambda value: not isinstance(value, list)), max_size=3)
+    )
     try:
         request = parse_request({**base["request"], **changes, "options": options})
     except ValueError:
@@ -395,7 +410,13 @@ def test_no_request_breaks_the_check(data: st.DataObject) -> None:
 def test_every_route_refuses_what_is_too_much() -> None:
     """No route takes ten references, blank words, or a second less than one."""
     for route in routes():
-        base = next(v["request"] for v in VECTORS if (v["gateway"], v["capability"], v["model"]) == (route.gateway, route.capability, route.model))
-        wrong = {"prompt": " ", **({"references": addresses(10)} if "references" in base else {}), **({"duration": 0} if "duration" in base else {})}
+        base = next(
+            v["request"] for v in VECTORS if (v["gateway"], v["capability"], v["model"]) == (route.gateway, route.capability, route.model)
+        )
+        wrong = {
+            "prompt": " ",
+            **({"references": addresses(10)} if "references" in base else {}),
+            **({"duration": 0} if "duration" in base else {}),
+        }
         told = find_problems(parse_request({**base, **wrong}), route)
         assert {sentence.partition(":")[0].partition("=")[0] for sentence in told} == set(wrong), told

@@ -67,8 +67,8 @@ def test_a_row_goes_before_its_shape() -> None:
         ('title = "Stable"', "", "gateway.title"),
         ("2026-11-20", '"soon"', "gateway.dated"),
         ('"Authorization: Bearer <key>"', '"Authorization"', "gateway.auth"),
-        ('dated = 2026-11-20', 'dated = 2026-11-20\ncancel = "DELETE it"', "gateway.cancel"),
-        ('dated = 2026-11-20', 'dated = 2026-11-20\ncodes = { Oops = "bad" }', "gateway.codes.Oops"),
+        ("dated = 2026-11-20", 'dated = 2026-11-20\ncancel = "DELETE it"', "gateway.cancel"),
+        ("dated = 2026-11-20", 'dated = 2026-11-20\ncodes = { Oops = "bad" }', "gateway.codes.Oops"),
         ("[limits.picture]", "[limits.horse]", "image_to_video of 'pony': there is no shape or limit 'picture'"),
         ("[shapes.plain]", "[shapes.other]", "image_to_video of 'pony': there is no shape or limit 'plain'"),
         ("max_bytes = 10", "", "limits.picture.max_bytes"),
@@ -86,7 +86,7 @@ def test_a_row_goes_before_its_shape() -> None:
         ('from = "prompt"', 'from = "promt"', "a image_to_video request has no promt"),
         ('type = "url"', 'type = "horse"', "fields.2.type"),
         ('type = "url"', 'type = "media[]"', "image: entries belong to media"),
-        ('type = "url"', 'const = 4', "image: a constant comes from no request field"),
+        ('type = "url"', "const = 4", "image: a constant comes from no request field"),
         ('{ to = "model", from = "model", required = true }', '"model"', "fields.0"),
         ('source = "Chapter 1"\n', 'source = "Chapter 1"\n' + SECOND, "stable holds image_to_video of 'pony' twice"),
     ],
@@ -143,7 +143,12 @@ def test_a_miss_says_who_offers_it() -> None:
     with pytest.raises(InvalidRequest) as caught:
         resolve(request, "uniall")
     error = caught.value
-    assert (error.gateway, error.capability, error.model, error.money) == ("uniall", "reference_to_video", "happyhorse-1.0-r2v", "not spent")
+    assert (error.gateway, error.capability, error.model, error.money) == (
+        "uniall",
+        "reference_to_video",
+        "happyhorse-1.0-r2v",
+        "not spent",
+    )
     assert str(error).startswith("uniall does not offer reference_to_video with model 'happyhorse-1.0-r2v'.")
     assert error.problems == (
         "reference_to_video with 'happyhorse-1.0-r2v' is offered by ttapi, chanjing, infiflow, happyhorse",

@@ -77,7 +77,9 @@ def test_the_drawing_is_the_tree() -> None:
 
 def test_the_module_gives_all_its_names() -> None:
     """`__all__` is sorted and holds every public name that the module itself defines."""
-    defined = {name for name, value in vars(errors).items() if not name.startswith("_") and getattr(value, "__module__", "") == errors.__name__}
+    defined = {
+        name for name, value in vars(errors).items() if not name.startswith("_") and getattr(value, "__module__", "") == errors.__name__
+    }
     assert list(errors.__all__) == sorted(defined | {"Money"})
 
 
@@ -196,7 +198,9 @@ def test_the_message_is_what_happened_alone() -> None:
     assert (error.message, str(error)) == ("", "")
 
 
-@given(message=st.text(), facts=st.fixed_dictionaries({}, optional={name: st.text() for name in FACTS if name not in {"status_code", "money"}}))
+@given(
+    message=st.text(), facts=st.fixed_dictionaries({}, optional={name: st.text() for name in FACTS if name not in {"status_code", "money"}})
+)
 @settings(deadline=None, max_examples=60)
 def test_any_text_survives(message: str, facts: dict[str, str]) -> None:
     """Whatever a provider wrote."""

@@ -8,7 +8,15 @@ from prefect_happyhorse.domain.locations import STORE_SCHEMES, locate
 
 
 @pytest.mark.parametrize(
-    "text", ["https://example.com/a.png", "http://example.com", "HTTPS://EXAMPLE.COM/A", "http://127.0.0.1:8808/x", "http://[::1]:80/x", "https://u:p@h/"]
+    "text",
+    [
+        "https://example.com/a.png",
+        "http://example.com",
+        "HTTPS://EXAMPLE.COM/A",
+        "http://127.0.0.1:8808/x",
+        "http://[::1]:80/x",
+        "https://u:p@h/",
+    ],
 )
 def test_a_web_address(text: str) -> None:
     """Any http(s) URL with a host."""
@@ -29,7 +37,18 @@ def test_a_store(scheme: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["horse.png", "./horse.png", "/tmp/horse.png", r"C:\pictures\horse.png", "C:/pictures/horse.png", "~/horse.png", "马.png", "a b.png", "://x"]
+    "text",
+    [
+        "horse.png",
+        "./horse.png",
+        "/tmp/horse.png",
+        r"C:\pictures\horse.png",
+        "C:/pictures/horse.png",
+        "~/horse.png",
+        "马.png",
+        "a b.png",
+        "://x",
+    ],
 )
 def test_a_local_path(text: str) -> None:
     """All that has no scheme; one letter before a colon is a drive."""

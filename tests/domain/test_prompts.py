@@ -149,7 +149,9 @@ def test_all_around_a_mention_stays(before: str, after: str, number: int) -> Non
     assert rename_references(prompt, "<{i}>") in {prompt, f"{before}<{number}>{after}"}
 
 
-@pytest.mark.parametrize("prompt", ["a" * 300_000, "a." * 150_000, "ab." * 100_000 + "/", "@" * 300_000, "https://" * 40_000, "-" * 300_000])
+@pytest.mark.parametrize(
+    "prompt", ["a" * 300_000, "a." * 150_000, "ab." * 100_000 + "/", "@" * 300_000, "https://" * 40_000, "-" * 300_000]
+)
 def test_a_long_prompt_is_read_once(prompt: str) -> None:
     """Time grows with the length and not with its square: these would keep a machine busy for hours."""
     assert mentions(prompt) == ()

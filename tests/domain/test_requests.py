@@ -25,7 +25,9 @@ from prefect_happyhorse.domain.requests import (
     replace_media,
 )
 
-ASSET = MediaAsset(kind="image", uri="file:///outputs/horse.png", media_type="image/png", bytes=3, sha256="00", width=640, height=480, prompt="马")
+ASSET = MediaAsset(
+    kind="image", uri="file:///outputs/horse.png", media_type="image/png", bytes=3, sha256="00", width=640, height=480, prompt="马"
+)
 MEDIA: dict[str, Any] = {
     "image": "horse.png",
     "mask": "mask.png",
@@ -94,7 +96,11 @@ def test_the_module_gives_all_its_names() -> None:
 def test_a_request_survives_json_and_pickle(kind: type[BaseModel]) -> None:
     """With every field set, and read back by its capability alone."""
     request = kind.model_validate(everything(kind))
-    for again in (parse_request(request.model_dump_json()), parse_request(request.model_dump_json().encode()), parse_request(request.model_dump())):
+    for again in (
+        parse_request(request.model_dump_json()),
+        parse_request(request.model_dump_json().encode()),
+        parse_request(request.model_dump()),
+    ):
         assert (type(again), again) == (kind, request)
     assert pickle.loads(pickle.dumps(request)) == request  # noqa: S301 -- our own bytes
 

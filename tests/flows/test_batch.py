@@ -36,9 +36,10 @@ async def test_a_failed_row_stops_nothing_and_is_told_by_its_line(studio: Sandbo
     manifest.write_text("\n".join([row("one"), "{not json", row("three", n=0), "", row("five"), row("six", colour="red")]))
     state = await batch(str(manifest), return_state=True)
     assert state.is_failed()
-    with pytest.raises(Exception, match=r"2 of 5 rows kept; 3 failed:\s+row 2: .*\n\s+row 3: .*n=0: allowed is 1 or more") as caught:
+    with pytest.raises(Exception, match="2 of 5 rows kept; 3 failed") as caught:
         await state.result()
-    assert "row 6" in str(caught.value)
+    for told in ("row 2: JSONDecodeError", "n=0: allowed is 1 or more", "row 6: ValidationError: request.text_to_image.colour"):
+        assert told in str(caught.value)
     assert len(studio.ledger()) == 2
     async with get_client() as client:
         run = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
@@ -70,7 +71,10 @@ async def test_csv_says_the_same_as_json(studio: SandboxServer, batch: Flow[Any,
         encoding="utf-8-sig",
     )
     results = await batch(str(manifest))
-    assert [(entry.gateway, entry.inputs) for entry in sorted(studio.ledger(), key=lambda entry: entry.gateway)] == [("happyhorse", 0), ("infiflow", 2)]
+    assert [(entry.gateway, entry.inputs) for entry in sorted(studio.ledger(), key=lambda entry: entry.gateway)] == [
+        ("happyhorse", 0),
+        ("infiflow", 2),
+    ]
     assert [result.row for result in results] == [2, 3]
 
 

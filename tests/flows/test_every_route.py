@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
+from tests.engine.media import movie, picture, sound
 
 from prefect_happyhorse import Route, parse_request, routes
 from prefect_happyhorse.catalog import WireField
@@ -25,10 +26,11 @@ from prefect_happyhorse.engine.store import Store
 from prefect_happyhorse.engine.submit import Submitter, prepare
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.sandbox import SandboxServer
-from tests.engine.media import movie, picture, sound
 
 _MANY = {"references": 9, "reference_videos": 1}
-_WORDS = st.lists(st.sampled_from(["horse", "马", "🐎", "рысь", "dawn", "a@b.example", "it's", '"so"', "<b>", "\\n", "草原"]), min_size=1, max_size=6)
+_WORDS = st.lists(
+    st.sampled_from(["horse", "马", "🐎", "рысь", "dawn", "a@b.example", "it's", '"so"', "<b>", "\\n", "草原"]), min_size=1, max_size=6
+)
 
 
 def _option(field: WireField) -> st.SearchStrategy[Any]:
@@ -73,7 +75,9 @@ def requests_of(draw: st.DrawFn, route: Route, media: dict[str, str]) -> dict[st
         needed = (*field.source, *(item.source for item in field.items))
         for name in needed:
             if name in _MANY:
-                most = 1 if field.type == "url" and not any(other.pick == "rest" for other in route.fields) else min(field.max_items or 9, 4)
+                most = (
+                    1 if field.type == "url" and not any(other.pick == "rest" for other in route.fields) else min(field.max_items or 9, 4)
+                )
                 least = 0 if route.capability in {"video_edit"} else 1
                 count = min(most, _MANY[name]) if least == most else draw(st.integers(least, min(most, _MANY[name])))
                 given_.setdefault(name, [media[name]] * count)
@@ -111,6 +115,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 @pytest.mark.parametrize("route", routes(), ids=lambda route: f"{route.gateway}-{route.capability}-{route.model}")
 def test_a_random_valid_request_becomes_a_file(running_sandbox: SandboxServer, media: dict[str, str], route: Route) -> None:
     """The sandbox finds nothing to refuse, fetches every input, charges once, and the file is whole."""
+
     @settings(max_examples=3, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(data=requests_of(route, media))
     def run(data: dict[str, Any]) -> None:

@@ -48,9 +48,7 @@ def made(asset: MediaAsset) -> int:
 
 
 IMAGES, VIDEOS, EDITS = (of("happyhorse", name) for name in ("text_to_image", "reference_to_video", "video_edit"))
-WAYS = [
-    (image or IMAGES[0], video or VIDEOS[0], edit or EDITS[0]) for image, video, edit in zip_longest(IMAGES, VIDEOS, EDITS)
-]
+WAYS = [(image or IMAGES[0], video or VIDEOS[0], edit or EDITS[0]) for image, video, edit in zip_longest(IMAGES, VIDEOS, EDITS)]
 
 
 @pytest.mark.parametrize(("image", "video", "edit"), WAYS, ids=lambda route: route.model)
@@ -67,7 +65,9 @@ async def test_every_model_has_its_place_in_the_chain(
     assert len(studio.ledger()) == 3
 
 
-@pytest.mark.parametrize("video", [of(gateway, "reference_to_video")[0] for gateway in ("ttapi", "uniall", "chanjing", "infiflow")], ids=lambda r: r.gateway)
+@pytest.mark.parametrize(
+    "video", [of(gateway, "reference_to_video")[0] for gateway in ("ttapi", "uniall", "chanjing", "infiflow")], ids=lambda r: r.gateway
+)
 async def test_the_video_may_come_from_any_gateway(studio: SandboxServer, chain: Flow[Any, Any], video: Route) -> None:
     """The picture of one gateway feeds the video of another, and a third edits it."""
     studio.settings(check_inputs="submit", media="full")

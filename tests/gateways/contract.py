@@ -71,7 +71,9 @@ UNREADABLE: dict[str, bytes] = {
 }
 
 
-def response(body: object, status: int = 200, *, headers: dict[str, str] | None = None, request: httpx.Request | None = None) -> httpx.Response:
+def response(
+    body: object, status: int = 200, *, headers: dict[str, str] | None = None, request: httpx.Request | None = None
+) -> httpx.Response:
     """An answer, with JSON or with bytes in it."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return httpx.Response(status, content=content, headers=headers, request=request)
@@ -197,7 +199,9 @@ class GatewayContract:
         calls = [self.protocol.poll_request(self.route, task_id, self.account), self.protocol.cancel_request(task_id, self.account)]
         for call in filter(None, calls):
             target = call.url.raw_path.decode()
-            begin = plain.url.raw_path.decode().partition(TASK_ID)[0] if call.method == "GET" else (self.cancel_path or "").partition("{}")[0]
+            begin = (
+                plain.url.raw_path.decode().partition(TASK_ID)[0] if call.method == "GET" else (self.cancel_path or "").partition("{}")[0]
+            )
             assert target.startswith(begin)
             place = target[len(begin) :].removesuffix("/cancel")
             assert unquote(place) == task_id
@@ -305,7 +309,10 @@ class GatewayContract:
     def test_a_success_that_names_a_job_is_never_a_refusal(self) -> None:
         """An answer that says both is either the job's or uncertain: sent again, it could be bought twice."""
         for refusal in self.refusals:
-            body = {**refusal.body, **{name: value for name, value in self.accepted().items() if name not in refusal.body or name == "data"}}
+            body = {
+                **refusal.body,
+                **{name: value for name, value in self.accepted().items() if name not in refusal.body or name == "data"},
+            }
             try:
                 assert self.submit(body).task_id == TASK_ID, refusal
             except GenerationError as error:
@@ -352,7 +359,20 @@ class GatewayContract:
             error = self.not_polled(self.state(done, results=results))
             assert (type(error), error.money, "no result" in error.message) == (ProtocolError, "may be spent", True), results
 
-    @pytest.mark.parametrize("result", ["horse.mp4", "ftp://example.com/a.mp4", "http://", "/files/a.mp4", {"no": 1}, [[URL]], 7, "data:image/png,AAAA", "data:;base64,马"])
+    @pytest.mark.parametrize(
+        "result",
+        [
+            "horse.mp4",
+            "ftp://example.com/a.mp4",
+            "http://",
+            "/files/a.mp4",
+            {"no": 1},
+            [[URL]],
+            7,
+            "data:image/png,AAAA",
+            "data:;base64,马",
+        ],
+    )
     def test_a_result_that_nothing_fetches_is_odd(self, result: object) -> None:
         """A path, another scheme, a structure."""
         done = self.words[JobStatus.SUCCEEDED][0]

@@ -22,11 +22,8 @@ from .contract import REFUSING, TASK_ID, URL
 every_gateway = pytest.mark.parametrize("gateway", GATEWAYS)
 quick = settings(deadline=None, max_examples=120)
 
-NAMES = (
-    "access_token b64_json code data err_msg error expire_in fail_reason id media_url message metadata msg output output_url outputs progress"
-    " progress_desc request_id result result_url results status task_id task_status trace_id type url usage video_url"
-).split()
-WORDS = "SUCCEEDED success Success completed FAILED failed Fail PENDING queued UNKNOWN RUNNING Generating Throttling InvalidApiKey task_not_exist".split()
+NAMES = ["access_token", "b64_json", "code", "data", "err_msg", "error", "expire_in", "fail_reason", "id", "media_url", "message", "metadata", "msg", "output", "output_url", "outputs", "progress", "progress_desc", "request_id", "result", "result_url", "results", "status", "task_id", "task_status", "trace_id", "type", "url", "usage", "video_url"]
+WORDS = ["SUCCEEDED", "success", "Success", "completed", "FAILED", "failed", "Fail", "PENDING", "queued", "UNKNOWN", "RUNNING", "Generating", "Throttling", "InvalidApiKey", "task_not_exist"]
 # Every character, halves of surrogate pairs too: JSON can write them.
 texts = st.text(st.characters(exclude_categories=()), max_size=12)
 leaves = st.one_of(
@@ -45,13 +42,17 @@ values = st.recursive(
 objects = st.dictionaries(st.sampled_from(NAMES), values, max_size=6)
 statuses = st.one_of(st.sampled_from([200, 200, 200, 201, 302, 400, 401, 404, 409, 429, 500, 503]), st.integers(100, 599))
 headers = st.dictionaries(
-    st.sampled_from(["retry-after", "date", "x-request-id", "content-type", "location"]), st.binary(max_size=20).filter(lambda b: b"\n" not in b)
+    st.sampled_from(["retry-after", "date", "x-request-id", "content-type", "location"]),
+    st.binary(max_size=20).filter(lambda b: b"\n" not in b),
 )
 
 GOOD: dict[str, list[dict[str, Any]]] = {
     "dashscope": [
         {"output": {"task_status": "PENDING", "task_id": TASK_ID}, "request_id": "r"},
-        {"output": {"task_status": "SUCCEEDED", "task_id": TASK_ID, "video_url": URL, "results": [{"url": URL}]}, "usage": {"duration": 5.5}},
+        {
+            "output": {"task_status": "SUCCEEDED", "task_id": TASK_ID, "video_url": URL, "results": [{"url": URL}]},
+            "usage": {"duration": 5.5},
+        },
         {"output": {"task_status": "FAILED", "code": "c", "message": "m"}, "request_id": "r"},
         {"code": "InvalidApiKey", "message": "m", "request_id": "r"},
         {"status": 429, "message": "m", "jobId": "", "data": None},
@@ -63,9 +64,19 @@ GOOD: dict[str, list[dict[str, Any]]] = {
     ],
     "new-api": [
         {"id": TASK_ID, "task_id": TASK_ID, "status": "queued", "progress": 0, "created_at": 1},
-        {"id": TASK_ID, "status": "completed", "progress": "100%", "video_url": URL, "result": {"outputs": [{"url": URL}], "video_url": URL}},
+        {
+            "id": TASK_ID,
+            "status": "completed",
+            "progress": "100%",
+            "video_url": URL,
+            "result": {"outputs": [{"url": URL}], "video_url": URL},
+        },
         {"code": "success", "message": "", "data": {"status": "SUCCESS", "data": {"data": [{"url": URL}, {"b64_json": "AAAA"}]}}},
-        {"output": {"task_id": TASK_ID, "task_status": "SUCCEEDED", "media_url": URL, "fail_reason": ""}, "metadata": {"url": URL}, "results": [{"url": URL}]},
+        {
+            "output": {"task_id": TASK_ID, "task_status": "SUCCEEDED", "media_url": URL, "fail_reason": ""},
+            "metadata": {"url": URL},
+            "results": [{"url": URL}],
+        },
         {"error": {"message": "m", "type": "new_api_error", "code": "insufficient_user_quota"}},
     ],
 }
@@ -162,7 +173,9 @@ def test_any_bytes_are_read(gateway: str, data: st.DataObject) -> None:
     """Also a good answer that is cut somewhere, or has other bytes put into it."""
     whole = json.dumps(data.draw(st.sampled_from(GOOD[FAMILY[gateway]]))).encode()
     cut = data.draw(st.integers(0, len(whole)))
-    content = data.draw(st.sampled_from([whole[:cut], whole[:cut] + data.draw(st.binary(max_size=9)) + whole[cut:], data.draw(st.binary(max_size=60))]))
+    content = data.draw(
+        st.sampled_from([whole[:cut], whole[:cut] + data.draw(st.binary(max_size=9)) + whole[cut:], data.draw(st.binary(max_size=60))])
+    )
     judge(get_gateway(gateway), httpx.Response(data.draw(statuses), content=content, headers=data.draw(headers)), routes(gateway)[0])
 
 

@@ -11,7 +11,14 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from prefect_happyhorse.domain.errors import AuthenticationFailed, GatewayUnavailable, GenerationError, InvalidRequest, ProtocolError, RateLimited
+from prefect_happyhorse.domain.errors import (
+    AuthenticationFailed,
+    GatewayUnavailable,
+    GenerationError,
+    InvalidRequest,
+    ProtocolError,
+    RateLimited,
+)
 from prefect_happyhorse.domain.jobs import JobStatus
 from prefect_happyhorse.gateways import Account, ChanjingGateway, get_gateway
 
@@ -150,7 +157,10 @@ def test_a_token_ends_when_the_answer_says() -> None:
         {"access_token": TOKEN},
         {"expire_in": 1},
         {"access_token": "", "expire_in": 1},
-        *({"access_token": TOKEN, "expire_in": ends} for ends in (None, True, "1795000000", [], 1e30, -1e30, 10**400, float("nan"), float("inf"))),
+        *(
+            {"access_token": TOKEN, "expire_in": ends}
+            for ends in (None, True, "1795000000", [], 1e30, -1e30, 10**400, float("nan"), float("inf"))
+        ),
     ],
 )
 def test_an_answer_without_token_and_end_is_odd(data: object) -> None:

@@ -93,7 +93,12 @@ class DashScopeContract(GatewayContract):
     def test_an_id_without_a_word_is_a_job(self) -> None:
         """It waits, for all that is known."""
         submission = self.submit({"output": {"task_id": TASK_ID}, "code": "200"})
-        assert (submission.task_id, submission.status, submission.provider_status, submission.request_id) == (TASK_ID, JobStatus.QUEUED, None, None)
+        assert (submission.task_id, submission.status, submission.provider_status, submission.request_id) == (
+            TASK_ID,
+            JobStatus.QUEUED,
+            None,
+            None,
+        )
 
     @pytest.mark.parametrize("output", [None, [], "t-1", 5, {}])
     def test_an_output_that_is_none_holds_no_id(self, output: object) -> None:
@@ -112,7 +117,9 @@ class DashScopeContract(GatewayContract):
 
     def test_results_may_stand_in_a_list(self) -> None:
         """As DashScope's picture models answer; an address that stands twice is one output."""
-        body = {"output": {"task_status": "SUCCEEDED", "results": [{"url": URL}, {"url": URL + "2"}, {"code": "x"}, None, "y", {"url": URL}]}}
+        body = {
+            "output": {"task_status": "SUCCEEDED", "results": [{"url": URL}, {"url": URL + "2"}, {"code": "x"}, None, "y", {"url": URL}]}
+        }
         assert [output.url for output in self.poll(body).outputs] == [URL, URL + "2"]
 
     @pytest.mark.parametrize("results", [5, "https://example.com/a.mp4", {"url": URL}, None, True])

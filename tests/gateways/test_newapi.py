@@ -232,7 +232,9 @@ class TestUniAll(NewAPIContract):
         state = self.poll({"status": "completed", "result": {"outputs": [URL, {"url": URL + "2"}]}})
         assert [output.url for output in state.outputs] == [URL, URL + "2"]
 
-    @pytest.mark.parametrize("body", [{"id": TASK_ID}, {"task_id": TASK_ID}, {"data": {"task_id": TASK_ID}}, {"code": "success", "data": {"task_id": TASK_ID}}])
+    @pytest.mark.parametrize(
+        "body", [{"id": TASK_ID}, {"task_id": TASK_ID}, {"data": {"task_id": TASK_ID}}, {"code": "success", "data": {"task_id": TASK_ID}}]
+    )
     def test_the_id_stands_at_the_top_or_in_the_data(self, body: dict[str, Any]) -> None:
         """Each place that is known."""
         submission = self.submit(body)
@@ -256,7 +258,9 @@ class TestHappyHorseVideos(NewAPIContract):
             body["error"] = {"message": reason}
         return {**body, "video_url": results[0]} if results else body
 
-    @pytest.mark.parametrize("body", [{"id": TASK_ID}, {"task_id": TASK_ID}, {"output": {"task_id": TASK_ID}}, {"id": "", "task_id": TASK_ID}])
+    @pytest.mark.parametrize(
+        "body", [{"id": TASK_ID}, {"task_id": TASK_ID}, {"output": {"task_id": TASK_ID}}, {"id": "", "task_id": TASK_ID}]
+    )
     def test_the_id_stands_in_three_places(self, body: dict[str, Any]) -> None:
         """First that is there."""
         assert self.submit(body).task_id == TASK_ID
@@ -302,7 +306,9 @@ class TestHappyHorseGenerations(NewAPIContract):
         return {"output": {**output, "media_url": results[0]} if results else output}
 
     def wanted(self) -> GenerationRequest:
-        return parse_request({"capability": self.capability, "model": self.model, "prompt": "A horse", "references": ["https://example.com/a.png"]})
+        return parse_request(
+            {"capability": self.capability, "model": self.model, "prompt": "A horse", "references": ["https://example.com/a.png"]}
+        )
 
     @pytest.mark.parametrize("place", ["media_url", "video_url", "result_url"])
     def test_the_result_stands_in_three_places(self, place: str) -> None:
@@ -353,7 +359,7 @@ class TestHappyHorseImages(NewAPIContract):
     def wanted(self) -> GenerationRequest:
         return parse_request({"capability": "text_to_image", "model": self.model, "prompt": "A horse"})
 
-    def test_a_result_that_nothing_fetches_is_odd(self, result: object = {"url": 7}) -> None:  # noqa: B006 -- never changed
+    def test_a_result_that_nothing_fetches_is_odd(self, result: object = {"url": 7}) -> None:
         """Here a result is an object; one that holds no address is passed over, and none is left."""
         for odd in ({"url": 7}, {"url": "horse.png"}, {"url": "ftp://example.com/a.png"}, {"no": 1}, ["x"], 7, {"b64_json": "马"}):
             assert type(self.not_polled(self.state("success", results=[odd]))) is ProtocolError, odd

@@ -20,7 +20,10 @@ def body(gateway: str, **request: Any) -> dict[str, Any]:
 
 def test_only_what_is_set_is_sent() -> None:
     """No default of the provider is repeated."""
-    assert body("happyhorse", capability="text_to_image", model="gpt-image-2", prompt="A horse") == {"model": "gpt-image-2", "prompt": "A horse"}
+    assert body("happyhorse", capability="text_to_image", model="gpt-image-2", prompt="A horse") == {
+        "model": "gpt-image-2",
+        "prompt": "A horse",
+    }
     assert body("ttapi", capability="reference_to_video", model="happyhorse-1.1-r2v", prompt="A horse", references=ADDRESSES[:1]) == {
         "model": "happyhorse-1.1-r2v",
         "input": {"prompt": "A horse", "media": [{"type": "reference_image", "url": ADDRESSES[0]}]},
@@ -48,7 +51,10 @@ def test_mentions_are_written_as_the_gateway_reads_them() -> None:
 def test_typed_media_keep_the_order_of_their_kinds() -> None:
     """A clip before the last frame; first frame, videos with their voice, then pictures."""
     extension = VideoExtension(model="wan2.7-i2v", prompt="On", clip="https://h/c.mp4", last_frame="https://h/l.png")
-    assert [entry["type"] for entry in build_body(extension, resolve(extension, "happyhorse"))["input"]["media"]] == ["first_clip", "last_frame"]
+    assert [entry["type"] for entry in build_body(extension, resolve(extension, "happyhorse"))["input"]["media"]] == [
+        "first_clip",
+        "last_frame",
+    ]
     mixed = MultimodalToVideo(
         model="wan2.7-r2v",
         prompt="On",
@@ -119,7 +125,13 @@ def test_an_asset_has_to_have_an_address_first() -> None:
 def test_form_parts_are_text_without_file_names() -> None:
     """Numbers and truths are written as JSON writes them."""
     parts = form_parts({"n": 1, "ratio": 0.5, "hd": True, "prompt": "Ein Pferd, 马", "number": "1"})
-    assert parts == {"n": (None, "1"), "ratio": (None, "0.5"), "hd": (None, "true"), "prompt": (None, "Ein Pferd, 马"), "number": (None, "1")}
+    assert parts == {
+        "n": (None, "1"),
+        "ratio": (None, "0.5"),
+        "hd": (None, "true"),
+        "prompt": (None, "Ein Pferd, 马"),
+        "number": (None, "1"),
+    }
 
 
 @pytest.mark.parametrize("gateway", ["", "sandbox", "TTAPI"])
@@ -137,7 +149,9 @@ def test_every_row_has_its_protocol() -> None:
 def test_a_route_may_say_that_a_field_comes_from_several() -> None:
     """The first that is set is sent, and none where none is."""
     route = find_route("happyhorse", "text_to_video", "kling-video")
-    fields = tuple(field.model_copy(update={"source": ("negative_prompt", "prompt")} if field.to == "prompt" else {}) for field in route.fields)
+    fields = tuple(
+        field.model_copy(update={"source": ("negative_prompt", "prompt")} if field.to == "prompt" else {}) for field in route.fields
+    )
     several = route.model_copy(update={"fields": fields})
     request = parse_request({"capability": "text_to_video", "model": "kling-video", "prompt": "A"})
     assert build_body(request, several)["prompt"] == "A"

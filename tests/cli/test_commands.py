@@ -1,0 +1,208 @@
+"""The command line: what it prints, what it sends, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from prefect_happyhorse.catalog import GATEWAYS
+from prefect_happyhorse.cli import main
+from prefect_happyhorse.sandbox import SandboxServer
+
+VECTORS: list[dict[str, Any]] = json.loads(Path(__file__).parents[1].joinpath("data", "vectors.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gateway in GATEWAYS:
+        for name in ("API_KEY", "BASE_URL", "ACCOUNT"):
+            monkeypatch.delenv(f"{gateway.upper()}_{name}", raising=False)
+
+
+@pytest.fixture
+def at_sandbox(_no_environment: None, studio: SandboxServer) -> SandboxServer:
+    return studio
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def request_file(folder: Path, **request: object) -> str:
+    path = folder / "request.json"
+    path.write_text(json.dumps({"capability": "text_to_image", "model": "gpt-image-2", "prompt": "A white horse"} | request))
+    return str(path)
+
+
+@pytest.mark.parametrize("command", [(), ("demo",), ("models",), ("preview",), ("generate",), ("sandbox",)])
+def test_every_command_says_what_it_is_for(command: tuple[str, ...]) -> None:
+    """--help ends well and shows the options."""
+    result = run(*command, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+def test_models_are_listed_and_filtered() -> None:
+    """All 65, or those of a gateway, a capability or a part of a model's name."""
+    assert "65 routes" in run("models").output
+    assert "8 routes" in run("models", "--gateway", "uniall").output
+    assert "1 routes" in run("models", "--gateway", "chanjing", "--model", "happyHORSE").output
+    lines = run("models", "--capability", "video_edit", "--json").output.splitlines()
+    assert {json.loads(line)["capability"] for line in lines} == {"video_edit"}
+    assert run("models", "--model", "no such").exit_code == 1
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['gateway']}-{v['capability']}-{v['model']}")
+def test_a_preview_shows_the_call_that_would_be_sent(vector: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Method, address, headers without a key, and the exact body; no key is needed and no connection is made."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a preview opens no connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    path = tmp_path / "request.json"
+    path.write_text(json.dumps(vector["request"]))
+    result = run("preview", str(path), "--gateway", vector["gateway"])
+    assert result.exit_code == 0, result.output
+    shown = json.loads(result.stdout)
+    method, _, endpoint = vector["submit"].partition(" ")
+    assert shown["method"] == method
+    assert shown["url"].endswith(endpoint)
+    assert shown["body"] == vector["body"]
+    for header in vector["headers"]:
+        name, _, value = header.partition(": ")
+        assert value.partition(" ")[0] in shown["headers"][name.lower()]
+    assert set(shown) == {"method", "url", "headers", "body"}
+
+
+def test_a_miss_lists_who_offers_it(tmp_path: Path) -> None:
+    """A route that a gateway lacks ends in code 2, with the gateways and models that have one."""
+    result = run("preview", request_file(tmp_path), "--gateway", "ttapi")
+    assert result.exit_code == 2
+    assert "is offered by happyhorse" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "no request"),
+        ('{"capability": "text_to_image", "model": "m", "prompt": "p", "colour": "red", "n": "many"}', "colour"),
+        ('{"capability": "sculpture"}', "capability"),
+    ],
+)
+def test_a_file_that_is_no_request_is_told(tmp_path: Path, content: str, told: str) -> None:
+    """Every problem in one message, code 2, no traceback."""
+    path = tmp_path / "request.json"
+    path.write_text(content)
+    result = run("preview", str(path), "--gateway", "happyhorse")
+    assert (result.exit_code, "Traceback" in result.output) == (2, False)
+    assert told in result.output
+
+
+def test_every_problem_of_a_request_is_told_at_once(tmp_path: Path) -> None:
+    """A text file named .png, a duration, a seed and an option, in one message."""
+    tmp_path.joinpath("notes.png").write_text("not a picture")
+    request = {
+        "capability": "reference_to_video",
+        "model": "happyhorse-1.1-r2v",
+        "prompt": "x" * 6000,
+        "references": [str(tmp_path / "notes.png"), "ftp://example.com/a.png"],
+        "duration": 2,
+        "seed": -1,
+        "options": {"quality": "high"},
+    }
+    result = run("preview", request_file(tmp_path, **request), "--gateway", "ttapi")
+    assert result.exit_code == 2
+    for told in ("notes.png", "ftp", "duration=2", "3 to 15", "seed=-1", "5000", "options.quality"):
+        assert told in result.output
+
+
+def test_generate_prints_where_the_file_lies(at_sandbox: SandboxServer, tmp_path: Path) -> None:
+    """One path on standard output; a second run prints the same and buys nothing; the key is nowhere."""
+    path = request_file(tmp_path)
+    first, second = (run("generate", path, "--gateway", "happyhorse", "--output", str(tmp_path / "out")) for _ in range(2))
+    assert (first.exit_code, second.exit_code) == (0, 0), first.output
+    (file,) = first.stdout.splitlines()
+    assert Path(file).stat().st_size > 0
+    assert second.stdout == first.stdout
+    assert len(at_sandbox.ledger()) == 1
+    assert "sesame" not in first.output + second.output
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "told"),
+    [("drop_after", 3, "resubmit"), ("unauthorized", 1, "GatewayCredentials"), ("refuse", 2, "Change the request")],
+)
+def test_the_exit_code_says_whether_money_was_spent(at_sandbox: SandboxServer, tmp_path: Path, kind: str, code: int, told: str) -> None:
+    """3 when it may have been, with the way out; else 1 or 2."""
+    at_sandbox.fault(at="submit", kind=kind, times=None)
+    result = run("generate", request_file(tmp_path), "--gateway", "happyhorse", "--output", str(tmp_path / "out"))
+    assert (result.exit_code, told in result.output, "Traceback" in result.output) == (code, True, False), result.output
+
+
+def test_without_a_key_the_variable_is_named(tmp_path: Path) -> None:
+    """And nothing is made."""
+    result = run("generate", request_file(tmp_path), "--gateway", "happyhorse", "--output", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert "HAPPYHORSE_API_KEY" in result.output
+
+
+def answer_of(url: str) -> object:
+    """What a server answers once it listens, which it cannot say beforehand."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return json.load(answer)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def test_the_sandbox_serves_until_it_is_stopped() -> None:
+    """It says how to point a gateway at it, and answers there."""
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port = one.getsockname()[1]
+    command = [sys.executable, "-m", "prefect_happyhorse.cli", "sandbox", "--port", str(port), "--job-s", "0", "--media", "tiny"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}) as running:
+        assert running.stdout is not None
+        said = ""
+        while f"http://127.0.0.1:{port}/_sandbox/" not in said:
+            line = running.stdout.readline()
+            assert line, said
+            said += line
+        try:
+            assert answer_of(f"http://127.0.0.1:{port}/_sandbox/ledger") == []
+        finally:
+            running.send_signal(signal.SIGTERM)
+            running.wait(30)
+    assert "export TTAPI_BASE_URL=" in said
+
+
+def test_the_demo_makes_three_files(tmp_path: Path) -> None:
+    """As a new user runs it: step by step, a table at the end, three files, three charges."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HAPPYHORSE_"))}
+    environment["PREFECT_HOME"] = str(tmp_path / "prefect")
+    command = [sys.executable, "-m", "prefect_happyhorse.cli", "demo", "--output", str(tmp_path / "outputs")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=400, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "charged 3 jobs" in done.stdout
+    rows = [line for line in done.stdout.splitlines() if line.startswith("│")]
+    assert [row.split("│")[1].strip() for row in rows] == ["image", "video", "edit"]
+    for row in rows:
+        assert Path(row.split("│")[5].strip()).stat().st_size > 1000
+    assert "kept at" in done.stdout
+    assert "100%" in done.stdout or "%" in done.stdout

@@ -1,0 +1,64 @@
+"""The documentation says what is true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_happyhorse.catalog import GATEWAYS, gateway_facts, routes
+from prefect_happyhorse.cli import main
+from prefect_happyhorse.reference import gateways_page, routes_table
+from prefect_happyhorse.sandbox import SandboxServer
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_readmes_table_of_routes_is_the_catalogs() -> None:
+    """Written by `happyhorse models --markdown`."""
+    table = README.partition("<!-- routes: begin")[2].partition("-->\n")[2].partition("<!-- routes: end")[0]
+    assert table.strip() == routes_table(routes())
+
+
+def test_the_page_of_gateways_is_the_catalogs() -> None:
+    """Written by `happyhorse models --page`; what each source leaves open stands there."""
+    page = (ROOT / "docs" / "gateways.md").read_text(encoding="utf-8")
+    assert page == gateways_page()
+    assert all(sentence in page for gateway in GATEWAYS for sentence in gateway_facts(gateway).open)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
+    """No page names a file that is not there."""
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_a_page_shows_is_there(page: Path) -> None:
+    """Each `happyhorse` command has the options that it is shown with."""
+    for line in "\n".join(blocks(page.read_text(encoding="utf-8"), "bash")).splitlines():
+        if line.startswith("happyhorse "):
+            _, name, *words = line.split("#")[0].split()
+            options = {option for parameter in main.commands[name].params for option in parameter.opts}
+            assert {word for word in words if word.startswith("--")} <= options, line
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_every_example_of_the_readme_runs(studio: SandboxServer) -> None:
+    """The flows that a reader copies make their files."""
+    studio.settings(check_inputs="submit", media="full")
+    for code in blocks(README, "python"):
+        names: dict[str, Any] = {"__name__": "__main__"}
+        exec(compile(code, "README.md", "exec"), names)  # noqa: S102 -- the README's own example
+        if "one_picture" in names:
+            assert names["one_picture"]().kind == "image"
+    assert [entry.capability for entry in studio.ledger()] == ["text_to_image", "reference_to_video", "video_edit"]
