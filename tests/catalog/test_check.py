@@ -75,7 +75,7 @@ def test_everything_wrong_is_told_at_once() -> None:
 def test_one_problem_is_told_in_the_singular() -> None:
     """And a problem that was found elsewhere is enough."""
     request = vector("ttapi", "reference_to_video", "happyhorse-1.1-r2v")
-    with pytest.raises(InvalidRequest, match="1 problem. Nothing was sent"):
+    with pytest.raises(InvalidRequest, match=r"1 problem\. Nothing was sent"):
         check(request, resolve(request, "ttapi"), more=["references[0]: it is not there"])
 
 

@@ -32,7 +32,7 @@ every_name = pytest.mark.parametrize("name", NAMES)
         ("말@1을", (1,)),
         ("ม้า@1วิ่ง", (1,)),
         ("🐎@1🐎", (1,)),
-        ("看https://example.com/a，@1跑", (1,)),  # noqa: RUF001 -- Chinese punctuation is what is tested
+        ("看https://example.com/a，@1跑", (1,)),
         ("https://example.com @1", (1,)),
         ('"https://example.com/@2"@1', (1,)),
     ],
@@ -165,7 +165,7 @@ def test_a_long_prompt_is_read_once(prompt: str) -> None:
         ("马", 1, 1),
         ("马", 2, 2),
         ("马 horse", 2, 8),
-        ("。，！", 2, 6),  # noqa: RUF001 -- Chinese punctuation is what is tested
+        ("。，！", 2, 6),
         ("𠮷", 2, 2),
         ("🐎", 2, 1),
         ("é", 2, 1),

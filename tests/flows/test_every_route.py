@@ -78,7 +78,7 @@ def requests_of(draw: st.DrawFn, route: Route, media: dict[str, str]) -> dict[st
                 most = (
                     1 if field.type == "url" and not any(other.pick == "rest" for other in route.fields) else min(field.max_items or 9, 4)
                 )
-                least = 0 if route.capability in {"video_edit"} else 1
+                least = 0 if route.capability == "video_edit" else 1
                 count = min(most, _MANY[name]) if least == most else draw(st.integers(least, min(most, _MANY[name])))
                 given_.setdefault(name, [media[name]] * count)
             elif name in MEDIA_FIELDS and name not in given_:
@@ -90,7 +90,7 @@ def requests_of(draw: st.DrawFn, route: Route, media: dict[str, str]) -> dict[st
 
 
 class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *args: Any) -> None:
         """Say nothing."""
 
 

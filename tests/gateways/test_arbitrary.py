@@ -22,8 +22,55 @@ from .contract import REFUSING, TASK_ID, URL
 every_gateway = pytest.mark.parametrize("gateway", GATEWAYS)
 quick = settings(deadline=None, max_examples=120)
 
-NAMES = ["access_token", "b64_json", "code", "data", "err_msg", "error", "expire_in", "fail_reason", "id", "media_url", "message", "metadata", "msg", "output", "output_url", "outputs", "progress", "progress_desc", "request_id", "result", "result_url", "results", "status", "task_id", "task_status", "trace_id", "type", "url", "usage", "video_url"]
-WORDS = ["SUCCEEDED", "success", "Success", "completed", "FAILED", "failed", "Fail", "PENDING", "queued", "UNKNOWN", "RUNNING", "Generating", "Throttling", "InvalidApiKey", "task_not_exist"]
+NAMES = [
+    "access_token",
+    "b64_json",
+    "code",
+    "data",
+    "err_msg",
+    "error",
+    "expire_in",
+    "fail_reason",
+    "id",
+    "media_url",
+    "message",
+    "metadata",
+    "msg",
+    "output",
+    "output_url",
+    "outputs",
+    "progress",
+    "progress_desc",
+    "request_id",
+    "result",
+    "result_url",
+    "results",
+    "status",
+    "task_id",
+    "task_status",
+    "trace_id",
+    "type",
+    "url",
+    "usage",
+    "video_url",
+]
+WORDS = [
+    "SUCCEEDED",
+    "success",
+    "Success",
+    "completed",
+    "FAILED",
+    "failed",
+    "Fail",
+    "PENDING",
+    "queued",
+    "UNKNOWN",
+    "RUNNING",
+    "Generating",
+    "Throttling",
+    "InvalidApiKey",
+    "task_not_exist",
+]
 # Every character, halves of surrogate pairs too: JSON can write them.
 texts = st.text(st.characters(exclude_categories=()), max_size=12)
 leaves = st.one_of(
