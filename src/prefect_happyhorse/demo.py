@@ -162,14 +162,22 @@ def _sentence(entry: JournalEntry) -> str:
         "intent": f"submitting to {entry.request.model}",
         "submitted": f"accepted by {entry.request.model}{'' if entry.job is None else f', task id {entry.job.task_id}'}",
         "succeeded": "finished, downloading",
-        "kept": f"kept at {'' if entry.asset is None else entry.asset.uri.removeprefix('file://')}",
+        "kept": f"kept at {'' if entry.asset is None else _file(entry.asset)}",
     }
     return said.get(entry.state, entry.state)
 
 
 def _table(assets: list[tuple[str, MediaAsset]]) -> Table:
-    table = Table("step", "model", "task id", "seconds", "file", title="What the flow made")
+    table = Table("step", "model", "task id", "seconds", title="What the flow made")
+    # A path that is cut short opens nothing, so a long one goes on in the next line.
+    table.add_column("file", overflow="fold")
     for step, asset in assets:
         took = (asset.finished_at - asset.submitted_at).total_seconds() if asset.finished_at and asset.submitted_at else 0.0
-        table.add_row(step, asset.model, asset.task_id, f"{took:.1f}", asset.uri.removeprefix("file://"))
+        table.add_row(step, asset.model, asset.task_id, f"{took:.1f}", _file(asset))
     return table
+
+
+def _file(asset: MediaAsset) -> str:
+    """Where an asset lies, as short as it can be said from here."""
+    path = asset.uri.removeprefix("file://")
+    return min(path, os.path.relpath(path), key=len)

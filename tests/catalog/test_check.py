@@ -1,46 +1,18 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefect_happyhorse.catalog import Route, WireField, check, find_problems, find_route, resolve, routes, wire_value
-from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.catalog import WireField, check, find_problems, find_route, resolve, routes, wire_value
 from prefect_happyhorse.domain.errors import InvalidRequest
-from prefect_happyhorse.domain.locations import STORE_SCHEMES
-from prefect_happyhorse.domain.requests import GenerationRequest, parse_request
+from prefect_happyhorse.domain.requests import parse_request
 
-VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text(encoding="utf-8"))
-SCHEMES = ", ".join(STORE_SCHEMES)
-ASSET = MediaAsset(kind="image", uri="file:///horse.png", media_type="image/png", bytes=3, sha256="00")
-
-
-def vector(gateway: str, capability: str, model: str, **changes: Any) -> GenerationRequest:
-    """The facts' own request of a route, with some of its fields changed; a field that is changed to None is left out."""
-    found = next(v for v in VECTORS if (v["gateway"], v["capability"], v["model"]) == (gateway, capability, model))
-    return parse_request({name: value for name, value in {**found["request"], **changes}.items() if value is not None})
-
-
-def problems(gateway: str, capability: str, model: str, **changes: Any) -> tuple[str, ...]:
-    return find_problems(vector(gateway, capability, model, **changes), find_route(gateway, capability, model))
-
-
-def ttapi(**changes: Any) -> tuple[str, ...]:
-    return problems("ttapi", "reference_to_video", "happyhorse-1.1-r2v", **changes)
-
-
-def addresses(number: int) -> list[str]:
-    return [f"https://example.com/{position}.png" for position in range(number)]
+from .vectors import SCHEMES, VECTORS, addresses, problems, ttapi, vector
 
 
 def test_everything_wrong_is_told_at_once() -> None:
-    """Ten references, too short, a negative seed, a prompt beyond the limit, an ftp address and a foreign option, in one error that names
-    gateway, capability and model.
-    """
+    """Ten references, 2 s, a negative seed, 6,000 characters, an ftp address, a foreign option: one error, which names the route."""
     request = vector(
         "ttapi",
         "reference_to_video",
@@ -56,8 +28,9 @@ def test_everything_wrong_is_told_at_once() -> None:
     with pytest.raises(InvalidRequest) as caught:
         check(request, resolve(request, "ttapi"), more=["references[3]: it is a text"])
     error = caught.value
+    accepted = "aspect_ratio, duration, model, prompt, references, resolution, seed, watermark"
     assert error.problems == (
-        "negative_prompt='blur': not accepted here; accepted are aspect_ratio, duration, model, prompt, references, resolution, seed, watermark",
+        f"negative_prompt='blur': not accepted here; accepted are {accepted}",
         "options.quality='high': unknown; this route has no options",
         "prompt: it has 6008 characters as the gateway reads it, allowed are 5000, a Chinese one counting 2",
         "references: there are 10, allowed are at most 9",
@@ -233,129 +206,6 @@ def test_a_prompt_is_as_long_as_the_gateway_reads_it() -> None:
     assert problems("uniall", "reference_to_video", "happy-horse-720p", prompt=prompt + "x") == (
         "prompt: it has 2501 characters as the gateway reads it, allowed are 2500",
     )
-
-
-@pytest.mark.parametrize(
-    ("prompt", "told"),
-    [
-        ("@1 and @2", ()),
-        ("@3", ("prompt: it names @3 but there are 2 references",)),
-        ("@0", ("prompt: it names @0 but there are 2 references",)),
-        ("@9 @3 @9", ("prompt: it names @3 but there are 2 references", "prompt: it names @9 but there are 2 references")),
-        ("character9 and a@3.example and https://example.com/@4", ()),
-    ],
-)
-def test_a_mention_has_its_reference(prompt: str, told: tuple[str, ...]) -> None:
-    """One that goes beyond them is an error; a literal name and addresses are not mentions."""
-    assert ttapi(prompt=prompt) == told
-
-
-def test_one_reference_is_told_in_the_singular() -> None:
-    """As in the rest of the sentence."""
-    assert ttapi(prompt="@2", references=addresses(1)) == ("prompt: it names @2 but there is 1 reference",)
-
-
-@pytest.mark.parametrize(
-    ("route", "also"),
-    [
-        (("chanjing", "reference_to_video", "happyhorse-1.0-r2v"), ()),
-        (("happyhorse", "reference_to_video", "happyhorse-1.0-r2v"), ()),
-        (("uniall", "text_to_video", "happy-horse-720p"), ("prompt: it names @1 but there are 0 references",)),
-    ],
-)
-def test_a_mention_is_refused_where_no_way_is_documented(route: tuple[str, str, str], also: tuple[str, ...]) -> None:
-    """The gateway would read an at and a number, and guess."""
-    assert problems(*route, prompt="@1 runs") == (
-        *also,
-        f"prompt: it names @1, but {route[0]} documents no way to name a reference here; describe it in words",
-    )
-
-
-@pytest.mark.parametrize("medium", ["https://example.com/a.png", "s3://bucket/a.png", "pictures/a.png", ASSET.model_dump()])
-def test_media_may_lie_anywhere_that_can_be_read(medium: object) -> None:
-    """Web, store, disk, or what an earlier job made."""
-    assert ttapi(prompt="A horse", references=[medium]) == ()
-
-
-@pytest.mark.parametrize(
-    ("medium", "told"),
-    [
-        ("", "it is empty; give an http(s) URL, an fsspec URL or a local path"),
-        ("ftp://example.com/a.png", f"it has the scheme 'ftp'; allowed are http, https, {SCHEMES} and local paths"),
-        ("https://", "it is a web address without a host"),
-    ],
-)
-def test_a_medium_that_nothing_reads_is_told_with_its_place(medium: str, told: str) -> None:
-    """Field and position, or the field alone."""
-    assert ttapi(prompt="A horse", references=[*addresses(1), medium]) == (f"references[1]={medium!r}: {told}",)
-    assert problems("happyhorse", "image_to_video", "kling-video", image=medium) == (f"image={medium!r}: {told}",)
-
-
-def test_a_data_url_goes_where_the_source_says_so() -> None:
-    """Infiflow takes base64, and nobody else says so."""
-    medium = "data:image/png;base64,AAAA"
-    assert problems("infiflow", "reference_to_video", "happyhorse-1.1-r2v", prompt="A horse", references=[medium]) == ()
-    assert ttapi(prompt="A horse", references=[medium]) == ("references[0]: ttapi takes no data URLs; give an address that it can read",)
-
-
-@pytest.mark.parametrize(
-    ("route", "changes", "told"),
-    [
-        (
-            ("happyhorse", "multimodal_to_video", "video-pro-720p"),
-            {"references": addresses(2)},
-            "references: there are 2, allowed are at most 1",
-        ),
-        (
-            ("happyhorse", "multimodal_to_video", "video-pro-720p"),
-            {"reference_videos": ["a.mp4", "b.mp4"]},
-            "reference_videos: there are 2, allowed are at most 1",
-        ),
-        (
-            ("happyhorse", "reference_to_video", "video-pro-720p"),
-            {"references": addresses(10)},
-            "references: there are 10, allowed are at most 9",
-        ),
-        (("uniall", "video_edit", "happy-horse-edit-720p"), {"references": addresses(6)}, "references: there are 6, allowed are at most 5"),
-        (("happyhorse", "video_edit", "omni_flash_edit"), {"references": addresses(10)}, "references: there are 10, allowed are at most 9"),
-        (
-            ("happyhorse", "multimodal_to_video", "wan2.7-r2v"),
-            {"reference_videos": ["a.mp4", "b.mp4"]},
-            "voice: it belongs to a reference video, so there must be exactly one in reference_videos",
-        ),
-        (
-            ("happyhorse", "multimodal_to_video", "wan2.7-r2v"),
-            {"reference_videos": None},
-            "voice: it belongs to a reference video, so there must be exactly one in reference_videos",
-        ),
-    ],
-)
-def test_media_are_counted(route: tuple[str, str, str], changes: dict[str, object], told: str) -> None:
-    """Each way in which a route says how many there may be, and once each."""
-    assert problems(*route, **changes) == (told,)
-
-
-def test_nine_references_fill_both_of_two_fields() -> None:
-    """One goes ahead, eight follow."""
-    assert problems("happyhorse", "reference_to_video", "video-fast-720p", references=addresses(9)) == ()
-
-
-def changed(route: Route, **facts: Any) -> Route:
-    return route.model_copy(update=facts)
-
-
-def test_a_limit_alone_counts_too() -> None:
-    """Where a route's fields say nothing of how many, its media limits do; and a field may want several."""
-    route = find_route("happyhorse", "reference_to_video", "kling-video")
-    request = vector("happyhorse", "reference_to_video", "kling-video", references=addresses(3))
-    few = changed(
-        route,
-        fields=tuple(field.model_copy(update={"max_items": None}) for field in route.fields),
-        media=tuple(limit.model_copy(update={"max_count": 2}) for limit in route.media),
-    )
-    assert find_problems(request, few) == ("references: there are 3, allowed are at most 2",)
-    many = changed(route, fields=tuple(field.model_copy(update={"min_items": 4} if field.to == "images" else {}) for field in route.fields))
-    assert find_problems(request, many) == ("references: there are 3, wanted are at least 4",)
 
 
 @pytest.mark.parametrize(

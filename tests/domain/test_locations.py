@@ -90,6 +90,7 @@ def test_a_refusal_names_every_scheme_that_is_allowed() -> None:
 def test_any_text_is_placed_or_refused(text: str) -> None:
     """No text makes anything else happen."""
     try:
-        assert locate(text) in {"web", "store", "local", "inline"}
+        found: str = locate(text)
     except ValueError as error:
-        assert str(error)
+        found = str(error)
+    assert found in {"web", "store", "local", "inline"} or found.startswith(("is ", "has "))

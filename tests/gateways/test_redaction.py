@@ -11,7 +11,7 @@ from prefect_happyhorse.domain.requests import ImageEdit
 from prefect_happyhorse.gateways import Account, get_gateway
 from prefect_happyhorse.gateways.redaction import excerpt, scrub, shown
 
-from .contract import KEY, response
+from .dialect import KEY, response
 
 ACCOUNT = Account(gateway="happyhorse", base_url="https://gateway.example")
 EDIT = find_route("happyhorse", "image_edit", "gpt-image-2")

@@ -1,0 +1,134 @@
+"""Media and mentions: what a route takes, how many, and how a prompt may name them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from prefect_happyhorse.catalog import Route, find_problems, find_route
+
+from .vectors import ASSET, SCHEMES, addresses, problems, ttapi, vector
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ("@1 and @2", ()),
+        ("@3", ("prompt: it names @3 but there are 2 references",)),
+        ("@0", ("prompt: it names @0 but there are 2 references",)),
+        ("@9 @3 @9", ("prompt: it names @3 but there are 2 references", "prompt: it names @9 but there are 2 references")),
+        ("character9 and a@3.example and https://example.com/@4", ()),
+    ],
+)
+def test_a_mention_has_its_reference(prompt: str, told: tuple[str, ...]) -> None:
+    """One that goes beyond them is an error; a literal name and addresses are not mentions."""
+    assert ttapi(prompt=prompt) == told
+
+
+def test_one_reference_is_told_in_the_singular() -> None:
+    """As in the rest of the sentence."""
+    assert ttapi(prompt="@2", references=addresses(1)) == ("prompt: it names @2 but there is 1 reference",)
+
+
+@pytest.mark.parametrize(
+    ("route", "also"),
+    [
+        (("chanjing", "reference_to_video", "happyhorse-1.0-r2v"), ()),
+        (("happyhorse", "reference_to_video", "happyhorse-1.0-r2v"), ()),
+        (("uniall", "text_to_video", "happy-horse-720p"), ("prompt: it names @1 but there are 0 references",)),
+    ],
+)
+def test_a_mention_is_refused_where_no_way_is_documented(route: tuple[str, str, str], also: tuple[str, ...]) -> None:
+    """The gateway would read an at and a number, and guess."""
+    assert problems(*route, prompt="@1 runs") == (
+        *also,
+        f"prompt: it names @1, but {route[0]} documents no way to name a reference here; describe it in words",
+    )
+
+
+@pytest.mark.parametrize("medium", ["https://example.com/a.png", "s3://bucket/a.png", "pictures/a.png", ASSET.model_dump()])
+def test_media_may_lie_anywhere_that_can_be_read(medium: object) -> None:
+    """Web, store, disk, or what an earlier job made."""
+    assert ttapi(prompt="A horse", references=[medium]) == ()
+
+
+@pytest.mark.parametrize(
+    ("medium", "told"),
+    [
+        ("", "it is empty; give an http(s) URL, an fsspec URL or a local path"),
+        ("ftp://example.com/a.png", f"it has the scheme 'ftp'; allowed are http, https, {SCHEMES} and local paths"),
+        ("https://", "it is a web address without a host"),
+    ],
+)
+def test_a_medium_that_nothing_reads_is_told_with_its_place(medium: str, told: str) -> None:
+    """Field and position, or the field alone."""
+    assert ttapi(prompt="A horse", references=[*addresses(1), medium]) == (f"references[1]={medium!r}: {told}",)
+    assert problems("happyhorse", "image_to_video", "kling-video", image=medium) == (f"image={medium!r}: {told}",)
+
+
+def test_a_data_url_goes_where_the_source_says_so() -> None:
+    """Infiflow takes base64, and nobody else says so."""
+    medium = "data:image/png;base64,AAAA"
+    assert problems("infiflow", "reference_to_video", "happyhorse-1.1-r2v", prompt="A horse", references=[medium]) == ()
+    assert ttapi(prompt="A horse", references=[medium]) == ("references[0]: ttapi takes no data URLs; give an address that it can read",)
+
+
+@pytest.mark.parametrize(
+    ("route", "changes", "told"),
+    [
+        (
+            ("happyhorse", "multimodal_to_video", "video-pro-720p"),
+            {"references": addresses(2)},
+            "references: there are 2, allowed are at most 1",
+        ),
+        (
+            ("happyhorse", "multimodal_to_video", "video-pro-720p"),
+            {"reference_videos": ["a.mp4", "b.mp4"]},
+            "reference_videos: there are 2, allowed are at most 1",
+        ),
+        (
+            ("happyhorse", "reference_to_video", "video-pro-720p"),
+            {"references": addresses(10)},
+            "references: there are 10, allowed are at most 9",
+        ),
+        (("uniall", "video_edit", "happy-horse-edit-720p"), {"references": addresses(6)}, "references: there are 6, allowed are at most 5"),
+        (("happyhorse", "video_edit", "omni_flash_edit"), {"references": addresses(10)}, "references: there are 10, allowed are at most 9"),
+        (
+            ("happyhorse", "multimodal_to_video", "wan2.7-r2v"),
+            {"reference_videos": ["a.mp4", "b.mp4"]},
+            "voice: it belongs to a reference video, so there must be exactly one in reference_videos",
+        ),
+        (
+            ("happyhorse", "multimodal_to_video", "wan2.7-r2v"),
+            {"reference_videos": None},
+            "voice: it belongs to a reference video, so there must be exactly one in reference_videos",
+        ),
+    ],
+)
+def test_media_are_counted(route: tuple[str, str, str], changes: dict[str, object], told: str) -> None:
+    """Each way in which a route says how many there may be, and once each."""
+    assert problems(*route, **changes) == (told,)
+
+
+def test_nine_references_fill_both_of_two_fields() -> None:
+    """One goes ahead, eight follow."""
+    assert problems("happyhorse", "reference_to_video", "video-fast-720p", references=addresses(9)) == ()
+
+
+def changed(route: Route, **facts: Any) -> Route:
+    return route.model_copy(update=facts)
+
+
+def test_a_limit_alone_counts_too() -> None:
+    """Where a route's fields say nothing of how many, its media limits do; and a field may want several."""
+    route = find_route("happyhorse", "reference_to_video", "kling-video")
+    request = vector("happyhorse", "reference_to_video", "kling-video", references=addresses(3))
+    few = changed(
+        route,
+        fields=tuple(field.model_copy(update={"max_items": None}) for field in route.fields),
+        media=tuple(limit.model_copy(update={"max_count": 2}) for limit in route.media),
+    )
+    assert find_problems(request, few) == ("references: there are 3, allowed are at most 2",)
+    many = changed(route, fields=tuple(field.model_copy(update={"min_items": 4} if field.to == "images" else {}) for field in route.fields))
+    assert find_problems(request, many) == ("references: there are 3, wanted are at least 4",)
