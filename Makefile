@@ -2,10 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-UV_LOCK := uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-header --quiet
+# Names the Python that the environment was made with: another PYTHON makes another environment.
+MADE := $(VENV)/.python-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+CLEAR := $(if $(wildcard $(VENV)/.python-*),--clear)
+UV_LOCK := uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
 
 # A user's own settings must not reach the demo or the tests.
-unexport PYTHONPATH PREFECT_API_URL PREFECT_PROFILE
+unexport PYTHONPATH PYTHONHOME PIP_PREFIX PIP_TARGET PIP_USER PREFECT_API_KEY PREFECT_API_URL PREFECT_PROFILE
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 # The Prefect server takes up to 20 s to start on a small machine, which is its own limit.
@@ -14,20 +17,26 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 180
 .PHONY: help demo test test-lowest lint types check bench lock clean
 
 help:  ## Say what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
-$(BIN)/python:
+# Where Python comes without ensurepip, as on a bare Debian, the machine's own pip puts pip into the environment.
+$(MADE):
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is needed; this is " + sys.version.split()[0] + ". Say which with make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(CLEAR) $(VENV); else \
+		$(PYTHON) -m venv $(CLEAR) --without-pip $(VENV) && \
+		$(PYTHON) -m pip install --quiet --disable-pip-version-check pip \
+			--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; \
+	fi
+	@touch $@
 
 # The hashes in the lock are checked by pip; the project itself is installed on top, without asking any index for anything.
-$(VENV)/.demo: requirements.lock pyproject.toml | $(BIN)/python
+$(VENV)/.demo: requirements.lock pyproject.toml $(MADE)
 	@echo "Installing the locked dependencies into $(VENV) ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(BIN)/python
+$(VENV)/.dev: requirements-dev.lock pyproject.toml $(MADE)
 	@echo "Installing the locked dependencies for development into $(VENV) ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -65,7 +74,7 @@ test-lowest: requirements-lowest.lock pyproject.toml  ## Run all tests on the ol
 
 lock:  ## Write the locks anew (needs uv)
 	$(UV_LOCK) pyproject.toml --extra sandbox --group build -o requirements.lock
-	$(UV_LOCK) pyproject.toml --extra sandbox --group dev -o requirements-dev.lock
+	$(UV_LOCK) pyproject.toml --extra sandbox --group dev -c requirements.lock -o requirements-dev.lock
 	$(UV_LOCK) --resolution lowest-direct pyproject.toml --extra sandbox --group dev -o requirements-lowest.lock
 
 clean:  ## Remove what the targets made

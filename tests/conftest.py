@@ -16,6 +16,10 @@ from prefect_happyhorse.sandbox import SandboxServer, SandboxSettings
 
 GATEWAYS = ("ttapi", "uniall", "chanjing", "infiflow", "happyhorse")
 
+# The keys, stores and servers of whoever runs the tests: none may be spent, filled or asked.
+for _name in [name for name in os.environ if name.startswith(("PREFECT_API_", *(f"{gateway.upper()}_" for gateway in GATEWAYS)))]:
+    del os.environ[_name]
+
 
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:

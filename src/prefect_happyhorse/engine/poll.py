@@ -12,13 +12,14 @@ import httpx
 
 from prefect_happyhorse.catalog import Route, find_route
 from prefect_happyhorse.domain.errors import (
+    AuthenticationFailed,
     GatewayUnavailable,
     GenerationError,
-    InvalidRequest,
     JobExpired,
     JobFailed,
     JobTimedOut,
     ProtocolError,
+    RequestRejected,
 )
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobState, JobStatus
 from prefect_happyhorse.engine.client import http_client, send
@@ -140,7 +141,9 @@ class Poller:
                 strange += 1
                 if strange == _STRANGE_ANSWERS:
                     raise
-            except (JobExpired, InvalidRequest):
+            except AuthenticationFailed:
+                raise
+            except (JobExpired, RequestRejected):
                 # A gateway may need a moment before it knows a job that it has just accepted, and not every one has a code for that.
                 if elapsed_s > _MISSING_GRACE_S:
                     raise
