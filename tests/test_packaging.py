@@ -81,7 +81,12 @@ def _run_installed(installed: Path, code: str) -> str:
     # The wheel's copy of the code would count as code that nothing else tests.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=empty, env=environment | {"PYTHONPATH": str(installed)}, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        cwd=empty,
+        env=environment | {"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
