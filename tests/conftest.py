@@ -15,7 +15,7 @@ import pytest
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
 atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 
-from prefect_happyhorse.sandbox import SandboxServer, SandboxSettings
+from prefect_happyhorse.sandbox import SandboxServer, SandboxSettings  # noqa: E402 -- Prefect reads its home when it is imported
 
 GATEWAYS = ("ttapi", "uniall", "chanjing", "infiflow", "happyhorse")
 
