@@ -35,6 +35,10 @@ _SETTINGS = {
 }
 
 
+_ELSEWHERE = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
+"""What would lead to another Prefect than the demo's own."""
+
+
 def flow_file(name: str) -> Path:
     """The file of a flow that comes with the project: in the installed package, or in a checkout beside `src`.
 
@@ -74,16 +78,20 @@ def run_demo(output: Path, console: Console) -> None:
     from prefect_happyhorse.sandbox.settings import SandboxSettings
 
     store = Store(url=str(output))
+    # A Prefect of the demo's own: in the user's there may be a block named after the gateway, and the demo would pay with it.
+    home = output.absolute() / "prefect"
+    home.mkdir(parents=True, exist_ok=True)
     console.print("Starting the sandbox: the five gateways on this machine, no account and no coin.")
     with (
         SandboxServer(SandboxSettings(job_s=4.0)) as sandbox,
-        _environment({**_SETTINGS, **_gateway(sandbox), "HAPPYHORSE_STORE": store.url}),
+        _environment({**_SETTINGS, **_gateway(sandbox), "HAPPYHORSE_STORE": store.url, "PREFECT_HOME": str(home)}),
     ):
         console.print("Starting Prefect's own ephemeral server: this takes up to half a minute.")
         started = time.monotonic()
         asyncio.run(_run(store, console))
         charged = len(sandbox.ledger())
     console.print(f"The sandbox charged {charged} jobs, one for each step. All in {time.monotonic() - started:.0f} s.")
+    console.print(f"The run with its pictures, in a browser: PREFECT_HOME={home} prefect server start", soft_wrap=True)
 
 
 def _gateway(sandbox: Any) -> dict[str, str]:
@@ -92,10 +100,11 @@ def _gateway(sandbox: Any) -> dict[str, str]:
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Generator[None]:
-    before = {name: os.environ.get(name) for name in (*values, "PREFECT_API_URL")}
+    before = {name: os.environ.get(name) for name in (*values, *_ELSEWHERE)}
     os.environ.update(values)
     # A server that the user is connected to is none of the demo's business.
-    os.environ.pop("PREFECT_API_URL", None)
+    for name in _ELSEWHERE:
+        os.environ.pop(name, None)
     try:
         yield
     finally:
