@@ -83,11 +83,11 @@ async def test_the_intent_is_written_before_the_request_is_sent(
             await submitter.submit(prepared)
         assert caught.value.digest == prepared.digest
         assert caught.value.money == "may be spent"
-        # The next run is another process, long after.
         entry = await Journal(store).read(prepared.digest)
         assert entry is not None
-        assert entry.state == "intent"
-        await Journal(store).write(entry.model_copy(update={"intent": _long_gone()}))
+        assert (entry.state, entry.job) == ("uncertain", None)
+        assert entry.failure is not None
+        assert "broke after it was sent" in entry.failure.message
     assert len(sandbox.ledger()) == 1
 
 
@@ -164,7 +164,7 @@ async def test_a_dead_claimant_on_this_machine_is_seen_at_once(
 ) -> None:
     """A process that died between claim and answer leaves an uncertain submit, told without waiting."""
     prepared = await prepare(HORSE, account())
-    dead = Claimant(process=_process_that_ended())
+    dead = Claimant(process=_process_that_ended(), run="another")
     await Journal(store).claim(_entry(prepared.digest, dead))
     with pytest.raises(SubmissionUncertain, match="nobody knows"):
         await submitter.submit(prepared)
@@ -217,7 +217,7 @@ async def test_a_job_that_failed_is_not_bought_again(account: AccountMaker, subm
     """A job that the provider ended stays ended until another take is asked for."""
     prepared = await prepare(HORSE, account())
     job = await submitter.submit(prepared)
-    await Journal(store).known_failure(JobFailed("It was too dark."), prepared.digest)
+    await Journal(store).known_failure(JobFailed("It was too dark."), job)
     with pytest.raises(JobFailed, match=r"too dark.*take") as caught:
         await submitter.submit(prepared)
     assert caught.value.task_id == job.task_id

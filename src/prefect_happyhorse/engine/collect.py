@@ -89,7 +89,7 @@ class Collector:
             await self._write_beside(one, result)
         for sha256, poster in posters.items():
             await self.store.write(_poster_path(sha256), poster)
-        await journal.record(job.digest, "kept", {"asset": asset, "result": result})
+        await journal.record(job, "kept", {"asset": asset, "result": result})
         for index in range(len(kept)):
             await forget_partial(job, index=index, store=self.store)
         return Collected(asset, posters)

@@ -2,99 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Mapping
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import anyio
+from pydantic import ValidationError
 
-from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import GenerationError, JobExpired, SubmissionUncertain
-from prefect_happyhorse.domain.jobs import Job, JobResult
-from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.domain.jobs import Job
+from prefect_happyhorse.engine.aside import Aside
+from prefect_happyhorse.engine.claimant import Claimant
+from prefect_happyhorse.engine.entry import OPEN_STATES, Cancellation, Failure, JournalEntry, JournalState
 from prefect_happyhorse.engine.store import Store
 
-__all__ = ["Claimant", "Failure", "Journal", "JournalEntry", "JournalState"]
+__all__ = ["OPEN_STATES", "Cancellation", "Claimant", "Failure", "Journal", "JournalEntry", "JournalState"]
 
-JournalState = Literal["intent", "submitted", "succeeded", "kept", "failed", "expired", "canceled"]
+_AT_ONCE = 16
+_PAUSES_S = (0.5, 2.0, 5.0)
+
+_log = logging.getLogger(__name__)
 
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Claimant(_Record):
-    """Who set out to submit: enough to tell whether it can still be at work."""
-
-    host: str = Field(default_factory=socket.gethostname)
-    process: int = Field(default_factory=os.getpid)
-    at: datetime = Field(default_factory=_now)
-
-    def gone(self, *, after_s: float, now: datetime) -> bool:
-        """Whether the claimant can no longer be sending its submit.
-
-        Args:
-            after_s: Seconds after which no submit can still be under way.
-            now: The present.
-        """
-        if (now - self.at).total_seconds() > after_s:
-            return True
-        return self.host == socket.gethostname() and self.process != os.getpid() and not _alive(self.process)
-
-
-def _alive(process: int) -> bool:
-    if os.name == "nt":
-        # There, signal 0 is no question but Ctrl-C.
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-class Failure(_Record):
-    """How a job ended without a result."""
-
-    message: str
-    code: str | None = None
-    provider_status: str | None = None
-    at: datetime = Field(default_factory=_now)
-
-
-class JournalEntry(_Record):
-    """All that is known of one request digest."""
-
-    version: Literal[1] = 1
-    digest: str
-    state: JournalState
-    gateway: str
-    account: str
-    take: int
-    request: GenerationRequest
-    intent: Claimant
-    job: Job | None = None
-    result: JobResult | None = None
-    asset: MediaAsset | None = None
-    failure: Failure | None = None
-    updated_at: datetime = Field(default_factory=_now)
-
-    def becoming(self, state: JournalState, **facts: object) -> JournalEntry:
-        """The entry in a new state.
-
-        Args:
-            state: The new state.
-            facts: What is newly known.
-        """
-        return self.model_copy(update={"state": state, "updated_at": _now(), **facts})
 
 
 class Journal:
@@ -102,10 +35,13 @@ class Journal:
 
     Args:
         store: Where the outputs lie; the journal is its folder `journal`.
+        sleep: Waits for so many seconds.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
         self.store = store
+        self._sleep = sleep
+        self._aside = Aside(store.url)
 
     def path(self, digest: str) -> str:
         """Where the entry of a digest lies in the store.
@@ -148,6 +84,115 @@ class Journal:
         """
         return await self.store.create(self.path(entry.digest), _bytes(entry))
 
+    async def take_over(self, entry: JournalEntry, successor: JournalEntry) -> JournalEntry | None:
+        """Claim what somebody else claimed who is gone; of several who try at the same time, exactly one succeeds.
+
+        Args:
+            entry: The entry as it stands.
+            successor: The entry, in the state "intent", that is to take its place.
+
+        Returns:
+            The entry as it now stands, or None when somebody else was first.
+        """
+        turn = entry.intent.turn
+        while True:
+            turn += 1
+            mine = successor.intent.model_copy(update={"turn": turn})
+            path = f"journal/claims/{entry.digest}.{turn}.json"
+            if await self.store.create(path, mine.model_dump_json().encode()):
+                return await self.write(successor.model_copy(update={"intent": mine}))
+            rival = Claimant.model_validate_json(await self.store.read(path))
+            latest = await self.read(entry.digest)
+            if not rival.gone(_now()) or latest is None or latest.intent.turn >= turn:
+                return None
+
+    async def still_at_work(self, entry: JournalEntry) -> bool:
+        """Say that a claimant is still at work.
+
+        Args:
+            entry: The entry that it wrote.
+
+        Returns:
+            False when the claim is no longer its own.
+        """
+        latest = await self.read(entry.digest)
+        if latest is None or not latest.intent.same(entry.intent):
+            return False
+        await self.write(latest.model_copy(update={"intent": latest.intent.beating()}))
+        return True
+
+    async def give_back(self, entry: JournalEntry) -> None:
+        """Remove an intent under which certainly nothing was bought, unless it is somebody else's by now.
+
+        Args:
+            entry: The entry that its claimant wrote.
+        """
+        latest = await self.read(entry.digest)
+        if latest is not None and latest.job is None and latest.intent.same(entry.intent):
+            await self._remove(latest)
+
+    async def put_back(self, entry: JournalEntry, instead: JournalEntry) -> None:
+        """Write an entry in place of an intent, unless that is somebody else's by now.
+
+        Args:
+            entry: The intent that its claimant wrote.
+            instead: What is to stand there.
+        """
+        latest = await self.read(entry.digest)
+        if latest is not None and latest.job is None and latest.intent.same(entry.intent):
+            # The turn stays: a number that was once taken is never free again.
+            await self.write(instead.model_copy(update={"intent": instead.intent.model_copy(update={"turn": latest.intent.turn})}))
+
+    async def write_job_down(self, entry: JournalEntry, job: Job) -> Job:
+        """Write down a job that was just accepted: it is not lost while anything can be written anywhere.
+
+        Args:
+            entry: The entry under which it was submitted.
+            job: The job.
+
+        Returns:
+            The job that stands in the journal: another one when somebody chose to resubmit meanwhile.
+
+        Raises:
+            OSError: When the job could be written neither to the store nor to this machine's own folder.
+        """
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                written = await self.write((await self.read(job.digest) or entry).with_job(job))
+            except OSError as error:
+                if pause_s is None:
+                    await self._aside.put(entry.with_job(job).model_dump_json())
+                    _log.warning(
+                        "The store cannot be written (%s): job %s of %s stands in %s until it can.",
+                        error,
+                        job.task_id,
+                        job.gateway,
+                        self._aside,
+                    )
+                    return job
+                await self._sleep(pause_s)
+            else:
+                return written.job or job
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    async def restore(self, digest: str) -> JournalEntry | None:
+        """Bring a job into the journal that could only be written to this machine's own folder.
+
+        Args:
+            digest: The request digest.
+
+        Returns:
+            The entry, or None when there is no such job.
+        """
+        kept = await self._aside.get(digest)
+        if kept is None:
+            return None
+        entry = JournalEntry.model_validate_json(kept)
+        latest = await self.read(digest) or entry
+        written = await self.write(latest if entry.job is None else latest.with_job(entry.job))
+        await self._aside.remove(digest)
+        return written
+
     async def write(self, entry: JournalEntry) -> JournalEntry:
         """Replace the entry of a digest.
 
@@ -160,19 +205,21 @@ class Journal:
         await self.store.write(self.path(entry.digest), _bytes(entry))
         return entry
 
-    async def record(self, digest: str, state: JournalState, facts: Mapping[str, Any]) -> JournalEntry | None:
-        """Add what is newly known to the entry as it is now, so that what another run wrote meanwhile is kept.
+    async def record(self, job: Job, state: JournalState, facts: Mapping[str, Any]) -> JournalEntry | None:
+        """Add what is newly known of a job to the entry as it is now, so that what another run wrote meanwhile is kept.
 
         Args:
-            digest: The request digest.
+            job: The job.
             state: The new state.
             facts: What is newly known.
 
         Returns:
-            The entry, or None when there is none, as for a job that was bought without this journal.
+            The entry, or None when there is none, or one of another job.
         """
-        entry = await self.read(digest)
-        return None if entry is None else await self.write(entry.becoming(state, **facts))
+        entry = await self.read(job.digest) or await self.restore(job.digest)
+        if entry is None or (entry.job is not None and entry.job.task_id != job.task_id):
+            return None
+        return await self.write(entry.becoming(state, job=job, **facts))
 
     async def forget(self, digest: str) -> None:
         """Remove the entry of a digest, so that the same request would be bought anew.
@@ -180,7 +227,20 @@ class Journal:
         Args:
             digest: The request digest.
         """
-        await self.store.delete(self.path(digest))
+        entry = await self.read(digest)
+        await self._aside.remove(digest)
+        if entry is not None:
+            await self._remove(entry)
+
+    async def _remove(self, entry: JournalEntry) -> None:
+        # The claims first: were the entry gone and they not, the next turn would find itself taken.
+        for turn in range(2, entry.intent.turn + 1):
+            await self.store.delete(f"journal/claims/{entry.digest}.{turn}.json")
+        await self.store.delete(self.path(entry.digest))
+
+    async def digests(self) -> list[str]:
+        """The digest of every entry, in no order that means anything."""
+        return [name.removesuffix(".json") for name in await self.store.list("journal") if name.endswith(".json")]
 
     async def entries(self) -> list[JournalEntry]:
         """Every entry, oldest first.
@@ -188,19 +248,28 @@ class Journal:
         Raises:
             SubmissionUncertain: When an entry cannot be read.
         """
-        names = await self.store.list("journal")
-        found = [entry for name in names if name.endswith(".json") and (entry := await self.read(name.removesuffix(".json")))]
-        return sorted(found, key=lambda entry: entry.intent.at)
+        for digest in await self._aside.digests():
+            await self.restore(digest)
+        found: dict[str, JournalEntry] = {}
+        names = iter(await self.digests())
 
-    async def known_failure(self, error: GenerationError, digest: str) -> None:
+        async def read_on() -> None:
+            for digest in names:
+                if (entry := await self.read(digest)) is not None:
+                    found[digest] = entry
+
+        await asyncio.gather(*(read_on() for _ in range(_AT_ONCE)))
+        return sorted(found.values(), key=lambda entry: (entry.intent.at, entry.digest))
+
+    async def known_failure(self, error: GenerationError, job: Job) -> None:
         """Keep how a job ended without a result.
 
         Args:
             error: The failure.
-            digest: The request digest.
+            job: The job.
         """
         state: JournalState = "expired" if isinstance(error, JobExpired) else "failed"
-        await self.record(digest, state, {"failure": Failure(message=error.message, code=error.code)})
+        await self.record(job, state, {"failure": Failure(message=error.message, code=error.code)})
 
 
 def _bytes(entry: JournalEntry) -> bytes:

@@ -22,6 +22,7 @@ from prefect_happyhorse.domain.errors import (
     RequestRejected,
 )
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobState, JobStatus
+from prefect_happyhorse.engine.advice import buy_again
 from prefect_happyhorse.engine.client import http_client, send
 from prefect_happyhorse.engine.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.pacing import pacer_for, poll_delay_s
@@ -116,9 +117,9 @@ class Poller:
                 digest=job.digest,
             )
             if isinstance(error, (JobFailed, JobExpired)):
-                await journal.known_failure(error, job.digest)
+                await journal.known_failure(error, job)
             raise
-        await journal.record(job.digest, "succeeded", {"result": result})
+        await journal.record(job, "succeeded", {"result": result})
         return result
 
     async def _wait(self, job: Job, route: Route) -> JobResult:
@@ -171,7 +172,7 @@ def _known_result(entry: JournalEntry | None, job: Job) -> JobResult | None:
         return None
     if entry.failure is not None and entry.state in {"failed", "expired", "canceled"}:
         kind = JobExpired if entry.state == "expired" else JobFailed
-        raise kind(entry.failure.message, code=entry.failure.code, advice="Give another `take` to buy it again.")
+        raise kind(entry.failure.message, code=entry.failure.code, advice=buy_again(entry.digest))
     result = entry.result
     if result is None or any(output.is_inline for output in result.outputs):
         return None

@@ -18,9 +18,12 @@ from prefect_happyhorse.catalog import Route, check, resolve
 from prefect_happyhorse.domain.errors import GatewayUnavailable, GenerationError, JobExpired, JobFailed, ProtocolError, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job, Submission
 from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.engine.advice import buy_again, find_out
+from prefect_happyhorse.engine.claim import Claim
+from prefect_happyhorse.engine.claimant import CLAIM_LIFE_S, Claimant
 from prefect_happyhorse.engine.client import http_client, is_local, send
 from prefect_happyhorse.engine.digest import request_digest
-from prefect_happyhorse.engine.journal import Claimant, Journal, JournalEntry
+from prefect_happyhorse.engine.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.preflight import inspect_media
 from prefect_happyhorse.engine.publish import publish
 from prefect_happyhorse.engine.store import Store
@@ -33,10 +36,9 @@ OnUncertain = Literal["raise", "resubmit"]
 
 _log = logging.getLogger(__name__)
 
-_CLAIM_LIFE_S = 150.0
-"""Longer than any submit can be under way: time to connect, to send and to read, together."""
-
 _FINISH_SENDING_S = 75.0
+_LOOK_AGAIN_S = 0.2
+_LOOK_AGAIN_AT_MOST_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Submitter:
     Args:
         store: Where the journal lies, and inputs are published to.
         on_uncertain: What to do with a submit of an earlier run whose outcome nobody knows: raise, or pay perhaps twice.
+        flow_run_id: The flow run that buys, which is written down.
         attempts: How often a submit is sent that certainly did no work.
         patience_s: How long is waited in all between those, in seconds.
         tokens: Where access tokens are kept.
@@ -97,6 +100,7 @@ class Submitter:
 
     store: Store
     on_uncertain: OnUncertain = "raise"
+    flow_run_id: str | None = None
     attempts: int = 5
     patience_s: float = 120.0
     tokens: TokenStore = field(default_factory=TokenStore)
@@ -118,20 +122,13 @@ class Submitter:
             RequestRejected: When the gateway refuses the request; no work was started.
             GatewayUnavailable: When the gateway could not be reached; no work was started.
             MediaUnreachable: When an input cannot be given an address that the gateway can read.
+            OSError: When the journal cannot be read or written; nothing was sent.
         """
-        journal = Journal(self.store)
         account = prepared.account
+        journal = Journal(self.store, sleep=self.sleep)
         try:
-            while True:
-                entry = await journal.read(prepared.digest)
-                if entry is None:
-                    job = await self._buy(prepared, journal)
-                elif entry.job is not None:
-                    return _job_of(entry, entry.job)
-                else:
-                    job = await self._wait_for_other(entry, journal)
-                if job is not None:
-                    return job
+            while (job := await self._job(prepared, journal)) is None:
+                pass
         except GenerationError as error:
             raise error.about(
                 gateway=account.gateway,
@@ -140,33 +137,54 @@ class Submitter:
                 capability=prepared.request.capability,
                 digest=prepared.digest,
             ) from error.__cause__
+        return job
 
-    async def _wait_for_other(self, entry: JournalEntry, journal: Journal) -> Job | None:
-        """Wait for whoever holds the claim; None when the claim was given back."""
-        while entry.job is None:
-            if entry.intent.gone(after_s=_CLAIM_LIFE_S, now=datetime.now(timezone.utc)):
-                if self.on_uncertain == "resubmit":
-                    await journal.forget(entry.digest)
-                    return None
-                raise _uncertain(
-                    f"A submit was begun at {entry.intent.at.isoformat(timespec='seconds')} by process {entry.intent.process} on"
-                    f" {entry.intent.host}, and nobody knows whether it was accepted.",
-                    entry.digest,
-                )
-            await self.sleep(0.2)
+    async def _job(self, prepared: Prepared, journal: Journal) -> Job | None:
+        """The job of a request, bought if need be; None when what the journal says has changed meanwhile."""
+        entry = await journal.read(prepared.digest)
+        if entry is not None and entry.job is None:
+            entry = await journal.restore(prepared.digest) or entry
+        if entry is None or entry.may_be_bought_again:
+            return await self._buy(prepared, journal, instead_of=entry)
+        if entry.job is not None:
+            return _job_of(entry, entry.job)
+        if entry.state == "intent" and not await self._is_left(entry, journal):
+            return None
+        if self.on_uncertain == "resubmit":
+            return await self._buy(prepared, journal, instead_of=entry)
+        if entry.failure is not None:
+            raise _uncertain(f"An earlier submit may have been accepted: {entry.failure.message}", entry.digest)
+        raise _uncertain(
+            f"A submit was begun at {entry.intent.at.isoformat(timespec='seconds')} by {entry.intent}, and nobody knows whether it was"
+            " accepted.",
+            entry.digest,
+        )
+
+    async def _is_left(self, entry: JournalEntry, journal: Journal) -> bool:
+        """Wait for whoever set out to submit: True once it is gone, False once it has got somewhere."""
+        silent_s = 0.0
+        while True:
+            # Clocks differ and jump. Where money hangs on it, silence counts as it is heard here, not by the times that were written.
+            if entry.intent.died() or silent_s > CLAIM_LIFE_S:
+                return True
+            if self.on_uncertain == "raise" and entry.intent.gone(datetime.now(timezone.utc)):
+                return True
+            pause_s = min(_LOOK_AGAIN_S + silent_s / 10, _LOOK_AGAIN_AT_MOST_S)
+            await self.sleep(pause_s)
             latest = await journal.read(entry.digest)
-            if latest is None:
-                return None
+            if latest is None or latest.state != entry.state or not latest.intent.same(entry.intent):
+                return False
+            silent_s = 0.0 if latest.intent.at != entry.intent.at else silent_s + pause_s
             entry = latest
-        return _job_of(entry, entry.job)
 
-    async def _buy(self, prepared: Prepared, journal: Journal) -> Job | None:
+    async def _buy(self, prepared: Prepared, journal: Journal, *, instead_of: JournalEntry | None) -> Job | None:
         """Claim and send; None when somebody else claimed first."""
         account = prepared.account
         gateway = get_gateway(account.gateway)
         now = datetime.now(timezone.utc)
         # Publishing is free and may fail, so it comes before the claim.
         published = await publish(prepared.request, prepared.route, self.store, now=now, gateway_is_local=is_local(account))
+        request = gateway.submit_request(published, prepared.route, account)
         entry = JournalEntry(
             digest=prepared.digest,
             state="intent",
@@ -174,12 +192,20 @@ class Submitter:
             account=account.label,
             take=prepared.take,
             request=prepared.request,
+            credentials=account.credentials,
+            flow_run_id=self.flow_run_id,
             intent=Claimant(),
         )
-        if not await journal.claim(entry):
-            return None
-        request = gateway.submit_request(published, prepared.route, account)
-        sending = asyncio.ensure_future(self._send_and_write_down(gateway, prepared, request, entry, journal))
+        if instead_of is None:
+            if not await journal.claim(entry):
+                return None
+        else:
+            claimed = await journal.take_over(instead_of, entry)
+            if claimed is None:
+                await self.sleep(_LOOK_AGAIN_S)
+                return None
+            entry = claimed
+        sending = asyncio.ensure_future(self._send_and_write_down(gateway, prepared, request, Claim(entry, instead_of, journal)))
         try:
             return await asyncio.shield(sending)
         except asyncio.CancelledError:
@@ -189,23 +215,30 @@ class Submitter:
                 sending.exception()
             raise
 
-    async def _send_and_write_down(
-        self, gateway: Gateway, prepared: Prepared, request: httpx.Request, entry: JournalEntry, journal: Journal
-    ) -> Job:
+    async def _send_and_write_down(self, gateway: Gateway, prepared: Prepared, request: httpx.Request, claim: Claim) -> Job:
         try:
-            submission = await self._send(gateway, prepared, request)
+            async with claim.kept_alive():
+                submission = await self._send(gateway, prepared, request)
         except GenerationError as error:
             if error.money == "not spent":
-                await journal.forget(entry.digest)
+                await claim.undo()
                 raise
-            raise _uncertain(f"The submit may have been accepted: {error.message}", entry.digest, error) from error
+            await claim.is_uncertain(error)
+            raise _uncertain(f"The submit may have been accepted: {error.message}", prepared.digest, error) from error
         job = _job(prepared, submission)
         try:
-            await journal.write(entry.becoming("submitted", job=job))
+            return await claim.journal.write_job_down(claim.entry, job)
         except OSError as error:
             # The intent still stands, so nothing is bought twice; the job goes on, and its id stands in the log.
-            _log.error("Job %s of %s is paid for but could not be written to the journal: %s", job.task_id, job.gateway, error)
-        return job
+            _log.error(
+                "Job %s of %s is paid for and could be written down nowhere (%s). If this run does not finish: happyhorse jobs adopt %s %s",
+                job.task_id,
+                job.gateway,
+                error,
+                job.task_id,
+                job.digest[:12],
+            )
+            return job
 
     async def _send(self, gateway: Gateway, prepared: Prepared, request: httpx.Request) -> Submission:
         """Send until the gateway takes it; only what certainly did no work is sent again."""
@@ -260,7 +293,7 @@ def _job_of(entry: JournalEntry, job: Job) -> Job:
         task_id=job.task_id,
         request_id=job.request_id,
         code=None if entry.failure is None else entry.failure.code,
-        advice=f"Give another `take` to buy it again, or delete journal/{entry.digest}.json in the store.",
+        advice=buy_again(entry.digest),
     )
 
 
@@ -271,8 +304,5 @@ def _uncertain(message: str, digest: str, error: GenerationError | None = None) 
         status_code=None if error is None else error.status_code,
         request_id=None if error is None else error.request_id,
         digest=digest,
-        advice=(
-            f"Look for the job in the provider's console. If it is not there, delete journal/{digest}.json in the store and run again;"
-            ' on_uncertain="resubmit" does so by itself and may pay twice.'
-        ),
+        advice=find_out(digest),
     )

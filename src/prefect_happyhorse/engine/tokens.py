@@ -15,16 +15,12 @@ import httpx
 from filelock import AsyncFileLock
 from pydantic import SecretStr
 
+from prefect_happyhorse.engine.aside import state_folder
 from prefect_happyhorse.gateways import Account, ChanjingGateway
 
-__all__ = ["TokenStore", "state_folder"]
+__all__ = ["TokenStore"]
 
 _MARGIN = timedelta(minutes=5)
-
-
-def state_folder() -> Path:
-    """Where this machine keeps what its processes share: `HAPPYHORSE_HOME`, or `.happyhorse` in the user's home."""
-    return Path(os.environ.get("HAPPYHORSE_HOME", "") or Path.home() / ".happyhorse")
 
 
 class TokenStore:

@@ -35,6 +35,7 @@ class Account:
         secret_key: The secret that an access token is asked for with.
         submit_path: A path that replaces the catalog's submit path.
         poll_path: A path that replaces the catalog's poll path; `{task_id}` stands for the job.
+        credentials: The name under which the credentials can be found again, where they have one.
     """
 
     gateway: str
@@ -45,6 +46,7 @@ class Account:
     secret_key: SecretStr | None = field(default=None, repr=False)
     submit_path: str | None = None
     poll_path: str | None = None
+    credentials: str | None = None
 
 
 class Gateway(ABC):

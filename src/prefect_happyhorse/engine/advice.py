@@ -1,0 +1,29 @@
+"""What a person can do about a request that stands in the journal, in the words that every error uses."""
+
+from __future__ import annotations
+
+__all__ = ["buy_again", "find_out"]
+
+_SHORT = 12
+
+
+def buy_again(digest: str) -> str:
+    """How the very same request can be bought once more.
+
+    Args:
+        digest: The request digest.
+    """
+    return f"To buy it again give another `take`, or run `happyhorse jobs forget {digest[:_SHORT]}` first."
+
+
+def find_out(digest: str) -> str:
+    """How an uncertain submit is settled.
+
+    Args:
+        digest: The request digest.
+    """
+    short = digest[:_SHORT]
+    return (
+        f"Look for the job in the provider's console. If it is there, run `happyhorse jobs adopt TASK_ID {short}`; if it is not,"
+        f' `happyhorse jobs forget {short}`. Then run again. on_uncertain="resubmit" submits by itself and may pay twice.'
+    )
