@@ -18,7 +18,7 @@ import fsspec  # pyright: ignore[reportMissingTypeStubs] -- fsspec ships no type
 from prefect import flow, get_run_logger
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from prefect_happyhorse import GenerationError, GenerationRequest, MediaAsset, MediaStore, generate, show_table
+from prefect_happyhorse import GenerationError, GenerationRequest, Job, MediaAsset, MediaStore, generate, show_table, submit
 
 _MANY = ("references", "reference_videos")
 
@@ -41,8 +41,14 @@ class RowResult(BaseModel):
 
     row: int
     model: str | None = None
+    job: Job | None = None
     asset: MediaAsset | None = None
     error: str | None = None
+
+    @property
+    def state(self) -> str:
+        """Where the row stands."""
+        return "failed" if self.error is not None else "submitted" if self.asset is None else "kept"
 
 
 class RowsFailed(RuntimeError):
@@ -120,14 +126,19 @@ def _load(manifest: str) -> str:
         return file.read().decode("utf-8-sig")
 
 
-async def _make(row: Row, credentials: str, store: MediaStore, deadline_s: float, slots: asyncio.Semaphore) -> RowResult:
-    async with slots:
-        try:
-            asset = await generate(row.request, row.credentials or credentials, store, take=row.take, deadline_s=deadline_s)
-        except (GenerationError, ValueError, OSError) as error:
-            get_run_logger().error("Row %d: %s", row.row, error)
-            return RowResult(row=row.row, model=row.request.model, error=f"{type(error).__name__}: {error}")
-    return RowResult(row=row.row, model=row.request.model, asset=asset)
+async def _make(row: Row, credentials: str, store: MediaStore, deadline_s: float | None) -> RowResult:
+    """Make a row; without a deadline it is only submitted."""
+    payer = row.credentials or credentials
+    job = asset = error = None
+    try:
+        if deadline_s is None:
+            job = await submit(row.request, payer, store, take=row.take)
+        else:
+            asset = await generate(row.request, payer, store, take=row.take, deadline_s=deadline_s)
+    except (GenerationError, ValueError, OSError) as problem:
+        get_run_logger().error("Row %d: %s", row.row, problem)
+        error = f"{type(problem).__name__}: {problem}"
+    return RowResult(row=row.row, model=row.request.model, job=job, asset=asset, error=error)
 
 
 def _line(result: RowResult) -> dict[str, object]:
@@ -135,9 +146,9 @@ def _line(result: RowResult) -> dict[str, object]:
     took = asset and asset.submitted_at and asset.finished_at and (asset.finished_at - asset.submitted_at).total_seconds()
     return {
         "row": result.row,
-        "state": "failed" if asset is None else "kept",
+        "state": result.state,
         "model": result.model or "",
-        "task id": (asset and asset.task_id) or "",
+        "task id": (asset and asset.task_id) or (result.job and result.job.task_id) or "",
         "seconds": "" if took is None else round(took, 1),
         "file": "" if asset is None else asset.uri,
         "error": result.error or "",
@@ -152,6 +163,7 @@ async def batch(  # noqa: PLR0917 -- a flow's parameters are a form, filled in b
     concurrency: int = 20,
     deadline_s: float = 3600.0,
     fail_on_failed_rows: bool = True,
+    detach: bool = False,
 ) -> list[RowResult]:
     """Make everything that a manifest asks for, so many jobs at a time.
 
@@ -163,6 +175,7 @@ async def batch(  # noqa: PLR0917 -- a flow's parameters are a form, filled in b
         concurrency: How many jobs run at the same time.
         deadline_s: How long each job may take, in seconds.
         fail_on_failed_rows: Whether the run is failed, at its end, when a row failed.
+        detach: Whether the jobs are only submitted, for the flow collect to keep later. `concurrency` then counts submits.
 
     Returns:
         How each row ended, in the order of the manifest.
@@ -176,10 +189,15 @@ async def batch(  # noqa: PLR0917 -- a flow's parameters are a form, filled in b
     text = await anyio.to_thread.run_sync(_load, manifest)
     rows, failed = read_manifest(text, is_csv=manifest.lower().endswith(".csv"))
     slots = asyncio.Semaphore(concurrency)
-    made = await asyncio.gather(*(_make(row, credentials, place, deadline_s, slots) for row in rows))
+
+    async def one(row: Row) -> RowResult:
+        async with slots:
+            return await _make(row, credentials, place, None if detach else deadline_s)
+
+    made = await asyncio.gather(*(one(row) for row in rows))
     results = sorted([*made, *failed], key=lambda result: result.row)
-    lost = [result for result in results if result.asset is None]
-    summary = f"{len(results) - len(lost)} of {len(results)} rows kept"
+    lost = [result for result in results if result.error is not None]
+    summary = f"{len(results) - len(lost)} of {len(results)} rows {'submitted' if detach else 'kept'}"
     await show_table([_line(result) for result in results], key="batch", description=f"{manifest}: {summary}")
     get_run_logger().info(summary)
     if lost and fail_on_failed_rows:
@@ -194,6 +212,8 @@ if __name__ == "__main__":
     parser.add_argument("manifest", help="JSON lines or CSV")
     parser.add_argument("--credentials", default="happyhorse", help="name of a block, or a gateway")
     parser.add_argument("--concurrency", type=int, default=20)
+    parser.add_argument("--detach", action="store_true", help="only submit; `python flows/collect.py` keeps the files later")
     arguments = parser.parse_args()
-    for result in asyncio.run(batch(arguments.manifest, credentials=arguments.credentials, concurrency=arguments.concurrency)):
-        print(f"{result.row:5} {result.error or (result.asset and result.asset.uri)}")
+    run = batch(arguments.manifest, credentials=arguments.credentials, concurrency=arguments.concurrency, detach=arguments.detach)
+    for result in asyncio.run(run):
+        print(f"{result.row:5} {result.error or (result.asset and result.asset.uri) or (result.job and result.job.task_id)}")

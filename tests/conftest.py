@@ -13,6 +13,8 @@ import pytest
 
 # Before Prefect is imported: results that an earlier run cached must not answer for this one.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
+# What a machine's processes share, tokens and jobs kept aside, must not be the user's own.
+os.environ["HAPPYHORSE_HOME"] = os.path.join(os.environ["PREFECT_HOME"], "happyhorse")
 atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 
 from prefect_happyhorse.sandbox import SandboxServer, SandboxSettings  # noqa: E402 -- Prefect reads its home when it is imported

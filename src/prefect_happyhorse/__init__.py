@@ -45,6 +45,8 @@ from prefect_happyhorse.domain.requests import (
 if TYPE_CHECKING:
     from prefect_happyhorse.artifacts import show_gallery, show_table
     from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
+    from prefect_happyhorse.collecting import ask, open_jobs
+    from prefect_happyhorse.engine.entry import JournalEntry
     from prefect_happyhorse.tasks import download, download_sync, generate, generate_sync, poll, poll_sync, submit, submit_sync
 
 __version__ = "0.1.0"
@@ -70,6 +72,7 @@ __all__ = [
     "JobState",
     "JobStatus",
     "JobTimedOut",
+    "JournalEntry",
     "MediaAsset",
     "MediaStore",
     "MediaUnreachable",
@@ -89,10 +92,12 @@ __all__ = [
     "VideoEdit",
     "VideoExtension",
     "__version__",
+    "ask",
     "download",
     "download_sync",
     "generate",
     "generate_sync",
+    "open_jobs",
     "parse_request",
     "poll",
     "poll_sync",
@@ -107,11 +112,14 @@ __all__ = [
 # Importing Prefect takes a second or two, which the command line and the sandbox can do without: what needs it is imported when asked for.
 _LAZY = {
     "GatewayCredentials": "blocks",
+    "JournalEntry": "engine.entry",
     "MediaStore": "blocks",
+    "ask": "collecting",
     "download": "tasks",
     "download_sync": "tasks",
     "generate": "tasks",
     "generate_sync": "tasks",
+    "open_jobs": "collecting",
     "poll": "tasks",
     "poll_sync": "tasks",
     "show_gallery": "artifacts",

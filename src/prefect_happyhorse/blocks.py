@@ -127,6 +127,7 @@ class GatewayCredentials(Block):
             secret_key=self.secret_key,
             submit_path=self.submit_path,
             poll_path=self.poll_path,
+            credentials=self._block_document_name,
         )
         if self.account is None and is_local(account):
             # A sandbox's jobs must never pass for a paid gateway's in the journal.
@@ -181,6 +182,28 @@ class GatewayCredentials(Block):
                 f"There is no GatewayCredentials block named {name!r}, and it is no gateway either"
                 f" ({', '.join(get_args(GatewayName))}). Nothing was sent."
             ) from error
+
+    @classmethod
+    async def of_job(cls, *, gateway: str, account: str, name: str | None) -> GatewayCredentials:
+        """The credentials of the account that paid for a job.
+
+        Args:
+            gateway: Id of the gateway.
+            account: The account's label.
+            name: Name of the block that the job was bought with, where there was one.
+
+        Returns:
+            The credentials: those of the block, else those of the environment.
+
+        Raises:
+            ValueError: When these are not of that account, so that the gateway would not know the job.
+        """
+        found = cls.from_environment(gateway) if name is None else await cls.find(name)
+        label = found.to_account().label
+        if (found.gateway, label) != (gateway, account):
+            where = f"The environment's {gateway} credentials" if name is None else f"The block {name!r}"
+            raise ValueError(f"{where} are of account {label!r} of {found.gateway}; the job belongs to {account!r} of {gateway}.")
+        return found
 
 
 class MediaStore(Block):

@@ -16,15 +16,17 @@ from typing import Any, cast
 from prefect import task
 from prefect.cache_policies import NO_CACHE, CachePolicy
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import TerminationSignal
 from prefect.logging import get_run_logger
+from prefect.transactions import CommitMode, atransaction, transaction
 from prefect.utilities.asyncutils import run_coro_as_sync
 
 from prefect_happyhorse.artifacts import Progress, show_asset
 from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
+from prefect_happyhorse.cancelling import cancel_if_its_run_is, cancelled_with_its_run, flow_run_id
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobState
-from prefect_happyhorse.domain.locations import locate
-from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
+from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.collect import Collector
 from prefect_happyhorse.engine.poll import DEADLINE_S, Poller
 from prefect_happyhorse.engine.store import Store
@@ -61,12 +63,32 @@ def _logger() -> logging.Logger | logging.LoggerAdapter[Any]:
     return logging.getLogger(__name__)
 
 
-async def _account(credentials: Credentials) -> Account:
+async def account_of(credentials: Credentials, job: Job | None = None) -> Account:
+    """The account that credentials stand for.
+
+    Args:
+        credentials: A block or a name.
+        job: The job that the account has to be the payer of.
+
+    Raises:
+        ValueError: When the job belongs to another account.
+    """
     block = await GatewayCredentials.find(credentials) if isinstance(credentials, str) else credentials
-    return block.to_account()
+    account = block.to_account()
+    if job is not None and (account.gateway, account.label) != (job.gateway, job.account):
+        raise ValueError(
+            f"Job {job.task_id} belongs to account {job.account!r} of {job.gateway}; these credentials are for"
+            f" {account.label!r} of {account.gateway}. Nothing was sent."
+        )
+    return account
 
 
-async def _store(store: StoreRef) -> Store:
+async def store_of(store: StoreRef) -> Store:
+    """The store that a block, a name or nothing stands for.
+
+    Args:
+        store: A block, a name, or None.
+    """
     block = store if isinstance(store, MediaStore) else await MediaStore.find(store)
     return block.to_store()
 
@@ -100,22 +122,6 @@ def _store_name(store: StoreRef) -> str:
     return store.url if isinstance(store, MediaStore) else store or os.environ.get("HAPPYHORSE_STORE", "outputs")
 
 
-def _submit_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
-    """The same request on the same account and store is the same job. No secret goes in; a local file counts by size and time.
-
-    The key only spares work: what was bought is told by the journal, which counts a local file by its content.
-    """
-    request = cast("GenerationRequest", parameters["request"])
-    credentials = cast("Credentials", parameters["credentials"])
-    payer = credentials if isinstance(credentials, str) else f"{credentials.gateway}\n{credentials.account}\n{credentials.base_url}"
-    parts = [_KEY_VERSION, request.model_dump_json(exclude_none=True), payer, _store_name(parameters["store"]), str(parameters["take"])]
-    for _, _, medium in iter_media(request):
-        if isinstance(medium, str) and locate(medium) == "local" and os.path.exists(medium):
-            facts = os.stat(medium)
-            parts.append(f"{facts.st_size} {facts.st_mtime_ns}")
-    return f"happyhorse-submit-{_hash(parts)}"
-
-
 def _poll_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     job = cast("Job", parameters["job"])
     return f"happyhorse-poll-{_hash([_KEY_VERSION, job.digest, job.task_id, _store_name(parameters['store'])])}"
@@ -142,57 +148,55 @@ class _Report:
 
 
 async def _submit(request: GenerationRequest, credentials: Credentials, store: StoreRef, take: int, on_uncertain: OnUncertain) -> Job:
-    place = await _store(store)
-    prepared = await prepare(request, await _account(credentials), take=take, store=place)
-    job = await Submitter(store=place, on_uncertain=on_uncertain).submit(prepared)
+    place = await store_of(store)
+    prepared = await prepare(request, await account_of(credentials), take=take, store=place)
+    run = flow_run_id()
+    submitter = Submitter(store=place, on_uncertain=on_uncertain, flow_run_id=None if run is None else str(run))
+    job = await submitter.submit(prepared)
     _logger().info("%s %s: task id %s, request id %s, digest %s", job.gateway, job.model, job.task_id, job.request_id, job.digest[:12])
     return job
 
 
 async def _poll(job: Job, credentials: Credentials, store: StoreRef, deadline_s: float) -> JobResult:
-    account = _same_gateway(await _account(credentials), job)
-    poller = Poller(account=account, store=await _store(store), deadline_s=deadline_s, watch=_Report(job))
-    return await poller.poll(job)
+    account = await account_of(credentials, job)
+    place = await store_of(store)
+    poller = Poller(account=account, store=place, deadline_s=deadline_s, watch=_Report(job))
+    async with cancelled_with_its_run(job, account, place, _logger()):
+        return await poller.poll(job)
+
+
+async def _cancel(job: Job, credentials: Credentials, store: StoreRef) -> None:
+    await cancel_if_its_run_is(job, await account_of(credentials), await store_of(store), _logger())
 
 
 async def _download(result: JobResult, credentials: Credentials, store: StoreRef) -> MediaAsset:
-    place = await _store(store)
-    collected = await Collector(account=_same_gateway(await _account(credentials), result.job), store=place).collect(result)
+    place = await store_of(store)
+    collected = await Collector(account=await account_of(credentials, result.job), store=place).collect(result)
     for asset, poster in collected.with_posters():
         _logger().info("%s kept at %s (%d bytes)", asset.kind, asset.uri, asset.bytes)
         await show_asset(asset, poster=poster, store=place)
     return collected.asset
 
 
-def _same_gateway(account: Account, job: Job) -> Account:
-    if (account.gateway, account.label) != (job.gateway, job.account):
-        raise ValueError(
-            f"Job {job.task_id} belongs to account {job.account!r} of {job.gateway}; these credentials are for"
-            f" {account.label!r} of {account.gateway}. Nothing was sent."
-        )
-    return account
-
-
 # One place says how the tasks behave; the twins below differ only in how they are called.
-_SUBMIT: dict[str, Any] = {
+_STEP: dict[str, Any] = {
     "tags": _TAGS,
-    "task_run_name": _request_name("submit"),
     "retries": RETRIES,
     "retry_delay_seconds": RETRY_DELAYS_S,
     "retry_condition_fn": is_retryable,
-    "cache_policy": CachePolicy.from_cache_key_fn(_submit_key),
     "persist_result": True,
     "result_serializer": "json",
+    # The journal decides: it knows what was bought and what is kept, and what a person has adopted, forgotten or cancelled since.
+    "cache_policy": NO_CACHE,
 }
-_POLL: dict[str, Any] = _SUBMIT | {
+_SUBMIT: dict[str, Any] = _STEP | {"task_run_name": _request_name("submit")}
+_POLL: dict[str, Any] = _STEP | {
     "task_run_name": _job_name,
     "cache_policy": CachePolicy.from_cache_key_fn(_poll_key),
     # A provider's address lives 24 hours where it says so at all; a cached one must not outlive it.
     "cache_expiration": timedelta(hours=12),
 }
-# Whether a file is still there can only be told by looking, which a cache key function, called on the event loop, must not do: the journal
-# knows the asset, and a run that finds it kept downloads nothing. It also shows its pictures, which a cached run would not.
-_DOWNLOAD: dict[str, Any] = _SUBMIT | {"task_run_name": _result_name, "cache_policy": NO_CACHE}
+_DOWNLOAD: dict[str, Any] = _STEP | {"task_run_name": _result_name}
 _GENERATE: dict[str, Any] = {
     "tags": _TAGS,
     "task_run_name": _request_name("generate"),
@@ -318,9 +322,11 @@ async def generate(
         horse = await generate(TextToImage(model="gpt-image-2", prompt="A white horse"), "happyhorse")
         ```
     """
-    job = await submit(request, credentials, store, take=take, on_uncertain=on_uncertain)
-    result = await poll(job, credentials, store, deadline_s=deadline_s)
-    return await download(result, credentials, store)
+    # Each step stands by itself: a poll that fails must not show its submit, which is paid for, as rolled back.
+    async with atransaction(commit_mode=CommitMode.EAGER):
+        job = await submit(request, credentials, store, take=take, on_uncertain=on_uncertain)
+        result = await poll(job, credentials, store, deadline_s=deadline_s)
+        return await download(result, credentials, store)
 
 
 @task(name="submit", **_SUBMIT)
@@ -360,7 +366,12 @@ def poll_sync(job: Job, credentials: Credentials, store: StoreRef = None, *, dea
     Returns:
         Where the outputs lie at the provider.
     """
-    return run_coro_as_sync(_poll(job, credentials, store, deadline_s))
+    try:
+        return run_coro_as_sync(_poll(job, credentials, store, deadline_s))
+    except TerminationSignal:
+        # It reached the main thread alone, and the process ends before the waiting thread would look.
+        run_coro_as_sync(_cancel(job, credentials, store))
+        raise
 
 
 @task(name="download", **_DOWNLOAD)
@@ -401,6 +412,7 @@ def generate_sync(
     Returns:
         The first output.
     """
-    job = submit_sync(request, credentials, store, take=take, on_uncertain=on_uncertain)
-    result = poll_sync(job, credentials, store, deadline_s=deadline_s)
-    return download_sync(result, credentials, store)
+    with transaction(commit_mode=CommitMode.EAGER):
+        job = submit_sync(request, credentials, store, take=take, on_uncertain=on_uncertain)
+        result = poll_sync(job, credentials, store, deadline_s=deadline_s)
+        return download_sync(result, credentials, store)

@@ -69,6 +69,11 @@ class JournalEntry(_Record):
     updated_at: datetime = Field(default_factory=_now)
 
     @property
+    def begun_at(self) -> datetime:
+        """When the submit was begun."""
+        return self.intent.at
+
+    @property
     def is_open(self) -> bool:
         """Whether money is or may be spent and no file is kept yet."""
         return self.state in OPEN_STATES

@@ -268,6 +268,10 @@ class Journal:
             error: The failure.
             job: The job.
         """
+        entry = await self.read(job.digest)
+        if entry is not None and entry.state == "canceled":
+            # That the gateway now calls it ended is no news.
+            return
         state: JournalState = "expired" if isinstance(error, JobExpired) else "failed"
         await self.record(job, state, {"failure": Failure(message=error.message, code=error.code)})
 

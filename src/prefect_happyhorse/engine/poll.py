@@ -170,6 +170,8 @@ def _known_result(entry: JournalEntry | None, job: Job) -> JobResult | None:
     """What the journal already knows of a job; a result whose addresses may be dead is asked for anew."""
     if entry is None or entry.job is None or entry.job.task_id != job.task_id:
         return None
+    if entry.may_be_bought_again:
+        raise JobFailed("The job was canceled before it began.", money="not spent", advice="Run the same request again to buy it anew.")
     if entry.failure is not None and entry.state in {"failed", "expired", "canceled"}:
         kind = JobExpired if entry.state == "expired" else JobFailed
         raise kind(entry.failure.message, code=entry.failure.code, advice=buy_again(entry.digest))

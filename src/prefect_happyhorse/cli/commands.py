@@ -11,17 +11,17 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import click
 from pydantic import SecretStr, ValidationError
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from prefect_happyhorse.catalog import GATEWAYS, Route, check, gateway_facts, resolve, routes
+from prefect_happyhorse.cli.jobs import jobs
+from prefect_happyhorse.cli.output import REFUSED, console, errors, fail
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.errors import CatalogError, GenerationError, InvalidRequest
 from prefect_happyhorse.domain.jobs import Job, JobState
 from prefect_happyhorse.domain.requests import GenerationRequest, iter_media, parse_request, replace_media
 from prefect_happyhorse.engine.collect import Collector
@@ -36,9 +36,6 @@ __all__ = ["main"]
 
 _gateway_option = click.option("--gateway", type=click.Choice(GATEWAYS), required=True, help="The gateway.")
 _request_argument = click.argument("request_file", metavar="REQUEST.json", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-
-REFUSED = 2
-SPENT = 3
 
 
 @click.group(
@@ -65,7 +62,7 @@ def models(gateway: str | None, capability: str | None, model: str | None, shape
         if (capability is None or route.capability == capability) and (model is None or model.lower() in route.model.lower())
     ]
     if not found:
-        _fail("No route fits. `happyhorse models` without filters lists all.", 1)
+        fail("No route fits. `happyhorse models` without filters lists all.", 1)
     if shape == "json":
         for route in found:
             click.echo(route.model_dump_json(by_alias=True, exclude_defaults=True))
@@ -79,7 +76,7 @@ def models(gateway: str | None, capability: str | None, model: str | None, shape
     table = Table("gateway", "capability", "model", "takes", "options", title=f"{len(found)} routes")
     for route in found:
         table.add_row(route.gateway, route.capability, route.model, ", ".join(_takes(route)), ", ".join(sorted(route.options)))
-    _console().print(table)
+    console().print(table)
 
 
 def _takes(route: Route) -> Iterable[str]:
@@ -93,7 +90,7 @@ def _takes(route: Route) -> Iterable[str]:
 def preview(request_file: Path, gateway: str) -> None:
     """Show the HTTP call that a request becomes. Nothing is sent and no key is needed."""
     request = _read_request(request_file)
-    with _errors():
+    with errors():
         route = resolve(request, gateway)
         check(request, route, more=asyncio.run(inspect_media(request, route)).problems)
         variable = f"{gateway.upper()}_BASE_URL"
@@ -134,7 +131,7 @@ def generate(request_file: Path, gateway: str, output: Path, take: int, deadline
     The key is read from <GATEWAY>_API_KEY and the address from <GATEWAY>_BASE_URL. Running it again gives the same file and buys nothing.
     """
     request = _read_request(request_file)
-    with _errors():
+    with errors():
         asset = asyncio.run(_generate(request, gateway, output, take, deadline_s))
     for one in (asset, *asset.siblings):
         click.echo(one.uri.removeprefix("file://"))
@@ -147,7 +144,7 @@ async def _generate(request: GenerationRequest, gateway: str, output: Path, take
     store = Store(url=str(output))
     prepared = await prepare(request, account, take=take, store=store)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
-    with Progress(*columns, console=_console(stderr=True), transient=not sys.stderr.isatty()) as progress:
+    with Progress(*columns, console=console(stderr=True), transient=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("submit", total=100, said="")
         job = await Submitter(store=store).submit(prepared)
         progress.update(bar, description=f"{job.model} {job.task_id}")
@@ -180,12 +177,12 @@ def sandbox(host: str, port: int, job_s: float, media: Literal["full", "tiny"]) 
         from prefect_happyhorse.sandbox.server import serve
         from prefect_happyhorse.sandbox.settings import SandboxSettings
     except ImportError as error:
-        _fail(f"The sandbox needs more: pip install 'prefect-happyhorse[sandbox]' ({error}).", 1)
-    console = _console()
-    console.print("Point a gateway at the sandbox with any key:")
+        fail(f"The sandbox needs more: pip install 'prefect-happyhorse[sandbox]' ({error}).", 1)
+    out = console()
+    out.print("Point a gateway at the sandbox with any key:")
     for name in GATEWAYS:
-        console.print(f"  export {name.upper()}_BASE_URL=http://{host}:{port}/{name} {name.upper()}_API_KEY=sandbox", soft_wrap=True)
-    console.print(f"Jobs, pictures and ledger: http://{host}:{port}/_sandbox/", soft_wrap=True)
+        out.print(f"  export {name.upper()}_BASE_URL=http://{host}:{port}/{name} {name.upper()}_API_KEY=sandbox", soft_wrap=True)
+    out.print(f"Jobs, pictures and ledger: http://{host}:{port}/_sandbox/", soft_wrap=True)
     serve(host, port, SandboxSettings(job_s=job_s, media=media))
 
 
@@ -201,8 +198,8 @@ def demo(output: Path) -> None:
     """Run the flow image_to_video_edit against the sandbox: no account, no server, no coin."""
     from prefect_happyhorse.demo import run_demo
 
-    with _errors():
-        run_demo(output, _console())
+    with errors():
+        run_demo(output, console())
 
 
 def _read_request(path: Path) -> GenerationRequest:
@@ -210,32 +207,7 @@ def _read_request(path: Path) -> GenerationRequest:
         return parse_request(path.read_bytes())
     except ValidationError as error:
         problems = "\n".join(f"  - {'.'.join(map(str, p['loc'])) or 'request'}: {p['msg']}" for p in error.errors(include_url=False))
-        _fail(f"{path} is no request:\n{problems}\nNothing was sent.", REFUSED)
+        fail(f"{path} is no request:\n{problems}\nNothing was sent.", REFUSED)
 
 
-class _errors:  # noqa: N801 -- reads as a statement, as contextlib's own do
-    """Turns what a command may raise into a message without a traceback, and the exit code that it stands for."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, GenerationError):
-            spent = error.money in {"spent", "may be spent"}
-            _fail(f"{type(error).__name__}: {error}", SPENT if spent else REFUSED if isinstance(error, InvalidRequest) else 1)
-        if isinstance(error, (CatalogError, ValueError, OSError)):
-            _fail(f"{error}", 1)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    click.echo(message, err=True)
-    sys.exit(code)
-
-
-def _console(*, stderr: bool = False) -> Console:
-    # A pipe or a log file has no width; the usual 80 would cut the tables.
-    return Console(stderr=stderr, width=None if sys.stdout.isatty() else 200, highlight=False)
-
-
-if __name__ == "__main__":
-    main()
+main.add_command(jobs)

@@ -1,0 +1,289 @@
+"""`happyhorse jobs`: what was bought, what is still open, and what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any, TypeVar, get_args
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from prefect_happyhorse.catalog import GATEWAYS
+from prefect_happyhorse.cli.output import SPENT, console, errors, fail
+from prefect_happyhorse.domain.errors import GenerationError
+from prefect_happyhorse.engine import jobs as engine
+from prefect_happyhorse.engine.advice import find_out
+from prefect_happyhorse.engine.journal import OPEN_STATES, Journal, JournalEntry, JournalState
+from prefect_happyhorse.engine.poll import DEADLINE_S
+from prefect_happyhorse.engine.store import Store
+from prefect_happyhorse.gateways import Account
+
+__all__ = ["jobs"]
+
+_T = TypeVar("_T")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_AT_ONCE = 20
+
+
+class _Age(click.ParamType[timedelta]):
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"(\d+)([smhd])", str(value))
+        if found is None:
+            self.fail(f"{value!r}: a number and s, m, h or d is wanted, for example 90m or 2d.", param, ctx)
+        return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+_filters: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "--state", "states", multiple=True, type=click.Choice(get_args(JournalState)), help="Only jobs in this state; may be repeated."
+    ),
+    click.option("--open", "only_open", is_flag=True, help="Only jobs that cost or may have cost money and have no file yet."),
+    click.option("--gateway", type=click.Choice(GATEWAYS), help="Only this gateway."),
+    click.option("--account", help="Only this account label."),
+    click.option("--older-than", type=_Age(), help="Only jobs begun longer ago than this, for example 2h."),
+    click.option("--younger-than", type=_Age(), help="Only jobs begun no longer ago than this, for example 3d."),
+)
+
+
+def _filtered(command: Callable[..., _T]) -> Callable[..., _T]:
+    for option in reversed(_filters):
+        command = option(command)
+    return command
+
+
+@click.group()
+@click.option(
+    "--store",
+    metavar="URL",
+    default=lambda: os.environ.get("HAPPYHORSE_STORE") or "outputs",
+    show_default="HAPPYHORSE_STORE, else outputs",
+    help="The folder or fsspec URL in which the journal lies.",
+)
+@click.option("--block", metavar="NAME", help="The saved MediaStore block of the store, in place of --store.")
+@click.pass_context
+def jobs(context: click.Context, store: str, block: str | None) -> None:
+    """See what was bought and what is still open; adopt, resume, cancel or forget it.
+
+    NAME is a task id, or the first six or more characters of a request digest, as `happyhorse jobs list` shows them.
+    """
+    context.obj = _Place(store, block)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the journal lies, as the command line says it; looked up only once a command needs it."""
+
+    url: str
+    block: str | None
+
+    async def journal(self) -> Journal:
+        if self.block is None:
+            return Journal(Store(url=self.url))
+        from prefect_happyhorse.blocks import MediaStore
+
+        return Journal((await MediaStore.find(self.block)).to_store())
+
+
+@jobs.command("list")
+@_filtered
+@click.option("--json", "as_json", is_flag=True, help="One journal entry a line, in JSON.")
+@click.pass_obj
+def list_jobs(place: _Place, *, as_json: bool, **filters: Any) -> None:
+    """List jobs, oldest first, and sum up the money at risk."""
+    with errors():
+        journal, entries = asyncio.run(_listed(place, filters))
+    if as_json:
+        for entry in entries:
+            click.echo(entry.model_dump_json(exclude_none=True))
+        return
+    table = Table("digest", "state", "gateway", "account", "model", "task id", "begun", "prompt")
+    for entry in entries:
+        task_id = "" if entry.job is None else entry.job.task_id
+        prompt = " ".join((entry.request.prompt or "").split())
+        cells = (
+            entry.digest[:12],
+            entry.state,
+            entry.gateway,
+            entry.account,
+            entry.request.model,
+            task_id,
+            _ago(entry.begun_at),
+            prompt[:40],
+        )
+        table.add_row(*map(escape, cells))
+    console().print(table)
+    at_risk = [entry for entry in entries if entry.is_open]
+    click.echo(f"{len(entries)} jobs in {journal.store.url}; {len(at_risk)} open.")
+
+
+async def _listed(place: _Place, filters: dict[str, Any]) -> tuple[Journal, list[JournalEntry]]:
+    journal = await place.journal()
+    return journal, await _select(journal, **filters)
+
+
+async def _select(journal: Journal, *, states: tuple[JournalState, ...], only_open: bool, **filters: Any) -> list[JournalEntry]:
+    entries = await journal.entries()
+    if only_open:
+        entries = engine.select(entries, states=OPEN_STATES)
+    return engine.select(entries, states=states, **filters)
+
+
+def _ago(at: datetime) -> str:
+    seconds = (datetime.now(timezone.utc) - at).total_seconds()
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"
+
+
+@jobs.command()
+@click.argument("name")
+@click.pass_obj
+def show(place: _Place, name: str) -> None:
+    """Show all that the journal knows of one job, and what can be done about it."""
+    with errors():
+        entry = asyncio.run(_found(place, name))
+    click.echo(entry.model_dump_json(indent=2, exclude_none=True))
+    click.echo(_advice(entry), err=True)
+
+
+async def _found(place: _Place, name: str) -> JournalEntry:
+    return await engine.find_entry(await place.journal(), name)
+
+
+def _advice(entry: JournalEntry) -> str:
+    short = entry.digest[:12]
+    if entry.job is None:
+        return f"Nobody knows whether this submit was accepted. {find_out(entry.digest)}"
+    if entry.is_open:
+        return f"It is paid for and no file is kept yet: happyhorse jobs resume {short}"
+    if entry.asset is not None:
+        return f"Kept at {entry.asset.uri}"
+    if entry.may_be_bought_again:
+        return "The gateway took it back before it began: the same request buys it anew."
+    return f"It ended without a result. The same request is not bought again until `happyhorse jobs forget {short}`, or with another take."
+
+
+@jobs.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@_filtered
+@click.option(
+    "--deadline", "deadline_s", default=DEADLINE_S, show_default=True, help="How long a job may take in all, in seconds since its submit."
+)
+@click.pass_obj
+def resume(place: _Place, names: tuple[str, ...], deadline_s: float, **filters: Any) -> None:
+    """Wait for open jobs and keep their files: those that are named, else all that fit the filters. Nothing is bought."""
+    with errors():
+        failed = asyncio.run(_resume(place, names, deadline_s, filters))
+    if failed:
+        fail(f"{failed} of the jobs are not kept; they stay in the journal.", SPENT)
+
+
+async def _resume(place: _Place, names: tuple[str, ...], deadline_s: float, filters: dict[str, Any]) -> int:
+    journal = await place.journal()
+    if names:
+        chosen = [await engine.find_entry(journal, name) for name in names]
+    else:
+        chosen = [entry for entry in await _select(journal, **filters) if entry.is_open]
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(entry: JournalEntry) -> bool:
+        async with slots:
+            try:
+                collected = await engine.resume(journal, entry, await _account(entry), deadline_s=deadline_s)
+            except (GenerationError, ValueError, OSError) as error:
+                click.echo(f"{entry.digest[:12]}: {type(error).__name__}: {error}", err=True)
+                return False
+        for asset, _ in collected.with_posters():
+            click.echo(asset.uri.removeprefix("file://"))
+        return True
+
+    kept = await asyncio.gather(*(one(entry) for entry in chosen))
+    return kept.count(False)
+
+
+async def _account(entry: JournalEntry) -> Account:
+    from prefect_happyhorse.blocks import GatewayCredentials
+
+    return (await GatewayCredentials.of_job(gateway=entry.gateway, account=entry.account, name=entry.credentials)).to_account()
+
+
+@jobs.command()
+@click.argument("task_id")
+@click.argument("name", required=False)
+@click.option("--unchecked", is_flag=True, help="Take your word for it, and do not ask the gateway whether it knows the job.")
+@click.pass_obj
+def adopt(place: _Place, task_id: str, name: str | None, *, unchecked: bool) -> None:
+    """Give an uncertain submit the job that it became, by the TASK_ID that the provider's console shows. Nothing is bought."""
+    with errors():
+        entry = asyncio.run(_adopt(place, task_id, name, unchecked=unchecked))
+    click.echo(
+        f"{entry.digest[:12]} is job {task_id} of {entry.gateway}. Run the flow again, or: happyhorse jobs resume {entry.digest[:12]}"
+    )
+
+
+async def _adopt(place: _Place, task_id: str, name: str | None, *, unchecked: bool) -> JournalEntry:
+    journal = await place.journal()
+    if name is not None:
+        entry = await engine.find_entry(journal, name)
+    else:
+        without_job = [entry for entry in await journal.entries() if entry.job is None]
+        if len(without_job) != 1:
+            digests = ", ".join(entry.digest[:12] for entry in without_job) or "none"
+            raise ValueError(f"Say which request the job belongs to; those without a job: {digests}.")
+        entry = without_job[0]
+    return await engine.adopt(journal, entry, task_id, account=None if unchecked else await _account(entry))
+
+
+@jobs.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def forget(place: _Place, names: tuple[str, ...], *, yes: bool) -> None:
+    """Remove jobs from the journal, so that the same requests are bought anew. Files stay."""
+    with errors():
+        entries = [asyncio.run(_found(place, name)) for name in names]
+        for entry in entries:
+            known = "an uncertain submit" if entry.job is None else f"job {entry.job.task_id}, {entry.state}"
+            if not yes:
+                click.confirm(f"Forget {entry.digest[:12]} ({known})? The same request would be paid for again.", abort=True, err=True)
+            asyncio.run(_forget(place, entry))
+            click.echo(f"Forgot {entry.digest[:12]} ({known}).")
+
+
+async def _forget(place: _Place, entry: JournalEntry) -> None:
+    await engine.forget(await place.journal(), entry)
+
+
+@jobs.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.pass_obj
+def cancel(place: _Place, names: tuple[str, ...]) -> None:
+    """Ask the gateways to cancel jobs, where they can. A job that already runs goes on, and can be resumed."""
+    refused = 0
+    for name in names:
+        with errors():
+            accepted, message = asyncio.run(_cancel(place, name))
+        click.echo(f"{name}: {message}", err=not accepted)
+        refused += not accepted
+    if refused:
+        fail(f"{refused} of {len(names)} jobs were not cancelled.", 1)
+
+
+async def _cancel(place: _Place, name: str) -> tuple[bool, str]:
+    journal = await place.journal()
+    entry = await engine.find_entry(journal, name)
+    if entry.job is None or not entry.is_open:
+        raise ValueError(f"{name}: its state is {entry.state}, so there is nothing to cancel.")
+    answer = await engine.cancel(journal, entry.job, await _account(entry))
+    return answer.accepted, answer.message

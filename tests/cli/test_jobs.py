@@ -1,0 +1,228 @@
+"""`happyhorse jobs`: what a person sees of the journal and does about it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from prefect_happyhorse.cli import main
+from prefect_happyhorse.domain.errors import SubmissionUncertain
+from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
+from prefect_happyhorse.engine.journal import Claimant, Journal, JournalEntry
+from prefect_happyhorse.engine.store import Store
+from prefect_happyhorse.engine.submit import Submitter, prepare
+from prefect_happyhorse.sandbox import SandboxServer
+
+HORSE = TextToImage(model="gpt-image-2", prompt="A white [horse]")
+RIDE = ReferenceToVideo(
+    model="happyhorse-1.0-r2v", prompt="It runs", references=("https://example.com/a.png",), resolution="720p", duration=5
+)
+
+
+def run(*arguments: str, typed: str | None = None) -> Result:
+    return CliRunner().invoke(main, ["jobs", *arguments], input=typed)
+
+
+@pytest.fixture
+def store(studio: SandboxServer, tmp_path: Path) -> Store:
+    return Store(url=str(tmp_path / "outputs"))
+
+
+async def _buy(store: Store, request: TextToImage | ReferenceToVideo, gateway: str, take: int) -> JournalEntry:
+    from prefect_happyhorse.blocks import GatewayCredentials
+
+    account = GatewayCredentials.from_environment(gateway).to_account()
+    prepared = await prepare(request, account, take=take)
+    with suppress(SubmissionUncertain):
+        await Submitter(store=store).submit(prepared)
+    entry = await Journal(store).read(prepared.digest)
+    assert entry is not None
+    return entry
+
+
+def bought(store: Store, *, take: int = 1) -> JournalEntry:
+    return asyncio.run(_buy(store, HORSE, "happyhorse", take))
+
+
+def riding(store: Store, *, take: int = 1) -> JournalEntry:
+    return asyncio.run(_buy(store, RIDE, "infiflow", take))
+
+
+def entry_of(store: Store, digest: str) -> JournalEntry | None:
+    return asyncio.run(Journal(store).read(digest))
+
+
+def write(store: Store, entry: JournalEntry) -> None:
+    asyncio.run(Journal(store).write(entry))
+
+
+@pytest.mark.parametrize("command", [(), ("list",), ("show",), ("resume",), ("adopt",), ("forget",), ("cancel",)])
+def test_every_command_says_what_it_is_for(command: tuple[str, ...]) -> None:
+    """--help needs no store."""
+    result = run(*command, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+def test_an_empty_journal_is_no_error(store: Store) -> None:
+    """Before the first job there is nothing to list."""
+    assert "0 jobs" in run("list").output
+
+
+def test_jobs_are_listed_and_filtered(studio: SandboxServer, store: Store) -> None:
+    """A line for each, and how many are open; filters add up; JSON is one entry a line."""
+    horse = bought(store)
+    ride = riding(store)
+    assert run("resume", horse.digest[:12]).exit_code == 0
+    listed = run("list").output
+    for told in (
+        horse.digest[:12],
+        "kept",
+        "submitted",
+        "A white [horse]",
+        ride.job.task_id if ride.job else "",
+        "s ago",
+        "2 jobs",
+        "1 open",
+    ):
+        assert told in listed
+    lines = run("list", "--open", "--json").output.splitlines()
+    assert [json.loads(line)["digest"] for line in lines] == [ride.digest]
+    assert json.loads(run("list", "--state", "kept", "--gateway", "happyhorse", "--json").output)["digest"] == horse.digest
+    assert run("list", "--older-than", "1h", "--json").output == ""
+    assert len(run("list", "--younger-than", "1h", "--json").output.splitlines()) == 2
+    assert run("list", "--older-than", "soon").exit_code == 2
+
+
+def test_a_job_shows_all_that_is_known_and_what_to_do(studio: SandboxServer, store: Store) -> None:
+    """The entry in JSON, and one line of advice for each state."""
+    studio.fault(at="submit", kind="drop_after")
+    uncertain = bought(store)
+    shown = run("show", uncertain.digest[:8])
+    assert json.loads(shown.stdout)["state"] == "uncertain"
+    assert f"happyhorse jobs adopt TASK_ID {uncertain.digest[:12]}" in shown.stderr
+    entry = bought(store, take=2)
+    assert entry.job is not None
+    assert f"jobs resume {entry.digest[:12]}" in run("show", entry.job.task_id).stderr
+    run("resume", entry.job.task_id)
+    assert "Kept at file://" in run("show", entry.job.task_id).stderr
+    failed = entry.model_copy(update={"state": "failed"})
+    write(store, failed.model_copy(update={"asset": None}))
+    assert f"jobs forget {entry.digest[:12]}" in run("show", entry.digest).stderr
+    assert run("show", "nothing").exit_code == 1
+
+
+def test_resume_keeps_what_is_open_and_buys_nothing(studio: SandboxServer, store: Store) -> None:
+    """Without a name it is every open job; the files' paths are printed; a job that fails is told and ends with exit code 3."""
+    bought(store)
+    riding(store)
+    done = run("resume")
+    assert done.exit_code == 0
+    assert [Path(line).stat().st_size > 0 for line in done.stdout.splitlines()] == [True, True]
+    assert run("resume").stdout == ""
+    studio.fault(at="poll", kind="fail_job")
+    lost = bought(store, take=2)
+    failed = run("resume")
+    assert failed.exit_code == 3
+    assert f"{lost.digest[:12]}: JobFailed" in failed.stderr
+    assert len(studio.ledger()) == 3
+
+
+def test_an_uncertain_submit_is_adopted(studio: SandboxServer, store: Store) -> None:
+    """The only one without a job needs no name; after it, the run that failed is resumed and buys nothing."""
+    assert run("adopt", "t-1").exit_code == 1
+    studio.fault(at="submit", kind="drop_after")
+    entry = bought(store)
+    (charged,) = studio.ledger()
+    assert "does not know" in run("adopt", "typo").stderr
+    adopted = run("adopt", charged.task_id)
+    assert (adopted.exit_code, charged.task_id in adopted.output) == (0, True)
+    assert run("resume").exit_code == 0
+    assert bought(store).state == "kept"
+    assert len(studio.ledger()) == 1
+    assert entry.job is None
+
+
+def test_of_several_uncertain_submits_one_is_named(studio: SandboxServer, store: Store) -> None:
+    """Which of two requests a task id belongs to is never guessed."""
+    studio.fault(at="submit", kind="drop_after", times=2)
+    one, two = bought(store), bought(store, take=2)
+    vague = run("adopt", "t-1", "--unchecked")
+    assert (vague.exit_code, one.digest[:12] in vague.stderr, two.digest[:12] in vague.stderr) == (1, True, True)
+    assert run("adopt", "t-1", two.digest[:12], "--unchecked").exit_code == 0
+
+
+def test_forgetting_asks_first(studio: SandboxServer, store: Store) -> None:
+    """It would let the same be paid for again, so it is confirmed, or said with --yes."""
+    entry = bought(store)
+    assert run("forget", entry.digest[:12], typed="n\n").exit_code == 1
+    assert entry_of(store, entry.digest) == entry
+    assert run("forget", entry.digest[:12], typed="y\n").exit_code == 0
+    assert entry_of(store, entry.digest) is None
+    again = bought(store)
+    assert run("forget", again.digest[:12], "--yes").exit_code == 0
+    assert len(studio.ledger()) == 2
+
+
+def test_a_submit_under_way_is_left_alone(store: Store) -> None:
+    """Neither forgotten nor cancelled."""
+    entry = bought(store)
+    write(store, entry.model_copy(update={"state": "intent", "job": None, "intent": Claimant()}))
+    assert "right now" in run("forget", entry.digest, "--yes").stderr
+    assert "nothing to cancel" in run("cancel", entry.digest).stderr
+
+
+def test_cancel_says_what_the_gateway_answered(studio: SandboxServer, store: Store) -> None:
+    """A job that waits is taken back; one that runs goes on, and the command fails; so does one of a gateway without a way."""
+    studio.settings(job_s=3600)
+    waiting, running, other = riding(store), riding(store, take=2), bought(store)
+    assert run("cancel", waiting.digest[:12]).exit_code == 0
+    studio.advance(1800)
+    refused = run("cancel", running.digest[:12], other.digest[:12])
+    assert (refused.exit_code, "2 of 2 jobs were not cancelled" in refused.stderr) == (1, True)
+    assert "no way to cancel" in refused.stderr
+    assert [entry.refunded for entry in studio.ledger()] == [True, False, False]
+    assert "taken back" not in run("show", running.digest[:12]).stderr
+    assert "buys it anew" in run("show", waiting.digest[:12]).stderr
+
+
+def test_the_store_may_be_named(studio: SandboxServer, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its address, or by the block that is saved."""
+    bought(store)
+    monkeypatch.delenv("HAPPYHORSE_STORE")
+    monkeypatch.chdir(tmp_path)
+    assert "1 jobs" in run("--store", "outputs", "list").output
+    assert "0 jobs" in run("--store", str(tmp_path / "elsewhere"), "list").output
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_saved_store_and_saved_credentials_are_found(studio: SandboxServer, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that was bought with a block is resumed with it, from a journal that a block names."""
+    from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
+
+    async def save_and_buy() -> None:
+        block = GatewayCredentials(gateway="happyhorse", api_key="sesame-1234", base_url=studio.base_url("happyhorse"), account="film")
+        await block.asave("film", overwrite=True)
+        await MediaStore(url=store.url).asave("shelf", overwrite=True)
+        account = (await GatewayCredentials.find("film")).to_account()
+        await Submitter(store=store).submit(await prepare(HORSE, account))
+
+    asyncio.run(save_and_buy())
+    for name in ("HAPPYHORSE_STORE", "HAPPYHORSE_API_KEY", "HAPPYHORSE_BASE_URL"):
+        monkeypatch.delenv(name)
+    resumed = run("--block", "shelf", "resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert asyncio.run(Journal(store).entries())[0].state == "kept"
+
+
+def test_credentials_of_another_account_are_not_used(studio: SandboxServer, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway would not know the job, and its key would be shown to nobody's gateway."""
+    entry = bought(store)
+    monkeypatch.setenv("HAPPYHORSE_ACCOUNT", "other")
+    told = run("resume", entry.digest[:12])
+    assert (told.exit_code, "the job belongs to 'sandbox'" in told.stderr) == (3, True)

@@ -1,0 +1,128 @@
+"""A batch is submitted now and collected later: nothing is bought by collecting, and nothing paid for is left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.flows import Flow, load_flow_from_entrypoint
+
+from prefect_happyhorse import GatewayCredentials
+from prefect_happyhorse.demo import flow_file
+from prefect_happyhorse.sandbox import SandboxServer
+
+from .test_batch import row
+
+pytestmark = [
+    pytest.mark.usefixtures("prefect_server"),
+    # Prefect's client leaves connections to its own server for the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def batch() -> Flow[Any, Any]:
+    return load_flow_from_entrypoint(f"{flow_file('batch')}:batch")
+
+
+@pytest.fixture(scope="module")
+def collect() -> Flow[Any, Any]:
+    return load_flow_from_entrypoint(f"{flow_file('collect')}:collect")
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> str:
+    path = tmp_path / "shots.jsonl"
+    path.write_text("\n".join(row(f"shot {number}") for number in range(4)))
+    return str(path)
+
+
+async def test_a_batch_is_submitted_now_and_collected_later(
+    studio: SandboxServer, batch: Flow[Any, Any], collect: Flow[Any, Any], manifest: str
+) -> None:
+    """Submitting waits for no job; a pass leaves what still runs; a later one keeps it all; the batch itself then finds its files."""
+    studio.settings(job_s=3600)
+    submitted = await batch(manifest, detach=True)
+    assert [(result.state, result.asset) for result in submitted] == [("submitted", None)] * 4
+    assert {outcome.state for outcome in await collect()} == {"running"}
+    studio.advance(3600)
+    kept = await collect()
+    assert [(outcome.state, outcome.task_id) for outcome in kept] == [("kept", entry.task_id) for entry in studio.ledger()]
+    assert all(Path(outcome.asset.uri.removeprefix("file://")).stat().st_size == outcome.asset.bytes for outcome in kept)
+    assert await collect() == []
+    assert {result.state for result in await batch(manifest)} == {"kept"}
+    assert [entry.downloads for entry in studio.ledger()] == [1] * 4
+
+
+async def test_watching_waits_for_what_still_runs(
+    studio: SandboxServer, batch: Flow[Any, Any], collect: Flow[Any, Any], manifest: str
+) -> None:
+    """With `watch` a single run ends with every file; what outlives the deadline stays open."""
+    studio.settings(job_s=1)
+    await batch(manifest, detach=True)
+    assert {outcome.state for outcome in await collect(watch=True, deadline_s=0.1)} == {"running"}
+    assert {outcome.state for outcome in await collect(watch=True)} == {"kept"}
+
+
+async def test_what_ended_without_a_file_is_told(
+    studio: SandboxServer, batch: Flow[Any, Any], collect: Flow[Any, Any], manifest: str
+) -> None:
+    """One job failed and one submit is uncertain: the others are kept, the run fails and says which, and a table shows all."""
+    studio.fault(at="submit", kind="drop_after", times=1)
+    await batch(manifest, detach=True, fail_on_failed_rows=False)
+    studio.fault(at="poll", kind="fail_job", times=1)
+    state = await collect(return_state=True)
+    with pytest.raises(Exception, match=r"2 of 4 open jobs kept, 0 still running; 2 need a look") as caught:
+        await state.result()
+    assert "happyhorse jobs show" in str(caught.value)
+    assert "JobFailed" in str(caught.value)
+    async with get_client() as client:
+        run = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
+        artifacts = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run))
+    (table,) = [json.loads(artifact.data) for artifact in artifacts if artifact.type == "table"]
+    assert sorted(line["state"] for line in table) == ["failed", "kept", "kept", "uncertain"]
+    assert len(studio.ledger()) == 4
+    again = await collect(fail_on_failed_jobs=False)
+    assert [outcome.state for outcome in again] == ["uncertain"]
+
+
+async def test_a_job_that_the_gateway_forgot_is_told_once(
+    studio: SandboxServer, batch: Flow[Any, Any], collect: Flow[Any, Any], manifest: str, tmp_path: Path
+) -> None:
+    """It is written down as expired, and no later pass asks for it again."""
+    await batch(manifest, detach=True)
+    studio.reset()
+    for file in (tmp_path / "outputs" / "journal").glob("*.json"):
+        entry = json.loads(file.read_text())
+        # Older than the minute for which a gateway may not yet know a job that it has just accepted.
+        entry["job"]["submitted_at"] = "2026-11-01T00:00:00Z"
+        file.write_text(json.dumps(entry))
+    outcomes = await collect(fail_on_failed_jobs=False)
+    assert {(outcome.state, (outcome.error or "").partition(":")[0]) for outcome in outcomes} == {("failed", "JobExpired")}
+    assert await collect() == []
+
+
+async def test_jobs_are_collected_with_the_block_of_their_account(
+    studio: SandboxServer, batch: Flow[Any, Any], collect: Flow[Any, Any], manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The block that a job was bought with is found by its name; another may be given; a wrong account is told and not asked."""
+    block = GatewayCredentials(gateway="happyhorse", api_key="sesame-1234", base_url=studio.base_url("happyhorse"), account="film")
+    await block.asave("collect-film", overwrite=True)
+    await block.asave("collect-spare", overwrite=True)
+    for name in ("HAPPYHORSE_API_KEY", "HAPPYHORSE_BASE_URL"):
+        monkeypatch.delenv(name)
+    await batch(manifest, credentials="collect-film", detach=True)
+    await GatewayCredentials.adelete("collect-film")
+    missing = await collect(fail_on_failed_jobs=False)
+    assert {"no GatewayCredentials block named 'collect-film'" in (outcome.error or "") for outcome in missing} == {True}
+    assert {outcome.state for outcome in await collect(credentials=["collect-spare"])} == {"kept"}
+
+
+async def test_nobody_at_a_time_is_refused(studio: SandboxServer, collect: Flow[Any, Any]) -> None:
+    """Nought at a time would wait for ever."""
+    with pytest.raises(ValueError, match="concurrency=0: allowed is 1 or more"):
+        await collect(concurrency=0)
