@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts, routes
@@ -48,7 +49,10 @@ def test_every_command_that_a_page_shows_is_there(page: Path) -> None:
     for line in "\n".join(blocks(page.read_text(encoding="utf-8"), "bash")).splitlines():
         if line.startswith("happyhorse "):
             _, name, *words = line.split("#")[0].split()
-            options = {option for parameter in main.commands[name].params for option in parameter.opts}
+            command = main.commands[name]
+            if isinstance(command, click.Group):
+                command = command.commands[words[0]]
+            options = {option for parameter in command.params for option in parameter.opts}
             assert {word for word in words if word.startswith("--")} <= options, line
 
 

@@ -100,7 +100,7 @@ class Journal:
             mine = successor.intent.model_copy(update={"turn": turn})
             path = f"journal/claims/{entry.digest}.{turn}.json"
             if await self.store.create(path, mine.model_dump_json().encode()):
-                return await self.write(successor.model_copy(update={"intent": mine}))
+                return await self.write(successor.model_copy(update={"intent": mine, "doubles": entry.doubles}))
             rival = Claimant.model_validate_json(await self.store.read(path))
             latest = await self.read(entry.digest)
             if not rival.gone(_now()) or latest is None or latest.intent.turn >= turn:
@@ -219,6 +219,9 @@ class Journal:
         entry = await self.read(job.digest) or await self.restore(job.digest)
         if entry is None or (entry.job is not None and entry.job.task_id != job.task_id):
             return None
+        if entry.state == "kept" and state != "kept":
+            # Another run was faster. A file that is kept is no less kept because a slower one only now sees the job finished.
+            return entry
         return await self.write(entry.becoming(state, job=job, **facts))
 
     async def forget(self, digest: str) -> None:
