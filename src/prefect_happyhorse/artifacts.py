@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from prefect.artifacts import (
     aupdate_progress_artifact,
 )
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.logging import get_run_logger
 
 from prefect_happyhorse.catalog import find_route
 from prefect_happyhorse.domain.assets import MediaAsset
@@ -32,6 +34,15 @@ _MAX_PROMPT_CHARS = 600
 def _in_run() -> bool:
     # Outside a run Prefect warns that an artifact belongs to nothing.
     return TaskRunContext.get() is not None or FlowRunContext.get() is not None
+
+
+@contextmanager
+def _never_fatal(what: str) -> Generator[None]:
+    """Turn a failure to show something into a warning: what is shown is paid for, and kept whether the UI can show it or not."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 -- whatever the server's trouble is
+        get_run_logger().warning("%s could not be shown: %s: %s", what, type(error).__name__, error)
 
 
 def artifact_key(*words: str) -> str:
@@ -67,8 +78,13 @@ async def show_asset(asset: MediaAsset, *, poster: bytes | None, store: Store) -
     """
     if not _in_run():
         return
-    link = await _link(asset, store)
     title = f"{asset.capability} {asset.model}" if asset.model else asset.kind
+    with _never_fatal(f"The card of {asset.uri}"):
+        link = await _link(asset, store)
+        await _show_link_and_card(asset, poster, link, title)
+
+
+async def _show_link_and_card(asset: MediaAsset, poster: bytes | None, link: str, title: str) -> None:
     async with anyio.create_task_group() as both:
         both.start_soon(lambda: acreate_link_artifact(link=link, link_text=title, key=_key("link", asset), description=asset.uri))
         both.start_soon(
@@ -130,6 +146,12 @@ async def show_gallery(assets: Sequence[tuple[str, MediaAsset]], *, store: Store
     """
     if not _in_run():
         return
+    with _never_fatal(f"The gallery {title!r}"):
+        markdown = await _gallery(assets, store, title)
+        await acreate_markdown_artifact(markdown=markdown, key=artifact_key("gallery", title), description=title)
+
+
+async def _gallery(assets: Sequence[tuple[str, MediaAsset]], store: Store, title: str) -> str:
     cells: list[list[str]] = [[], [], [], []]
     for step, asset in assets:
         link = await _link(asset, store)
@@ -140,7 +162,7 @@ async def show_gallery(assets: Sequence[tuple[str, MediaAsset]], *, store: Store
             row.append(cell)
     head, *rows = ("| " + " | ".join(row) + " |" for row in cells)
     table = "\n".join([head, "|" + "---|" * len(assets), *rows])
-    await acreate_markdown_artifact(markdown=f"## {title}\n\n{table}", key=artifact_key("gallery", title), description=title)
+    return f"## {title}\n\n{table}"
 
 
 async def show_table(rows: Sequence[Mapping[str, object]], *, key: str, description: str) -> None:
@@ -151,7 +173,9 @@ async def show_table(rows: Sequence[Mapping[str, object]], *, key: str, descript
         key: The artifact key.
         description: What the table shows.
     """
-    if _in_run():
+    if not _in_run():
+        return
+    with _never_fatal(f"The table {key!r}"):
         await acreate_table_artifact(table=[dict(row) for row in rows], key=artifact_key(key), description=description)
 
 
@@ -182,11 +206,12 @@ class Progress:
         percent = 100.0 if state.status.final else round(share * 100, 1)
         said = "estimated from the usual duration" if estimated else "as the gateway says"
         description = f"{self._job.model} {self._job.task_id}: {state.provider_status or state.status.value}, {said}"
-        if self._artifact is None:
-            key = artifact_key("progress", self._job.digest[:10])
-            self._artifact = await acreate_progress_artifact(progress=percent, key=key, description=description)
-        else:
-            await aupdate_progress_artifact(self._artifact, progress=percent, description=description)
+        with _never_fatal(f"The progress of {self._job.task_id}"):
+            if self._artifact is None:
+                key = artifact_key("progress", self._job.digest[:10])
+                self._artifact = await acreate_progress_artifact(progress=percent, key=key, description=description)
+            else:
+                await aupdate_progress_artifact(self._artifact, progress=percent, description=description)
 
 
 def _picture(poster: bytes | None, kind: str) -> str:

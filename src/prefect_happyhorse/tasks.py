@@ -25,13 +25,15 @@ from prefect_happyhorse.artifacts import Progress, show_asset
 from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
 from prefect_happyhorse.cancelling import cancel_if_its_run_is, cancelled_with_its_run, flow_run_id
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.jobs import Job, JobResult, JobState
+from prefect_happyhorse.domain.jobs import Job, JobResult, JobState, JobStatus
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.collect import Collector
 from prefect_happyhorse.engine.poll import DEADLINE_S, Poller
 from prefect_happyhorse.engine.store import Store
 from prefect_happyhorse.engine.submit import OnUncertain, Submitter, prepare
+from prefect_happyhorse.events import tell, telling_of_failure
 from prefect_happyhorse.gateways import Account
+from prefect_happyhorse.limits import call_turn, job_slot, job_slot_sync
 from prefect_happyhorse.retries import RETRIES, RETRY_DELAYS_S, is_retryable
 
 __all__ = [
@@ -137,10 +139,14 @@ class _Report:
     def __init__(self, job: Job) -> None:
         self._progress = Progress(job)
         self._last: str | None = None
+        self._ran = False
 
     async def __call__(self, job: Job, state: JobState, elapsed_s: float) -> None:
         word = state.provider_status or state.status.value
         if word != self._last:
+            if state.status is JobStatus.RUNNING and not self._ran:
+                self._ran = True
+                tell("running", job)
             self._last = word
             percent = "" if state.progress is None else f", {state.progress:.0%}"
             _logger().info("%s %s is %s (%s%s) after %.0f s", job.gateway, job.task_id, state.status.value, word, percent, elapsed_s)
@@ -149,10 +155,15 @@ class _Report:
 
 async def _submit(request: GenerationRequest, credentials: Credentials, store: StoreRef, take: int, on_uncertain: OnUncertain) -> Job:
     place = await store_of(store)
-    prepared = await prepare(request, await account_of(credentials), take=take, store=place)
+    account = await account_of(credentials)
+    prepared = await prepare(request, account, take=take, store=place)
     run = flow_run_id()
     submitter = Submitter(store=place, on_uncertain=on_uncertain, flow_run_id=None if run is None else str(run))
-    job = await submitter.submit(prepared)
+    async with job_slot(account):
+        await call_turn(account)()
+        with telling_of_failure():
+            job = await submitter.submit(prepared)
+    tell("submitted", job)
     _logger().info("%s %s: task id %s, request id %s, digest %s", job.gateway, job.model, job.task_id, job.request_id, job.digest[:12])
     return job
 
@@ -160,9 +171,12 @@ async def _submit(request: GenerationRequest, credentials: Credentials, store: S
 async def _poll(job: Job, credentials: Credentials, store: StoreRef, deadline_s: float) -> JobResult:
     account = await account_of(credentials, job)
     place = await store_of(store)
-    poller = Poller(account=account, store=place, deadline_s=deadline_s, watch=_Report(job))
-    async with cancelled_with_its_run(job, account, place, _logger()):
-        return await poller.poll(job)
+    poller = Poller(account=account, store=place, deadline_s=deadline_s, watch=_Report(job), turn=call_turn(account))
+    async with job_slot(account), cancelled_with_its_run(job, account, place, _logger()):
+        with telling_of_failure():
+            result = await poller.poll(job)
+    tell("succeeded", job)
+    return result
 
 
 async def _cancel(job: Job, credentials: Credentials, store: StoreRef) -> None:
@@ -323,7 +337,7 @@ async def generate(
         ```
     """
     # Each step stands by itself: a poll that fails must not show its submit, which is paid for, as rolled back.
-    async with atransaction(commit_mode=CommitMode.EAGER):
+    async with job_slot(await account_of(credentials)), atransaction(commit_mode=CommitMode.EAGER):
         job = await submit(request, credentials, store, take=take, on_uncertain=on_uncertain)
         result = await poll(job, credentials, store, deadline_s=deadline_s)
         return await download(result, credentials, store)
@@ -412,7 +426,8 @@ def generate_sync(
     Returns:
         The first output.
     """
-    with transaction(commit_mode=CommitMode.EAGER):
+    account = run_coro_as_sync(account_of(credentials))
+    with job_slot_sync(account), transaction(commit_mode=CommitMode.EAGER):
         job = submit_sync(request, credentials, store, take=take, on_uncertain=on_uncertain)
         result = poll_sync(job, credentials, store, deadline_s=deadline_s)
         return download_sync(result, credentials, store)

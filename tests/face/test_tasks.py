@@ -169,18 +169,6 @@ async def test_an_uncertain_submit_is_never_retried(studio: SandboxServer) -> No
     assert len(studio.ledger()) == 1
 
 
-async def test_a_job_of_another_account_is_refused(studio: SandboxServer) -> None:
-    """Credentials that do not fit the job are told before the gateway is asked."""
-
-    @flow
-    async def mixed() -> object:
-        job = await submit(HORSE, "happyhorse")
-        return await poll(job, "ttapi")
-
-    with pytest.raises(ValueError, match="belongs to account"):
-        await mixed()
-
-
 class _Everything(logging.Handler):
     def __init__(self) -> None:
         super().__init__(level=logging.DEBUG)
@@ -202,6 +190,45 @@ def everything() -> Iterator[_Everything]:
     for logger, level in zip(loggers, before, strict=True):
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+async def test_what_cannot_be_shown_is_kept_all_the_same(
+    studio: SandboxServer, everything: _Everything, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An artifact or event that the server will not take costs a warning, never the run: the job is paid for."""
+    studio.settings(job_s=0.5)
+
+    async def refuse(**facts: object) -> None:
+        raise RuntimeError("the server says no")
+
+    def refuse_event(**facts: object) -> None:
+        raise RuntimeError("the feed says no")
+
+    for name in ("acreate_link_artifact", "acreate_markdown_artifact", "acreate_progress_artifact"):
+        monkeypatch.setattr(f"prefect_happyhorse.artifacts.{name}", refuse)
+    monkeypatch.setattr("prefect_happyhorse.events.emit_event", refuse_event)
+
+    @flow
+    async def one() -> MediaAsset:
+        return await generate(HORSE, "happyhorse")
+
+    asset = await one()
+    assert local(asset).exists()
+    told = "\n".join(everything.lines)
+    assert "could not be shown" in told
+    assert "could not be emitted" in told
+
+
+async def test_a_job_of_another_account_is_refused(studio: SandboxServer) -> None:
+    """Credentials that do not fit the job are told before the gateway is asked."""
+
+    @flow
+    async def mixed() -> object:
+        job = await submit(HORSE, "happyhorse")
+        return await poll(job, "ttapi")
+
+    with pytest.raises(ValueError, match="belongs to account"):
+        await mixed()
 
 
 async def test_the_key_is_found_nowhere(studio: SandboxServer, everything: _Everything, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from rich.table import Table
 from prefect_happyhorse.catalog import GATEWAYS, Route, check, gateway_facts, resolve, routes
 from prefect_happyhorse.cli.jobs import jobs
 from prefect_happyhorse.cli.output import REFUSED, console, errors, fail
+from prefect_happyhorse.cli.setup import setup
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobState
 from prefect_happyhorse.domain.requests import GenerationRequest, iter_media, parse_request, replace_media
@@ -211,3 +212,4 @@ def _read_request(path: Path) -> GenerationRequest:
 
 
 main.add_command(jobs)
+main.add_command(setup)

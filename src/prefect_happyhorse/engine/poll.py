@@ -46,6 +46,10 @@ async def _ignore(job: Job, state: JobState, elapsed_s: float) -> None:
     pass
 
 
+async def _at_once() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Poller:
     """Waits for jobs.
@@ -55,6 +59,7 @@ class Poller:
         store: Where the journal lies.
         deadline_s: How long a job may take, in seconds since it was submitted, restarts included.
         watch: Is told of every answer.
+        turn: Waits until a call may be made, beside the pacer that all jobs of the account share in this process.
         tokens: Where access tokens are kept.
         clock: Seconds that only ever grow.
         sleep: Waits for so many seconds.
@@ -64,6 +69,7 @@ class Poller:
     store: Store
     deadline_s: float = DEADLINE_S
     watch: Watcher = _ignore
+    turn: Callable[[], Awaitable[None]] = _at_once
     tokens: TokenStore = field(default_factory=TokenStore)
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
@@ -161,6 +167,7 @@ class Poller:
         gateway = get_gateway(job.gateway)
         request = gateway.poll_request(route, job.task_id, self.account)
         await pacer_for(job.gateway, self.account.label, self.account.base_url, per_s=route.facts.polls_per_s).wait()
+        await self.turn()
         async with http_client() as client:
             response: httpx.Response = await send(client, gateway, self.account, request, self.tokens)
         return gateway.read_poll(response, route)

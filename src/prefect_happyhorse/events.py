@@ -1,0 +1,84 @@
+"""Events about jobs, for the Prefect event feed and for automations: submitted, running, succeeded, failed, expired, uncertain."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Literal
+
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.events import emit_event
+
+from prefect_happyhorse.catalog import find_route
+from prefect_happyhorse.domain.errors import GenerationError, JobExpired, JobFailed, ModerationRejected, SubmissionUncertain
+from prefect_happyhorse.domain.jobs import Job
+
+__all__ = ["JobEvent", "tell", "telling_of_failure"]
+
+_log = logging.getLogger(__name__)
+
+JobEvent = Literal["submitted", "running", "succeeded", "failed", "expired", "uncertain"]
+"""What can happen to a job; the event's name is `happyhorse.job.` and one of these."""
+
+
+def tell(event: JobEvent, job: Job) -> None:
+    """Emit an event about a job; the run, its flow and its deployment are related to it by Prefect. Outside a run nothing is emitted.
+
+    Args:
+        event: What happened.
+        job: The job.
+    """
+    labels = {"gateway": job.gateway, "account": job.account, "model": job.model, "capability": job.capability, "digest": job.digest}
+    _emit(event, f"{job.gateway}.{job.task_id}", labels)
+
+
+@contextmanager
+def telling_of_failure() -> Generator[None]:
+    """Emit the event that an error stands for, if one is raised in here and stands for one."""
+    try:
+        yield
+    except GenerationError as error:
+        _tell_of(error)
+        raise
+
+
+def _tell_of(error: GenerationError) -> None:
+    event: JobEvent
+    if isinstance(error, SubmissionUncertain):
+        event = "uncertain"
+    elif isinstance(error, JobExpired):
+        event = "expired"
+    elif isinstance(error, (JobFailed, ModerationRejected)):
+        event = "failed"
+    else:
+        return
+    facts = {
+        "gateway": error.gateway,
+        "account": error.account,
+        "model": error.model,
+        "capability": error.capability,
+        "digest": error.digest,
+        "code": error.code,
+        "reason": "moderation" if _is_moderation(error) else None,
+    }
+    labels = {name: value for name, value in facts.items() if value is not None}
+    _emit(event, f"{error.gateway}.{error.task_id or error.digest}", labels)
+
+
+def _is_moderation(error: GenerationError) -> bool:
+    if isinstance(error, ModerationRejected):
+        return True
+    if not (error.code and error.gateway and error.capability and error.model):
+        return False
+    return find_route(error.gateway, error.capability, error.model).facts.codes.get(error.code) == "moderation"
+
+
+def _emit(event: JobEvent, job: str, labels: dict[str, str]) -> None:
+    if FlowRunContext.get() is None and TaskRunContext.get() is None:
+        return
+    resource = {"prefect.resource.id": f"happyhorse.job.{job}", "prefect.resource.name": labels.get("model", job)}
+    try:
+        emit_event(event=f"happyhorse.job.{event}", resource=resource | {f"happyhorse.{name}": value for name, value in labels.items()})
+    except Exception as error:  # noqa: BLE001 -- whatever the feed's trouble is, the job is paid for and goes on
+        _log.warning("The event %s of %s could not be emitted: %s", event, job, error)

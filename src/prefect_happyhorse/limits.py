@@ -1,0 +1,178 @@
+"""Limits that all workers of an account share: how many jobs are open at once, and how many calls are made a second.
+
+Both are Prefect's own global concurrency limits, made by `happyhorse setup limits`. Where there are none, everything works without them.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.concurrency.asyncio import concurrency, rate_limit
+from prefect.concurrency.sync import concurrency as concurrency_sync
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import ObjectNotFound
+from prefect.utilities.asyncutils import run_coro_as_sync
+
+from prefect_happyhorse.gateways import Account
+
+__all__ = ["call_turn", "calls_limit", "job_slot", "job_slot_sync", "jobs_limit", "save_limits"]
+
+_LOOK_EVERY_S = 60.0
+
+_log = logging.getLogger(__name__)
+_HOLDS_SLOT: ContextVar[bool] = ContextVar("_HOLDS_SLOT", default=False)
+
+
+def jobs_limit(gateway: str, account: str) -> str:
+    """Name of the limit on open jobs of an account.
+
+    Args:
+        gateway: Id of the gateway.
+        account: Label of the account.
+
+    Example:
+        >>> jobs_limit("infiflow", "film")
+        'happyhorse-infiflow-film-jobs'
+    """
+    return f"happyhorse-{gateway}-{_plain(account)}-jobs"
+
+
+def calls_limit(gateway: str, account: str) -> str:
+    """Name of the limit on calls a second of an account.
+
+    Args:
+        gateway: Id of the gateway.
+        account: Label of the account.
+
+    Example:
+        >>> calls_limit("infiflow", "film")
+        'happyhorse-infiflow-film-calls'
+    """
+    return f"happyhorse-{gateway}-{_plain(account)}-calls"
+
+
+def _plain(account: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", account).strip("-")
+
+
+@dataclass
+class _Known:
+    """Which limits there are, looked up once a minute and process: asking for one that is missing costs a call and a warning each time."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    seen: dict[str, tuple[float, bool]] = field(default_factory=dict[str, tuple[float, bool]])
+
+    async def has(self, name: str) -> bool:
+        if FlowRunContext.get() is None and TaskRunContext.get() is None:
+            return False
+        with self.lock:
+            at, there = self.seen.get(name, (float("-inf"), False))
+            if time.monotonic() - at < _LOOK_EVERY_S:
+                return there
+            self.seen[name] = (time.monotonic(), there)
+        try:
+            async with get_client() as client:
+                there = (await client.read_global_concurrency_limit_by_name(name)).active
+        except ObjectNotFound:
+            there = False
+        except (httpx.HTTPError, OSError, RuntimeError) as error:
+            _log.debug("The limit %s could not be looked up: %s", name, error)
+        with self.lock:
+            self.seen[name] = (time.monotonic(), there)
+        return there
+
+    def forget(self) -> None:
+        with self.lock:
+            self.seen.clear()
+
+
+_KNOWN = _Known()
+
+
+@asynccontextmanager
+async def job_slot(account: Account) -> AsyncGenerator[None]:
+    """Hold one of the account's slots for open jobs, where there is such a limit; steps inside hold no second one.
+
+    Args:
+        account: Who pays.
+    """
+    name = jobs_limit(account.gateway, account.label)
+    if _HOLDS_SLOT.get() or not await _KNOWN.has(name):
+        yield
+        return
+    # A lease that could not be renewed for a moment is no reason to give up a job that is paid for.
+    async with concurrency(name, raise_on_lease_renewal_failure=False):
+        token = _HOLDS_SLOT.set(True)
+        try:
+            yield
+        finally:
+            _HOLDS_SLOT.reset(token)
+
+
+@contextmanager
+def job_slot_sync(account: Account) -> Generator[None]:
+    """`job_slot` for sync code.
+
+    Args:
+        account: See `job_slot`.
+    """
+    name = jobs_limit(account.gateway, account.label)
+    if _HOLDS_SLOT.get() or not run_coro_as_sync(_KNOWN.has(name)):
+        yield
+        return
+    with concurrency_sync(name, raise_on_lease_renewal_failure=False):
+        token = _HOLDS_SLOT.set(True)
+        try:
+            yield
+        finally:
+            _HOLDS_SLOT.reset(token)
+
+
+def call_turn(account: Account) -> Callable[[], Awaitable[None]]:
+    """What waits for the turn of a call, where there is a limit on the account's calls.
+
+    Args:
+        account: Who pays.
+    """
+    name = calls_limit(account.gateway, account.label)
+
+    async def wait() -> None:
+        if await _KNOWN.has(name):
+            await rate_limit(name)
+
+    return wait
+
+
+async def save_limits(gateway: str, account: str, *, jobs: int | None, calls_per_s: float | None) -> list[str]:
+    """Make or change the limits of an account on the Prefect server.
+
+    Args:
+        gateway: Id of the gateway.
+        account: Label of the account.
+        jobs: How many jobs may be open at once; None leaves that limit alone.
+        calls_per_s: How many calls may be made a second; None leaves that limit alone.
+
+    Returns:
+        The names of the limits.
+    """
+    wanted: list[tuple[str, int, float]] = []
+    if jobs is not None:
+        wanted.append((jobs_limit(gateway, account), jobs, 0.0))
+    if calls_per_s is not None:
+        wanted.append((calls_limit(gateway, account), max(1, int(calls_per_s)), calls_per_s))
+    async with get_client() as client:
+        for name, limit, decay in wanted:
+            await client.upsert_global_concurrency_limit_by_name(name, limit)
+            await client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(slot_decay_per_second=decay, active=True))
+    _KNOWN.forget()
+    return [name for name, _, _ in wanted]

@@ -1,0 +1,175 @@
+"""What all workers share, and what the event feed hears."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from prefect import flow
+from prefect.automations import Automation
+from prefect.client.orchestration import get_client
+from prefect.events.clients import AssertingEventsClient
+from prefect.events.worker import EventsWorker
+from prefect.exceptions import ObjectNotFound
+
+from prefect_happyhorse import JobFailed, MediaAsset, ModerationRejected, SubmissionUncertain, TextToImage, generate, generate_sync
+from prefect_happyhorse.automations import save, uncertain_automation
+from prefect_happyhorse.limits import calls_limit, jobs_limit, save_limits
+from prefect_happyhorse.sandbox import SandboxServer
+
+pytestmark = [
+    pytest.mark.usefixtures("prefect_server"),
+    # Prefect's client leaves connections to its own server for the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def horse(number: int) -> TextToImage:
+    return TextToImage(model="gpt-image-2", prompt=f"Horse {number}")
+
+
+@pytest.fixture
+async def account(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """An account label that no other test uses, so that its limits are this test's alone."""
+    label = f"Studio {abs(hash(request.node.nodeid))}"
+    monkeypatch.setenv("HAPPYHORSE_ACCOUNT", label)
+    return label
+
+
+@flow
+async def four() -> list[MediaAsset]:
+    """Make four pictures at once."""
+    return list(await asyncio.gather(*(generate(horse(number), "happyhorse") for number in range(4))))
+
+
+@flow
+async def two() -> list[MediaAsset]:
+    """Make two pictures at once."""
+    return list(await asyncio.gather(*(generate(horse(number), "happyhorse") for number in range(2))))
+
+
+@flow
+def four_mapped() -> list[MediaAsset]:
+    """Make four pictures, each in a thread of its own."""
+    return generate_sync.map([horse(number) for number in range(4)], "happyhorse").result()
+
+
+async def test_no_more_jobs_are_open_than_the_limit_allows(studio: SandboxServer, account: str) -> None:
+    """With one slot the jobs come one after the other, whoever runs them; none is stuck behind itself."""
+    studio.settings(job_s=0.4)
+    assert await save_limits("happyhorse", account, jobs=1, calls_per_s=None) == [jobs_limit("happyhorse", account)]
+    await two()
+    starts = sorted(entry.charged_at for entry in studio.ledger())
+    assert all(later - earlier >= 0.4 for earlier, later in pairwise(starts))
+    assert len(starts) == 2
+
+
+def test_sync_tasks_share_the_limit(studio: SandboxServer, account: str) -> None:
+    """The same holds for mapped sync tasks."""
+    studio.settings(job_s=0.4)
+    asyncio.run(save_limits("happyhorse", account, jobs=2, calls_per_s=None))
+    four_mapped()
+    starts = sorted(entry.charged_at for entry in studio.ledger())
+    assert all(third - first >= 0.4 for first, third in zip(starts, starts[2:], strict=False))
+    assert len(starts) == 4
+
+
+async def test_calls_wait_for_their_turn(studio: SandboxServer, account: str) -> None:
+    """Submits and polls alike: at least eight calls at two a second, of which two may come at once."""
+    name = calls_limit("happyhorse", account)
+    assert await save_limits("happyhorse", account, jobs=None, calls_per_s=2) == [name]
+    begun = time.monotonic()
+    await four()
+    assert time.monotonic() - begun >= 2.5
+    async with get_client() as client:
+        limit = await client.read_global_concurrency_limit_by_name(name)
+    assert (limit.limit, limit.slot_decay_per_second) == (2, 2)
+    assert len(studio.ledger()) == 4
+
+
+async def test_without_limits_everything_works(studio: SandboxServer, account: str) -> None:
+    """Nothing was set up, nothing is asked for, nothing is made."""
+    await four()
+    async with get_client() as client:
+        for name in (jobs_limit("happyhorse", account), calls_limit("happyhorse", account)):
+            with pytest.raises(ObjectNotFound):
+                await client.read_global_concurrency_limit_by_name(name)
+    assert len(studio.ledger()) == 4
+
+
+@pytest.fixture
+def feed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """Every event that is emitted, as it would go to the server."""
+    AssertingEventsClient.reset()
+    worker = EventsWorker.instance(AssertingEventsClient)
+    monkeypatch.setattr(EventsWorker, "instance", classmethod(lambda cls, client_type=None: worker))
+    yield AssertingEventsClient.all
+    AssertingEventsClient.reset()
+
+
+def told() -> dict[str, dict[str, str]]:
+    """Our events by name, with the labels of their resource."""
+    EventsWorker.instance().drain()
+    events = [event for client in AssertingEventsClient.all for event in getattr(client, "events", [])]
+    return {event.event: dict(event.resource.root) for event in events if event.event.startswith("happyhorse.")}
+
+
+async def test_the_feed_hears_of_a_jobs_life(studio: SandboxServer, feed: list[object]) -> None:
+    """Submitted, running, succeeded, with the job as resource and no secret in it."""
+    studio.settings(job_s=1.0)
+
+    @flow
+    async def one() -> MediaAsset:
+        return await generate(horse(1), "happyhorse")
+
+    asset = await one()
+    events = told()
+    assert set(events) == {"happyhorse.job.submitted", "happyhorse.job.running", "happyhorse.job.succeeded"}
+    for labels in events.values():
+        assert labels["prefect.resource.id"] == f"happyhorse.job.happyhorse.{asset.task_id}"
+        assert (labels["happyhorse.model"], labels["happyhorse.account"]) == ("gpt-image-2", "sandbox")
+    assert "sesame" not in str(events)
+
+
+async def test_the_feed_hears_of_every_bad_end(studio: SandboxServer, feed: list[object]) -> None:
+    """Failed and uncertain, with what an automation needs to tell them apart."""
+
+    @flow
+    async def one(number: int) -> MediaAsset:
+        return await generate(horse(number), "happyhorse")
+
+    studio.fault(at="submit", kind="drop_after")
+    with pytest.raises(SubmissionUncertain):
+        await one(1)
+    studio.fault(at="poll", kind="fail_job")
+    with pytest.raises(JobFailed):
+        await one(2)
+    studio.fault(at="submit", kind="moderation")
+    with pytest.raises(ModerationRejected):
+        await one(3)
+    events = told()
+    assert events["happyhorse.job.uncertain"]["happyhorse.gateway"] == "happyhorse"
+    assert events["happyhorse.job.failed"]["happyhorse.reason"] == "moderation"
+
+
+async def test_outside_a_run_nothing_is_emitted(studio: SandboxServer, feed: list[object]) -> None:
+    """An error outside of a run belongs to no run, and a script needs no server."""
+    from prefect_happyhorse.events import telling_of_failure
+
+    with pytest.raises(SubmissionUncertain), telling_of_failure():
+        raise SubmissionUncertain("Nobody knows.")
+    assert told() == {}
+
+
+async def test_the_automation_is_saved_once(studio: SandboxServer) -> None:
+    """Saved twice it is there once, and it pauses the deployment whose submit is uncertain."""
+    await save(uncertain_automation())
+    name = await save(uncertain_automation())
+    async with get_client() as client:
+        (saved,) = await client.read_automations_by_name(name)
+    assert saved.trigger.expect == {"happyhorse.job.uncertain"}
+    assert [action.type for action in saved.actions] == ["pause-deployment"]
+    assert isinstance(uncertain_automation(), Automation)
