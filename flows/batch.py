@@ -18,7 +18,7 @@ import fsspec  # pyright: ignore[reportMissingTypeStubs] -- fsspec ships no type
 from prefect import flow, get_run_logger
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from prefect_happyhorse import GenerationError, GenerationRequest, Job, MediaAsset, MediaStore, generate, show_table, submit
+from prefect_happyhorse import GenerationError, GenerationRequest, Job, MediaAsset, MediaStore, check_ready, generate, show_table, submit
 
 _MANY = ("references", "reference_videos")
 
@@ -185,6 +185,7 @@ async def batch(  # noqa: PLR0917 -- a flow's parameters are a form, filled in b
     """
     if concurrency < 1:
         raise ValueError(f"concurrency={concurrency}: allowed is 1 or more")
+    await check_ready(store, credentials)
     place = await MediaStore.find(store)
     text = await anyio.to_thread.run_sync(_load, manifest)
     rows, failed = read_manifest(text, is_csv=manifest.lower().endswith(".csv"))

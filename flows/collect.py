@@ -22,6 +22,7 @@ from prefect_happyhorse import (
     MediaAsset,
     MediaStore,
     ask,
+    check_ready,
     download,
     open_jobs,
     poll,
@@ -120,6 +121,7 @@ async def collect(  # noqa: PLR0917 -- a flow's parameters are a form, filled in
     """
     if concurrency < 1:
         raise ValueError(f"concurrency={concurrency}: allowed is 1 or more")
+    await check_ready(store, *(credentials or ()))
     place = await MediaStore.find(store)
     blocks = [await GatewayCredentials.find(name) for name in credentials or ()]
     slots = asyncio.Semaphore(concurrency)

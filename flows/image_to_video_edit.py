@@ -6,8 +6,11 @@ Run it with `python flows/image_to_video_edit.py`, or deploy it to a work pool.
 from __future__ import annotations
 
 import asyncio
+from enum import Enum
 
 from prefect import flow
+from prefect.flow_runs import apause_flow_run
+from prefect.input import RunInput
 from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_happyhorse import (
@@ -18,6 +21,7 @@ from prefect_happyhorse import (
     ReferenceToVideo,
     TextToImage,
     VideoEdit,
+    check_ready,
     generate,
     resolve,
     show_gallery,
@@ -85,6 +89,24 @@ class Chain(BaseModel):
     edit: MediaAsset
 
 
+class Decision(str, Enum):
+    """What a person says to the picture before the expensive steps."""
+
+    GO_ON = "go on"
+    ANOTHER = "another picture"
+    STOP = "stop"
+
+
+class Approval(RunInput):
+    """The form that a run which waits for approval shows in the Prefect UI."""
+
+    decision: Decision = Field(default=Decision.GO_ON, description="Go on with this picture, pay for another one, or stop here.")
+
+
+class NotApproved(RuntimeError):
+    """Raised when a person stopped the run: the picture is kept, and nothing further was bought."""
+
+
 def _image_request(step: ImageStep) -> TextToImage:
     return TextToImage.model_validate(step.model_dump(exclude={"credentials"}))
 
@@ -120,6 +142,23 @@ async def _refuse_early(image: ImageStep | None, video: VideoStep, edit: EditSte
         raise InvalidRequest("The chain cannot run as it is asked for. Nothing was sent.", problems=tuple(problems))
 
 
+async def _approved(step: ImageStep, store: MediaStore, take: int, deadline_s: float, timeout_s: float) -> MediaAsset:
+    """A picture that a person said yes to; each no buys another variation."""
+    while True:
+        picture = await generate(_image_request(step), step.credentials, store, take=take, deadline_s=deadline_s)
+        await show_gallery([("image", picture)], store=store.to_store(), title="image to video edit")
+        question = (
+            f"Take {take} is kept at {picture.uri} and shown among this run's artifacts. The video and its edit are not paid for yet."
+        )
+        form = Approval.with_initial_data(description=question)
+        answer = await apause_flow_run(wait_for_input=form, timeout=round(timeout_s), poll_interval=2, key=f"approval-{take}")
+        if answer.decision is Decision.GO_ON:
+            return picture
+        if answer.decision is Decision.STOP:
+            raise NotApproved(f"The picture was not approved. It is kept at {picture.uri}; the video and its edit were not bought.")
+        take += 1
+
+
 @flow(name="image-to-video-edit", flow_run_name="image-to-video-edit {video.model}", persist_result=True, result_serializer="json")
 async def image_to_video_edit(  # noqa: PLR0917 -- a flow's parameters are a form, filled in by name
     image: ImageStep = _IMAGE,
@@ -129,6 +168,8 @@ async def image_to_video_edit(  # noqa: PLR0917 -- a flow's parameters are a for
     store: str | None = None,
     take: int = 1,
     deadline_s: float = 3600.0,
+    approve_image: bool = False,
+    approval_timeout_s: float = 86_400.0,
 ) -> Chain:
     """Make a picture, a video that stars it, and an edit of that video.
 
@@ -140,16 +181,27 @@ async def image_to_video_edit(  # noqa: PLR0917 -- a flow's parameters are a for
         store: Name of a MediaStore block. Empty: HAPPYHORSE_STORE, else the folder outputs.
         take: Another number makes another variation of the very same chain.
         deadline_s: How long each step may take, in seconds.
+        approve_image: Whether the run pauses after the picture until a person has looked at it, since the next steps cost more.
+        approval_timeout_s: How long it waits for that person, in seconds; then it fails, and a retry goes on from the same picture.
 
     Returns:
         The picture, the video and the edited video.
+
+    Raises:
+        InvalidRequest: When any of the three steps cannot be sent as it is, or blocks or store are not as they should be.
+        NotApproved: When a person stopped the run after the picture.
     """
+    payers = [step.credentials for step in (image, video, edit)[source_image is not None :]]
+    await check_ready(store, *payers)
     await _refuse_early(image if source_image is None else None, video, edit)
     place = await MediaStore.find(store)
     shown: list[tuple[str, MediaAsset]] = []
     picture: MediaAsset | str
     if source_image is None:
-        picture = await generate(_image_request(image), image.credentials, place, take=take, deadline_s=deadline_s)
+        if approve_image:
+            picture = await _approved(image, place, take, deadline_s, approval_timeout_s)
+        else:
+            picture = await generate(_image_request(image), image.credentials, place, take=take, deadline_s=deadline_s)
         shown.append(("image", picture))
     else:
         picture = source_image

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
     from prefect_happyhorse.collecting import ask, open_jobs
     from prefect_happyhorse.engine.entry import JournalEntry
+    from prefect_happyhorse.readiness import check_ready
     from prefect_happyhorse.tasks import download, download_sync, generate, generate_sync, poll, poll_sync, submit, submit_sync
 
 __version__ = "0.1.0"
@@ -93,6 +94,7 @@ __all__ = [
     "VideoExtension",
     "__version__",
     "ask",
+    "check_ready",
     "download",
     "download_sync",
     "generate",
@@ -115,6 +117,7 @@ _LAZY = {
     "JournalEntry": "engine.entry",
     "MediaStore": "blocks",
     "ask": "collecting",
+    "check_ready": "readiness",
     "download": "tasks",
     "download_sync": "tasks",
     "generate": "tasks",
