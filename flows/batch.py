@@ -18,7 +18,19 @@ import fsspec  # pyright: ignore[reportMissingTypeStubs] -- fsspec ships no type
 from prefect import flow, get_run_logger
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from prefect_happyhorse import GenerationError, GenerationRequest, Job, MediaAsset, MediaStore, check_ready, generate, show_table, submit
+from prefect_happyhorse import (
+    Budget,
+    Gallery,
+    GenerationError,
+    GenerationRequest,
+    Job,
+    MediaAsset,
+    MediaStore,
+    check_ready,
+    generate,
+    show_table,
+    submit,
+)
 
 _MANY = ("references", "reference_videos")
 
@@ -126,15 +138,15 @@ def _load(manifest: str) -> str:
         return file.read().decode("utf-8-sig")
 
 
-async def _make(row: Row, credentials: str, store: MediaStore, deadline_s: float | None) -> RowResult:
+async def _make(row: Row, credentials: str, store: MediaStore, deadline_s: float | None, budget: Budget | None) -> RowResult:
     """Make a row; without a deadline it is only submitted."""
     payer = row.credentials or credentials
     job = asset = error = None
     try:
         if deadline_s is None:
-            job = await submit(row.request, payer, store, take=row.take)
+            job = await submit(row.request, payer, store, take=row.take, budget=budget)
         else:
-            asset = await generate(row.request, payer, store, take=row.take, deadline_s=deadline_s)
+            asset = await generate(row.request, payer, store, take=row.take, deadline_s=deadline_s, budget=budget)
     except (GenerationError, ValueError, OSError) as problem:
         get_run_logger().error("Row %d: %s", row.row, problem)
         error = f"{type(problem).__name__}: {problem}"
@@ -150,6 +162,7 @@ def _line(result: RowResult) -> dict[str, object]:
         "model": result.model or "",
         "task id": (asset and asset.task_id) or (result.job and result.job.task_id) or "",
         "seconds": "" if took is None else round(took, 1),
+        "cost": "" if asset is None else str(asset.estimate or "unknown"),
         "file": "" if asset is None else asset.uri,
         "error": result.error or "",
     }
@@ -164,6 +177,7 @@ async def batch(  # noqa: PLR0917 -- a flow's parameters are a form, filled in b
     deadline_s: float = 3600.0,
     fail_on_failed_rows: bool = True,
     detach: bool = False,
+    budget: Budget | None = None,
 ) -> list[RowResult]:
     """Make everything that a manifest asks for, so many jobs at a time.
 
@@ -176,6 +190,7 @@ async def batch(  # noqa: PLR0917 -- a flow's parameters are a form, filled in b
         deadline_s: How long each job may take, in seconds.
         fail_on_failed_rows: Whether the run is failed, at its end, when a row failed.
         detach: Whether the jobs are only submitted, for the flow collect to keep later. `concurrency` then counts submits.
+        budget: The most that all jobs of the store's journal may cost, earlier runs' included. Rows that would pass it are not bought.
 
     Returns:
         How each row ended, in the order of the manifest.
@@ -191,11 +206,17 @@ async def batch(  # noqa: PLR0917 -- a flow's parameters are a form, filled in b
     rows, failed = read_manifest(text, is_csv=manifest.lower().endswith(".csv"))
     slots = asyncio.Semaphore(concurrency)
 
+    gallery = Gallery(store=place.to_store(), title="batch")
+
     async def one(row: Row) -> RowResult:
         async with slots:
-            return await _make(row, credentials, place, None if detach else deadline_s)
+            result = await _make(row, credentials, place, None if detach else deadline_s, budget)
+        if result.asset is not None:
+            await gallery.add(f"row {row.row}", result.asset, place=row.row)
+        return result
 
     made = await asyncio.gather(*(one(row) for row in rows))
+    await gallery.show()
     results = sorted([*made, *failed], key=lambda result: result.row)
     lost = [result for result in results if result.error is not None]
     summary = f"{len(results) - len(lost)} of {len(results)} rows {'submitted' if detach else 'kept'}"

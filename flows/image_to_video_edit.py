@@ -14,6 +14,7 @@ from prefect.input import RunInput
 from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_happyhorse import (
+    Budget,
     GatewayCredentials,
     InvalidRequest,
     MediaAsset,
@@ -142,10 +143,12 @@ async def _refuse_early(image: ImageStep | None, video: VideoStep, edit: EditSte
         raise InvalidRequest("The chain cannot run as it is asked for. Nothing was sent.", problems=tuple(problems))
 
 
-async def _approved(step: ImageStep, store: MediaStore, take: int, deadline_s: float, timeout_s: float) -> MediaAsset:
+async def _approved(
+    step: ImageStep, store: MediaStore, *, take: int, deadline_s: float, budget: Budget | None, timeout_s: float
+) -> MediaAsset:
     """A picture that a person said yes to; each no buys another variation."""
     while True:
-        picture = await generate(_image_request(step), step.credentials, store, take=take, deadline_s=deadline_s)
+        picture = await generate(_image_request(step), step.credentials, store, take=take, deadline_s=deadline_s, budget=budget)
         await show_gallery([("image", picture)], store=store.to_store(), title="image to video edit")
         question = (
             f"Take {take} is kept at {picture.uri} and shown among this run's artifacts. The video and its edit are not paid for yet."
@@ -168,6 +171,7 @@ async def image_to_video_edit(  # noqa: PLR0917 -- a flow's parameters are a for
     store: str | None = None,
     take: int = 1,
     deadline_s: float = 3600.0,
+    budget: Budget | None = None,
     approve_image: bool = False,
     approval_timeout_s: float = 86_400.0,
 ) -> Chain:
@@ -181,6 +185,7 @@ async def image_to_video_edit(  # noqa: PLR0917 -- a flow's parameters are a for
         store: Name of a MediaStore block. Empty: HAPPYHORSE_STORE, else the folder outputs.
         take: Another number makes another variation of the very same chain.
         deadline_s: How long each step may take, in seconds.
+        budget: The most that all jobs of the store's journal may cost, earlier runs' included. A step that would pass it is not bought.
         approve_image: Whether the run pauses after the picture until a person has looked at it, since the next steps cost more.
         approval_timeout_s: How long it waits for that person, in seconds; then it fails, and a retry goes on from the same picture.
 
@@ -199,14 +204,14 @@ async def image_to_video_edit(  # noqa: PLR0917 -- a flow's parameters are a for
     picture: MediaAsset | str
     if source_image is None:
         if approve_image:
-            picture = await _approved(image, place, take, deadline_s, approval_timeout_s)
+            picture = await _approved(image, place, take=take, deadline_s=deadline_s, budget=budget, timeout_s=approval_timeout_s)
         else:
-            picture = await generate(_image_request(image), image.credentials, place, take=take, deadline_s=deadline_s)
+            picture = await generate(_image_request(image), image.credentials, place, take=take, deadline_s=deadline_s, budget=budget)
         shown.append(("image", picture))
     else:
         picture = source_image
-    film = await generate(_video_request(video, picture), video.credentials, place, take=take, deadline_s=deadline_s)
-    final = await generate(_edit_request(edit, film), edit.credentials, place, take=take, deadline_s=deadline_s)
+    film = await generate(_video_request(video, picture), video.credentials, place, take=take, deadline_s=deadline_s, budget=budget)
+    final = await generate(_edit_request(edit, film), edit.credentials, place, take=take, deadline_s=deadline_s, budget=budget)
     shown += [("video", film), ("edit", final)]
     await show_gallery(shown, store=place.to_store(), title="image to video edit")
     return Chain(image=picture, video=film, edit=final)

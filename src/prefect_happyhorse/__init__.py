@@ -5,10 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from prefect_happyhorse.catalog import GATEWAYS, Route, resolve, routes
+from prefect_happyhorse.catalog import GATEWAYS, Route, estimate, resolve, routes
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import (
     AuthenticationFailed,
+    BudgetExceeded,
     CatalogError,
     DownloadFailed,
     GatewayUnavailable,
@@ -26,6 +27,7 @@ from prefect_happyhorse.domain.errors import (
     SubmissionUncertain,
 )
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobState, JobStatus, Output
+from prefect_happyhorse.domain.prices import Estimate, Price
 from prefect_happyhorse.domain.requests import (
     FirstLastFrame,
     GenerationRequest,
@@ -43,9 +45,10 @@ from prefect_happyhorse.domain.requests import (
 )
 
 if TYPE_CHECKING:
-    from prefect_happyhorse.artifacts import show_gallery, show_table
+    from prefect_happyhorse.artifacts import Gallery, show_gallery, show_table
     from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
     from prefect_happyhorse.collecting import ask, open_jobs
+    from prefect_happyhorse.engine.budget import Budget
     from prefect_happyhorse.engine.entry import JournalEntry
     from prefect_happyhorse.readiness import check_ready
     from prefect_happyhorse.tasks import download, download_sync, generate, generate_sync, poll, poll_sync, submit, submit_sync
@@ -55,9 +58,13 @@ __version__ = "0.1.0"
 __all__ = [
     "GATEWAYS",
     "AuthenticationFailed",
+    "Budget",
+    "BudgetExceeded",
     "CatalogError",
     "DownloadFailed",
+    "Estimate",
     "FirstLastFrame",
+    "Gallery",
     "GatewayCredentials",
     "GatewayUnavailable",
     "GenerationError",
@@ -80,6 +87,7 @@ __all__ = [
     "ModerationRejected",
     "MultimodalToVideo",
     "Output",
+    "Price",
     "ProtocolError",
     "QuotaExceeded",
     "RateLimited",
@@ -97,6 +105,7 @@ __all__ = [
     "check_ready",
     "download",
     "download_sync",
+    "estimate",
     "generate",
     "generate_sync",
     "open_jobs",
@@ -113,6 +122,8 @@ __all__ = [
 
 # Importing Prefect takes a second or two, which the command line and the sandbox can do without: what needs it is imported when asked for.
 _LAZY = {
+    "Budget": "engine.budget",
+    "Gallery": "artifacts",
     "GatewayCredentials": "blocks",
     "JournalEntry": "engine.entry",
     "MediaStore": "blocks",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import re
+import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 import anyio
+import anyio.to_thread
 from prefect.artifacts import (
     acreate_link_artifact,
     acreate_markdown_artifact,
@@ -17,6 +18,8 @@ from prefect.artifacts import (
     acreate_table_artifact,
     aupdate_progress_artifact,
 )
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
 
@@ -24,11 +27,14 @@ from prefect_happyhorse.catalog import find_route
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobState
 from prefect_happyhorse.engine.collect import kept_poster
+from prefect_happyhorse.engine.posters import thumbnail
 from prefect_happyhorse.engine.store import Store
+from prefect_happyhorse.markdown import Tile, card, grid
 
-__all__ = ["Progress", "artifact_key", "card", "show_asset", "show_gallery", "show_table"]
+__all__ = ["Gallery", "Progress", "artifact_key", "show_asset", "show_gallery", "show_table"]
 
-_MAX_PROMPT_CHARS = 600
+_THUMBNAIL_PX = 240
+_GALLERY_BYTES = 700_000
 
 
 def _in_run() -> bool:
@@ -94,48 +100,6 @@ async def _show_link_and_card(asset: MediaAsset, poster: bytes | None, link: str
         )
 
 
-def card(asset: MediaAsset, *, poster: bytes | None, link: str) -> str:
-    """An asset as markdown: its picture, its prompt, and where it came from.
-
-    Args:
-        asset: The asset.
-        poster: A small JPEG of it, where there is one.
-        link: Where it can be read.
-
-    Returns:
-        Markdown. Both of Prefect's UIs show a picture that is written into it; only the older shows a video.
-
-    Example:
-        >>> horse = MediaAsset(kind="image", uri="memory://horse.png", media_type="image/png", bytes=3, sha256="00")
-        >>> print(card(horse, poster=None, link="memory://horse.png").splitlines()[0])
-        ### image
-    """
-    facts = {
-        "model": asset.model,
-        "gateway": asset.gateway,
-        "account": asset.account,
-        "task id": asset.task_id,
-        "request id": asset.request_id,
-        "made in": _took(asset.submitted_at, asset.finished_at),
-        "size": _size(asset),
-        "file": f"{asset.bytes:,} bytes, {asset.media_type}",
-        "sha256": asset.sha256,
-        "kept at": asset.uri,
-    }
-    rows = [f"| {name} | {_cell(value)} |" for name, value in facts.items() if value]
-    title = f"### {asset.capability} with {asset.model}" if asset.model else f"### {asset.kind}"
-    parts = [
-        title,
-        _picture(poster, asset.kind),
-        _quote(asset.prompt),
-        "\n".join(["| | |", "|---|---|", *rows]),
-        f"[open]({_address(link)})",
-    ]
-    if asset.kind == "video" and link.startswith(("http://", "https://")):
-        parts.append(f'<video controls width="480" src="{_address(link)}"></video>')
-    return "\n\n".join(part for part in parts if part)
-
-
 async def show_gallery(assets: Sequence[tuple[str, MediaAsset]], *, store: Store, title: str) -> None:
     """Make one markdown artifact that shows a run's assets in the order in which they were made; outside a run nothing is made.
 
@@ -144,25 +108,10 @@ async def show_gallery(assets: Sequence[tuple[str, MediaAsset]], *, store: Store
         store: Where they are kept.
         title: What the run made.
     """
-    if not _in_run():
-        return
-    with _never_fatal(f"The gallery {title!r}"):
-        markdown = await _gallery(assets, store, title)
-        await acreate_markdown_artifact(markdown=markdown, key=artifact_key("gallery", title), description=title)
-
-
-async def _gallery(assets: Sequence[tuple[str, MediaAsset]], store: Store, title: str) -> str:
-    cells: list[list[str]] = [[], [], [], []]
+    gallery = Gallery(store=store, title=title)
     for step, asset in assets:
-        link = await _link(asset, store)
-        picture = _picture(await kept_poster(asset, store), asset.kind)
-        for row, cell in zip(
-            cells, (_cell(step), picture, _cell(f"{asset.model} on {asset.gateway}"), f"[open]({_address(link)})"), strict=True
-        ):
-            row.append(cell)
-    head, *rows = ("| " + " | ".join(row) + " |" for row in cells)
-    table = "\n".join([head, "|" + "---|" * len(assets), *rows])
-    return f"## {title}\n\n{table}"
+        gallery.put(step, asset)
+    await gallery.show()
 
 
 async def show_table(rows: Sequence[Mapping[str, object]], *, key: str, description: str) -> None:
@@ -177,6 +126,82 @@ async def show_table(rows: Sequence[Mapping[str, object]], *, key: str, descript
         return
     with _never_fatal(f"The table {key!r}"):
         await acreate_table_artifact(table=[dict(row) for row in rows], key=artifact_key(key), description=description)
+
+
+class Gallery:
+    """A markdown artifact that shows assets side by side, and can be filled while a run goes on; outside a run nothing is made.
+
+    Args:
+        store: Where the assets are kept.
+        title: What the run makes.
+        every_s: How many seconds pass at least between two updates while it fills.
+    """
+
+    def __init__(self, *, store: Store, title: str, every_s: float = 10.0) -> None:
+        self._store = store
+        self._title = title
+        self._every_s = every_s
+        self._assets: dict[str, tuple[int, MediaAsset]] = {}
+        self._artifact: UUID | None = None
+        self._shown_at = float("-inf")
+        self._turn = anyio.Lock()
+
+    def put(self, head: str, asset: MediaAsset, *, place: int | None = None) -> None:
+        """Add an asset, to be shown at the next update.
+
+        Args:
+            head: What stands above it; one asset for each head.
+            asset: The asset.
+            place: Where it stands among the others; None for after those that were put before.
+        """
+        self._assets[head] = (len(self._assets) if place is None else place, asset)
+
+    async def add(self, head: str, asset: MediaAsset, *, place: int | None = None) -> None:
+        """Add an asset, and show the gallery anew if that was not just done.
+
+        Args:
+            head: See `put`.
+            asset: The asset.
+            place: See `put`.
+        """
+        self.put(head, asset, place=place)
+        if time.monotonic() - self._shown_at >= self._every_s:
+            await self.show()
+
+    async def show(self) -> None:
+        """Show all that was added so far."""
+        if not (_in_run() and self._assets):
+            return
+        self._shown_at = time.monotonic()
+        async with self._turn:
+            with _never_fatal(f"The gallery {self._title!r}"):
+                markdown = await self._markdown()
+                if self._artifact is None:
+                    key = artifact_key("gallery", self._title)
+                    self._artifact = await acreate_markdown_artifact(markdown=markdown, key=key, description=self._title)
+                else:
+                    async with get_client() as client:
+                        await client.update_artifact(self._artifact, ArtifactUpdate(data=markdown))
+
+    async def _markdown(self) -> str:
+        left = _GALLERY_BYTES
+        tiles: list[Tile] = []
+        without = 0
+        for head, (_, asset) in sorted(self._assets.items(), key=lambda item: item[1][0]):
+            poster = await kept_poster(asset, self._store)
+            small = None if poster is None else await anyio.to_thread.run_sync(partial(thumbnail, poster, max_side_px=_THUMBNAIL_PX))
+            # Prefect's server drops what makes an event too large, so the last of very many stand there without their picture.
+            if small is not None and len(small) > left:
+                small = None
+                without += 1
+            left -= len(small or b"")
+            tiles.append(Tile(head, asset, small, await _link(asset, self._store)))
+        note = (
+            f"\n\n{without} of {len(tiles)} stand here without their picture, for which there is no room; their cards have it."
+            if without
+            else ""
+        )
+        return f"## {self._title}\n\n{grid(tiles)}{note}"
 
 
 class Progress:
@@ -212,38 +237,3 @@ class Progress:
                 self._artifact = await acreate_progress_artifact(progress=percent, key=key, description=description)
             else:
                 await aupdate_progress_artifact(self._artifact, progress=percent, description=description)
-
-
-def _picture(poster: bytes | None, kind: str) -> str:
-    # Prefect's UIs show a picture only where it stands by itself: inside a link they print its text.
-    return "" if poster is None else f"![{kind}](data:image/jpeg;base64,{base64.b64encode(poster).decode()})"
-
-
-def _quote(prompt: str | None) -> str:
-    if not prompt:
-        return ""
-    shown = prompt if len(prompt) <= _MAX_PROMPT_CHARS else f"{prompt[:_MAX_PROMPT_CHARS]}… ({len(prompt)} characters in all)"
-    return "\n".join(f"> {_cell(line)}" for line in shown.splitlines())
-
-
-def _cell(value: object) -> str:
-    return re.sub(r"([\\|<>\[\]`*_])", r"\\\1", str(value)).replace("\n", " ")
-
-
-def _address(link: str) -> str:
-    return link.replace("(", "%28").replace(")", "%29").replace(" ", "%20").replace('"', "%22").replace("<", "%3C").replace(">", "%3E")
-
-
-def _took(start: datetime | None, end: datetime | None) -> str:
-    return "" if start is None or end is None else f"{(end - start).total_seconds():.1f} s"
-
-
-def _size(asset: MediaAsset) -> str:
-    parts: list[str] = []
-    if asset.width and asset.height:
-        parts.append(f"{asset.width} x {asset.height}")
-    if asset.duration_s is not None:
-        parts.append(f"{asset.duration_s:.1f} s")
-    if asset.fps is not None:
-        parts.append(f"{asset.fps:g} frames a second")
-    return ", ".join(parts)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
 from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 
-from prefect_happyhorse.catalog import gateway_facts
+from prefect_happyhorse.catalog import gateway_facts, read_prices
 from prefect_happyhorse.domain.errors import AuthenticationFailed
+from prefect_happyhorse.domain.prices import Price
 from prefect_happyhorse.engine.client import is_local
 from prefect_happyhorse.engine.store import DEFAULT_TEMPLATE, Store
 from prefect_happyhorse.gateways import Account
@@ -35,6 +37,7 @@ class GatewayCredentials(Block):
         secret_key: Chanjing's secret key.
         submit_path: A path in place of the catalog's submit path.
         poll_path: A path in place of the catalog's poll path; `{task_id}` stands for the job.
+        prices: What the account pays, for estimates and budgets.
 
     Example:
         Load stored credentials:
@@ -64,6 +67,8 @@ class GatewayCredentials(Block):
     secret_key: SecretStr | None = Field(default=None, description="Chanjing's secret key, which goes with the app id.")
     submit_path: str | None = Field(default=None, description="A path in place of the catalog's submit path.")
     poll_path: str | None = Field(default=None, description="A path in place of the catalog's poll path; {task_id} stands for the job.")
+
+    prices: list[Price] = Field(default_factory=list[Price], description="What the account pays, for estimates and budgets.")
 
     @field_validator("base_url")
     @classmethod
@@ -127,6 +132,7 @@ class GatewayCredentials(Block):
             secret_key=self.secret_key,
             submit_path=self.submit_path,
             poll_path=self.poll_path,
+            prices=tuple(self.prices),
             credentials=self._block_document_name,
         )
         if self.account is None and is_local(account):
@@ -138,6 +144,8 @@ class GatewayCredentials(Block):
     def from_environment(cls, gateway: str) -> GatewayCredentials:
         """Credentials from `<GATEWAY>_API_KEY`, `_BASE_URL` and `_ACCOUNT`; Chanjing also reads `_APP_ID` and `_SECRET_KEY`.
 
+        `_PRICES` names a price list in TOML, as `prefect_happyhorse.catalog.read_prices` reads it.
+
         Args:
             gateway: Id of the gateway.
 
@@ -145,7 +153,8 @@ class GatewayCredentials(Block):
             The credentials; what is not set in the environment is empty.
 
         Raises:
-            pydantic.ValidationError: When there is no such gateway, or a value is wrong.
+            ValueError: When there is no such gateway, or a value is wrong.
+            OSError: When the price list cannot be read.
 
         Example:
             >>> import os
@@ -158,7 +167,9 @@ class GatewayCredentials(Block):
         if gateway == "chanjing":
             names |= {"app_id": "APP_ID", "secret_key": "SECRET_KEY"}
         found = {field: value for field, name in names.items() if (value := os.environ.get(f"{prefix}_{name}"))}
-        return cls.model_validate({"gateway": gateway, **found})
+        price_list = os.environ.get(f"{prefix}_PRICES")
+        prices = read_prices(Path(price_list).read_text(encoding="utf-8")) if price_list else ()
+        return cls.model_validate({"gateway": gateway, "prices": list(prices), **found})
 
     @classmethod
     async def find(cls, name: str) -> GatewayCredentials:
@@ -201,8 +212,8 @@ class GatewayCredentials(Block):
         found = cls.from_environment(gateway) if name is None else await cls.find(name)
         label = found.to_account().label
         if (found.gateway, label) != (gateway, account):
-            where = f"The environment's {gateway} credentials" if name is None else f"The block {name!r}"
-            raise ValueError(f"{where} are of account {label!r} of {found.gateway}; the job belongs to {account!r} of {gateway}.")
+            where = f"The environment's {gateway} credentials are" if name is None else f"The block {name!r} is"
+            raise ValueError(f"{where} of account {label!r} of {found.gateway}; the job belongs to {account!r} of {gateway}.")
         return found
 
 

@@ -6,12 +6,15 @@ call of an async task would only make a coroutine that nobody awaits.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE, CachePolicy
@@ -27,7 +30,9 @@ from prefect_happyhorse.cancelling import cancel_if_its_run_is, cancelled_with_i
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobState, JobStatus
 from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.engine.budget import Budget, Purse
 from prefect_happyhorse.engine.collect import Collector
+from prefect_happyhorse.engine.journal import Journal
 from prefect_happyhorse.engine.poll import DEADLINE_S, Poller
 from prefect_happyhorse.engine.store import Store
 from prefect_happyhorse.engine.submit import OnUncertain, Submitter, prepare
@@ -153,18 +158,42 @@ class _Report:
         await self._progress.show(state, elapsed_s)
 
 
-async def _submit(request: GenerationRequest, credentials: Credentials, store: StoreRef, take: int, on_uncertain: OnUncertain) -> Job:
+@dataclass(frozen=True)
+class _Terms:
+    """How a request is bought."""
+
+    take: int
+    on_uncertain: OnUncertain
+    budget: Budget | None
+
+
+_PURSES: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, Budget], Purse]] = WeakKeyDictionary()
+
+
+def _purse(budget: Budget, store: Store) -> Purse:
+    """One for all jobs of an event loop, since it remembers what it has read."""
+    purses = _PURSES.setdefault(asyncio.get_running_loop(), {})
+    return purses.setdefault((store.url, budget), Purse(budget, Journal(store)))
+
+
+async def _submit(request: GenerationRequest, credentials: Credentials, store: StoreRef, terms: _Terms) -> Job:
     place = await store_of(store)
     account = await account_of(credentials)
-    prepared = await prepare(request, account, take=take, store=place)
+    prepared = await prepare(request, account, take=terms.take, store=place)
     run = flow_run_id()
-    submitter = Submitter(store=place, on_uncertain=on_uncertain, flow_run_id=None if run is None else str(run))
+    submitter = Submitter(
+        store=place,
+        on_uncertain=terms.on_uncertain,
+        flow_run_id=None if run is None else str(run),
+        purse=None if terms.budget is None else _purse(terms.budget, place),
+    )
     async with job_slot(account):
         await call_turn(account)()
         with telling_of_failure():
             job = await submitter.submit(prepared)
     tell("submitted", job)
-    _logger().info("%s %s: task id %s, request id %s, digest %s", job.gateway, job.model, job.task_id, job.request_id, job.digest[:12])
+    request_id = f", request id {job.request_id}" if job.request_id else ""
+    _logger().info("%s %s: task id %s%s, digest %s", job.gateway, job.model, job.task_id, request_id, job.digest[:12])
     return job
 
 
@@ -228,6 +257,7 @@ async def submit(
     *,
     take: int = 1,
     on_uncertain: OnUncertain = "raise",
+    budget: Budget | None = None,
 ) -> Job:
     """Submit a request at most once; a request that was submitted before gives the same job again.
 
@@ -238,12 +268,14 @@ async def submit(
         take: 1, or another number for another variation of the very same request.
         on_uncertain: What to do when an earlier submit may have been accepted but nobody knows: "raise", or "resubmit" and
             perhaps pay twice.
+        budget: The most that the jobs of the store's journal may cost together; None for no limit.
 
     Returns:
         The job; it stands in the journal before this returns.
 
     Raises:
         InvalidRequest: When the request does not fit; all problems are named, nothing is sent.
+        BudgetExceeded: When there is no room for it in the budget, or its price is not known; nothing is sent.
         SubmissionUncertain: When nobody knows whether the submit was accepted. It is never retried.
         GenerationError: When the gateway refuses or cannot be reached.
 
@@ -252,7 +284,7 @@ async def submit(
         job = await submit(TextToImage(model="gpt-image-2", prompt="A white horse"), "happyhorse")
         ```
     """
-    return await _submit(request, credentials, store, take, on_uncertain)
+    return await _submit(request, credentials, store, _Terms(take, on_uncertain, budget))
 
 
 @task(name="poll", **_POLL)
@@ -314,6 +346,7 @@ async def generate(
     take: int = 1,
     deadline_s: float = DEADLINE_S,
     on_uncertain: OnUncertain = "raise",
+    budget: Budget | None = None,
 ) -> MediaAsset:
     """Submit, poll and download, each as a task run of its own.
 
@@ -324,6 +357,7 @@ async def generate(
         take: 1, or another number for another variation of the very same request.
         deadline_s: How long the job may take, in seconds since it was submitted.
         on_uncertain: See `submit`.
+        budget: See `submit`.
 
     Returns:
         The first output; further ones are its `siblings`. It can be given to another request as a medium.
@@ -338,7 +372,7 @@ async def generate(
     """
     # Each step stands by itself: a poll that fails must not show its submit, which is paid for, as rolled back.
     async with job_slot(await account_of(credentials)), atransaction(commit_mode=CommitMode.EAGER):
-        job = await submit(request, credentials, store, take=take, on_uncertain=on_uncertain)
+        job = await submit(request, credentials, store, take=take, on_uncertain=on_uncertain, budget=budget)
         result = await poll(job, credentials, store, deadline_s=deadline_s)
         return await download(result, credentials, store)
 
@@ -351,6 +385,7 @@ def submit_sync(
     *,
     take: int = 1,
     on_uncertain: OnUncertain = "raise",
+    budget: Budget | None = None,
 ) -> Job:
     """`submit` for sync flows.
 
@@ -360,11 +395,12 @@ def submit_sync(
         store: See `submit`.
         take: See `submit`.
         on_uncertain: See `submit`.
+        budget: See `submit`.
 
     Returns:
         The job.
     """
-    return run_coro_as_sync(_submit(request, credentials, store, take, on_uncertain))
+    return run_coro_as_sync(_submit(request, credentials, store, _Terms(take, on_uncertain, budget)))
 
 
 @task(name="poll", **_POLL)
@@ -412,6 +448,7 @@ def generate_sync(
     take: int = 1,
     deadline_s: float = DEADLINE_S,
     on_uncertain: OnUncertain = "raise",
+    budget: Budget | None = None,
 ) -> MediaAsset:
     """`generate` for sync flows.
 
@@ -422,12 +459,13 @@ def generate_sync(
         take: See `generate`.
         deadline_s: See `generate`.
         on_uncertain: See `generate`.
+        budget: See `generate`.
 
     Returns:
         The first output.
     """
     account = run_coro_as_sync(account_of(credentials))
     with job_slot_sync(account), transaction(commit_mode=CommitMode.EAGER):
-        job = submit_sync(request, credentials, store, take=take, on_uncertain=on_uncertain)
+        job = submit_sync(request, credentials, store, take=take, on_uncertain=on_uncertain, budget=budget)
         result = poll_sync(job, credentials, store, deadline_s=deadline_s)
         return download_sync(result, credentials, store)

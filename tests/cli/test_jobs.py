@@ -88,7 +88,7 @@ def test_jobs_are_listed_and_filtered(studio: SandboxServer, store: Store) -> No
         ride.job.task_id if ride.job else "",
         "s ago",
         "2 jobs",
-        "1 open",
+        "1 open; money at risk: 1 of unknown price",
     ):
         assert told in listed
     lines = run("list", "--open", "--json").output.splitlines()

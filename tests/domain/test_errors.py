@@ -148,6 +148,7 @@ def test_money_is_known_by_class_where_the_error_does_not_say() -> None:
     """Refused requests cost nothing, an uncertain submit may have; the root and an unavailable gateway say nothing by themselves."""
     assert {kind.__name__: kind().money for kind in OF_GENERATION} == {
         "AuthenticationFailed": "not spent",
+        "BudgetExceeded": "not spent",
         "DownloadFailed": "spent",
         "GatewayUnavailable": None,
         "GenerationError": None,

@@ -102,3 +102,33 @@ async def test_a_store_has_a_name_or_the_environments_or_outputs(
     await MediaStore(url=str(tmp_path), options={"auto_mkdir": True}).asave("shelf", overwrite=True)  # pyright: ignore[reportArgumentType]
     found = await MediaStore.find("shelf")
     assert (found.url, found.options.get_secret_value()) == (str(tmp_path), {"auto_mkdir": True})
+
+
+def test_prices_come_from_the_block_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the account pays goes along with it; a wrong list is told with every problem."""
+    row = {"model": "gpt-image-2", "per": "output", "amount": "0.25", "currency": "CNY", "dated": "2026-11-01"}
+    block = GatewayCredentials.model_validate({"gateway": "ttapi", "api_key": "k", "prices": [row]})
+    assert [str(price.amount) for price in block.to_account().prices] == ["0.25"]
+    file = tmp_path / "prices.toml"
+    file.write_text('[[price]]\nmodel = "*"\nper = "job"\namount = "1"\ncurrency = "CNY"\ndated = 2026-11-01\n')
+    monkeypatch.setenv("TTAPI_API_KEY", "k")
+    monkeypatch.setenv("TTAPI_PRICES", str(file))
+    assert GatewayCredentials.from_environment("ttapi").to_account().prices[0].per == "job"
+    file.write_text('[[price]]\nmodel = "*"\n')
+    with pytest.raises(ValueError, match=r"price 0\.per"):
+        GatewayCredentials.from_environment("ttapi")
+
+
+@pytest.mark.usefixtures("prefect_server")
+async def test_the_account_of_a_job_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the block's name where it had one, else from the environment; another account's is told."""
+    block = GatewayCredentials(gateway="ttapi", api_key="sesame-7", account="film")
+    await block.asave("of-a-job", overwrite=True)
+    found = await GatewayCredentials.of_job(gateway="ttapi", account="film", name="of-a-job")
+    assert found.to_account().credentials == "of-a-job"
+    with pytest.raises(ValueError, match="The block 'of-a-job' is of account 'film'"):
+        await GatewayCredentials.of_job(gateway="ttapi", account="other", name="of-a-job")
+    monkeypatch.setenv("TTAPI_API_KEY", "k")
+    assert (await GatewayCredentials.of_job(gateway="ttapi", account="default", name=None)).to_account().credentials is None
+    with pytest.raises(ValueError, match="The environment's ttapi credentials"):
+        await GatewayCredentials.of_job(gateway="ttapi", account="film", name=None)

@@ -89,6 +89,26 @@ async def test_no_more_jobs_run_than_are_allowed(studio: SandboxServer, batch: F
     assert all(later - first >= 0.3 for first, later in zip(starts, starts[2:], strict=False))
 
 
+async def test_a_budget_holds_over_runs(
+    studio: SandboxServer, batch: Flow[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rows fit into what an earlier run has left; the others are told, and are bought once there is room."""
+    prices = tmp_path / "prices.toml"
+    prices.write_text('[[price]]\nmodel = "gpt-image-2"\nper = "output"\namount = "0.25"\ncurrency = "CNY"\ndated = 2026-11-01\n')
+    monkeypatch.setenv("HAPPYHORSE_PRICES", str(prices))
+    manifest = tmp_path / "shots.jsonl"
+    manifest.write_text("\n".join(row(f"shot {number}") for number in range(2)))
+    await batch(str(manifest))
+    manifest.write_text("\n".join(row(f"shot {number}") for number in range(8)))
+    results = await batch(str(manifest), budget={"amount": "1.00", "currency": "CNY"}, concurrency=1, fail_on_failed_rows=False)
+    assert [result.state for result in results] == ["kept"] * 4 + ["failed"] * 4
+    assert {(result.error or "").partition(":")[0] for result in results[4:]} == {"BudgetExceeded"}
+    assert str(results[0].asset.estimate) == "0.25 CNY (1 at 0.25 CNY by your price list of 2026-11-01)"
+    assert len(studio.ledger()) == 4
+    await batch(str(manifest), budget={"amount": "2.00", "currency": "CNY"})
+    assert len(studio.ledger()) == 8
+
+
 async def test_a_batch_of_none_is_refused(studio: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
     """Nought at a time would wait for ever."""
     with pytest.raises(ValueError, match="concurrency=0: allowed is 1 or more"):

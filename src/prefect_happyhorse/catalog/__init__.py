@@ -1,6 +1,7 @@
 """Models, routes and limits as data, and the loader that checks them."""
 
 from prefect_happyhorse.catalog.check import check, find_problems, wire_value
+from prefect_happyhorse.catalog.cost import estimate, list_prices, read_prices
 from prefect_happyhorse.catalog.loader import GATEWAYS, find_route, gateway_facts, load_gateway, offers, resolve, routes
 from prefect_happyhorse.catalog.routes import GatewayFacts, MediaItem, MediaLimit, Route, WireField
 
@@ -12,11 +13,14 @@ __all__ = [
     "Route",
     "WireField",
     "check",
+    "estimate",
     "find_problems",
     "find_route",
     "gateway_facts",
+    "list_prices",
     "load_gateway",
     "offers",
+    "read_prices",
     "resolve",
     "routes",
     "wire_value",

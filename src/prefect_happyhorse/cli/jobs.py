@@ -17,6 +17,7 @@ from rich.table import Table
 from prefect_happyhorse.catalog import GATEWAYS
 from prefect_happyhorse.cli.output import SPENT, console, errors, fail
 from prefect_happyhorse.domain.errors import GenerationError
+from prefect_happyhorse.domain.prices import total
 from prefect_happyhorse.engine import jobs as engine
 from prefect_happyhorse.engine.advice import find_out
 from prefect_happyhorse.engine.journal import OPEN_STATES, Journal, JournalEntry, JournalState
@@ -106,7 +107,7 @@ def list_jobs(place: _Place, *, as_json: bool, **filters: Any) -> None:
         for entry in entries:
             click.echo(entry.model_dump_json(exclude_none=True))
         return
-    table = Table("digest", "state", "gateway", "account", "model", "task id", "begun", "prompt")
+    table = Table("digest", "state", "gateway", "account", "model", "task id", "begun", "cost", "prompt")
     for entry in entries:
         task_id = "" if entry.job is None else entry.job.task_id
         prompt = " ".join((entry.request.prompt or "").split())
@@ -118,12 +119,14 @@ def list_jobs(place: _Place, *, as_json: bool, **filters: Any) -> None:
             entry.request.model,
             task_id,
             _ago(entry.begun_at),
+            _cost(entry),
             prompt[:40],
         )
         table.add_row(*map(escape, cells))
     console().print(table)
     at_risk = [entry for entry in entries if entry.is_open]
-    click.echo(f"{len(entries)} jobs in {journal.store.url}; {len(at_risk)} open.")
+    money = f"; money at risk: {total(entry.estimate for entry in at_risk)}" if at_risk else ""
+    click.echo(f"{len(entries)} jobs in {journal.store.url}; {len(at_risk)} open{money}.")
 
 
 async def _listed(place: _Place, filters: dict[str, Any]) -> tuple[Journal, list[JournalEntry]]:
@@ -136,6 +139,11 @@ async def _select(journal: Journal, *, states: tuple[JournalState, ...], only_op
     if only_open:
         entries = engine.select(entries, states=OPEN_STATES)
     return engine.select(entries, states=states, **filters)
+
+
+def _cost(entry: JournalEntry) -> str:
+    estimate = entry.estimate
+    return "unknown" if estimate is None or estimate.amount is None else f"{estimate.amount} {estimate.currency}"
 
 
 def _ago(at: datetime) -> str:

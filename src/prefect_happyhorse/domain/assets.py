@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from prefect_happyhorse.domain.prices import Estimate
 
 __all__ = ["AssetKind", "MediaAsset"]
 
@@ -43,5 +46,7 @@ class MediaAsset(BaseModel):
     digest: str | None = Field(default=None, description="The request digest of that job.")
     prompt: str | None = Field(default=None, description="The prompt of that job.")
     submitted_at: datetime | None = Field(default=None, description="When that job was submitted.")
+    estimate: Estimate | None = Field(default=None, description="What that job should have cost, by the price list at its submit.")
+    usage: Mapping[str, Any] | None = Field(default=None, description="What the provider says that it counted for that job.")
     finished_at: datetime | None = Field(default=None, description="When that job was seen to be finished.")
     siblings: tuple[MediaAsset, ...] = Field(default=(), description="Further outputs of the same job, when n is above 1.")

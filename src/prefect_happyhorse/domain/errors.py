@@ -2,6 +2,7 @@
 
     GenerationError
     ├── RequestRejected          the request was refused, and no work was started
+    │   ├── BudgetExceeded       it would cost more than the user's own budget allows
     │   ├── InvalidRequest       a field, option or medium breaks a rule of the route
     │   ├── AuthenticationFailed the key is missing, wrong or not allowed to do this
     │   ├── ModerationRejected   the provider's content rules refuse the prompt or a medium
@@ -27,6 +28,7 @@ from typing import ClassVar, Literal
 
 __all__ = [
     "AuthenticationFailed",
+    "BudgetExceeded",
     "CatalogError",
     "DownloadFailed",
     "GatewayUnavailable",
@@ -149,6 +151,10 @@ class RequestRejected(GenerationError):
     """When the request was refused and no work was started."""
 
     usual_money = "not spent"
+
+
+class BudgetExceeded(RequestRejected):
+    """When a job would cost more than the user's own budget allows, or what it costs is not known."""
 
 
 class InvalidRequest(RequestRejected):

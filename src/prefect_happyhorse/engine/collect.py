@@ -12,6 +12,7 @@ import httpx
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import GenerationError, JobExpired, ProtocolError
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobStatus, Output
+from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.engine.client import http_client, is_local
 from prefect_happyhorse.engine.download import FetchLimits, Kept, download, forget_partial
 from prefect_happyhorse.engine.journal import Journal
@@ -82,11 +83,12 @@ class Collector:
             raise error.about(
                 gateway=job.gateway, account=job.account, model=job.model, capability=job.capability, task_id=job.task_id, digest=job.digest
             ) from error.__cause__
-        first, *others = (_asset(one, result) for one in kept)
+        cost = None if entry is None else entry.estimate
+        first, *others = (_asset(one, result, cost) for one in kept)
         asset = first.model_copy(update={"siblings": tuple(others)})
         posters = {one.sha256: one.poster for one in kept if one.poster is not None}
         for one in (asset, *others):
-            await self._write_beside(one, result)
+            await self._write_beside(one)
         for sha256, poster in posters.items():
             await self.store.write(_poster_path(sha256), poster)
         await journal.record(job, "kept", {"asset": asset, "result": result})
@@ -142,12 +144,12 @@ class Collector:
             )
         return state.outputs[index]
 
-    async def _write_beside(self, asset: MediaAsset, result: JobResult) -> None:
+    async def _write_beside(self, asset: MediaAsset) -> None:
         """Write `<file>.json`: where a file came from, for whoever finds it without the journal."""
         path = self.store.path_of(asset.uri)
         if path is None:
             return
-        facts = asset.model_dump(mode="json", exclude={"siblings"}, exclude_none=True) | {"usage": result.usage}
+        facts = asset.model_dump(mode="json", exclude={"siblings"}, exclude_none=True)
         await self.store.write(f"{path}.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
 
 
@@ -168,7 +170,7 @@ def _poster_path(sha256: str) -> str:
     return f"journal/posters/{sha256}.jpg"
 
 
-def _asset(kept: Kept, result: JobResult) -> MediaAsset:
+def _asset(kept: Kept, result: JobResult, cost: Estimate | None) -> MediaAsset:
     job = result.job
     return MediaAsset(
         kind=kept.kind,
@@ -193,4 +195,6 @@ def _asset(kept: Kept, result: JobResult) -> MediaAsset:
         prompt=job.prompt,
         submitted_at=job.submitted_at,
         finished_at=result.finished_at,
+        estimate=cost,
+        usage=result.usage,
     )

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobResult
+from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.claimant import Claimant
 
@@ -57,6 +58,7 @@ class JournalEntry(_Record):
     account: str
     take: int
     request: GenerationRequest
+    estimate: Estimate | None = Field(default=None, description="What it should cost, by the price list at its submit.")
     credentials: str | None = Field(default=None, description="The name under which the credentials can be found again.")
     flow_run_id: str | None = Field(default=None, description="The flow run that bought it.")
     intent: Claimant

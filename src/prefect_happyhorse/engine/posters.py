@@ -10,7 +10,7 @@ from typing import Any, cast
 from prefect_happyhorse.domain.assets import AssetKind
 from prefect_happyhorse.engine.probes import MediaNotReadable, can_measure
 
-__all__ = ["poster"]
+__all__ = ["poster", "thumbnail"]
 
 _MOST_FRAMES = 120
 _DARK = 16.0
@@ -42,6 +42,24 @@ def poster(path: Path, kind: AssetKind, *, max_side_px: int = 480, max_bytes: in
     except Exception as error:
         raise MediaNotReadable(f"it gives no poster: {error}") from error
     return _encode(picture, max_side_px, max_bytes)
+
+
+def thumbnail(jpeg: bytes, *, max_side_px: int) -> bytes:
+    """A smaller JPEG of a poster, for where many stand side by side. This blocks: call it in a thread.
+
+    Args:
+        jpeg: The poster.
+        max_side_px: The longer side in pixels, at most.
+
+    Returns:
+        The smaller JPEG; the poster itself where it is small enough, or the extra `media` is not installed.
+    """
+    if not can_measure("image"):
+        return jpeg
+    from PIL import Image
+
+    with cast("Any", Image.open(io.BytesIO(jpeg))) as image:
+        return jpeg if max(image.size) <= max_side_px else _encode(image, max_side_px, len(jpeg))
 
 
 def _picture(path: Path, max_side_px: int) -> Any:

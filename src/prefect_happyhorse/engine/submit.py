@@ -14,11 +14,13 @@ from typing import Literal
 import anyio
 import httpx
 
-from prefect_happyhorse.catalog import Route, check, resolve
+from prefect_happyhorse.catalog import Route, check, estimate, resolve
 from prefect_happyhorse.domain.errors import GatewayUnavailable, GenerationError, JobExpired, JobFailed, ProtocolError, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job, Submission
+from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.advice import buy_again, find_out
+from prefect_happyhorse.engine.budget import Purse
 from prefect_happyhorse.engine.claim import Claim
 from prefect_happyhorse.engine.claimant import CLAIM_LIFE_S, Claimant
 from prefect_happyhorse.engine.client import http_client, is_local, send
@@ -51,6 +53,7 @@ class Prepared:
         account: Who pays.
         take: 1, or another number for another variation.
         digest: The request digest.
+        estimate: What it should cost.
     """
 
     request: GenerationRequest
@@ -58,6 +61,7 @@ class Prepared:
     account: Account
     take: int
     digest: str
+    estimate: Estimate
 
 
 async def prepare(request: GenerationRequest, account: Account, *, take: int = 1, store: Store | None = None) -> Prepared:
@@ -81,7 +85,8 @@ async def prepare(request: GenerationRequest, account: Account, *, take: int = 1
         _log.info("Not checked before the submit: %s", sentence)
     check(request, route, more=inspection.problems)
     digest = request_digest(request, gateway=account.gateway, account=account.label, take=take, fingerprints=inspection.fingerprints)
-    return Prepared(request=request, route=route, account=account, take=take, digest=digest)
+    cost = estimate(request, account.gateway, account.prices)
+    return Prepared(request=request, route=route, account=account, take=take, digest=digest, estimate=cost)
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ class Submitter:
         store: Where the journal lies, and inputs are published to.
         on_uncertain: What to do with a submit of an earlier run whose outcome nobody knows: raise, or pay perhaps twice.
         flow_run_id: The flow run that buys, which is written down.
+        purse: Says whether there is room in a budget; None for no budget.
         attempts: How often a submit is sent that certainly did no work.
         patience_s: How long is waited in all between those, in seconds.
         tokens: Where access tokens are kept.
@@ -101,6 +107,7 @@ class Submitter:
     store: Store
     on_uncertain: OnUncertain = "raise"
     flow_run_id: str | None = None
+    purse: Purse | None = None
     attempts: int = 5
     patience_s: float = 120.0
     tokens: TokenStore = field(default_factory=TokenStore)
@@ -119,7 +126,7 @@ class Submitter:
             SubmissionUncertain: When this or an earlier submit may have been accepted but nobody knows its task id.
             JobFailed: When the journal says that the provider ended this very job without a result.
             JobExpired: When the journal says that the gateway no longer keeps this very job.
-            RequestRejected: When the gateway refuses the request; no work was started.
+            RequestRejected: When the gateway refuses the request, or there is no room in the budget; no work was started.
             GatewayUnavailable: When the gateway could not be reached; no work was started.
             MediaUnreachable: When an input cannot be given an address that the gateway can read.
             OSError: When the journal cannot be read or written; nothing was sent.
@@ -192,6 +199,7 @@ class Submitter:
             account=account.label,
             take=prepared.take,
             request=prepared.request,
+            estimate=prepared.estimate,
             credentials=account.credentials,
             flow_run_id=self.flow_run_id,
             intent=Claimant(),
@@ -205,7 +213,9 @@ class Submitter:
                 await self.sleep(_LOOK_AGAIN_S)
                 return None
             entry = claimed
-        sending = asyncio.ensure_future(self._send_and_write_down(gateway, prepared, request, Claim(entry, instead_of, journal)))
+        claim = Claim(entry, instead_of, journal)
+        await self._admit(claim)
+        sending = asyncio.ensure_future(self._send_and_write_down(gateway, prepared, request, claim))
         try:
             return await asyncio.shield(sending)
         except asyncio.CancelledError:
@@ -213,6 +223,16 @@ class Submitter:
             await asyncio.wait({sending}, timeout=_FINISH_SENDING_S)
             if sending.done() and not sending.cancelled():
                 sending.exception()
+            raise
+
+    async def _admit(self, claim: Claim) -> None:
+        if self.purse is None:
+            return
+        try:
+            await self.purse.admit(claim.entry)
+        except BaseException:
+            # Whatever kept the budget from being counted, nothing was sent.
+            await claim.undo()
             raise
 
     async def _send_and_write_down(self, gateway: Gateway, prepared: Prepared, request: httpx.Request, claim: Claim) -> Job:

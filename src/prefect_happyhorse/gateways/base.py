@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from prefect_happyhorse.catalog import GatewayFacts, Route, gateway_facts
 from prefect_happyhorse.domain.errors import AuthenticationFailed, GenerationError, JobExpired, ProtocolError
 from prefect_happyhorse.domain.jobs import JobState, JobStatus, Submission
+from prefect_happyhorse.domain.prices import Price
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.gateways.answers import json_object, protocol_error, request_id_of
 from prefect_happyhorse.gateways.redaction import scrub
@@ -35,6 +36,7 @@ class Account:
         secret_key: The secret that an access token is asked for with.
         submit_path: A path that replaces the catalog's submit path.
         poll_path: A path that replaces the catalog's poll path; `{task_id}` stands for the job.
+        prices: What the account pays, where the user says so.
         credentials: The name under which the credentials can be found again, where they have one.
     """
 
@@ -46,6 +48,7 @@ class Account:
     secret_key: SecretStr | None = field(default=None, repr=False)
     submit_path: str | None = None
     poll_path: str | None = None
+    prices: tuple[Price, ...] = ()
     credentials: str | None = None
 
 

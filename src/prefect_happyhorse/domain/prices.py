@@ -1,0 +1,114 @@
+"""What a job costs, as far as anybody says: rows of price lists, and what they make of a request. No price is never a price of zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+from decimal import Decimal
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+__all__ = ["Estimate", "Price", "total"]
+
+Unit = Literal["second", "output", "job"]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Price(_Value):
+    """One row of a price list.
+
+    Example:
+        >>> Price(model="happyhorse-1.1-*", resolution="720p", per="second", amount="0.9", currency="CNY", dated="2026-08-01")
+        Price(model='happyhorse-1.1-*', gateway=None, capability=None, resolution='720p', per='second', amount=Decimal('0.9'), ...
+    """
+
+    model: str = Field(description="The model; a * at the end stands for any rest.")
+    gateway: str | None = Field(default=None, description="The gateway; empty for every gateway.")
+    capability: str | None = Field(default=None, description="The capability; empty for every one.")
+    resolution: str | None = Field(default=None, description="For example 720p; empty for every one.")
+    per: Unit = Field(description="What is paid for: each second of video, each output, or the job as a whole.")
+    amount: Decimal = Field(ge=0, allow_inf_nan=False, description="The price of one.")
+    currency: str = Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 code, for example CNY.")
+    dated: date = Field(description="When the price was read.")
+    source: str = Field(default="your price list", description="Where the price stands.")
+
+    @field_validator("amount", mode="before")
+    @classmethod
+    def _exact(cls, value: object) -> object:
+        # 0.1 as a float is not a tenth, and money is counted exactly.
+        return str(value) if isinstance(value, float) else value
+
+    @field_validator("resolution")
+    @classmethod
+    def _in_lower_case(cls, value: str | None) -> str | None:
+        return None if value is None else value.lower()
+
+    def fits(self, *, model: str, gateway: str | None, capability: str) -> bool:
+        """Whether the row is about such a request, its resolution aside.
+
+        Args:
+            model: The model.
+            gateway: The gateway; None for the price list of the model's own provider.
+            capability: The capability.
+        """
+        named = model.startswith(self.model[:-1]) if self.model.endswith("*") else model == self.model
+        return named and self.gateway in {None, gateway} and self.capability in {None, capability}
+
+    @property
+    def exactness(self) -> tuple[int, int]:
+        """How narrowly the row is drawn, to choose among several that fit."""
+        named = sum(fact is not None for fact in (self.gateway, self.capability, self.resolution))
+        return (0 if self.model.endswith("*") else 1) + named, len(self.model)
+
+
+class Estimate(_Value):
+    """What a request should cost, or why nobody can say.
+
+    Example:
+        >>> print(Estimate(reason="happyhorse names no price for gpt-image-2"))
+        unknown (happyhorse names no price for gpt-image-2)
+        >>> print(Estimate(amount="4.50", currency="CNY", reason="5 s at 0.90 CNY, list price of 2026-08-01"))
+        4.50 CNY (5 s at 0.90 CNY, list price of 2026-08-01)
+    """
+
+    amount: Decimal | None = Field(default=None, ge=0, allow_inf_nan=False, description="The cost; empty when it is unknown.")
+    currency: str | None = Field(default=None, pattern=r"^[A-Z]{3}$", description="ISO 4217 code; empty when the cost is unknown.")
+    reason: str = Field(description="How it was reckoned, or why it is unknown.")
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a figure."""
+        return self.amount is not None
+
+    def __str__(self) -> str:
+        return f"unknown ({self.reason})" if self.amount is None else f"{self.amount} {self.currency} ({self.reason})"
+
+
+def total(estimates: Iterable[Estimate | None]) -> str:
+    """The sum of estimates in words, each currency by itself and the unknown ones counted.
+
+    Args:
+        estimates: The estimates; None counts as unknown.
+
+    Example:
+        >>> one = Estimate(amount="0.90", currency="CNY", reason="")
+        >>> total([one, one, Estimate(reason="nobody says")])
+        '1.80 CNY and 1 of unknown price'
+        >>> total([])
+        'nothing'
+    """
+    sums: dict[str, Decimal] = {}
+    unknown = 0
+    for estimate in estimates:
+        if estimate is None or estimate.amount is None or estimate.currency is None:
+            unknown += 1
+        else:
+            sums[estimate.currency] = sums.get(estimate.currency, Decimal(0)) + estimate.amount
+    parts = [f"{amount} {currency}" for currency, amount in sorted(sums.items())]
+    if unknown:
+        parts.append(f"{unknown} of unknown price")
+    return " and ".join(parts) or "nothing"

@@ -1,0 +1,135 @@
+"""Markdown as both of Prefect's UIs show it: the card of an asset, and a grid of pictures."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from prefect_happyhorse.domain.assets import MediaAsset
+
+__all__ = ["Tile", "card", "grid"]
+
+_MAX_PROMPT_CHARS = 600
+_COLUMNS = 3
+"""As many pictures of 240 px as the older UI shows side by side without scrolling."""
+
+
+class Tile(NamedTuple):
+    """A picture in a grid.
+
+    Args:
+        head: What stands above it.
+        asset: What it shows.
+        picture: A small JPEG of it, where there is one.
+        link: Where it can be read.
+    """
+
+    head: str
+    asset: MediaAsset
+    picture: bytes | None
+    link: str
+
+
+def card(asset: MediaAsset, *, poster: bytes | None, link: str) -> str:
+    """An asset as markdown: its picture, its prompt, and where it came from.
+
+    Args:
+        asset: The asset.
+        poster: A small JPEG of it, where there is one.
+        link: Where it can be read.
+
+    Returns:
+        Markdown. Both of Prefect's UIs show a picture that is written into it; only the older shows a video.
+
+    Example:
+        >>> horse = MediaAsset(kind="image", uri="memory://horse.png", media_type="image/png", bytes=3, sha256="00")
+        >>> print(card(horse, poster=None, link="memory://horse.png").splitlines()[0])
+        ### image
+    """
+    facts = {
+        "model": asset.model,
+        "gateway": asset.gateway,
+        "account": asset.account,
+        "task id": asset.task_id,
+        "request id": asset.request_id,
+        "made in": _took(asset.submitted_at, asset.finished_at),
+        "cost": asset.model and str(asset.estimate or "unknown"),
+        "usage": asset.usage and ", ".join(f"{name} {value}" for name, value in asset.usage.items()),
+        "size": _size(asset),
+        "file": f"{asset.bytes:,} bytes, {asset.media_type}",
+        "sha256": asset.sha256,
+        "kept at": asset.uri,
+    }
+    rows = [f"| {name} | {_cell(value)} |" for name, value in facts.items() if value]
+    title = f"### {asset.capability} with {asset.model}" if asset.model else f"### {asset.kind}"
+    parts = [
+        title,
+        _picture(poster, asset.kind),
+        _quote(asset.prompt),
+        "\n".join(["| | |", "|---|---|", *rows]),
+        f"[open]({_address(link)})",
+    ]
+    if asset.kind == "video" and link.startswith(("http://", "https://")):
+        parts.append(f'<video controls width="480" src="{_address(link)}"></video>')
+    return "\n\n".join(part for part in parts if part)
+
+
+def grid(tiles: Sequence[Tile]) -> str:
+    """Pictures side by side, three in a row, each with what it is and a link.
+
+    Args:
+        tiles: The pictures, in the order in which they are to stand.
+
+    Returns:
+        Markdown.
+    """
+    return "\n\n".join(_row(tiles[start : start + _COLUMNS]) for start in range(0, len(tiles), _COLUMNS))
+
+
+def _row(tiles: Sequence[Tile]) -> str:
+    lines = (
+        [_cell(tile.head) for tile in tiles],
+        ["---"] * len(tiles),
+        [_picture(tile.picture, tile.asset.kind) for tile in tiles],
+        [_cell(f"{tile.asset.model} on {tile.asset.gateway}") for tile in tiles],
+        [f"[open]({_address(tile.link)})" for tile in tiles],
+    )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _picture(poster: bytes | None, kind: str) -> str:
+    # Prefect's UIs show a picture only where it stands by itself: inside a link they print its text.
+    return "" if poster is None else f"![{kind}](data:image/jpeg;base64,{base64.b64encode(poster).decode()})"
+
+
+def _quote(prompt: str | None) -> str:
+    if not prompt:
+        return ""
+    shown = prompt if len(prompt) <= _MAX_PROMPT_CHARS else f"{prompt[:_MAX_PROMPT_CHARS]}… ({len(prompt)} characters in all)"
+    return "\n".join(f"> {_cell(line)}" for line in shown.splitlines())
+
+
+def _cell(value: object) -> str:
+    return re.sub(r"([\\|<>\[\]`*_])", r"\\\1", str(value)).replace("\n", " ")
+
+
+def _address(link: str) -> str:
+    return link.replace("(", "%28").replace(")", "%29").replace(" ", "%20").replace('"', "%22").replace("<", "%3C").replace(">", "%3E")
+
+
+def _took(start: datetime | None, end: datetime | None) -> str:
+    return "" if start is None or end is None else f"{(end - start).total_seconds():.1f} s"
+
+
+def _size(asset: MediaAsset) -> str:
+    parts: list[str] = []
+    if asset.width and asset.height:
+        parts.append(f"{asset.width} x {asset.height}")
+    if asset.duration_s is not None:
+        parts.append(f"{asset.duration_s:.1f} s")
+    if asset.fps is not None:
+        parts.append(f"{asset.fps:g} frames a second")
+    return ", ".join(parts)
