@@ -14,7 +14,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 # The Prefect server takes up to 20 s to start on a small machine, which is its own limit.
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 180
 
-.PHONY: help demo test test-lowest lint types check bench lock clean
+.PHONY: help demo test test-lowest chaos lint types check bench lock clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,9 @@ test: $(VENV)/.dev  ## Run all tests
 	$(BIN)/coverage report --skip-empty
 	@# Where money is decided, every branch is tested.
 	$(BIN)/coverage report --skip-empty --include='src/prefect_happyhorse/domain/*,src/prefect_happyhorse/catalog/*,src/prefect_happyhorse/gateways/*' --fail-under=100
+
+chaos: $(VENV)/.dev  ## Break everything that can break, for ten minutes, and write the table of docs/reliability.md
+	CHAOS=full CHAOS_PAGE=docs/reliability.md $(BIN)/python -m pytest tests/reliability
 
 lint: $(VENV)/.dev  ## Check style and the directions of imports
 	$(BIN)/ruff check

@@ -23,8 +23,10 @@ from prefect_happyhorse.engine.submit import prepare
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.sandbox import SandboxServer
 
-PROCESSES = 4
-PICTURES = 3
+from .conftest import Recorder
+from .work import Asked, accounts_at, judge
+
+PICTURES = 5
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +43,11 @@ def bucket() -> Iterator[dict[str, Any]]:
     server.stop()
 
 
-def buy(said: dict[str, Any], folder: Path) -> list[list[list[str]]]:
+def buy(said: dict[str, Any], folder: Path, processes: int) -> list[list[list[str]]]:
     """Run buyers on machines of their own, as far as they can tell, all at the same moment."""
     with ExitStack() as running:
         buyers: list[subprocess.Popen[str]] = []
-        for number in range(PROCESSES):
-            home = folder / f"machine-{number}"
+        for _ in range(processes):
             command = [sys.executable, str(Path(__file__).with_name("buyer.py"))]
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
@@ -55,31 +56,32 @@ def buy(said: dict[str, Any], folder: Path) -> list[list[list[str]]]:
             running.callback(process.kill)
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-            said = said | {"scratch": str(home)}
             buyers.append(process)
         for number, process in enumerate(buyers):
             assert process.stdin is not None
             process.stdin.write(json.dumps(said | {"scratch": str(folder / f"machine-{number}")}) + "\n")
             process.stdin.flush()
         answers = [process.communicate(timeout=120) for process in buyers]
-        assert [process.returncode for process in buyers] == [0] * PROCESSES, answers
+        assert [process.returncode for process in buyers] == [0] * processes, answers
     return [json.loads(out) for out, _ in answers]
 
 
-@pytest.mark.parametrize("kind", ["s3", "local"])
-def test_machines_that_share_a_store_share_its_jobs(sandbox: SandboxServer, bucket: dict[str, Any], tmp_path: Path, kind: str) -> None:
-    """The same pictures asked for by four processes at the same moment: one charge each, and the same files."""
+@pytest.mark.parametrize(("kind", "processes"), [("local", 2), ("local", 8), ("s3", 2), ("s3", 8)])
+def test_machines_that_share_a_store_share_its_jobs(
+    sandbox: SandboxServer, bucket: dict[str, Any], tmp_path: Path, record: Recorder, kind: str, processes: int
+) -> None:
+    """The same pictures asked for by several processes at the same moment: one charge each, and the same files for all."""
     sandbox.settings(job_s=0.5)
-    store = f"s3://studio/{tmp_path.name}" if kind == "s3" else str(tmp_path / "outputs")
-    options = bucket if kind == "s3" else {}
-    said = {"store": store, "options": options, "base_url": sandbox.base_url("happyhorse"), "count": PICTURES, "on_uncertain": "raise"}
-    first, *others = buy(said, tmp_path)
-    assert others == [first] * (PROCESSES - 1)
+    store = Store(url=f"s3://studio/{tmp_path.name}", options=bucket) if kind == "s3" else Store(url=str(tmp_path / "outputs"))
+    base_url = sandbox.base_url("happyhorse")
+    said = {"store": store.url, "options": dict(store.options), "base_url": base_url, "count": PICTURES, "on_uncertain": "raise"}
+    first, *others = buy(said, tmp_path, processes)
+    assert others == [first] * (processes - 1)
     assert sorted(task_id for task_id, _, _ in first) == sorted(entry.task_id for entry in sandbox.ledger())
-    entries = asyncio.run(Journal(Store(url=store, options=options)).entries())
-    assert [entry.state for entry in entries] == ["kept"] * PICTURES
-    if kind == "s3":
-        assert not (tmp_path / "outputs").exists()
+    asked: list[Asked] = [("happyhorse", TextToImage(model="gpt-image-2", prompt=f"Horse {number}")) for number in range(PICTURES)]
+    verdict = asyncio.run(judge(sandbox, asked, accounts_at(sandbox.url), store))
+    record(f"{processes} processes on the same batch at the same moment, {kind}", verdict, runs=processes)
+    assert (kind == "local") == (tmp_path / "outputs").exists()
 
 
 @pytest.mark.parametrize("kind", ["s3", "local"])
@@ -105,6 +107,6 @@ def test_of_machines_that_would_all_pay_again_one_does(sandbox: SandboxServer, b
 
     asyncio.run(leave_uncertain())
     said = {"store": store, "options": options, "base_url": sandbox.base_url("happyhorse"), "count": 1, "on_uncertain": "resubmit"}
-    first, *others = buy(said, tmp_path)
-    assert others == [first] * (PROCESSES - 1)
+    first, *others = buy(said, tmp_path, 4)
+    assert others == [first] * 3
     assert [entry.task_id for entry in sandbox.ledger()] == [first[0][0]]
