@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Names the Python that the environment was made with: another PYTHON makes another environment.
 MADE := $(VENV)/.python-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 CLEAR := $(if $(wildcard $(VENV)/.python-*),--clear)
-UV_LOCK := uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
+UV_LOCK := uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
 
 # A user's own settings must not reach the demo or the tests.
 unexport PYTHONPATH PYTHONHOME PIP_PREFIX PIP_TARGET PIP_USER PREFECT_API_KEY PREFECT_API_URL PREFECT_PROFILE
@@ -14,7 +14,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 # The Prefect server takes up to 20 s to start on a small machine, which is its own limit.
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 180
 
-.PHONY: help demo test test-lowest chaos lint types check bench lock clean
+.PHONY: help demo test test-lowest e2e chaos lint types check bench lock clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ test: $(VENV)/.dev  ## Run all tests
 	@# Where money is decided, every branch is tested.
 	$(BIN)/coverage report --skip-empty --include='src/prefect_happyhorse/domain/*,src/prefect_happyhorse/catalog/*,src/prefect_happyhorse/gateways/*' --fail-under=100
 
+e2e: $(VENV)/.dev  ## Run flows on real servers, workers, PostgreSQL and S3, all started from nothing
+	$(BIN)/python -m pytest tests/e2e tests/reliability/test_cancel.py
+
 chaos: $(VENV)/.dev  ## Break everything that can break, for ten minutes, and write the table of docs/reliability.md
 	CHAOS=full CHAOS_PAGE=docs/reliability.md $(BIN)/python -m pytest tests/reliability
 
@@ -76,9 +79,10 @@ test-lowest: requirements-lowest.lock pyproject.toml  ## Run all tests on the ol
 	$(VENV)-lowest/bin/python -m pytest
 
 lock:  ## Write the locks anew (needs uv)
-	$(UV_LOCK) pyproject.toml --extra sandbox --group build -o requirements.lock
-	$(UV_LOCK) pyproject.toml --extra sandbox --group dev -c requirements.lock -o requirements-dev.lock
-	$(UV_LOCK) --resolution lowest-direct pyproject.toml --extra sandbox --group dev -o requirements-lowest.lock
+	$(UV_LOCK) --python-version 3.10 pyproject.toml --extra sandbox --group build -o requirements.lock
+	$(UV_LOCK) --python-version 3.10 pyproject.toml --extra sandbox --group dev -c requirements.lock -o requirements-dev.lock
+	$(UV_LOCK) --python-version 3.12 pyproject.toml --extra sandbox --extra s3 --group deploy -c requirements.lock -o deployments/requirements.lock
+	$(UV_LOCK) --python-version 3.10 --resolution lowest-direct pyproject.toml --extra sandbox --group dev -o requirements-lowest.lock
 
 clean:  ## Remove what the targets made
 	rm -rf $(VENV) $(VENV)-lowest .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -14,7 +14,7 @@ from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 from prefect_happyhorse.catalog import gateway_facts, read_prices
 from prefect_happyhorse.domain.errors import AuthenticationFailed
 from prefect_happyhorse.domain.prices import Price
-from prefect_happyhorse.engine.client import is_local
+from prefect_happyhorse.engine.client import is_on_this_machine
 from prefect_happyhorse.engine.store import DEFAULT_TEMPLATE, Store
 from prefect_happyhorse.gateways import Account
 
@@ -37,6 +37,7 @@ class GatewayCredentials(Block):
         secret_key: Chanjing's secret key.
         submit_path: A path in place of the catalog's submit path.
         poll_path: A path in place of the catalog's poll path; `{task_id}` stands for the job.
+        private_network: Whether the gateway lies in a private network, so that its results may be fetched from there.
         prices: What the account pays, for estimates and budgets.
 
     Example:
@@ -68,6 +69,9 @@ class GatewayCredentials(Block):
     submit_path: str | None = Field(default=None, description="A path in place of the catalog's submit path.")
     poll_path: str | None = Field(default=None, description="A path in place of the catalog's poll path; {task_id} stands for the job.")
 
+    private_network: bool = Field(
+        default=False, description="Whether the gateway lies in a private network, so that its results may be fetched from there."
+    )
     prices: list[Price] = Field(default_factory=list[Price], description="What the account pays, for estimates and budgets.")
 
     @field_validator("base_url")
@@ -132,10 +136,11 @@ class GatewayCredentials(Block):
             secret_key=self.secret_key,
             submit_path=self.submit_path,
             poll_path=self.poll_path,
+            private_network=self.private_network,
             prices=tuple(self.prices),
             credentials=self._block_document_name,
         )
-        if self.account is None and is_local(account):
+        if self.account is None and is_on_this_machine(account):
             # A sandbox's jobs must never pass for a paid gateway's in the journal.
             return replace(account, label="sandbox")
         return account
@@ -144,7 +149,7 @@ class GatewayCredentials(Block):
     def from_environment(cls, gateway: str) -> GatewayCredentials:
         """Credentials from `<GATEWAY>_API_KEY`, `_BASE_URL` and `_ACCOUNT`; Chanjing also reads `_APP_ID` and `_SECRET_KEY`.
 
-        `_PRICES` names a price list in TOML, as `prefect_happyhorse.catalog.read_prices` reads it.
+        `_PRIVATE_NETWORK` is true or false. `_PRICES` names a price list in TOML, as `prefect_happyhorse.catalog.read_prices` reads it.
 
         Args:
             gateway: Id of the gateway.
@@ -163,7 +168,7 @@ class GatewayCredentials(Block):
             'ttapi'
         """
         prefix = gateway.upper()
-        names = {"api_key": "API_KEY", "base_url": "BASE_URL", "account": "ACCOUNT"}
+        names = {"api_key": "API_KEY", "base_url": "BASE_URL", "account": "ACCOUNT", "private_network": "PRIVATE_NETWORK"}
         if gateway == "chanjing":
             names |= {"app_id": "APP_ID", "secret_key": "SECRET_KEY"}
         found = {field: value for field, name in names.items() if (value := os.environ.get(f"{prefix}_{name}"))}

@@ -47,7 +47,7 @@ def wait_for(url: str) -> None:
 class Studio:
     """A Prefect server and a sandbox as processes, and how to call Prefect's command line there."""
 
-    def __init__(self, folder: Path, processes: ExitStack) -> None:
+    def __init__(self, folder: Path, processes: ExitStack, *, job_s: float = 0.5, **more: str) -> None:
         server, sandbox = free_port(), free_port()
         self.api = f"http://127.0.0.1:{server}/api"
         self.sandbox = f"http://127.0.0.1:{sandbox}"
@@ -59,9 +59,10 @@ class Studio:
             "HAPPYHORSE_BASE_URL": f"{self.sandbox}/happyhorse",
             "HAPPYHORSE_API_KEY": "sesame-1234",
             "HAPPYHORSE_STORE": str(folder / "outputs"),
+            **more,
         }
         start = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(server), "--no-ui"]
-        emulate = [sys.executable, "-m", "prefect_happyhorse.sandbox", "--port", str(sandbox), "--job-s", "0.5", "--media", "tiny"]
+        emulate = [sys.executable, "-m", "prefect_happyhorse.sandbox", "--port", str(sandbox), "--job-s", str(job_s), "--media", "tiny"]
         for command in (start, emulate):
             running = subprocess.Popen(command, env=self.environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             processes.callback(running.wait, 30)

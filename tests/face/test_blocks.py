@@ -10,6 +10,7 @@ from prefect.testing.standard_test_suites import BlockStandardTestSuite
 from pydantic import SecretStr, ValidationError
 
 from prefect_happyhorse import AuthenticationFailed, GatewayCredentials, MediaStore
+from prefect_happyhorse.engine.client import is_local
 
 
 @pytest.mark.parametrize("block", [GatewayCredentials, MediaStore])
@@ -102,6 +103,16 @@ async def test_a_store_has_a_name_or_the_environments_or_outputs(
     await MediaStore(url=str(tmp_path), options={"auto_mkdir": True}).asave("shelf", overwrite=True)  # pyright: ignore[reportArgumentType]
     found = await MediaStore.find("shelf")
     assert (found.url, found.options.get_secret_value()) == (str(tmp_path), {"auto_mkdir": True})
+
+
+def test_a_private_network_is_said_and_never_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host name tells nothing of where it leads, so results from private addresses are welcome only where that was said."""
+    monkeypatch.setenv("TTAPI_API_KEY", "k")
+    monkeypatch.setenv("TTAPI_BASE_URL", "http://sandbox:8808/ttapi")
+    assert not is_local(GatewayCredentials.from_environment("ttapi").to_account())
+    monkeypatch.setenv("TTAPI_PRIVATE_NETWORK", "true")
+    account = GatewayCredentials.from_environment("ttapi").to_account()
+    assert (is_local(account), account.label) == (True, "default")
 
 
 def test_prices_come_from_the_block_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from prefect_happyhorse.domain.errors import AuthenticationFailed, GatewayUnavai
 from prefect_happyhorse.engine.tokens import TokenStore
 from prefect_happyhorse.gateways import Account, ChanjingGateway, Gateway
 
-__all__ = ["NEVER_DELIVERED", "OUTCOME_UNKNOWN", "http_client", "is_local", "send", "translate"]
+__all__ = ["NEVER_DELIVERED", "OUTCOME_UNKNOWN", "http_client", "is_local", "is_on_this_machine", "send", "translate"]
 
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _MAX_ANSWER_BYTES = 256 * 1024 * 1024
@@ -85,7 +85,7 @@ async def http_client(make: Callable[[], httpx.AsyncClient] | None = None) -> As
 
 
 def is_local(account: Account) -> bool:
-    """Whether a gateway runs on this machine, as the sandbox does, so that its results may lie here too.
+    """Whether a gateway lies off the public internet, so that its results may lie there too.
 
     Args:
         account: The account.
@@ -93,6 +93,15 @@ def is_local(account: Account) -> bool:
     Example:
         >>> is_local(Account(gateway="ttapi", base_url="http://127.0.0.1:8808/ttapi"))
         True
+    """
+    return account.private_network or is_on_this_machine(account)
+
+
+def is_on_this_machine(account: Account) -> bool:
+    """Whether a gateway runs on this machine, as the sandbox does.
+
+    Args:
+        account: The account.
     """
     host = httpx.URL(account.base_url).host
     return host == "localhost" or host.endswith(".localhost") or host.startswith("127.") or host == "::1"

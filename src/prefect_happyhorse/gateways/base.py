@@ -36,6 +36,7 @@ class Account:
         secret_key: The secret that an access token is asked for with.
         submit_path: A path that replaces the catalog's submit path.
         poll_path: A path that replaces the catalog's poll path; `{task_id}` stands for the job.
+        private_network: Whether the gateway lies in a private network, so that its results may be fetched from there.
         prices: What the account pays, where the user says so.
         credentials: The name under which the credentials can be found again, where they have one.
     """
@@ -48,6 +49,7 @@ class Account:
     secret_key: SecretStr | None = field(default=None, repr=False)
     submit_path: str | None = None
     poll_path: str | None = None
+    private_network: bool = False
     prices: tuple[Price, ...] = ()
     credentials: str | None = None
 
