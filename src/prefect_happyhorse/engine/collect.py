@@ -21,7 +21,7 @@ from prefect_happyhorse.engine.store import Store
 from prefect_happyhorse.engine.tokens import TokenStore
 from prefect_happyhorse.gateways import Account
 
-__all__ = ["Collected", "Collector", "kept_poster"]
+__all__ = ["Collected", "Collector", "kept_poster", "poster_path"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Collector:
         for one in (asset, *others):
             await self._write_beside(one)
         for sha256, poster in posters.items():
-            await self.store.write(_poster_path(sha256), poster)
+            await self.store.write(poster_path(sha256), poster)
         await journal.record(job, "kept", {"asset": asset, "result": result})
         for index in range(len(kept)):
             await forget_partial(job, index=index, store=self.store)
@@ -161,12 +161,17 @@ async def kept_poster(asset: MediaAsset, store: Store) -> bytes | None:
         store: Where it is kept.
     """
     try:
-        return await store.read(_poster_path(asset.sha256))
+        return await store.read(poster_path(asset.sha256))
     except FileNotFoundError:
         return None
 
 
-def _poster_path(sha256: str) -> str:
+def poster_path(sha256: str) -> str:
+    """Where the small picture of an asset lies in its store.
+
+    Args:
+        sha256: The asset's SHA-256.
+    """
     return f"journal/posters/{sha256}.jpg"
 
 

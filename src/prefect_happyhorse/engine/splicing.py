@@ -1,0 +1,235 @@
+"""Videos one after the other in one file: copied as they are where that is possible, else coded anew. Everything here blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any, cast
+
+__all__ = ["SpliceFailed", "splice"]
+
+_AUDIO_RATE = 48_000
+_AUDIO_SAMPLES = 1024
+
+
+class SpliceFailed(ValueError):
+    """When a video cannot be read, so that nothing can be joined.
+
+    Args:
+        position: Which of the videos it is, from 0.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, position: int = 0, reason: str = "") -> None:
+        super().__init__(position, reason)
+        self.position = position
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"video {self.position + 1} cannot be joined: {self.reason}"
+
+
+@dataclass(frozen=True)
+class _Coding:
+    """What has to be the same in all videos for their packets to stand in one file."""
+
+    video: tuple[object, ...]
+    audio: tuple[object, ...] | None
+
+
+def splice(files: Sequence[Path], target: Path) -> bool:
+    """Write videos one after the other into an MP4 file. This blocks: call it in a thread.
+
+    Args:
+        files: The videos, in their order.
+        target: Where the file goes; what is there is replaced.
+
+    Returns:
+        Whether they were coded anew. Videos of one coding, size and sound are copied packet by packet, without any loss; others are
+        fitted into the size and frame rate of the first, with silence where one has no sound.
+
+    Raises:
+        SpliceFailed: When a video cannot be read.
+        ValueError: When there are none.
+    """
+    if not files:
+        raise ValueError("There is no video to join.")
+    codings = [_coding_of(position, file) for position, file in enumerate(files)]
+    if all(coding == codings[0] for coding in codings):
+        _copy(files, target)
+        return False
+    _code_anew(files, target, with_sound=any(coding.audio for coding in codings))
+    return True
+
+
+@contextmanager
+def _opened(position: int, file: Path) -> Generator[Any]:
+    import av
+    from av.error import FFmpegError
+
+    try:
+        with cast("Any", av.open(str(file))) as container:
+            if not container.streams.video:
+                raise SpliceFailed(position, "it has no pictures")
+            yield container
+    except (FFmpegError, OSError) as error:
+        raise SpliceFailed(position, str(error)) from error
+
+
+def _coding_of(position: int, file: Path) -> _Coding:
+    with _opened(position, file) as container:
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        video = (context.name, context.width, context.height, context.pix_fmt, context.extradata, stream.average_rate, stream.time_base)
+        sound = next(iter(container.streams.audio), None)
+        if sound is None:
+            return _Coding(video, None)
+        heard = sound.codec_context
+        return _Coding(video, (heard.name, heard.sample_rate, heard.layout.name, heard.extradata, sound.time_base))
+
+
+def _copy(files: Sequence[Path], target: Path) -> None:
+    import av
+
+    with cast("Any", av.open(str(target), "w", format="mp4", options={"movflags": "faststart"})) as out:
+        streams: dict[str, Any] = {}
+        start = Fraction(0)
+        for position, file in enumerate(files):
+            with _opened(position, file) as container:
+                wanted = [container.streams.video[0], *container.streams.audio[:1]]
+                for stream in wanted:
+                    if stream.type not in streams:
+                        streams[stream.type] = out.add_stream_from_template(stream)
+                end = start
+                for packet in container.demux(wanted):
+                    if packet.dts is None:
+                        continue
+                    shift = round(start / packet.time_base)
+                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                    end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+                    packet.stream = streams[packet.stream.type]
+                    out.mux(packet)
+                start = end
+
+
+class _Writer:
+    """One file that frames of any video are fitted into.
+
+    Args:
+        out: The file.
+        like: The stream whose size and frame rate it takes.
+        with_sound: Whether it has sound.
+    """
+
+    def __init__(self, out: Any, like: Any, *, with_sound: bool) -> None:
+        self._out = out
+        self.rate = Fraction(like.average_rate or like.guessed_rate or 24)
+        # H.264 in the common colour format has no odd sides.
+        self.width, self.height = like.codec_context.width // 2 * 2, like.codec_context.height // 2 * 2
+        self._video = out.add_stream("libx264", rate=self.rate, options={"crf": "17", "preset": "medium"})
+        self._video.width, self._video.height, self._video.pix_fmt = self.width, self.height, "yuv420p"
+        self._audio = out.add_stream("aac", rate=_AUDIO_RATE, layout="stereo") if with_sound else None
+        self._frames = 0
+        self._samples = 0
+
+    def write_picture(self, frame: Any) -> None:
+        frame.pts, frame.time_base = self._frames, 1 / self.rate
+        self._frames += 1
+        self._out.mux(self._video.encode(frame))
+
+    def write_sound(self, frame: Any) -> None:
+        if self._audio is None:
+            return
+        frame.pts, frame.time_base = self._samples, Fraction(1, _AUDIO_RATE)
+        self._samples += frame.samples
+        self._out.mux(self._audio.encode(frame))
+
+    @property
+    def samples_missing(self) -> int:
+        """How much sound is wanted until it is as long as the pictures."""
+        return round(self._frames * _AUDIO_RATE / self.rate) - self._samples
+
+    def close(self) -> None:
+        for stream in (self._video, self._audio):
+            if stream is not None:
+                self._out.mux(stream.encode(None))
+
+
+def _code_anew(files: Sequence[Path], target: Path, *, with_sound: bool) -> None:
+    import av
+
+    with cast("Any", av.open(str(target), "w", format="mp4", options={"movflags": "faststart"})) as out:
+        writer: _Writer | None = None
+        for position, file in enumerate(files):
+            with _opened(position, file) as container:
+                writer = writer or _Writer(out, container.streams.video[0], with_sound=with_sound)
+                for frame in _pictures(container, writer):
+                    writer.write_picture(frame)
+            if with_sound:
+                with _opened(position, file) as container:
+                    _write_sound(container, writer)
+        if writer is not None:
+            writer.close()
+
+
+def _pictures(container: Any, writer: _Writer) -> Iterator[Any]:
+    """The pictures of a video, fitted into the size and frame rate of the file."""
+    from av.error import BlockingIOError as NothingYet
+    from av.error import EOFError as AllDone
+    from av.filter import Graph
+
+    stream = container.streams.video[0]
+    graph = cast("Any", Graph())
+    size = f"{writer.width}:{writer.height}"
+    filters = [
+        graph.add_buffer(template=stream),
+        graph.add("scale", f"{size}:force_original_aspect_ratio=decrease"),
+        graph.add("pad", f"{size}:(ow-iw)/2:(oh-ih)/2"),
+        graph.add("setsar", "1"),
+        graph.add("fps", f"{writer.rate.numerator}/{writer.rate.denominator}"),
+        graph.add("format", "yuv420p"),
+        graph.add("buffersink"),
+    ]
+    for one, other in pairwise(filters):
+        one.link_to(other)
+    graph.configure()
+    for frame in chain(container.decode(stream), (None,)):
+        graph.push(frame)
+        while True:
+            try:
+                yield graph.pull()
+            except (NothingYet, AllDone):
+                break
+
+
+def _write_sound(container: Any, writer: _Writer) -> None:
+    """The sound of a video, cut or filled with silence to the length of its pictures."""
+    import av
+
+    fifo = cast("Any", av.AudioFifo())
+    if container.streams.audio:
+        resampler = cast("Any", av.AudioResampler(format="fltp", layout="stereo", rate=_AUDIO_RATE))
+        for frame in chain(container.decode(container.streams.audio[0]), (None,)):
+            for resampled in resampler.resample(frame):
+                resampled.pts = None
+                fifo.write(resampled)
+            while fifo.samples >= _AUDIO_SAMPLES and writer.samples_missing >= _AUDIO_SAMPLES:
+                writer.write_sound(fifo.read(_AUDIO_SAMPLES))
+    while (missing := writer.samples_missing) > 0:
+        left = min(missing, _AUDIO_SAMPLES)
+        heard = fifo.read(left, partial=True) if fifo.samples else None
+        writer.write_sound(heard if heard is not None else _silence(left))
+
+
+def _silence(samples: int) -> Any:
+    import av
+
+    frame = cast("Any", av.AudioFrame(format="fltp", layout="stereo", samples=samples))
+    frame.sample_rate = _AUDIO_RATE
+    for plane in frame.planes:
+        plane.update(bytes(plane.buffer_size))
+    return frame
