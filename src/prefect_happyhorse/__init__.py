@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from prefect_happyhorse.collecting import ask, open_jobs
     from prefect_happyhorse.engine.budget import Budget
     from prefect_happyhorse.engine.entry import JournalEntry
+    from prefect_happyhorse.films import join
     from prefect_happyhorse.readiness import check_ready
     from prefect_happyhorse.tasks import download, download_sync, generate, generate_sync, poll, poll_sync, submit, submit_sync
 
@@ -108,6 +109,7 @@ __all__ = [
     "estimate",
     "generate",
     "generate_sync",
+    "join",
     "open_jobs",
     "parse_request",
     "poll",
@@ -133,6 +135,7 @@ _LAZY = {
     "download_sync": "tasks",
     "generate": "tasks",
     "generate_sync": "tasks",
+    "join": "films",
     "open_jobs": "collecting",
     "poll": "tasks",
     "poll_sync": "tasks",

@@ -66,3 +66,22 @@ def test_every_example_of_the_readme_runs(studio: SandboxServer) -> None:
         if "one_picture" in names:
             assert names["one_picture"]().kind == "image"
     assert [entry.capability for entry in studio.ledger()] == ["text_to_image", "reference_to_video", "video_edit"]
+
+
+def test_the_script_that_is_shown_can_be_read() -> None:
+    """The story's script on the page of flows has only fields that there are, and the shipped one is made of the same."""
+    from prefect.flows import load_flow_from_entrypoint
+
+    story = load_flow_from_entrypoint(f"{ROOT / 'flows' / 'story.py'}:story")
+    read_script = story.fn.__globals__["read_script"]
+    (shown,) = blocks((ROOT / "docs" / "flows.md").read_text(encoding="utf-8"), "toml")
+    assert [shot.name for shot in read_script(shown, is_json=False).shots] == ["dawn", "river"]
+    assert len(read_script((ROOT / "deployments" / "story.toml").read_text(encoding="utf-8"), is_json=False).shots) == 2
+
+
+def test_the_price_list_that_is_shown_can_be_read() -> None:
+    """With the fields of a price."""
+    from prefect_happyhorse.catalog import read_prices
+
+    (shown,) = blocks((ROOT / "docs" / "costs.md").read_text(encoding="utf-8"), "toml")
+    assert len(read_prices(shown)) == 1

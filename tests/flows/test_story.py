@@ -1,0 +1,157 @@
+"""A film from a script: every shot at its place, each step paid for once, and nothing sent of a script that cannot be made."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from prefect.flows import Flow, load_flow_from_entrypoint
+
+from prefect_happyhorse import InvalidRequest, MediaAsset
+from prefect_happyhorse.demo import flow_file
+from prefect_happyhorse.sandbox import SandboxServer
+
+pytestmark = [
+    pytest.mark.usefixtures("prefect_server"),
+    # Prefect's client leaves connections to its own server for the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+HEAD = """
+title = "The crossing"
+[image]
+model = "gpt-image-2"
+[video]
+model = "happyhorse-1.0-r2v"
+resolution = "720p"
+duration = 3
+"""
+
+
+def shot(name: str, more: str = "") -> str:
+    return f'\n[[shot]]\nname = "{name}"\nimage = "A picture of {name}"\nvideo = "{name} moves"\n{more}\n'
+
+
+@pytest.fixture(scope="module")
+def story() -> Flow[Any, Any]:
+    return load_flow_from_entrypoint(f"{flow_file('story')}:story")
+
+
+@pytest.fixture
+def drawn(studio: SandboxServer) -> SandboxServer:
+    """A sandbox that draws what it was asked for, so that one shot can be told from another."""
+    studio.settings(check_inputs="submit", media="full", long_side_px=512, fps=8)
+    return studio
+
+
+def script(folder: Path, text: str, name: str = "script.toml") -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def frames(asset: MediaAsset) -> list[bytes]:
+    """What each frame shows, so small that a second coding does not change it much."""
+    with av.open(asset.uri.removeprefix("file://")) as container:
+        return [frame.to_image().resize((24, 16)).convert("RGB").tobytes() for frame in container.decode(video=0)]
+
+
+def nearest(frame: bytes, candidates: dict[str, list[bytes]]) -> str:
+    return min(candidates, key=lambda name: min(sum(abs(a - b) for a, b in zip(frame, one, strict=True)) for one in candidates[name]))
+
+
+async def test_the_film_shows_the_shots_in_the_scripts_order(drawn: SandboxServer, story: Flow[Any, Any], tmp_path: Path) -> None:
+    """Each shot's picture is in its video, each video at its place in the film; a second run pays nothing and gives the same film."""
+    text = HEAD + shot("alpha") + shot("beta") + shot("gamma")
+    made = await story(script(tmp_path, text))
+    assert list(made.shots) == ["alpha", "beta", "gamma"]
+    assert [entry.inputs for entry in drawn.ledger() if entry.capability == "reference_to_video"] == [1, 1, 1]
+    videos = {name: assets[-1] for name, assets in made.shots.items()}
+    shown, parts = frames(made.film), {name: frames(video) for name, video in videos.items()}
+    assert len(shown) == sum(len(part) for part in parts.values())
+    third = len(shown) // 3
+    assert [nearest(shown[third // 2 + number * third], parts) for number in range(3)] == ["alpha", "beta", "gamma"]
+    assert made.film.duration_s == pytest.approx(sum(video.duration_s or 0 for video in videos.values()), abs=0.2)
+    assert hashlib.sha256(Path(made.film.uri.removeprefix("file://")).read_bytes()).hexdigest() == made.film.sha256
+    assert await story(script(tmp_path, text)) == made
+    assert len(drawn.ledger()) == 6
+
+
+async def test_another_order_is_another_film_of_the_same_shots(drawn: SandboxServer, story: Flow[Any, Any], tmp_path: Path) -> None:
+    """Nothing is bought for it."""
+    first = await story(script(tmp_path, HEAD + shot("alpha") + shot("beta")))
+    second = await story(script(tmp_path, HEAD + shot("beta") + shot("alpha")))
+    assert first.film.uri != second.film.uri
+    assert len(drawn.ledger()) == 4
+
+
+async def test_a_shot_that_failed_stops_no_other(studio: SandboxServer, story: Flow[Any, Any], tmp_path: Path) -> None:
+    """The others are kept, the run says which failed, and there is no film; the next run buys that shot's steps alone."""
+    studio.fault(at="submit", kind="refuse", accept=False, model="happyhorse-1.0-r2v", times=1)
+    path = script(tmp_path, HEAD + shot("alpha") + shot("beta"))
+    state = await story(path, concurrency=1, return_state=True)
+    with pytest.raises(Exception, match=r"(?s)1 of 2 shots failed.*alpha: InvalidRequest"):
+        await state.result()
+    assert not (tmp_path / "outputs" / "films").exists()
+    assert len(studio.ledger()) == 3
+    made = await story(path)
+    assert len(made.shots) == 2
+    assert len(studio.ledger()) == 4
+
+
+async def test_a_shot_may_go_on(drawn: SandboxServer, story: Flow[Any, Any], tmp_path: Path) -> None:
+    """Its continuation gets the video, and the film shows both, or the continuation alone where that holds the clip."""
+    for holds in (False, True):
+        head = (
+            HEAD.replace("happyhorse-1.0-r2v", "wan2.7-r2v") + f'[extension]\nmodel = "wan2.7-i2v"\nholds_the_clip = {str(holds).lower()}\n'
+        )
+        made = await story(script(tmp_path, head + shot("alpha", 'extension = "alpha goes on"')))
+        _, video, more = made.shots["alpha"]
+        assert (video.capability, more.capability) == ("reference_to_video", "video_extension")
+        expected = more.duration_s if holds else video.duration_s + more.duration_s
+        assert made.film.duration_s == pytest.approx(expected, abs=0.3)
+    assert [entry.inputs for entry in drawn.ledger()] == [0, 1, 1]
+
+
+async def test_a_given_picture_is_not_paid_for(studio: SandboxServer, story: Flow[Any, Any], tmp_path: Path) -> None:
+    """A script in JSON, with a picture of one's own."""
+    text = """{"title": "t", "video": {"model": "happyhorse-1.0-r2v", "resolution": "720p", "duration": 3},
+        "shot": [{"name": "a", "source_image": "https://example.com/a.png", "video": "It moves"}]}"""
+    made = await story(script(tmp_path, text, "script.json"))
+    assert [asset.capability for asset in made.shots["a"]] == ["reference_to_video"]
+    assert len(studio.ledger()) == 1
+
+
+WRONG = {
+    "no = [toml": "Invalid value",
+    HEAD: "shot: Field required",
+    HEAD + shot("a") + shot("a"): "shot 'a' stands there 2 times",
+    HEAD + shot("a", 'source_image = "b.png"'): "either image or source_image",
+    HEAD + shot("a", 'extension = "on"'): "the script has no [extension]",
+    HEAD.replace("duration = 3", "duration = 99") + shot("a"): "shot 'a', video: duration=99: allowed is 3 to 15",
+    HEAD.replace("duration = 3", 'colour = "red"') + shot("a"): "colour",
+    HEAD.replace("gpt-image-2", "no-such-model") + shot("a"): "no-such-model",
+    HEAD.replace('model = "gpt-image-2"', 'model = "gpt-image-2"\ncredentials = "nobody"')
+    + shot("a"): "no GatewayCredentials block named 'nobody'",
+}
+
+
+@pytest.mark.parametrize("number", range(len(WRONG)))
+async def test_what_cannot_be_made_is_told_before_anything_is_sent(
+    studio: SandboxServer, story: Flow[Any, Any], tmp_path: Path, number: int
+) -> None:
+    """With the shot, the step and what is allowed."""
+    text, told = list(WRONG.items())[number]
+    state = await story(script(tmp_path, text), return_state=True)
+    with pytest.raises(InvalidRequest) as caught:
+        await state.result()
+    assert told in str(caught.value)
+    assert studio.ledger() == []
+
+
+async def test_nobody_at_a_time_is_refused(studio: SandboxServer, story: Flow[Any, Any], tmp_path: Path) -> None:
+    """Nought at a time would wait for ever."""
+    with pytest.raises(ValueError, match="concurrency=0: allowed is 1 or more"):
+        await story(str(tmp_path / "none.toml"), concurrency=0)
