@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE, CachePolicy
-from prefect.context import FlowRunContext, TaskRunContext
+from prefect.context import TaskRunContext
 from prefect.exceptions import TerminationSignal
 from prefect.logging import get_run_logger
 from prefect.transactions import CommitMode, atransaction, transaction
@@ -65,9 +65,8 @@ _KEY_VERSION = "1"
 
 
 def _logger() -> logging.Logger | logging.LoggerAdapter[Any]:
-    if TaskRunContext.get() or FlowRunContext.get():
-        return get_run_logger()
-    return logging.getLogger(__name__)
+    # What a task logs outside of a flow run Prefect drops with a warning.
+    return logging.getLogger(__name__) if flow_run_id() is None else get_run_logger()
 
 
 async def account_of(credentials: Credentials, job: Job | None = None) -> Account:
