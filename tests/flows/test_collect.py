@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,16 @@ async def test_a_batch_is_submitted_now_and_collected_later(
 async def test_watching_waits_for_what_still_runs(
     studio: SandboxServer, batch: Flow[Any, Any], collect: Flow[Any, Any], manifest: str
 ) -> None:
-    """With `watch` a single run ends with every file; what outlives the deadline stays open."""
-    studio.settings(job_s=1)
+    """With `watch` a single run waits and ends with every file; what outlives the deadline stays open."""
+    studio.settings(job_s=36_000)
     await batch(manifest, detach=True)
     assert {outcome.state for outcome in await collect(watch=True, deadline_s=0.1)} == {"running"}
-    assert {outcome.state for outcome in await collect(watch=True)} == {"kept"}
+    watching = asyncio.create_task(collect(watch=True))
+    asked = [entry.polls for entry in studio.ledger()]
+    while [entry.polls for entry in studio.ledger()] == asked:
+        await asyncio.sleep(0.05)
+    studio.advance(36_000)
+    assert {outcome.state for outcome in await watching} == {"kept"}
 
 
 async def test_what_ended_without_a_file_is_told(
