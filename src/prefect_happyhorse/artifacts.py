@@ -33,7 +33,7 @@ from prefect_happyhorse.markdown import Tile, card, grid
 
 __all__ = ["Gallery", "Progress", "artifact_key", "show_asset", "show_gallery", "show_table"]
 
-_THUMBNAIL_PX = 240
+_THUMBNAIL_PX = 192
 _GALLERY_BYTES = 700_000
 
 

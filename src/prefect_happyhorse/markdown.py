@@ -14,7 +14,7 @@ __all__ = ["Tile", "card", "grid"]
 
 _MAX_PROMPT_CHARS = 600
 _COLUMNS = 3
-"""As many pictures of 240 px as the older UI shows side by side without scrolling."""
+"""As many pictures of 192 px as the older UI shows side by side without scrolling."""
 
 
 class Tile(NamedTuple):
@@ -94,7 +94,8 @@ def _row(tiles: Sequence[Tile]) -> str:
         [_cell(tile.head) for tile in tiles],
         ["---"] * len(tiles),
         [_picture(tile.picture, tile.asset.kind) for tile in tiles],
-        [_cell(f"{tile.asset.model} on {tile.asset.gateway}") for tile in tiles],
+        [_cell(tile.asset.model or tile.asset.kind) for tile in tiles],
+        [_cell(tile.asset.gateway or "") for tile in tiles],
         [f"[open]({_address(tile.link)})" for tile in tiles],
     )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -39,6 +39,7 @@ from prefect_happyhorse.engine.submit import OnUncertain, Submitter, prepare
 from prefect_happyhorse.events import tell, telling_of_failure
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.limits import call_turn, job_slot, job_slot_sync
+from prefect_happyhorse.lineage import materialized
 from prefect_happyhorse.retries import RETRIES, RETRY_DELAYS_S, is_retryable
 
 __all__ = [
@@ -217,6 +218,7 @@ async def _download(result: JobResult, credentials: Credentials, store: StoreRef
     for asset, poster in collected.with_posters():
         _logger().info("%s kept at %s (%d bytes)", asset.kind, asset.uri, asset.bytes)
         await show_asset(asset, poster=poster, store=place)
+        materialized(asset, collected.inputs)
     return collected.asset
 
 

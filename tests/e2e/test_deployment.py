@@ -110,7 +110,7 @@ def test_deployed_flows_run_on_a_worker(studio: Studio, tmp_path: Path) -> None:
     kinds = sorted((artifact["key"] or "").partition("-")[0] for artifact in artifacts if artifact["key"])
     assert {"batch", "card", "gallery", "link"} <= set(kinds)
     assert kinds.count("card") == 4
-    gallery = next(artifact["data"] for artifact in artifacts if (artifact["key"] or "").startswith("gallery"))
+    gallery = next(artifact["data"] for artifact in artifacts if (artifact["key"] or "").startswith("gallery-image"))
     assert gallery.count("data:image/jpeg;base64,") == 3
     stored = Path(studio.environment["HAPPYHORSE_STORE"])
     assert len([file for file in stored.rglob("*") if file.suffix in {".png", ".mp4"}]) == 4

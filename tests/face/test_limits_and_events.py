@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from prefect import flow
@@ -15,7 +16,16 @@ from prefect.events.clients import AssertingEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound
 
-from prefect_happyhorse import JobFailed, MediaAsset, ModerationRejected, SubmissionUncertain, TextToImage, generate, generate_sync
+from prefect_happyhorse import (
+    JobFailed,
+    MediaAsset,
+    MediaStore,
+    ModerationRejected,
+    SubmissionUncertain,
+    TextToImage,
+    generate,
+    generate_sync,
+)
 from prefect_happyhorse.automations import save, uncertain_automation
 from prefect_happyhorse.limits import calls_limit, jobs_limit, save_limits
 from prefect_happyhorse.sandbox import SandboxServer
@@ -173,3 +183,33 @@ async def test_the_automation_is_saved_once(studio: SandboxServer) -> None:
     assert saved.trigger.expect == {"happyhorse.job.uncertain"}
     assert [action.type for action in saved.actions] == ["pause-deployment"]
     assert isinstance(uncertain_automation(), Automation)
+
+
+async def test_files_are_assets_with_what_they_were_made_from(studio: SandboxServer, feed: list[object]) -> None:
+    """The video's materialization names the picture; a second run, which makes nothing, still shows where things come from."""
+    from prefect_happyhorse import ReferenceToVideo
+
+    @flow
+    async def chain() -> list[MediaAsset]:
+        picture = await generate(horse(1), "happyhorse")
+        ride = ReferenceToVideo(model="happyhorse-1.0-r2v", prompt="It runs", references=[picture], resolution="720p", duration=3)
+        return [picture, await generate(ride, "happyhorse")]
+
+    picture, video = await chain()
+    EventsWorker.instance().drain()
+    events = [event for client in AssertingEventsClient.all for event in getattr(client, "events", [])]
+    made = {event.resource.id: event for event in events if event.event == "prefect.asset.materialization.succeeded"}
+    assert set(made) == {picture.uri, video.uri}
+    assert picture.uri in {related.id for related in made[video.uri].related}
+    assert made[video.uri].payload["sha256"] == video.sha256
+
+
+async def test_a_lineage_that_cannot_be_told_fails_nothing(studio: SandboxServer, feed: list[object], tmp_path: Path) -> None:
+    """A prompt longer than an asset's description may be, and a folder whose name no asset's key may hold."""
+
+    @flow
+    async def one(prompt: str, store: MediaStore) -> MediaAsset:
+        return await generate(TextToImage(model="gpt-image-2", prompt=prompt), "happyhorse", store)
+
+    assert (await one("A horse " * 900, MediaStore(url=str(tmp_path / "a")))).kind == "image"
+    assert (await one("A horse", MediaStore(url=str(tmp_path / "50% off")))).kind == "image"

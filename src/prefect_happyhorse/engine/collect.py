@@ -13,9 +13,10 @@ from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import GenerationError, JobExpired, ProtocolError
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobStatus, Output
 from prefect_happyhorse.domain.prices import Estimate
+from prefect_happyhorse.domain.requests import iter_media
 from prefect_happyhorse.engine.client import http_client, is_local
 from prefect_happyhorse.engine.download import FetchLimits, Kept, download, forget_partial
-from prefect_happyhorse.engine.journal import Journal
+from prefect_happyhorse.engine.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.poll import Poller
 from prefect_happyhorse.engine.store import Store
 from prefect_happyhorse.engine.tokens import TokenStore
@@ -31,10 +32,12 @@ class Collected:
     Args:
         asset: The first output; further ones are its siblings.
         posters: Small JPEGs by the SHA-256 of what they show.
+        inputs: The addresses of the media that the request held, where the journal knows it.
     """
 
     asset: MediaAsset
     posters: dict[str, bytes] = field(default_factory=dict, repr=False)
+    inputs: tuple[str, ...] = ()
 
     def with_posters(self) -> Iterator[tuple[MediaAsset, bytes | None]]:
         """Every asset with its small picture, or None where there is none."""
@@ -75,7 +78,7 @@ class Collector:
         journal = Journal(self.store)
         entry = await journal.read(job.digest)
         if entry is not None and entry.asset is not None and entry.asset.task_id == job.task_id and await self._all_there(entry.asset):
-            return Collected(entry.asset, await self._posters(entry.asset))
+            return Collected(entry.asset, await self._posters(entry.asset), _inputs(entry))
         try:
             async with http_client() as client:
                 kept = await asyncio.gather(*(self._fetch(client, result, index) for index in range(len(result.outputs))))
@@ -94,7 +97,7 @@ class Collector:
         await journal.record(job, "kept", {"asset": asset, "result": result})
         for index in range(len(kept)):
             await forget_partial(job, index=index, store=self.store)
-        return Collected(asset, posters)
+        return Collected(asset, posters, _inputs(entry))
 
     async def _all_there(self, asset: MediaAsset) -> bool:
         for one in (asset, *asset.siblings):
@@ -164,6 +167,11 @@ async def kept_poster(asset: MediaAsset, store: Store) -> bytes | None:
         return await store.read(poster_path(asset.sha256))
     except FileNotFoundError:
         return None
+
+
+def _inputs(entry: JournalEntry | None) -> tuple[str, ...]:
+    media = () if entry is None else (medium for _, _, medium in iter_media(entry.request))
+    return tuple(medium if isinstance(medium, str) else medium.uri for medium in media)
 
 
 def poster_path(sha256: str) -> str:

@@ -1,0 +1,69 @@
+"""Prefect assets: each kept file is one, made from the files that its request held, so that a server which draws lineage can draw ours."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+
+from prefect.assets import Asset, AssetProperties
+from prefect.context import AssetContext
+
+from prefect_happyhorse.domain.assets import MediaAsset
+
+__all__ = ["asset_of", "materialized"]
+
+_MOST_CHARS = 512
+# https://docs.prefect.io/v3/concepts/assets: what a key may not hold.
+_FORBIDDEN = re.compile(r"[\s?#&%\[\]{}]")
+
+_log = logging.getLogger(__name__)
+
+
+def asset_of(uri: str, *, name: str | None = None, description: str | None = None) -> Asset | None:
+    """The Prefect asset of a file, or None where its address cannot be the key of one.
+
+    Args:
+        uri: The file's address; what stands behind a question mark is left out.
+        name: What it is called.
+        description: What it is.
+
+    Example:
+        >>> asset_of("s3://studio/outputs/horse.png").key
+        's3://studio/outputs/horse.png'
+        >>> asset_of("/srv/horse.png") is None
+        True
+    """
+    key = uri.partition("?")[0]
+    if "://" not in key or len(key) > _MOST_CHARS or _FORBIDDEN.search(key):
+        return None
+    return Asset(key=key, properties=AssetProperties(name=name, description=description))
+
+
+def materialized(asset: MediaAsset, inputs: Iterable[str]) -> None:
+    """Say that the task run which calls this has made an asset; Prefect tells its server when the run is completed.
+
+    Args:
+        asset: The asset.
+        inputs: The addresses of the media that its request held.
+    """
+    context = AssetContext.get()
+    if context is None:
+        return
+    try:
+        _add(context, asset, inputs)
+    except ValueError as error:
+        # What cannot be drawn is kept all the same.
+        _log.warning("The lineage of %s cannot be told: %s", asset.uri, error)
+
+
+def _add(context: AssetContext, asset: MediaAsset, inputs: Iterable[str]) -> None:
+    made = asset_of(asset.uri, name=f"{asset.model or asset.kind} {asset.task_id or ''}".strip(), description=asset.prompt)
+    if made is None:
+        _log.debug("%s cannot be the key of a Prefect asset.", asset.uri)
+        return
+    context.downstream_assets.add(made)
+    context.direct_asset_dependencies.update(found for uri in inputs if (found := asset_of(uri)) is not None)
+    context.materialized_by = "happyhorse"
+    facts = {"sha256": asset.sha256, "bytes": asset.bytes, "gateway": asset.gateway, "model": asset.model, "task_id": asset.task_id}
+    context.add_asset_metadata(made.key, {name: value for name, value in facts.items() if value is not None})
