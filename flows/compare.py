@@ -76,6 +76,11 @@ async def _refuse_early(request: GenerationRequest, candidates: list[Candidate])
         raise InvalidRequest("The comparison cannot run as it is asked for. Nothing was sent.", problems=tuple(problems))
 
 
+def _size(asset: MediaAsset) -> str:
+    # Without the extra `media` nothing here can tell it.
+    return "unknown" if asset.width is None or asset.height is None else f"{asset.width} x {asset.height}"
+
+
 def _line(result: Compared) -> dict[str, object]:
     asset = result.asset
     return {
@@ -83,7 +88,7 @@ def _line(result: Compared) -> dict[str, object]:
         "credentials": result.candidate.credentials,
         "seconds": "" if result.seconds is None else round(result.seconds, 1),
         "cost": "" if asset is None else str(asset.estimate or "unknown"),
-        "size": "" if asset is None else f"{asset.width} x {asset.height}",
+        "size": "" if asset is None else _size(asset),
         "file": "" if asset is None else asset.uri,
         "error": result.error or "",
     }
@@ -129,7 +134,8 @@ async def compare(  # noqa: PLR0917 -- a flow's parameters are a form, filled in
         took = asset.submitted_at and asset.finished_at and (asset.finished_at - asset.submitted_at).total_seconds()
         estimate = asset.estimate
         cost = f"{estimate.amount} {estimate.currency}" if estimate is not None and estimate.known else "unknown"
-        await gallery.add(f"{candidate}: {took or 0:.1f} s, cost {cost}", asset, place=position)
+        time = "time unknown" if took is None else f"{took:.1f} s"
+        await gallery.add(f"{candidate}: {time}, cost {cost}", asset, place=position)
         return Compared(candidate=candidate, asset=asset, seconds=took)
 
     results = await asyncio.gather(*(one(position, candidate) for position, candidate in enumerate(candidates)))

@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import json
 import sys
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import anyio
 import fsspec  # pyright: ignore[reportMissingTypeStubs] -- fsspec ships no types
@@ -33,6 +33,9 @@ from prefect_happyhorse import (
 )
 from prefect_happyhorse.catalog import find_problems
 from prefect_happyhorse.engine.joining import check_can_join
+from prefect_happyhorse.engine.preflight import inspect_media
+from prefect_happyhorse.engine.splicing import SpliceFailed
+from prefect_happyhorse.engine.store import Store
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -60,6 +63,22 @@ class Step(BaseModel):
             given: The shot's own fields.
         """
         return parse_request({"capability": capability, "model": self.model, **(self.model_extra or {}), **given})
+
+
+class VideoStep(Step):
+    """How a picture becomes a video."""
+
+    capability: Literal["reference_to_video", "image_to_video"] = Field(
+        default="reference_to_video", description="Whether the picture is a reference, or the video's first frame."
+    )
+
+    def starring(self, picture: MediaAsset | str) -> dict[str, Any]:
+        """The field of the request that holds the picture.
+
+        Args:
+            picture: The picture.
+        """
+        return {"image": picture} if self.capability == "image_to_video" else {"references": [picture]}
 
 
 class ExtensionStep(Step):
@@ -90,7 +109,7 @@ class Script(BaseModel):
 
     title: str = Field(min_length=1)
     image: Step | None = None
-    video: Step
+    video: VideoStep
     extension: ExtensionStep | None = None
     shots: tuple[Shot, ...] = Field(min_length=1, alias="shot")
 
@@ -105,7 +124,7 @@ class Story(BaseModel):
 
 
 class ShotsFailed(RuntimeError):
-    """Raised at the end of a story of which shots failed: the others are kept, and running it again makes only what is missing."""
+    """Raised at the end of a story of which a shot failed or cannot be joined: what was made is kept and not paid for again."""
 
 
 def read_script(text: str, *, is_json: bool) -> Script:
@@ -132,13 +151,14 @@ def _steps_of(script: Script, shot: Shot) -> list[tuple[str, Step | None, str, d
     steps: list[tuple[str, Step | None, str, dict[str, Any]]] = []
     if shot.image is not None:
         steps.append(("image", script.image, "text_to_image", {"prompt": shot.image}))
-    steps.append(("video", script.video, "reference_to_video", {"prompt": shot.video, "references": [shot.source_image or _TO_COME]}))
+    stars = script.video.starring(shot.source_image or _TO_COME)
+    steps.append(("video", script.video, script.video.capability, {"prompt": shot.video, **stars}))
     if shot.extension is not None:
         steps.append(("extension", script.extension, "video_extension", {"prompt": shot.extension, "clip": _TO_COME}))
     return steps
 
 
-async def _refuse_early(script: Script) -> None:
+async def _refuse_early(script: Script, store: Store) -> None:
     """Check every shot's steps before the first is paid for; what a step is given by the one before cannot be checked yet."""
     problems: list[str] = []
     names = [shot.name for shot in script.shots]
@@ -151,16 +171,18 @@ async def _refuse_early(script: Script) -> None:
             if step is None:
                 problems.append(f"{where}: the script has no [{what}]")
             else:
-                problems += [f"{where}: {problem}" for problem in await _problems_of(step, capability, given)]
+                problems += [f"{where}: {problem}" for problem in await _problems_of(step, capability, given, store)]
     if problems:
         raise InvalidRequest("The story cannot be made as it is written. Nothing was sent.", problems=tuple(problems))
 
 
-async def _problems_of(step: Step, capability: str, given: dict[str, Any]) -> list[str]:
+async def _problems_of(step: Step, capability: str, given: dict[str, Any], store: Store) -> list[str]:
     account = (await GatewayCredentials.find(step.credentials)).to_account()
     try:
         request = step.request(capability, **given)
-        return list(find_problems(request, resolve(request, account.gateway)))
+        route = resolve(request, account.gateway)
+        # A picture of one's own is there already, so it is looked at now and not when other shots are paid for.
+        return [*find_problems(request, route), *(await inspect_media(request, route, store)).problems]
     except ValidationError as error:
         return [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
     except InvalidRequest as error:
@@ -174,7 +196,7 @@ async def _make_shot(script: Script, shot: Shot, store: MediaStore, deadline_s: 
         if step is None:
             raise ValueError(f"the script has no [{what}]")
         if what == "video" and made:
-            given["references"] = [made[-1]]
+            given.update(script.video.starring(made[-1]))
         if what == "extension":
             given["clip"] = made[-1]
         request = step.request(capability, **given)
@@ -186,6 +208,17 @@ def _on_screen(script: Script, made: list[MediaAsset]) -> list[MediaAsset]:
     """Which of a shot's videos the film shows."""
     videos = [asset for asset in made if asset.kind == "video"]
     return videos[-1:] if script.extension is not None and script.extension.holds_the_clip else videos
+
+
+async def _joined(script: Script, shots: dict[str, list[MediaAsset]], store: MediaStore) -> MediaAsset:
+    """The film of all shots; a video that cannot be joined is told by its shot."""
+    parts = [(name, video) for name, made in shots.items() for video in _on_screen(script, made)]
+    try:
+        return await join([video for _, video in parts], store, title=script.title)
+    except SpliceFailed as error:
+        name, video = parts[error.position]
+        told = f"Every shot was made, but shot {name!r} cannot be joined: its {video.capability} at {video.uri}: {error.reason}"
+        raise ShotsFailed(f"{told}\nWhat was made is kept and paid for. Another `take` of that shot buys that shot anew.") from error
 
 
 def _load(path: str) -> str:
@@ -211,15 +244,15 @@ async def story(
 
     Raises:
         InvalidRequest: When the script, the blocks or the store are not as they should be; nothing was sent.
-        ShotsFailed: At the end, when a shot failed. Running again makes only what is missing.
+        ShotsFailed: At the end, when a shot failed or cannot be joined. Running again makes only what is missing.
     """
     if concurrency < 1:
         raise ValueError(f"concurrency={concurrency}: allowed is 1 or more")
     check_can_join()
     written = read_script(await anyio.to_thread.run_sync(_load, script), is_json=script.lower().endswith(".json"))
     await check_ready(store, *(step.credentials for step in (written.image, written.video, written.extension) if step is not None))
-    await _refuse_early(written)
     place = await MediaStore.find(store)
+    await _refuse_early(written, place.to_store())
     gallery = Gallery(store=place.to_store(), title=written.title)
     slots = asyncio.Semaphore(concurrency)
 
@@ -241,8 +274,7 @@ async def story(
         told = "\n".join([f"{len(lost)} of {len(ended)} shots failed, so there is no film yet:", *lost])
         raise ShotsFailed(f"{told}\nRun it again to make what is missing.")
     shots = {shot.name: made for shot, made in zip(written.shots, ended, strict=True) if isinstance(made, list)}
-    film = await join([video for made in shots.values() for video in _on_screen(written, made)], place, title=written.title)
-    return Story(film=film, shots=shots)
+    return Story(film=await _joined(written, shots, place), shots=shots)
 
 
 if __name__ == "__main__":

@@ -162,6 +162,37 @@ async def test_a_film_is_kept_beside_its_parts_and_made_once(tmp_path: Path, kin
         await join(parts[::-1], store, title="The ride")
 
 
+async def test_a_film_that_was_kept_first_stands(tmp_path: Path) -> None:
+    """Another machine's coder gives other bytes for the same videos; a film that nothing is written down of is found and written down."""
+    store = Store(str(tmp_path / "outputs"))
+    contents = {"red.mp4": clip("red"), "green.mp4": clip("green", fps=24)}
+    for name, content in contents.items():
+        await store.write(name, content)
+    parts = [asset(store, name, content) for name, content in contents.items()]
+    path = store.path_of((await join(parts, store, title="film")).uri) or ""
+    await store.delete(f"{path}.json")
+    theirs = clip("blue", seconds=2)
+    await store.write(path, theirs)
+    film = await join(parts, store, title="film")
+    assert (await store.read(path), film.sha256) == (theirs, hashlib.sha256(theirs).hexdigest())
+    assert film.duration_s == pytest.approx(2.0, abs=0.1)
+    assert await kept_poster(film, store) is not None
+    assert await join(parts, store, title="film") == film
+
+
+@pytest.mark.parametrize("kind", ["local", "memory"])
+async def test_a_video_that_is_not_there_is_named(tmp_path: Path, kind: str) -> None:
+    """By its place and its address; no film is kept."""
+    store = Store(str(tmp_path / "outputs")) if kind == "local" else Store(f"memory://{tmp_path.name}", scratch=str(tmp_path / "scratch"))
+    red = clip("red")
+    await store.write("red.mp4", red)
+    parts = [asset(store, "red.mp4", red), asset(store, "gone.mp4", b"gone")]
+    with pytest.raises(SpliceFailed, match=r"video 2 cannot be joined: .*gone\.mp4: there is no such file") as caught:
+        await join(parts, store, title="film")
+    assert caught.value.position == 1
+    assert await store.list("films") == []
+
+
 def test_what_is_missing_is_told_before_anything_is_paid(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without PyAV no film can be joined."""
     monkeypatch.setattr(joining, "can_measure", lambda kind: kind == "image")

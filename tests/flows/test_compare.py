@@ -59,6 +59,19 @@ async def test_models_stand_side_by_side_with_time_and_cost(
     assert gallery.count("data:image/jpeg") == 2
 
 
+async def test_what_is_not_known_is_not_made_up(studio: SandboxServer, compare: Flow[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where sizes cannot be told, as without the extra `media`, the table says so."""
+    monkeypatch.setattr("prefect_happyhorse.engine.probes.can_measure", lambda kind: False)
+    state = await compare(HORSE, [{"model": "gpt-image-2"}], return_state=True)
+    (result,) = await state.result()
+    assert (result.asset.width, result.asset.height) == (None, None)
+    async with get_client() as client:
+        run = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
+        artifacts = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run))
+    (line,) = json.loads(next(artifact.data for artifact in artifacts if artifact.type == "table"))
+    assert line["size"] == "unknown"
+
+
 async def test_gateways_may_be_compared_too(studio: SandboxServer, compare: Flow[Any, Any]) -> None:
     """The same model by two gateways is two charges."""
     ride = {

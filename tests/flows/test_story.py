@@ -12,6 +12,7 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 
 from prefect_happyhorse import InvalidRequest, MediaAsset
 from prefect_happyhorse.demo import flow_file
+from prefect_happyhorse.engine import joining
 from prefect_happyhorse.sandbox import SandboxServer
 
 pytestmark = [
@@ -115,6 +116,37 @@ async def test_a_shot_may_go_on(drawn: SandboxServer, story: Flow[Any, Any], tmp
     assert [entry.inputs for entry in drawn.ledger()] == [0, 1, 1]
 
 
+async def test_a_picture_may_be_the_first_frame(drawn: SandboxServer, story: Flow[Any, Any], tmp_path: Path) -> None:
+    """A script says by `capability` which of the two ways a picture becomes a video; the picture reaches the gateway either way."""
+    head = HEAD.replace('model = "happyhorse-1.0-r2v"', 'capability = "image_to_video"\nmodel = "happyhorse-1.0-i2v"')
+    made = await story(script(tmp_path, head + shot("alpha")))
+    assert [asset.capability for asset in made.shots["alpha"]] == ["text_to_image", "image_to_video"]
+    assert [(entry.capability, entry.inputs) for entry in drawn.ledger()] == [("text_to_image", 0), ("image_to_video", 1)]
+
+
+async def test_a_shot_that_cannot_be_joined_is_named(
+    studio: SandboxServer, story: Flow[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name and its file, not by a number; the next run pays nothing and joins."""
+    real = joining.splice
+
+    def broken(files: list[Path], target: Path) -> bool:
+        nothing = tmp_path / "nothing.mp4"
+        nothing.write_bytes(b"no video at all")
+        return real([files[0], nothing], target)
+
+    path = script(tmp_path, HEAD + shot("alpha") + shot("beta"))
+    with monkeypatch.context() as patched:
+        patched.setattr(joining, "splice", broken)
+        state = await story(path, return_state=True)
+    with pytest.raises(Exception, match=r"(?s)shot 'beta' cannot be joined: its reference_to_video at file://.*paid for") as caught:
+        await state.result()
+    assert type(caught.value).__name__ == "ShotsFailed"
+    assert len(studio.ledger()) == 4
+    assert list((await story(path)).shots) == ["alpha", "beta"]
+    assert len(studio.ledger()) == 4
+
+
 async def test_a_given_picture_is_not_paid_for(studio: SandboxServer, story: Flow[Any, Any], tmp_path: Path) -> None:
     """A script in JSON, with a picture of one's own."""
     text = """{"title": "t", "video": {"model": "happyhorse-1.0-r2v", "resolution": "720p", "duration": 3},
@@ -133,6 +165,10 @@ WRONG = {
     HEAD.replace("duration = 3", "duration = 99") + shot("a"): "shot 'a', video: duration=99: allowed is 3 to 15",
     HEAD.replace("duration = 3", 'colour = "red"') + shot("a"): "colour",
     HEAD.replace("gpt-image-2", "no-such-model") + shot("a"): "no-such-model",
+    HEAD
+    + shot("a")
+    + '[[shot]]\nname = "b"\nsource_image = "/no/b.png"\nvideo = "On"\n': "shot 'b', video: references[0]='/no/b.png': there is no",
+    HEAD.replace('model = "happyhorse', 'capability = "video_edit"\nmodel = "happyhorse') + shot("a"): "video.capability",
     HEAD.replace('model = "gpt-image-2"', 'model = "gpt-image-2"\ncredentials = "nobody"')
     + shot("a"): "no GatewayCredentials block named 'nobody'",
 }

@@ -16,11 +16,11 @@ from anyio import to_thread
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.engine.collect import poster_path
 from prefect_happyhorse.engine.disk import hash_file
-from prefect_happyhorse.engine.held import local_file
+from prefect_happyhorse.engine.held import MediumNotHeld, local_file
 from prefect_happyhorse.engine.paths import safe
 from prefect_happyhorse.engine.posters import poster
 from prefect_happyhorse.engine.probes import can_measure, probe
-from prefect_happyhorse.engine.splicing import splice
+from prefect_happyhorse.engine.splicing import SpliceFailed, splice
 from prefect_happyhorse.engine.store import Store
 
 __all__ = ["check_can_join", "join"]
@@ -48,7 +48,7 @@ async def join(videos: Sequence[MediaAsset], store: Store, *, title: str) -> Med
         The film.
 
     Raises:
-        SpliceFailed: When a video cannot be read.
+        SpliceFailed: When a video is not there or cannot be read; says which.
         ImportError: When the extra `media` is not installed.
         OSError: When the store fails.
     """
@@ -61,11 +61,9 @@ async def join(videos: Sequence[MediaAsset], store: Store, *, title: str) -> Med
     try:
         film = folder / "film.mp4"
         async with AsyncExitStack() as held:
-            files = [await held.enter_async_context(local_file(video.uri, store=store)) for video in videos]
+            files = [await _local(position, video, store, held) for position, video in enumerate(videos)]
             anew = await to_thread.run_sync(splice, files, film)
-        asset = await to_thread.run_sync(_described, film, store.uri(path))
-        small = await to_thread.run_sync(poster, film, "video")
-        await store.keep(film, path)
+        asset, small = await _put(film, path, store)
         if small is not None:
             await store.write(poster_path(asset.sha256), small)
         parts = [{"uri": video.uri, "sha256": video.sha256, "task_id": video.task_id} for video in videos]
@@ -74,6 +72,24 @@ async def join(videos: Sequence[MediaAsset], store: Store, *, title: str) -> Med
         return asset
     finally:
         await to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
+
+
+async def _local(position: int, video: MediaAsset, store: Store, held: AsyncExitStack) -> Path:
+    try:
+        return await held.enter_async_context(local_file(video.uri, store=store))
+    except MediumNotHeld as error:
+        raise SpliceFailed(position, f"{video.uri}: {error}") from error
+
+
+async def _put(film: Path, path: str, store: Store) -> tuple[MediaAsset, bytes | None]:
+    """Keep a film; one of the same videos that was kept first stands, since another machine's coder gives other bytes."""
+    asset, small = await to_thread.run_sync(_described, film, store.uri(path))
+    try:
+        await store.keep(film, path)
+    except FileExistsError:
+        async with local_file(store.uri(path), store=store) as there:
+            return await to_thread.run_sync(_described, there, store.uri(path))
+    return asset, small
 
 
 async def _kept(path: str, store: Store) -> MediaAsset | None:
@@ -85,9 +101,9 @@ async def _kept(path: str, store: Store) -> MediaAsset | None:
         return None
 
 
-def _described(film: Path, uri: str) -> MediaAsset:
+def _described(film: Path, uri: str) -> tuple[MediaAsset, bytes | None]:
     facts = probe(film)
-    return MediaAsset(
+    asset = MediaAsset(
         kind="video",
         uri=uri,
         media_type=facts.media_type,
@@ -98,3 +114,4 @@ def _described(film: Path, uri: str) -> MediaAsset:
         duration_s=facts.duration_s,
         fps=facts.fps,
     )
+    return asset, poster(film, "video")

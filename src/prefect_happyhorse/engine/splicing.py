@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,6 +14,7 @@ __all__ = ["SpliceFailed", "splice"]
 
 _AUDIO_RATE = 48_000
 _AUDIO_SAMPLES = 1024
+_LONGEST_PAUSE_S = Fraction(1, 10)
 
 
 class SpliceFailed(ValueError):
@@ -33,6 +34,10 @@ class SpliceFailed(ValueError):
         return f"video {self.position + 1} cannot be joined: {self.reason}"
 
 
+class _NotCopyable(Exception):
+    """When packets of one coding cannot stand in one file as they are, so that they have to be coded anew."""
+
+
 @dataclass(frozen=True)
 class _Coding:
     """What has to be the same in all videos for their packets to stand in one file."""
@@ -50,18 +55,24 @@ def splice(files: Sequence[Path], target: Path) -> bool:
 
     Returns:
         Whether they were coded anew. Videos of one coding, size and sound are copied packet by packet, without any loss; others are
-        fitted into the size and frame rate of the first, with silence where one has no sound.
+        fitted into the size and frame rate of the first, with silence where one has no sound. Sound that outlasts the pictures of its
+        video is cut where the next video begins.
 
     Raises:
         SpliceFailed: When a video cannot be read.
         ValueError: When there are none.
+        OSError: When the file cannot be written.
     """
     if not files:
         raise ValueError("There is no video to join.")
     codings = [_coding_of(position, file) for position, file in enumerate(files)]
     if all(coding == codings[0] for coding in codings):
-        _copy(files, target)
-        return False
+        try:
+            _copy(files, target)
+        except _NotCopyable:
+            pass
+        else:
+            return False
     _code_anew(files, target, with_sound=any(coding.audio for coding in codings))
     return True
 
@@ -72,11 +83,22 @@ def _opened(position: int, file: Path) -> Generator[Any]:
     from av.error import FFmpegError
 
     try:
-        with cast("Any", av.open(str(file))) as container:
-            if not container.streams.video:
-                raise SpliceFailed(position, "it has no pictures")
-            yield container
+        opened = cast("Any", av.open(str(file)))
     except (FFmpegError, OSError) as error:
+        raise SpliceFailed(position, str(error)) from error
+    with opened as container:
+        if not container.streams.video:
+            raise SpliceFailed(position, "it has no pictures")
+        yield container
+
+
+def _read(position: int, source: Iterable[Any]) -> Iterator[Any]:
+    """The packets or frames of a video; what goes wrong here is the video's fault, not that of the file which is written."""
+    from av.error import FFmpegError
+
+    try:
+        yield from source
+    except FFmpegError as error:
         raise SpliceFailed(position, str(error)) from error
 
 
@@ -96,24 +118,85 @@ def _copy(files: Sequence[Path], target: Path) -> None:
     import av
 
     with cast("Any", av.open(str(target), "w", format="mp4", options={"movflags": "faststart"})) as out:
-        streams: dict[str, Any] = {}
-        start = Fraction(0)
+        copier = _Copier(out)
         for position, file in enumerate(files):
+            begin, end = _span(position, file)
             with _opened(position, file) as container:
-                wanted = [container.streams.video[0], *container.streams.audio[:1]]
-                for stream in wanted:
-                    if stream.type not in streams:
-                        streams[stream.type] = out.add_stream_from_template(stream)
-                end = start
-                for packet in container.demux(wanted):
-                    if packet.dts is None:
-                        continue
-                    shift = round(start / packet.time_base)
-                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
-                    end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-                    packet.stream = streams[packet.stream.type]
-                    out.mux(packet)
-                start = end
+                copier.add(position, container, begin, end, is_last=position == len(files) - 1)
+
+
+def _span(position: int, file: Path) -> tuple[Fraction, Fraction]:
+    """When the pictures of a video begin and end, in seconds by its own clock, which need not begin at nought."""
+    with _opened(position, file) as container:
+        stream = container.streams.video[0]
+        usual = 1 / Fraction(stream.average_rate or stream.guessed_rate or 24)
+        begins: list[Fraction] = []
+        ends: list[Fraction] = []
+        for packet in _read(position, container.demux(stream)):
+            if packet.pts is not None:
+                begins.append(packet.pts * packet.time_base)
+                ends.append(begins[-1] + (packet.duration * packet.time_base if packet.duration else usual))
+    if not begins:
+        raise SpliceFailed(position, "it has no pictures")
+    return min(begins), max(ends)
+
+
+class _Copier:
+    """One file that packets of videos of one coding are copied into.
+
+    Args:
+        out: The file.
+    """
+
+    def __init__(self, out: Any) -> None:
+        self._out = out
+        self._streams: dict[str, Any] = {}
+        self._last_dts: dict[str, int] = {}
+        self._start = Fraction(0)
+        self._sound_end: Fraction | None = None
+
+    def add(self, position: int, container: Any, begin: Fraction, end: Fraction, *, is_last: bool) -> None:
+        """Copy a video behind those that are there; its pictures stand from `begin` to `end` by its own clock."""
+        wanted = [container.streams.video[0], *container.streams.audio[:1]]
+        for stream in wanted:
+            if stream.type not in self._streams:
+                self._streams[stream.type] = self._stream_like(stream)
+        until = self._start + end - begin
+        for packet in _read(position, container.demux(wanted)):
+            if packet.pts is None and packet.dts is None:
+                continue
+            if packet.pts is None or packet.dts is None:
+                raise _NotCopyable("a packet does not say when it is shown")
+            shift = round((self._start - begin) / packet.time_base)
+            packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+            if packet.stream.type == "video" or self._has_room(packet, None if is_last else until):
+                self._put(packet)
+        if not is_last and self._sound_end is not None and until - self._sound_end > _LONGEST_PAUSE_S:
+            # A decoder lays each packet over the one before: after a pause the end of the old sound would be heard again.
+            raise _NotCopyable("the sound ends long before the pictures, and silence cannot be copied")
+        self._start = until
+
+    def _stream_like(self, stream: Any) -> Any:
+        try:
+            return self._out.add_stream_from_template(stream)
+        except ValueError as error:
+            raise _NotCopyable("MP4 has no place for this coding") from error
+
+    def _has_room(self, packet: Any, until: Fraction | None) -> bool:
+        """Whether a packet of sound lies over no other: a coder's run-in begins early, and sound may outlast the pictures."""
+        begin, end = packet.pts * packet.time_base, (packet.pts + (packet.duration or 0)) * packet.time_base
+        if (self._sound_end is not None and begin < self._sound_end) or (until is not None and end > until):
+            return False
+        self._sound_end = end
+        return True
+
+    def _put(self, packet: Any) -> None:
+        kind = packet.stream.type
+        if kind in self._last_dts and packet.dts <= self._last_dts[kind]:
+            raise _NotCopyable("the packets would not stand in the order in which they are decoded")
+        self._last_dts[kind] = packet.dts
+        packet.stream = self._streams[kind]
+        self._out.mux(packet)
 
 
 class _Writer:
@@ -167,11 +250,11 @@ def _code_anew(files: Sequence[Path], target: Path, *, with_sound: bool) -> None
         for position, file in enumerate(files):
             with _opened(position, file) as container:
                 writer = writer or _Writer(out, container.streams.video[0], with_sound=with_sound)
-                for frame in _pictures(container, writer):
+                for frame in _read(position, _pictures(container, writer)):
                     writer.write_picture(frame)
             if with_sound:
                 with _opened(position, file) as container:
-                    _write_sound(container, writer)
+                    _write_sound(position, container, writer)
         if writer is not None:
             writer.close()
 
@@ -206,19 +289,22 @@ def _pictures(container: Any, writer: _Writer) -> Iterator[Any]:
                 break
 
 
-def _write_sound(container: Any, writer: _Writer) -> None:
+def _write_sound(position: int, container: Any, writer: _Writer) -> None:
     """The sound of a video, cut or filled with silence to the length of its pictures."""
     import av
 
     fifo = cast("Any", av.AudioFifo())
     if container.streams.audio:
         resampler = cast("Any", av.AudioResampler(format="fltp", layout="stereo", rate=_AUDIO_RATE))
-        for frame in chain(container.decode(container.streams.audio[0]), (None,)):
+        for frame in chain(_read(position, container.decode(container.streams.audio[0])), (None,)):
             for resampled in resampler.resample(frame):
                 resampled.pts = None
                 fifo.write(resampled)
             while fifo.samples >= _AUDIO_SAMPLES and writer.samples_missing >= _AUDIO_SAMPLES:
                 writer.write_sound(fifo.read(_AUDIO_SAMPLES))
+            if fifo.samples >= writer.samples_missing:
+                # The rest is cut, so it need not be held.
+                break
     while (missing := writer.samples_missing) > 0:
         left = min(missing, _AUDIO_SAMPLES)
         heard = fifo.read(left, partial=True) if fifo.samples else None
