@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import prefect.server.api
 import pytest
 import yaml
 from prefect.cli.deploy._models import PrefectYamlModel
@@ -33,6 +35,18 @@ def test_every_flow_is_deployed_to_every_kind_of_pool(name: str) -> None:
         flow.validate_parameters(one.get("parameters", {}) | ({"manifest": "m"} if "batch" in one["entrypoint"] else {}))
         if manifest := one.get("parameters", {}).get("manifest"):
             assert (ROOT / manifest).is_file()
+
+
+def test_every_job_variable_is_one_that_its_worker_knows() -> None:
+    """An unknown one would be dropped without a word. Prefect ships what its Docker worker knows, we what our Kubernetes jobs do."""
+    shipped = Path(prefect.server.api.__file__).parent / "collections_data/views/aggregate-worker-metadata.json"
+    docker = json.loads(shipped.read_text(encoding="utf-8"))["prefect-docker"]["docker"]["default_base_job_configuration"]
+    kubernetes = json.loads((FOLDER / "kubernetes-job.json").read_text(encoding="utf-8"))
+    for name, template in {"docker.yaml": docker, "kubernetes.yaml": kubernetes}.items():
+        known = set(template["variables"]["properties"])
+        for one in read(name)["deployments"]:
+            assert "image" in one["work_pool"]["job_variables"]
+            assert set(one["work_pool"]["job_variables"]) - known == set()
 
 
 @pytest.mark.parametrize("name", POOLS)
@@ -81,6 +95,21 @@ def test_the_services_know_each_other() -> None:
                 assert host in {*services, "localhost"}, value
     assert services["worker"]["deploy"]["replicas"] == 2
     assert {"postgres", "redis", "minio", "server", "sandbox"} <= set(services)
+
+
+def test_one_image_of_one_version_is_used_everywhere() -> None:
+    """The version is the package's own, and the base image's is said to its last digit."""
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert version is not None
+    texts = {file: file.read_text(encoding="utf-8") for file in FOLDER.rglob("*.yaml")}
+    used = {tag for text in texts.values() for tag in re.findall(r"image: happyhorse:(\S+)", text)}
+    assert used == {version[1]}
+    assert {step["tag"] for name in ("docker.yaml", "kubernetes.yaml") for step in read(name)["build"][0].values()} == {version[1]}
+    dockerfile = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
+    (base,) = re.findall(r"^FROM (.+)$", dockerfile, re.MULTILINE)
+    assert re.fullmatch(r"python:3\.12\.\d+-slim-\w+", base)
+    assert re.findall(r"^USER (.+)$", dockerfile, re.MULTILINE) == ["10001"]
+    assert dockerfile.index("USER 10001") > dockerfile.rindex("RUN ")
 
 
 def test_nothing_here_holds_a_secret() -> None:
