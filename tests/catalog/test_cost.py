@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_happyhorse.catalog import GATEWAYS, estimate, list_prices, read_prices
+from prefect_happyhorse.catalog import GATEWAYS, cost, estimate, list_prices, read_prices
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.errors import InvalidRequest
+from prefect_happyhorse.domain.errors import CatalogError, InvalidRequest
 from prefect_happyhorse.domain.prices import Price
 from prefect_happyhorse.domain.requests import GenerationRequest, ReferenceToVideo, TextToImage, TextToVideo, VideoEdit, parse_request
 
@@ -31,7 +33,7 @@ def row(**facts: Any) -> Price:
 
 
 @pytest.mark.parametrize(
-    ("model", "resolution", "cost"),
+    ("model", "resolution", "amount"),
     [
         ("happyhorse-1.1-r2v", "720p", "4.5"),
         ("happyhorse-1.1-r2v", "1080p", "6.0"),
@@ -39,11 +41,12 @@ def row(**facts: Any) -> Price:
         ("happyhorse-1.0-r2v", "1080p", "8.0"),
     ],
 )
-def test_the_list_prices_of_the_original_provider(model: str, resolution: str, cost: str) -> None:
+def test_the_list_prices_of_the_original_provider(model: str, resolution: str, amount: str) -> None:
     """Five seconds of each, with the date of the list."""
     found = estimate(ride(model, resolution=resolution, duration=5))
-    assert (found.amount, found.currency) == (Decimal(cost), "CNY")
+    assert (found.amount, found.currency) == (Decimal(amount), "CNY")
     assert "2026-08-01" in found.reason
+    assert (found.dated, found.source) == (date(2026, 8, 1), "the original provider's list")
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['gateway']}-{v['capability']}-{v['model']}")
@@ -53,6 +56,7 @@ def test_no_gateway_has_a_price_that_nobody_named(vector: dict[str, Any]) -> Non
     found = estimate(request, vector["gateway"])
     assert (found.amount, found.currency) == (None, None)
     assert vector["model"] in found.reason
+    assert estimate(request).known == request.model.startswith(("happyhorse-1.0-", "happyhorse-1.1-"))
     own = estimate(request, vector["gateway"], [row(per="job", amount="0.25")])
     assert (own.amount, own.currency) == (Decimal("0.25"), "USD")
 
@@ -63,23 +67,63 @@ def test_what_is_left_open_is_told() -> None:
     assert "how long" in estimate(ride(resolution="720p")).reason
     assert "at 4k" in estimate(ride(resolution="4k", duration=5)).reason
     assert estimate(HORSE).reason == "no price of gpt-image-2 is known"
+    of_the_gateway = [row(resolution="480p", gateway="ttapi")]
+    asked = ride(duration=5, resolution="1080p")
+    assert estimate(asked, "ttapi", of_the_gateway).reason == "no price of happyhorse-1.1-r2v at 1080p at ttapi is known"
+
+
+@pytest.mark.parametrize("nothing", [{"n": 0}, {"n": -1}, {"duration": 0, "n": None}, {"duration": -5, "n": None}], ids=str)
+def test_nothing_has_no_price(nothing: dict[str, Any]) -> None:
+    """No outputs and no seconds are never a price of zero, nor an error: the check says what is wrong with them."""
+    found = estimate(HORSE.model_copy(update=nothing), prices=[row(per="output" if nothing["n"] is not None else "second")])
+    assert not found.known
+    assert "no output" in found.reason or "no length" in found.reason
+
+
+def test_an_open_resolution_matters_only_where_prices_differ() -> None:
+    """Where every resolution costs the same, or a narrower row holds for all, the price is known."""
+    same = [row(), row(resolution="720p"), row(resolution="1080p")]
+    assert estimate(ride(duration=5), prices=same).amount == Decimal("2.5")
+    assert estimate(ride(duration=5), prices=[row(), row(model="happyhorse-1.1-r2v", amount="1", resolution="720p")]).amount is None
+    narrower = [row(model="happyhorse-1.1-r2v", amount="0.7"), row(model="happyhorse-1.1-*", resolution="720p")]
+    assert estimate(ride(duration=5), prices=narrower).amount == Decimal("3.5")
 
 
 def test_what_the_route_assumes_is_counted() -> None:
     """A length or resolution that the request leaves to the provider is the documented one."""
     rows = [row(resolution="1080p"), row(resolution="720p", amount="0.1")]
     assert estimate(TextToVideo(model="happyhorse-1.0-t2v", prompt="It runs"), "happyhorse", rows).amount == Decimal("2.5")
+    assert "leaves open" in estimate(ride("happyhorse-1.0-r2v", duration=5), "chanjing", rows).reason
     fixed = TextToVideo(model="happy-horse-1080p", prompt="It runs", aspect_ratio="16:9", duration=4)
     assert estimate(fixed, "uniall", rows).amount == Decimal("2.0")
+    assert "how long" in estimate(fixed.model_copy(update={"duration": None}), "uniall", rows).reason
 
 
-@pytest.mark.parametrize(("length_s", "cost"), [(4.2, "2.5"), (40.0, "7.5"), (None, None)])
-def test_an_edit_is_as_long_as_what_it_edits(length_s: float | None, cost: str | None) -> None:
+@pytest.mark.parametrize(("length_s", "amount"), [(4.2, "2.5"), (40.0, "7.5"), (None, None)])
+def test_an_edit_is_as_long_as_what_it_edits(length_s: float | None, amount: str | None) -> None:
     """Full seconds, of which at most fifteen are edited; of a video that was never measured nobody knows."""
     video = MediaAsset(kind="video", uri="memory://a.mp4", media_type="video/mp4", bytes=1, sha256="00", duration_s=length_s)
     edit = VideoEdit(model="happyhorse-1.0-video-edit", prompt="Snow", video=video)
-    assert estimate(edit, "happyhorse", [row()]).amount == (None if cost is None else Decimal(cost))
+    assert estimate(edit, "happyhorse", [row()]).amount == (None if amount is None else Decimal(amount))
     assert estimate(edit.model_copy(update={"video": "https://example.com/a.mp4"}), "happyhorse", [row()]).amount is None
+    assert estimate(edit, prices=[row()]).amount == (None if amount is None else Decimal(amount))
+
+
+@pytest.mark.parametrize("length_s", [0.0, -1.0, math.inf, math.nan])
+def test_a_length_that_cannot_be_has_no_price(length_s: float) -> None:
+    """An asset may come from anywhere."""
+    video = MediaAsset(kind="video", uri="memory://a.mp4", media_type="video/mp4", bytes=1, sha256="00", duration_s=length_s)
+    edit = VideoEdit(model="happyhorse-1.0-video-edit", prompt="Snow", video=video)
+    assert not estimate(edit, "happyhorse", [row()]).known
+
+
+def test_an_edit_whose_limit_nobody_names_has_none() -> None:
+    """Fifteen seconds hold for the models whose documents say so; another's edit is priced at its full length."""
+    video = MediaAsset(kind="video", uri="memory://a.mp4", media_type="video/mp4", bytes=1, sha256="00", duration_s=40.0)
+    edit = VideoEdit(model="wan2.7-videoedit", prompt="Snow", video=video)
+    assert estimate(edit, "happyhorse", [row()]).amount == Decimal(20)
+    asked = VideoEdit(model="happy-horse-edit-720p", prompt="Snow", video=video, duration=4)
+    assert estimate(asked, "uniall", [row()]).amount == Decimal(2)
 
 
 @given(st.integers(1, 4), st.integers(3, 15), st.decimals(min_value=0, max_value=1000, places=3, allow_nan=False, allow_infinity=False))
@@ -99,13 +143,30 @@ def test_the_narrowest_row_counts_and_ones_own_come_first() -> None:
     rows = [row(), row(model="happyhorse-1.1-r2v", amount="0.7"), row(model="kling*", amount="9")]
     assert estimate(ride(duration=10), prices=rows).amount == Decimal(7)
     assert estimate(ride(duration=5, resolution="720p"), prices=rows[2:]).currency == "CNY"
+    only_720p = [row(resolution="720p")]
+    assert estimate(ride(duration=5, resolution="720p"), prices=only_720p).currency == "USD"
+    assert estimate(ride(duration=5, resolution="1080P"), prices=only_720p).currency == "CNY"
 
 
 def test_rows_that_disagree_are_refused() -> None:
     """Two prices for the same are no price; saying the same twice is harmless."""
-    with pytest.raises(ValueError, match=r"equally well: 0.5 USD .* and 0.6 USD"):
+    with pytest.raises(ValueError, match=r"equally well: 0.5 USD per second for \* \(your .* and 0.6 USD"):
         estimate(ride(duration=5), prices=[row(), row(amount="0.6")])
     assert estimate(ride(duration=5), prices=[row(), row()]).amount == Decimal("2.5")
+
+
+def test_the_catalogs_own_mistakes_are_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither a contradiction nor a broken list in the data is blamed on the user's prices."""
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data" / "prices.toml"
+    monkeypatch.setattr(cost, "files", lambda package: tmp_path)
+    entry = '[[price]]\nmodel = "*"\nper = "job"\ncurrency = "CNY"\ndated = 2026-08-01\namount = '
+    for text, told in ((f"{entry}1\n{entry}2\n", "equally well"), ("[[price]]", "cannot be used.*price 0.model")):
+        file.write_text(text, encoding="utf-8")
+        cost.list_prices.cache_clear()
+        with pytest.raises(CatalogError, match=rf"(?s){told}"):
+            estimate(HORSE)
+    cost.list_prices.cache_clear()
 
 
 def test_a_route_that_is_not_there_has_no_price() -> None:
@@ -130,6 +191,13 @@ def test_every_list_price_names_its_source() -> None:
         ("[[price]", "no TOML"),
         ("prices = 3", "prices; allowed is"),
         ('[[price]]\nmodel = "m"\n[[price]]\nper = "hour"', r"price 0.per.*price 1.model"),
+        (
+            '[[price]]\ngateway = "tapi"\n[[price]]\ncapability = "video"',
+            r"no gateway 'tapi'; there are ttapi, .*no capability 'video'.*0.model",
+        ),
+        ("price = 3", "price list is wrong"),
+        ("price = [3]", "price 0"),
+        ("price = [{gateway = 3}]", "price 0.gateway"),
     ],
 )
 def test_a_wrong_price_list_is_told(text: str, told: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from typing import Any
 
 import pytest
@@ -26,8 +26,34 @@ def test_sums_are_exact(amounts: list[Decimal]) -> None:
     estimates = [Estimate(amount=amount, currency="CNY", reason="") for amount in amounts]
     back = [Estimate.model_validate_json(one.model_dump_json()) for one in estimates]
     assert back == estimates
-    expected = f"{sum(amounts, Decimal(0))} CNY" if amounts else "nothing"
+    expected = f"{sum(amounts, Decimal(0)):f} CNY" if amounts else "nothing"
     assert total(back) == expected
+
+
+@given(st.lists(AMOUNTS, min_size=2, max_size=10))
+def test_nobody_elses_precision_rounds_money(amounts: list[Decimal]) -> None:
+    """A process that reckons its own decimals with two digits changes no sum."""
+    exactly = total(Estimate(amount=amount, currency="CNY", reason="") for amount in amounts)
+    with localcontext(Context(prec=2)):
+        assert total(Estimate(amount=amount, currency="CNY", reason="") for amount in amounts) == exactly
+
+
+def test_money_is_written_out() -> None:
+    """A thousand is no power of ten."""
+    assert str(Estimate(amount=Decimal("1E+3"), currency="CNY", reason="much")) == "1000 CNY (much)"
+    assert total([Estimate(amount=Decimal("1E+3"), currency="CNY", reason="")]) == "1000 CNY"
+
+
+def test_an_estimate_is_whole() -> None:
+    """No amount without a currency, no currency without an amount; what it rests on goes through JSON as well."""
+    for half in ({"amount": "1"}, {"currency": "CNY"}):
+        with pytest.raises(ValidationError, match="go together"):
+            Estimate.model_validate({"reason": ""} | half)
+    whole = Estimate(amount=Decimal("4.50"), currency="CNY", reason="5 s", dated=date(2026, 8, 1), source="a list")
+    written = whole.model_dump_json()
+    assert '"amount":"4.50"' in written
+    assert str(Estimate.model_validate_json(written).amount) == "4.50"
+    assert Estimate.model_validate_json(written) == whole
 
 
 def test_what_is_unknown_is_counted_and_never_zero() -> None:
@@ -46,10 +72,22 @@ def test_a_float_is_taken_by_its_digits() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"amount": "-1"}, {"amount": "NaN"}, {"amount": "Infinity"}, {"currency": "yuan"}, {"per": "minute"}, {"discount": "1"}]
+    "wrong",
+    [
+        {"amount": "-1"},
+        {"amount": "NaN"},
+        {"amount": "Infinity"},
+        {"amount": "0.123456789"},
+        {"amount": "1e18"},
+        {"currency": "yuan"},
+        {"per": "minute"},
+        {"discount": "1"},
+        {"model": ""},
+        {"model": "happyhorse-*-r2v"},
+    ],
 )
 def test_a_wrong_row_is_refused(wrong: dict[str, Any]) -> None:
-    """A price below nothing, no number, no currency, no unit, or a field that there is not."""
+    """Below nothing, no number, endless digits, no currency, no unit, a field that there is not, or a star that means nothing."""
     with pytest.raises(ValidationError):
         price(**wrong)
 

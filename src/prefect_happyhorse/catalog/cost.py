@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from prefect_happyhorse.catalog.loader import resolve
+from prefect_happyhorse.catalog.loader import GATEWAYS, resolve, routes
 from prefect_happyhorse.catalog.routes import Route, WireField
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.prices import Estimate, Price
-from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.domain.errors import CatalogError
+from prefect_happyhorse.domain.prices import EXACT, Estimate, Price
+from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,7 +26,6 @@ else:
 
 __all__ = ["estimate", "list_prices", "read_prices"]
 
-_EDITED_AT_MOST_S = 15
 _PRICES = TypeAdapter(tuple[Price, ...])
 
 
@@ -39,7 +39,7 @@ def read_prices(text: str) -> tuple[Price, ...]:
         The rows.
 
     Raises:
-        ValueError: When it is no such list; every problem is named.
+        ValueError: When it is no such list; every problem is named, with the number of its row, from 0.
 
     Example:
         >>> text = '''
@@ -59,22 +59,45 @@ def read_prices(text: str) -> tuple[Price, ...]:
         raise ValueError(f"The price list is no TOML: {error}") from error
     if strange := sorted(set(data) - {"price"}):
         raise ValueError(f"The price list holds {', '.join(strange)}; allowed is [[price]] alone.")
+    rows = data.get("price", ())
+    prices: tuple[Price, ...] = ()
+    problems = _misnamed(rows)
     try:
-        return _PRICES.validate_python(data.get("price", ()))
+        prices = _PRICES.validate_python(rows)
     except ValidationError as error:
-        problems = "\n".join(f"  - price {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
-        raise ValueError(f"The price list is wrong:\n{problems}") from error
+        problems += [f"price {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
+    if problems:
+        raise ValueError("The price list is wrong:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    return prices
+
+
+def _misnamed(rows: object) -> list[str]:
+    """A row for a gateway or capability that there is not would never fit anything, and nobody would notice."""
+    problems: list[str] = []
+    for number, row in enumerate(cast("list[object]", rows) if isinstance(rows, list) else ()):
+        said = cast("dict[str, object]", row) if isinstance(row, dict) else {}
+        for fact, known in (("gateway", GATEWAYS), ("capability", tuple(REQUEST_CLASSES))):
+            value = said.get(fact)
+            if isinstance(value, str) and value not in known:
+                problems.append(f"price {number}.{fact}: there is no {fact} {value!r}; there are {', '.join(known)}")
+    return problems
 
 
 @lru_cache(maxsize=1)
 def list_prices() -> tuple[Price, ...]:
     """The list prices that the sources name, each with its date.
 
+    Raises:
+        CatalogError: When the catalog's own list is wrong.
+
     Example:
         >>> sorted({price.currency for price in list_prices()})
         ['CNY']
     """
-    return read_prices((files("prefect_happyhorse.catalog") / "data" / "prices.toml").read_text(encoding="utf-8"))
+    try:
+        return read_prices((files("prefect_happyhorse.catalog") / "data" / "prices.toml").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CatalogError(f"The catalog's list prices cannot be used. {error}") from error
 
 
 def estimate(request: GenerationRequest, gateway: str | None = None, prices: Sequence[Price] = ()) -> Estimate:
@@ -90,8 +113,9 @@ def estimate(request: GenerationRequest, gateway: str | None = None, prices: Seq
         The estimate, or why there is none.
 
     Raises:
-        ValueError: When two rows that fit equally well name different prices.
+        ValueError: When two rows of `prices` that fit equally well name different prices.
         InvalidRequest: When the gateway has no such route.
+        CatalogError: When there is no such gateway, or two rows of the catalog's own contradict each other.
 
     Example:
         >>> from prefect_happyhorse.domain.requests import ReferenceToVideo
@@ -104,57 +128,76 @@ def estimate(request: GenerationRequest, gateway: str | None = None, prices: Seq
         unknown (no price of happyhorse-1.1-r2v at ttapi is known)
     """
     route = None if gateway is None else resolve(request, gateway)
-    known = list_prices() if gateway is None else ()
-    for rows in (prices, known):
-        fitting = [row for row in rows if row.fits(model=request.model, gateway=gateway, capability=request.capability)]
-        if fitting:
-            return _by(fitting, request, route)
-    where = "" if gateway is None else f" at {gateway}"
-    return Estimate(reason=f"no price of {request.model}{where} is known")
-
-
-def _by(rows: Sequence[Price], request: GenerationRequest, route: Route | None) -> Estimate:
     resolution = _resolution(request, route)
-    if resolution is None and any(row.resolution for row in rows):
-        named = ", ".join(sorted({row.resolution for row in rows if row.resolution}))
-        return Estimate(reason=f"the price depends on the resolution ({named}), which the request leaves open")
+    at_that = ""
+    for rows, wrong in ((prices, ValueError), (list_prices() if gateway is None else (), CatalogError)):
+        fitting = [row for row in rows if row.fits(model=request.model, gateway=gateway, capability=request.capability)]
+        possible = [resolution] if resolution is not None else [None, *sorted({row.resolution for row in fitting if row.resolution})]
+        best = [_narrowest(fitting, one, request.model, wrong) for one in possible]
+        if len({row and row.terms for row in best}) > 1:
+            named = ", ".join(filter(None, possible))
+            return Estimate(reason=f"the price depends on the resolution ({named}), which the request leaves open")
+        if best[0] is not None:
+            return _reckoned(best[0], request, route)
+        if fitting:
+            at_that = f" at {resolution}"
+    where = "" if gateway is None else f" at {gateway}"
+    return Estimate(reason=f"no price of {request.model}{at_that}{where} is known")
+
+
+def _narrowest(rows: Sequence[Price], resolution: str | None, model: str, wrong: type[Exception]) -> Price | None:
     fitting = [row for row in rows if row.resolution in {None, resolution}]
     if not fitting:
-        return Estimate(reason=f"no price of {request.model} at {resolution} is known")
+        return None
     best = max(row.exactness for row in fitting)
     row, *others = [row for row in fitting if row.exactness == best]
     for other in others:
-        if (other.amount, other.currency, other.per) != (row.amount, row.currency, row.per):
-            raise ValueError(f"Two prices fit {request.model} equally well: {_told(row)} and {_told(other)}.")
-    return _reckoned(row, request, route)
+        if other.terms != row.terms:
+            raise wrong(
+                f"Two prices fit {model} equally well: {_told(row)} and {_told(other)}. Draw one of them narrower, or leave it out."
+            )
+    return row
 
 
 def _told(row: Price) -> str:
-    return f"{row.amount} {row.currency} per {row.per} ({row.source}, {row.dated})"
+    facts = " ".join(fact for fact in (row.model, row.gateway, row.capability, row.resolution) if fact)
+    return f"{row.amount:f} {row.currency} per {row.per} for {facts} ({row.source}, {row.dated})"
 
 
 def _reckoned(row: Price, request: GenerationRequest, route: Route | None) -> Estimate:
-    outputs = getattr(request, "n", None) or 1
-    by = f"by {row.source} of {row.dated}"
+    n: int | None = getattr(request, "n", None)
+    outputs = 1 if n is None else n
+    if outputs < 1:
+        return Estimate(reason=f"n={n!r} asks for no output, and nothing has no price")
+    price = f"{row.amount:f} {row.currency}"
     if row.per == "job":
-        return Estimate(amount=row.amount, currency=row.currency, reason=f"{row.amount} {row.currency} a job {by}")
+        return _estimate(row, row.amount, f"{price} a job")
     if row.per == "output":
-        reason = f"{outputs} at {row.amount} {row.currency} {by}"
-        return Estimate(amount=row.amount * outputs, currency=row.currency, reason=reason)
+        return _estimate(row, EXACT.multiply(row.amount, outputs), f"{outputs} at {price}")
     seconds = _seconds(request, route)
     if seconds is None:
         return Estimate(reason="it is paid for by the second, and how long it gets is not known")
+    if seconds <= 0:
+        return Estimate(reason=f"it is paid for by the second, and {seconds} s is no length")
     times = "" if outputs == 1 else f"{outputs} times "
-    reason = f"{times}{seconds} s at {row.amount} {row.currency} {by}"
-    return Estimate(amount=row.amount * seconds * outputs, currency=row.currency, reason=reason)
+    return _estimate(row, EXACT.multiply(EXACT.multiply(row.amount, seconds), outputs), f"{times}{seconds} s at {price}")
+
+
+def _estimate(row: Price, amount: Decimal, how: str) -> Estimate:
+    reason = f"{how} by {row.source} of {row.dated}"
+    return Estimate(amount=amount, currency=row.currency, reason=reason, dated=row.dated, source=row.source)
+
+
+def _fields(route: Route | None, name: str) -> list[WireField]:
+    """The fields of a route's body that a field of the request goes into."""
+    return [] if route is None else [field for field in route.fields if name in field.source]
 
 
 def _resolution(request: GenerationRequest, route: Route | None) -> str | None:
     said: str | None = getattr(request, "resolution", None)
     if said is not None:
         return said.lower()
-    fields = () if route is None else (field for field in route.fields if "resolution" in field.source)
-    for field in fields:
+    for field in _fields(route, "resolution"):
         # A route whose model is its resolution takes only that one.
         assumed = field.default if field.default is not None else field.values[0] if len(field.values) == 1 else None
         if assumed is not None:
@@ -167,15 +210,19 @@ def _seconds(request: GenerationRequest, route: Route | None) -> Decimal | None:
     if said is not None:
         return Decimal(str(said))
     if request.capability == "video_edit":
-        # An edit is as long as what it edits, of which at most the first 15 s are (happyhorse.pics and UniAll, video edit).
-        video: Any = getattr(request, "video", None)
-        length_s = video.duration_s if isinstance(video, MediaAsset) else None
-        return None if length_s is None else Decimal(min(math.ceil(length_s), _EDITED_AT_MOST_S))
-    return _assumed_seconds(() if route is None else route.fields)
-
-
-def _assumed_seconds(fields: Iterable[WireField]) -> Decimal | None:
-    for field in fields:
-        if "duration" in field.source and field.default is not None:
+        return _edited_seconds(request, route)
+    for field in _fields(route, "duration"):
+        if field.default is not None:
             return Decimal(str(field.default))
     return None
+
+
+def _edited_seconds(request: GenerationRequest, route: Route | None) -> Decimal | None:
+    """An edit is as long as what it edits, of which no more is edited than the model's longest output (happyhorse.pics and UniAll)."""
+    video: Any = getattr(request, "video", None)
+    length_s = video.duration_s if isinstance(video, MediaAsset) else None
+    if length_s is None or not 0 < length_s < math.inf:
+        return None
+    same = [route] if route is not None else [r for r in routes() if (r.capability, r.model) == (request.capability, request.model)]
+    longest = [field.maximum for one in same for field in _fields(one, "duration") if field.maximum is not None]
+    return Decimal(math.ceil(min([length_s, *longest])))

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date
-from decimal import Decimal
-from typing import Literal
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["Estimate", "Price", "total"]
+__all__ = ["EXACT", "Amount", "Currency", "Estimate", "Price", "total"]
+
+EXACT = Context(prec=1000, traps=[Inexact, InvalidOperation, Overflow])
+"""Adds and multiplies money without ever rounding it, whatever the process has set for its other decimals."""
+
+
+def _by_its_digits(value: object) -> object:
+    # 0.1 as a float is not a tenth, and money is counted exactly.
+    return str(value) if isinstance(value, float) else value
+
+
+Amount = Annotated[Decimal, BeforeValidator(_by_its_digits), Field(ge=0, allow_inf_nan=False)]
+"""Money, of which there may be none but not less."""
+
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+"""An ISO 4217 code, for example CNY."""
 
 Unit = Literal["second", "output", "job"]
 
@@ -26,21 +41,22 @@ class Price(_Value):
         Price(model='happyhorse-1.1-*', gateway=None, capability=None, resolution='720p', per='second', amount=Decimal('0.9'), ...
     """
 
-    model: str = Field(description="The model; a * at the end stands for any rest.")
+    model: str = Field(min_length=1, description="The model; a * at the end stands for any rest.")
     gateway: str | None = Field(default=None, description="The gateway; empty for every gateway.")
     capability: str | None = Field(default=None, description="The capability; empty for every one.")
     resolution: str | None = Field(default=None, description="For example 720p; empty for every one.")
     per: Unit = Field(description="What is paid for: each second of video, each output, or the job as a whole.")
-    amount: Decimal = Field(ge=0, allow_inf_nan=False, description="The price of one.")
-    currency: str = Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 code, for example CNY.")
+    amount: Amount = Field(max_digits=18, decimal_places=8, description="The price of one.")
+    currency: Currency = Field(description="ISO 4217 code, for example CNY.")
     dated: date = Field(description="When the price was read.")
     source: str = Field(default="your price list", description="Where the price stands.")
 
-    @field_validator("amount", mode="before")
+    @field_validator("model")
     @classmethod
-    def _exact(cls, value: object) -> object:
-        # 0.1 as a float is not a tenth, and money is counted exactly.
-        return str(value) if isinstance(value, float) else value
+    def _star_at_the_end(cls, value: str) -> str:
+        if "*" in value[:-1]:
+            raise ValueError("a * may only stand at the end")
+        return value
 
     @field_validator("resolution")
     @classmethod
@@ -64,6 +80,11 @@ class Price(_Value):
         named = sum(fact is not None for fact in (self.gateway, self.capability, self.resolution))
         return (0 if self.model.endswith("*") else 1) + named, len(self.model)
 
+    @property
+    def terms(self) -> tuple[Decimal, str, Unit]:
+        """What is paid for what: two rows with the same terms do not contradict each other."""
+        return self.amount, self.currency, self.per
+
 
 class Estimate(_Value):
     """What a request should cost, or why nobody can say.
@@ -75,9 +96,17 @@ class Estimate(_Value):
         4.50 CNY (5 s at 0.90 CNY, list price of 2026-08-01)
     """
 
-    amount: Decimal | None = Field(default=None, ge=0, allow_inf_nan=False, description="The cost; empty when it is unknown.")
-    currency: str | None = Field(default=None, pattern=r"^[A-Z]{3}$", description="ISO 4217 code; empty when the cost is unknown.")
+    amount: Annotated[Amount, Field(max_digits=900)] | None = Field(default=None, description="The cost; empty when it is unknown.")
+    currency: Currency | None = Field(default=None, description="ISO 4217 code; empty when the cost is unknown.")
     reason: str = Field(description="How it was reckoned, or why it is unknown.")
+    dated: date | None = Field(default=None, description="When the price was read that it rests on.")
+    source: str | None = Field(default=None, description="Where that price stands.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Estimate:
+        if (self.amount is None) != (self.currency is None):
+            raise ValueError("an amount and its currency go together")
+        return self
 
     @property
     def known(self) -> bool:
@@ -85,7 +114,7 @@ class Estimate(_Value):
         return self.amount is not None
 
     def __str__(self) -> str:
-        return f"unknown ({self.reason})" if self.amount is None else f"{self.amount} {self.currency} ({self.reason})"
+        return f"unknown ({self.reason})" if self.amount is None else f"{self.amount:f} {self.currency} ({self.reason})"
 
 
 def total(estimates: Iterable[Estimate | None]) -> str:
@@ -107,8 +136,8 @@ def total(estimates: Iterable[Estimate | None]) -> str:
         if estimate is None or estimate.amount is None or estimate.currency is None:
             unknown += 1
         else:
-            sums[estimate.currency] = sums.get(estimate.currency, Decimal(0)) + estimate.amount
-    parts = [f"{amount} {currency}" for currency, amount in sorted(sums.items())]
+            sums[estimate.currency] = EXACT.add(sums.get(estimate.currency, Decimal(0)), estimate.amount)
+    parts = [f"{amount:f} {currency}" for currency, amount in sorted(sums.items())]
     if unknown:
         parts.append(f"{unknown} of unknown price")
     return " and ".join(parts) or "nothing"
