@@ -204,6 +204,9 @@ class Submitter:
             flow_run_id=self.flow_run_id,
             intent=Claimant(),
         )
+        if self.purse is not None:
+            # Before the claim, so that no other process meets an intent of unknown price that is about to be given back.
+            self.purse.check(entry)
         if instead_of is None:
             if not await journal.claim(entry):
                 return None
@@ -229,7 +232,9 @@ class Submitter:
         if self.purse is None:
             return
         try:
-            await self.purse.admit(claim.entry)
+            # A long journal takes its time to read, and a silent claimant would count as gone.
+            async with claim.kept_alive():
+                await self.purse.admit(claim.entry)
         except BaseException:
             # Whatever kept the budget from being counted, nothing was sent.
             await claim.undo()
