@@ -131,6 +131,62 @@ async def test_a_job_that_is_gone_expires_after_a_grace(sandbox: SandboxServer, 
     assert entry.state == "expired"
 
 
+@pytest.mark.parametrize("gateway", GATEWAYS)
+async def test_a_passing_not_found_ends_no_old_job(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, clock: Clock, gateway: str
+) -> None:
+    """However old the job is, a few answers that it is not known, soon over, are a fault of the gateway and not its end."""
+    sandbox.settings(job_s=600)
+    job = await bought(account, store, gateway)
+    await clock.sleep(300)
+    old = job.model_copy(update={"submitted_at": job.submitted_at - timedelta(seconds=300)})
+    sandbox.fault(at="poll", kind="vanish", times=3)
+    result = await Poller(account=account(gateway), store=store, clock=clock, sleep=clock.sleep).poll(old)
+    assert len(result.outputs) == 1
+    entry = await Journal(store).read(job.digest)
+    assert entry is not None
+    assert entry.state == "succeeded"
+
+
+@pytest.mark.parametrize("gateway", ["ttapi", "uniall", "infiflow", "happyhorse"])  # Chanjing has no code for it: its jobs just stay open.
+async def test_an_expired_job_that_the_gateway_knows_again_goes_on(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, clock: Clock, gateway: str
+) -> None:
+    """What was believed to be gone is asked for again by the next run, without being bought again."""
+    sandbox.settings(job_s=3000)
+    job = await bought(account, store, gateway)
+    poller = Poller(account=account(gateway), store=store, clock=clock, sleep=clock.sleep)
+    sandbox.fault(at="poll", kind="vanish", times=None)
+    with pytest.raises(JobExpired, match="Asking once more is free"):
+        await poller.poll(job)
+    asked = sandbox.ledger()[0].polls
+    with pytest.raises(JobExpired):
+        await poller.poll(job)
+    assert sandbox.ledger()[0].polls == asked, "the sandbox counts polls of jobs that it knows"
+    sandbox.clear_faults()
+    prepared = await prepare(HORSE if gateway == "happyhorse" else ride(gateway), account(gateway))
+    assert await Submitter(store=store).submit(prepared) == job
+    with pytest.raises(JobTimedOut):
+        await Poller(account=account(gateway), store=store, deadline_s=1.0, clock=clock, sleep=clock.sleep).poll(job)
+    entry = await Journal(store).read(job.digest)
+    assert entry is not None
+    assert (entry.state, entry.failure) == ("submitted", None), "it is open again, so that collecting finds it"
+    assert (await poller.poll(job)).outputs
+    assert len(sandbox.ledger()) == 1
+
+
+async def test_a_job_that_outlived_its_keeping_is_believed_gone_at_once(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, clock: Clock
+) -> None:
+    """After the day for which a provider keeps jobs, that it does not know one is no surprise."""
+    job = await bought(account, store)
+    old = job.model_copy(update={"submitted_at": job.submitted_at - timedelta(days=2), "expires_at": job.submitted_at - timedelta(days=1)})
+    sandbox.fault(at="poll", kind="vanish", times=None)
+    with pytest.raises(JobExpired):
+        await Poller(account=account(), store=store, deadline_s=1e9, clock=clock, sleep=clock.sleep).poll(old)
+    assert clock.now == 0
+
+
 async def test_a_refused_key_is_told_at_once(sandbox: SandboxServer, account: AccountMaker, store: Store, clock: Clock) -> None:
     """The job stays open in the journal."""
     job = await bought(account, store)

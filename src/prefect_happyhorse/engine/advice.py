@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["buy_again", "find_out"]
+__all__ = ["ask_again", "buy_again", "find_out"]
 
 _SHORT = 12
+
+
+def ask_again(digest: str) -> str:
+    """How a job is asked for once more, which is free.
+
+    Args:
+        digest: The request digest.
+    """
+    return f"Asking once more is free: run the same request again, or `happyhorse jobs resume {digest[:_SHORT]}`."
 
 
 def buy_again(digest: str) -> str:

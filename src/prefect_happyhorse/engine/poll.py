@@ -22,7 +22,7 @@ from prefect_happyhorse.domain.errors import (
     RequestRejected,
 )
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobState, JobStatus
-from prefect_happyhorse.engine.advice import buy_again
+from prefect_happyhorse.engine.advice import ask_again, buy_again
 from prefect_happyhorse.engine.client import http_client, send
 from prefect_happyhorse.engine.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.pacing import pacer_for, poll_delay_s
@@ -39,7 +39,10 @@ DEADLINE_S = 3600.0
 """How long a job is waited for when nobody says otherwise, in seconds since submit."""
 
 _STRANGE_ANSWERS = 5
-_MISSING_GRACE_S = 60.0
+
+# A gateway may need a moment before it knows a job that it has just accepted, and one of its machines may not know what another does.
+_MISSING_FOR_S = 60.0
+_MISSING_ANSWERS = 4
 
 
 async def _ignore(job: Job, state: JobState, elapsed_s: float) -> None:
@@ -112,7 +115,8 @@ class Poller:
                 return known
             async with http_client():
                 # Held for the whole wait, so that the connection lives from one poll to the next.
-                result = await self._wait(job, find_route(job.gateway, job.capability, job.model))
+                known_gone = entry is not None and entry.state == "expired"
+                result = await self._wait(job, find_route(job.gateway, job.capability, job.model), known_gone=known_gone)
         except GenerationError as error:
             error.about(
                 gateway=job.gateway,
@@ -122,46 +126,46 @@ class Poller:
                 task_id=job.task_id,
                 digest=job.digest,
             )
+            if isinstance(error, JobExpired):
+                error.advice = f"The provider's console may still show it. {ask_again(job.digest)} {buy_again(job.digest)}"
             if isinstance(error, (JobFailed, JobExpired)):
                 await journal.known_failure(error, job)
             raise
         await journal.record(job, "succeeded", {"result": result})
         return result
 
-    async def _wait(self, job: Job, route: Route) -> JobResult:
+    async def _wait(self, job: Job, route: Route, *, known_gone: bool) -> JobResult:
         already_s = max(0.0, (datetime.now(timezone.utc) - job.submitted_at).total_seconds())
         started = self.clock()
-        asked = strange = 0
+        asked = 0
+        patience = _Patience(gone=known_gone or _outlived(job))
         while True:
             elapsed_s = already_s + self.clock() - started
+            left_s = self.deadline_s - elapsed_s
             retry_after_s = None
             try:
                 asked += 1
                 state = await self._ask(job, route)
-                strange = 0
+                if state.status is JobStatus.EXPIRED:
+                    raise _end(route, state)
+                patience.renew()
+                if known_gone:
+                    known_gone = False
+                    await Journal(self.store).record(job, "submitted", {"failure": None})
                 await self.watch(job, state, elapsed_s)
                 if state.status.final:
                     return _result(job, route, state, asked)
             except GatewayUnavailable as error:
                 retry_after_s = error.retry_after_s
-            except ProtocolError:
-                strange += 1
-                if strange == _STRANGE_ANSWERS:
+            except (ProtocolError, JobExpired, RequestRejected) as error:
+                if patience.ends(error, elapsed_s) or (left_s <= 0 and not isinstance(error, ProtocolError)):
                     raise
-            except AuthenticationFailed:
-                raise
-            except (JobExpired, RequestRejected):
-                # A gateway may need a moment before it knows a job that it has just accepted, and not every one has a code for that.
-                if elapsed_s > _MISSING_GRACE_S:
-                    raise
-            pause_s = poll_delay_s(elapsed_s, retry_after_s=retry_after_s)
-            left_s = self.deadline_s - elapsed_s
             if left_s <= 0:
                 raise JobTimedOut(
                     f"The job is not finished {elapsed_s:.0f} s after its submit; the deadline was {self.deadline_s:.0f} s.",
                     advice="It may still finish: run the same request again with a later deadline, and it is collected, not bought again.",
                 )
-            await self.sleep(min(pause_s, left_s))
+            await self.sleep(min(poll_delay_s(elapsed_s, retry_after_s=retry_after_s), left_s))
 
     async def _ask(self, job: Job, route: Route) -> JobState:
         gateway = get_gateway(job.gateway)
@@ -173,15 +177,55 @@ class Poller:
         return gateway.read_poll(response, route)
 
 
+class _Patience:
+    """Counts the answers in a row that are strange, or that do not know the job: one may be a passing fault, and the job is paid for.
+
+    Args:
+        gone: Whether it is no surprise that the gateway does not know the job, so that its first word is believed.
+    """
+
+    def __init__(self, *, gone: bool) -> None:
+        self._gone = gone
+        self.renew()
+
+    def renew(self) -> None:
+        """A good answer came."""
+        self._strange = self._missing = 0
+        self._missing_since_s = 0.0
+
+    def ends(self, error: GenerationError, elapsed_s: float) -> bool:
+        """Whether this is one bad answer too many.
+
+        Args:
+            error: What was answered.
+            elapsed_s: Seconds since submit.
+        """
+        if isinstance(error, AuthenticationFailed):
+            return True
+        if isinstance(error, ProtocolError):
+            self._strange += 1
+            return self._strange == _STRANGE_ANSWERS
+        # Not every gateway has a code for a job that it does not know.
+        if self._missing == 0:
+            self._missing_since_s = elapsed_s
+        self._missing += 1
+        lasting = self._missing >= _MISSING_ANSWERS and elapsed_s - self._missing_since_s > _MISSING_FOR_S
+        return self._gone or lasting
+
+
+def _outlived(job: Job) -> bool:
+    """Whether the provider has kept the job for as long as it says that it keeps one."""
+    return job.expires_at is not None and job.expires_at <= datetime.now(timezone.utc)
+
+
 def _known_result(entry: JournalEntry | None, job: Job) -> JobResult | None:
     """What the journal already knows of a job; a result whose addresses may be dead is asked for anew."""
     if entry is None or entry.job is None or entry.job.task_id != job.task_id:
         return None
     if entry.may_be_bought_again:
         raise JobFailed("The job was canceled before it began.", money="not spent", advice="Run the same request again to buy it anew.")
-    if entry.failure is not None and entry.state in {"failed", "expired", "canceled"}:
-        kind = JobExpired if entry.state == "expired" else JobFailed
-        raise kind(entry.failure.message, code=entry.failure.code, advice=buy_again(entry.digest))
+    if entry.failure is not None and entry.state in {"failed", "canceled"}:
+        raise JobFailed(entry.failure.message, code=entry.failure.code, advice=buy_again(entry.digest))
     result = entry.result
     if result is None or any(output.is_inline for output in result.outputs):
         return None

@@ -15,7 +15,7 @@ import anyio
 import httpx
 
 from prefect_happyhorse.catalog import Route, check, estimate, resolve
-from prefect_happyhorse.domain.errors import GatewayUnavailable, GenerationError, JobExpired, JobFailed, ProtocolError, SubmissionUncertain
+from prefect_happyhorse.domain.errors import GatewayUnavailable, GenerationError, JobFailed, ProtocolError, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job, Submission
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import GenerationRequest
@@ -125,7 +125,6 @@ class Submitter:
         Raises:
             SubmissionUncertain: When this or an earlier submit may have been accepted but nobody knows its task id.
             JobFailed: When the journal says that the provider ended this very job without a result.
-            JobExpired: When the journal says that the gateway no longer keeps this very job.
             RequestRejected: When the gateway refuses the request, or there is no room in the budget; no work was started.
             GatewayUnavailable: When the gateway could not be reached; no work was started.
             MediaUnreachable: When an input cannot be given an address that the gateway can read.
@@ -309,11 +308,11 @@ def _job(prepared: Prepared, submission: Submission) -> Job:
 
 
 def _job_of(entry: JournalEntry, job: Job) -> Job:
-    if entry.state not in {"failed", "expired", "canceled"}:
+    # That a gateway did not know a job may have been its mistake, so an expired one is asked for again.
+    if entry.state not in {"failed", "canceled"}:
         return job
-    kind = JobExpired if entry.state == "expired" else JobFailed
     reason = "" if entry.failure is None else f": {entry.failure.message}"
-    raise kind(
+    raise JobFailed(
         f"This very request was submitted at {job.submitted_at.isoformat(timespec='seconds')} and ended as {entry.state}{reason}",
         task_id=job.task_id,
         request_id=job.request_id,
