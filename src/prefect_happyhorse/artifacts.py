@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ __all__ = ["Gallery", "Progress", "artifact_key", "show_asset", "show_gallery", 
 
 _THUMBNAIL_PX = 192
 _GALLERY_BYTES = 700_000
+_PROGRESS_EVERY_S = 4.0
 
 
 def _in_run() -> bool:
@@ -204,8 +206,35 @@ class Gallery:
         return f"## {self._title}\n\n{grid(tiles)}{note}"
 
 
+class _Allowance:
+    """Lets so many updates a second through and drops the rest: a thousand jobs must not keep the server from its own work.
+
+    Args:
+        per_s: How many.
+    """
+
+    def __init__(self, per_s: float) -> None:
+        self._gap_s = 1.0 / per_s
+        self._next = float("-inf")
+        self._lock = threading.Lock()
+
+    def takes(self) -> bool:
+        with self._lock:
+            now = time.monotonic()
+            # What a quiet second left over may be used at once.
+            if now < self._next - 1.0:
+                return False
+            self._next = max(self._next, now) + self._gap_s
+            return True
+
+
+_ALLOWANCE = _Allowance(per_s=5.0)
+
+
 class Progress:
     """A progress artifact for a job: the provider's own figure, else elapsed over typical time, which is said to be an estimate.
+
+    It is updated every few seconds at most, less often where very many jobs of the process want to.
 
     Args:
         job: The job.
@@ -213,6 +242,7 @@ class Progress:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self._shown_at = float("-inf")
         self._typical_s = find_route(job.gateway, job.capability, job.model).typical_s
         self._artifact: UUID | None = None
 
@@ -223,8 +253,9 @@ class Progress:
             state: What the gateway says.
             elapsed_s: Seconds since submit.
         """
-        if not _in_run() or (self._artifact is None and state.status.final):
+        if not _in_run() or not self._is_due(state):
             return
+        self._shown_at = time.monotonic()
         estimated = state.progress is None
         # An estimate never says that a job is done: only the gateway can.
         share = min(elapsed_s / self._typical_s, 0.95) if state.progress is None else state.progress
@@ -237,3 +268,8 @@ class Progress:
                 self._artifact = await acreate_progress_artifact(progress=percent, key=key, description=description)
             else:
                 await aupdate_progress_artifact(self._artifact, progress=percent, description=description)
+
+    def _is_due(self, state: JobState) -> bool:
+        if state.status.final:
+            return self._artifact is not None
+        return time.monotonic() - self._shown_at >= _PROGRESS_EVERY_S and _ALLOWANCE.takes()

@@ -1,4 +1,4 @@
-"""When to ask next: a pure schedule for one job, and one pacer for all jobs of an account."""
+"""How often may be asked: one pacer for all jobs of an account."""
 
 from __future__ import annotations
 
@@ -8,30 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-__all__ = ["Pacer", "pacer_for", "poll_delay_s"]
-
-_SHORTEST_S = 0.5
-_LONGEST_S = 15.0
-_SHARE = 0.1
-
-
-def poll_delay_s(elapsed_s: float, *, retry_after_s: float | None = None) -> float:
-    """How long to wait before a job is asked for again.
-
-    The wait grows with the job's age, so that a result is seen late by a tenth of its duration at most, and never by more than 15 s.
-
-    Args:
-        elapsed_s: Seconds since the job was submitted.
-        retry_after_s: Seconds that the gateway asked to wait.
-
-    Returns:
-        Seconds; never less than the gateway asked for.
-
-    Example:
-        >>> poll_delay_s(0.0), poll_delay_s(60.0), poll_delay_s(3600.0), poll_delay_s(0.0, retry_after_s=20.0)
-        (0.5, 6.0, 15.0, 20.0)
-    """
-    return max(min(max(elapsed_s * _SHARE, _SHORTEST_S), _LONGEST_S), retry_after_s or 0.0)
+__all__ = ["Pacer", "pacer_for"]
 
 
 class Pacer:

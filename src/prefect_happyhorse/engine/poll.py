@@ -24,8 +24,9 @@ from prefect_happyhorse.domain.errors import (
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobState, JobStatus
 from prefect_happyhorse.engine.advice import ask_again, buy_again
 from prefect_happyhorse.engine.client import http_client, send
+from prefect_happyhorse.engine.durations import Durations, durations_of
 from prefect_happyhorse.engine.journal import Journal, JournalEntry
-from prefect_happyhorse.engine.pacing import pacer_for, poll_delay_s
+from prefect_happyhorse.engine.pacing import pacer_for
 from prefect_happyhorse.engine.store import Store
 from prefect_happyhorse.engine.tokens import TokenStore
 from prefect_happyhorse.gateways import Account, get_gateway
@@ -33,12 +34,16 @@ from prefect_happyhorse.gateways import Account, get_gateway
 __all__ = ["DEADLINE_S", "Poller", "Watcher"]
 
 Watcher = Callable[[Job, JobState, float], Awaitable[None]]
-"""Is told of every answer: the job, what the gateway says, and the seconds since submit."""
+"""Is told of every answer: the job, what the gateway says, and the seconds since submit.
+
+A job that is not asked for at once is told as queued.
+"""
 
 DEADLINE_S = 3600.0
 """How long a job is waited for when nobody says otherwise, in seconds since submit."""
 
 _STRANGE_ANSWERS = 5
+_JUST_SUBMITTED_S = 5.0
 
 # A gateway may need a moment before it knows a job that it has just accepted, and one of its machines may not know what another does.
 _MISSING_FOR_S = 60.0
@@ -110,13 +115,15 @@ class Poller:
         """
         journal = Journal(self.store)
         entry = await journal.read(job.digest)
+        route = find_route(job.gateway, job.capability, job.model)
+        durations = durations_of(job, route, self.store)
         try:
             if (known := _known_result(entry, job)) is not None:
                 return known
             async with http_client():
                 # Held for the whole wait, so that the connection lives from one poll to the next.
                 known_gone = entry is not None and entry.state == "expired"
-                result = await self._wait(job, find_route(job.gateway, job.capability, job.model), known_gone=known_gone)
+                result, took_s = await self._wait(job, route, durations, known_gone=known_gone)
         except GenerationError as error:
             error.about(
                 gateway=job.gateway,
@@ -132,13 +139,22 @@ class Poller:
                 await journal.known_failure(error, job)
             raise
         await journal.record(job, "succeeded", {"result": result})
+        if took_s is not None:
+            await durations.learn(took_s, self.store)
         return result
 
-    async def _wait(self, job: Job, route: Route, *, known_gone: bool) -> JobResult:
+    async def _wait(self, job: Job, route: Route, durations: Durations, *, known_gone: bool) -> tuple[JobResult, float | None]:
+        """The result, and how long the job took, where that is known."""
         already_s = max(0.0, (datetime.now(timezone.utc) - job.submitted_at).total_seconds())
         started = self.clock()
         asked = 0
         patience = _Patience(gone=known_gone or _outlived(job))
+        await durations.look(self.store)
+        # When the job was last seen running: right after its submit it surely was.
+        ran_s = already_s if already_s < _JUST_SUBMITTED_S else None
+        if ran_s is not None and durations.belief.is_learned:
+            await self.watch(job, JobState(status=JobStatus.QUEUED), ran_s)
+            await self.sleep(min(durations.belief.pause_s(ran_s), max(self.deadline_s - ran_s, 0.0)))
         while True:
             elapsed_s = already_s + self.clock() - started
             left_s = self.deadline_s - elapsed_s
@@ -154,7 +170,9 @@ class Poller:
                     await Journal(self.store).record(job, "submitted", {"failure": None})
                 await self.watch(job, state, elapsed_s)
                 if state.status.final:
-                    return _result(job, route, state, asked)
+                    # It ended somewhere between the last two answers. A job that another run left has no such bounds.
+                    return _result(job, route, state, asked), None if ran_s is None else (ran_s + elapsed_s) / 2
+                ran_s = elapsed_s
             except GatewayUnavailable as error:
                 retry_after_s = error.retry_after_s
             except (ProtocolError, JobExpired, RequestRejected) as error:
@@ -165,7 +183,7 @@ class Poller:
                     f"The job is not finished {elapsed_s:.0f} s after its submit; the deadline was {self.deadline_s:.0f} s.",
                     advice="It may still finish: run the same request again with a later deadline, and it is collected, not bought again.",
                 )
-            await self.sleep(min(poll_delay_s(elapsed_s, retry_after_s=retry_after_s), left_s))
+            await self.sleep(min(durations.belief.pause_s(elapsed_s, retry_after_s=retry_after_s), left_s))
 
     async def _ask(self, job: Job, route: Route) -> JobState:
         gateway = get_gateway(job.gateway)
