@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import lru_cache
 from weakref import WeakKeyDictionary
 
@@ -16,7 +16,7 @@ from prefect_happyhorse.domain.errors import AuthenticationFailed, GatewayUnavai
 from prefect_happyhorse.engine.tokens import TokenStore
 from prefect_happyhorse.gateways import Account, ChanjingGateway, Gateway
 
-__all__ = ["NEVER_DELIVERED", "OUTCOME_UNKNOWN", "http_client", "is_local", "is_on_this_machine", "send", "translate"]
+__all__ = ["NEVER_DELIVERED", "OUTCOME_UNKNOWN", "download_turn", "http_client", "is_local", "is_on_this_machine", "send", "translate"]
 
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _MAX_ANSWER_BYTES = 256 * 1024 * 1024
@@ -43,10 +43,18 @@ OUTCOME_UNKNOWN: tuple[type[httpx.TransportError], ...] = (
 """The gateway may have read the request and may be working on it."""
 
 
+# A connection pool's own queue costs time that grows with the square of its length, so that calls and downloads queue before it: each for
+# its own kind, for a poll must not wait for a long download.
+_CALLS = 16
+_DOWNLOADS = 16
+
+
 @dataclass
 class _Shared:
     client: httpx.AsyncClient
     users: int = 0
+    calls: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CALLS))
+    downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_DOWNLOADS))
 
 
 _SHARED: WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = WeakKeyDictionary()
@@ -71,7 +79,7 @@ async def http_client(make: Callable[[], httpx.AsyncClient] | None = None) -> As
     loop = asyncio.get_running_loop()
     shared = _SHARED.get(loop)
     if shared is None:
-        limits = httpx.Limits(max_connections=32, max_keepalive_connections=32)
+        limits = httpx.Limits(max_connections=_CALLS + _DOWNLOADS, max_keepalive_connections=_CALLS)
         client = make() if make else httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, verify=_ssl_context(), follow_redirects=False)
         shared = _SHARED[loop] = _Shared(client)
     shared.users += 1
@@ -82,6 +90,17 @@ async def http_client(make: Callable[[], httpx.AsyncClient] | None = None) -> As
         if shared.users == 0:
             _SHARED.pop(loop, None)
             await shared.client.aclose()
+
+
+def download_turn() -> AbstractAsyncContextManager[object]:
+    """Held while an output is downloaded, so that only so many are at the same time in an event loop."""
+    shared = _SHARED.get(asyncio.get_running_loop())
+    return nullcontext() if shared is None else shared.downloads
+
+
+def _call_turn() -> AbstractAsyncContextManager[object]:
+    shared = _SHARED.get(asyncio.get_running_loop())
+    return nullcontext() if shared is None else shared.calls
 
 
 def is_local(account: Account) -> bool:
@@ -161,11 +180,12 @@ async def _send_with_token(
 
 async def _transmit(client: httpx.AsyncClient, request: httpx.Request, account: Account) -> httpx.Response:
     try:
-        response = await client.send(request, stream=True)
-        try:
-            return await _read(response, account)
-        finally:
-            await response.aclose()
+        async with _call_turn():
+            response = await client.send(request, stream=True)
+            try:
+                return await _read(response, account)
+            finally:
+                await response.aclose()
     except httpx.TransportError as error:
         raise translate(error, account) from error
     except httpx.DecodingError as error:

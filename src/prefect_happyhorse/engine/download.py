@@ -16,12 +16,13 @@ from anyio import to_thread
 from prefect_happyhorse.domain.assets import AssetKind
 from prefect_happyhorse.domain.errors import DownloadFailed, GenerationError, JobExpired
 from prefect_happyhorse.domain.jobs import Job, Output
+from prefect_happyhorse.engine.client import download_turn
 from prefect_happyhorse.engine.disk import CHUNK_BYTES
 from prefect_happyhorse.engine.fetching import FetchLimits, FetchProblem
 from prefect_happyhorse.engine.fingerprints import stable_url
 from prefect_happyhorse.engine.partial import Finished, Partial, lock_partial, partial_key
 from prefect_happyhorse.engine.posters import poster
-from prefect_happyhorse.engine.probes import MediaNotReadable, Probe
+from prefect_happyhorse.engine.probes import MediaNotReadable, Probe, decoders
 from prefect_happyhorse.engine.store import Store
 from prefect_happyhorse.engine.transfer import Progress, Transfer, is_inline
 
@@ -195,7 +196,8 @@ class _Download:
         failures = refreshes = high_water = 0
         while True:
             try:
-                return await self.transfer.bring(self.output, partial, self.expires_at)
+                async with download_turn():
+                    return await self.transfer.bring(self.output, partial, self.expires_at)
             except FetchProblem as problem:
                 if partial.high_water - high_water >= CHUNK_BYTES:
                     # It comes in pieces, but it comes.
@@ -234,7 +236,9 @@ class _Download:
         return kept
 
     async def _kept(self, finished: Finished, file: Path | None, *, reused: bool) -> Kept:
-        picture = await to_thread.run_sync(_poster, file, finished.facts.kind) if self.with_poster and file is not None else None
+        picture = None
+        if self.with_poster and file is not None:
+            picture = await to_thread.run_sync(_poster, file, finished.facts.kind, limiter=decoders())
         url = None if is_inline(self.output) else self.output.url
         return Kept(finished.path, self.store.uri(finished.path), finished.sha256, finished.facts, url, reused=reused, poster=picture)
 

@@ -36,7 +36,7 @@ def poster(path: Path, kind: AssetKind, *, max_side_px: int = 480, max_bytes: in
     if kind == "audio" or not can_measure("image") or not can_measure(kind):
         return None
     try:
-        picture = _picture(path, max_side_px) if kind == "image" else _frame(path)
+        picture = _picture(path, max_side_px) if kind == "image" else _frame(path, max_side_px)
     except (MemoryError, FileNotFoundError, PermissionError):
         raise
     except Exception as error:
@@ -81,13 +81,15 @@ def _on_white(image: Any) -> Any:
     return Image.alpha_composite(ground, opaque).convert("RGB")
 
 
-def _frame(path: Path) -> Any:
+def _frame(path: Path, max_side_px: int) -> Any:
     """The first frame from a third of the video on that is not dark; else one from its start; else the brightest that was seen."""
     import av
 
     brightest: tuple[float, Any] | None = None
     with cast("Any", av.open(str(path), mode="r")) as container:
         stream = container.streams.video[0]
+        # Frames on which no other depends are not needed to get to the one that is shown, and are most of them.
+        stream.codec_context.skip_frame = "NONREF"
         length_s = 0.0 if container.duration is None else container.duration / av.time_base
         for start_s in (length_s / 3, 0.0):
             container.seek(int(start_s * av.time_base))
@@ -96,12 +98,12 @@ def _frame(path: Path) -> Any:
             for frame in islice(frames, _MOST_FRAMES):
                 brightness = _brightness(frame)
                 if brightness >= _DARK:
-                    return _upright(frame)
+                    return _upright(frame, max_side_px)
                 if brightest is None or brightness > brightest[0]:
                     brightest = brightness, frame
     if brightest is None:
         raise ValueError("it has no frame")
-    return _upright(brightest[1])
+    return _upright(brightest[1], max_side_px)
 
 
 def _brightness(frame: Any) -> float:
@@ -110,8 +112,10 @@ def _brightness(frame: Any) -> float:
     return ImageStat.Stat(frame.to_image(width=32, height=32).convert("L")).mean[0]
 
 
-def _upright(frame: Any) -> Any:
-    image = frame.to_image()
+def _upright(frame: Any, max_side_px: int) -> Any:
+    # Made smaller while its colours are converted, so that no picture of full size is ever made.
+    scale = min(1.0, max_side_px / max(frame.width, frame.height))
+    image = frame.to_image(width=max(1, round(frame.width * scale)), height=max(1, round(frame.height * scale)))
     turn = int(getattr(frame, "rotation", 0)) % 360
     return image.rotate(turn, expand=True) if turn else image
 

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from anyio import CapacityLimiter
+from anyio.lowlevel import RunVar
+
 from prefect_happyhorse.domain.assets import AssetKind
 from prefect_happyhorse.engine.formats import HEAD_BYTES, MediaFormat, extension_of, kind_of, media_type_of, sniff
 
-__all__ = ["MediaNotReadable", "Probe", "can_measure", "probe"]
+__all__ = ["MediaNotReadable", "Probe", "can_measure", "decoders", "probe"]
+
+_DECODERS: RunVar[CapacityLimiter] = RunVar("_DECODERS")
+
+
+def decoders() -> CapacityLimiter:
+    """The threads of an event loop in which media are decoded: no more than processors, since each takes one and some megabytes."""
+    try:
+        return _DECODERS.get()
+    except LookupError:
+        _DECODERS.set(limiter := CapacityLimiter(os.cpu_count() or 1))
+        return limiter
 
 
 class MediaNotReadable(ValueError):

@@ -18,7 +18,7 @@ from prefect_happyhorse.engine.disk import CHUNK_BYTES
 from prefect_happyhorse.engine.fetching import FetchLimits, FetchProblem, open_result
 from prefect_happyhorse.engine.formats import HEAD_BYTES, kind_of, sniff
 from prefect_happyhorse.engine.partial import Partial
-from prefect_happyhorse.engine.probes import MediaNotReadable, Probe, probe
+from prefect_happyhorse.engine.probes import MediaNotReadable, Probe, decoders, probe
 
 __all__ = ["Progress", "Transfer", "is_inline"]
 
@@ -84,7 +84,7 @@ class Transfer:
             raise FetchProblem("its address has expired", remedy="refresh")
         elif not partial.is_whole:
             await self._stream(partial, output.url)
-        return await to_thread.run_sync(self._look_at, partial, is_inline(output))
+        return await to_thread.run_sync(self._look_at, partial, is_inline(output), limiter=decoders())
 
     def _decode(self, partial: Partial, text: str) -> None:
         head = _DATA_URL.match(text)
