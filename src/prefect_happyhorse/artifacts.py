@@ -228,7 +228,7 @@ class _Allowance:
             return True
 
 
-_ALLOWANCE = _Allowance(per_s=5.0)
+_ALLOWANCE = _Allowance(per_s=2.0)
 
 
 class Progress:

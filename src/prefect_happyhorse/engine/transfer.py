@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import re
@@ -118,31 +119,45 @@ class Transfer:
             raise FetchProblem(f"{partial.offset:,} bytes came of {partial.total:,}", remedy="retry")
 
     async def _receive(self, partial: Partial, response: httpx.Response) -> None:
+        """Hash and write one piece while the next one comes."""
+        content_type = response.headers.get("Content-Type")
         buffer = bytearray()
+        writing: asyncio.Future[None] | None = None
         try:
             async for piece in response.aiter_raw():
                 buffer += piece
                 if len(buffer) >= CHUNK_BYTES:
-                    await self._flush(partial, buffer, response)
+                    if writing is not None:
+                        await writing
+                    writing = asyncio.ensure_future(self._write(partial, buffer, content_type))
+                    buffer = bytearray()
         except httpx.HTTPError:
+            if writing is not None:
+                await writing
             # What came before the break is good, if it is enough to tell what it is.
             if partial.offset + len(buffer) >= HEAD_BYTES:
-                await self._flush(partial, buffer, response)
+                await self._write(partial, buffer, content_type)
                 await to_thread.run_sync(partial.checkpoint)
             raise
-        await self._flush(partial, buffer, response)
+        finally:
+            if writing is not None:
+                # Nobody else may touch the file while a thread still writes to it.
+                await asyncio.wait({writing})
+                if not writing.cancelled():
+                    writing.exception()
+        if writing is not None:
+            await writing
+        await self._write(partial, buffer, content_type)
 
-    async def _flush(self, partial: Partial, buffer: bytearray, response: httpx.Response) -> None:
-        if buffer or not partial.offset:
-            data = bytes(buffer)
-            buffer.clear()
-            await to_thread.run_sync(self._take, partial, data, response.headers.get("Content-Type"))
+    async def _write(self, partial: Partial, data: bytearray, content_type: str | None) -> None:
+        if data or not partial.offset:
+            await to_thread.run_sync(self._take, partial, data, content_type)
             if self.progress is not None:
                 self.progress(partial.offset, partial.total)
 
-    def _take(self, partial: Partial, data: bytes, content_type: str | None = None) -> None:
+    def _take(self, partial: Partial, data: bytes | bytearray, content_type: str | None = None) -> None:
         if partial.offset == 0:
-            self._check_start(data[:HEAD_BYTES], content_type)
+            self._check_start(bytes(data[:HEAD_BYTES]), content_type)
         self._check_length(partial.offset + len(data))
         partial.append(data)
 
