@@ -97,10 +97,11 @@ class _Place:
 
 @jobs.command("list")
 @_filtered
-@click.option("--json", "as_json", is_flag=True, help="One journal entry a line, in JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Every journal entry, one a line, in JSON.")
+@click.option("--newest", default=200, show_default=True, type=click.IntRange(min=0), help="How many the table shows at most; 0 for all.")
 @click.pass_obj
-def list_jobs(place: _Place, *, as_json: bool, **filters: Any) -> None:
-    """List jobs, oldest first, and sum up the money at risk."""
+def list_jobs(place: _Place, *, as_json: bool, newest: int, **filters: Any) -> None:
+    """List jobs, oldest first, and sum up the money at risk of all."""
     with errors():
         journal, entries = asyncio.run(_listed(place, filters))
     if as_json:
@@ -108,7 +109,8 @@ def list_jobs(place: _Place, *, as_json: bool, **filters: Any) -> None:
             click.echo(entry.model_dump_json(exclude_none=True))
         return
     table = Table("digest", "state", "gateway", "account", "model", "task id", "begun", "cost", "prompt")
-    for entry in entries:
+    shown = entries[-newest:] if newest else entries
+    for entry in shown:
         task_id = "" if entry.job is None else entry.job.task_id
         prompt = " ".join((entry.request.prompt or "").split())
         cells = (
@@ -127,6 +129,8 @@ def list_jobs(place: _Place, *, as_json: bool, **filters: Any) -> None:
     at_risk = [entry for entry in entries if entry.is_open]
     money = f"; money at risk: {total(entry.estimate for entry in at_risk)}" if at_risk else ""
     click.echo(f"{len(entries)} jobs in {journal.store.url}; {len(at_risk)} open{money}.")
+    if len(shown) < len(entries):
+        click.echo(f"The table shows the newest {len(shown)}; --newest 0 shows all.")
 
 
 async def _listed(place: _Place, filters: dict[str, Any]) -> tuple[Journal, list[JournalEntry]]:

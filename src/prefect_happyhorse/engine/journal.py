@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timezone
@@ -20,7 +19,6 @@ from prefect_happyhorse.engine.store import Store
 
 __all__ = ["OPEN_STATES", "Cancellation", "Claimant", "Failure", "Journal", "JournalEntry", "JournalState"]
 
-_AT_ONCE = 16
 _PAUSES_S = (0.5, 2.0, 5.0)
 
 _log = logging.getLogger(__name__)
@@ -64,14 +62,7 @@ class Journal:
             content = await self.store.read(self.path(digest))
         except FileNotFoundError:
             return None
-        try:
-            return JournalEntry.model_validate_json(content)
-        except ValidationError as error:
-            raise SubmissionUncertain(
-                f"The journal entry {self.store.uri(self.path(digest))} cannot be read: {error.error_count()} problems.",
-                digest=digest,
-                advice="Mend the file, or move it away if you know that nothing was bought under it.",
-            ) from error
+        return self._parsed(self.path(digest), content)
 
     async def claim(self, entry: JournalEntry) -> bool:
         """Set out to submit: write the intent, unless somebody else has.
@@ -253,16 +244,19 @@ class Journal:
         """
         for digest in await self._aside.digests():
             await self.restore(digest)
-        found: dict[str, JournalEntry] = {}
-        names = iter(await self.digests())
+        paths = [self.path(digest) for digest in await self.digests()]
+        found = [self._parsed(path, content) async for path, content in self.store.read_all(paths)]
+        return sorted(found, key=lambda entry: (entry.intent.at, entry.digest))
 
-        async def read_on() -> None:
-            for digest in names:
-                if (entry := await self.read(digest)) is not None:
-                    found[digest] = entry
-
-        await asyncio.gather(*(read_on() for _ in range(_AT_ONCE)))
-        return sorted(found.values(), key=lambda entry: (entry.intent.at, entry.digest))
+    def _parsed(self, path: str, content: bytes) -> JournalEntry:
+        try:
+            return JournalEntry.model_validate_json(content)
+        except ValidationError as error:
+            raise SubmissionUncertain(
+                f"The journal entry {self.store.uri(path)} cannot be read: {error.error_count()} problems.",
+                digest=path.rpartition("/")[2].removesuffix(".json"),
+                advice="Mend the file, or move it away if you know that nothing was bought under it.",
+            ) from error
 
     async def known_failure(self, error: GenerationError, job: Job) -> None:
         """Keep how a job ended without a result.
