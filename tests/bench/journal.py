@@ -1,0 +1,61 @@
+"""A journal of very many jobs: making one, and reading it in a process of its own (`python -m tests.bench.journal FOLDER`)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+
+def make_journal(folder: Path, jobs: int) -> None:
+    """Entries as a run leaves them whose jobs are kept."""
+    from prefect_happyhorse import Job, TextToVideo
+    from prefect_happyhorse.engine.claimant import Claimant
+    from prefect_happyhorse.engine.entry import JournalEntry
+
+    (folder / "journal").mkdir(parents=True)
+    intent = Claimant()
+    for number in range(jobs):
+        digest = f"{number:064x}"
+        request = TextToVideo(model="wan2.7-t2v", prompt=f"A white horse crosses field number {number} in the early morning fog")
+        job = Job(
+            gateway="happyhorse",
+            account="bench",
+            capability=request.capability,
+            model=request.model,
+            task_id=f"task-{number}",
+            digest=digest,
+            prompt=request.prompt,
+            submitted_at=datetime.now(timezone.utc),
+        )
+        entry = JournalEntry(
+            digest=digest, state="submitted", gateway="happyhorse", account="bench", take=1, request=request, intent=intent, job=job
+        )
+        (folder / "journal" / f"{digest}.json").write_text(entry.model_dump_json(indent=2, exclude_none=True))
+
+
+async def measure(folder: str) -> dict[str, float]:
+    """Seconds to read the files of a journal, to read them as JSON, and to read them as entries."""
+    from prefect_happyhorse.engine.journal import Journal
+    from prefect_happyhorse.engine.store import Store
+
+    files = sorted(Path(folder, "journal").glob("*.json"))
+    started = time.perf_counter()
+    for file in files:
+        file.read_bytes()
+    read = time.perf_counter()
+    for file in files:
+        json.loads(file.read_bytes())
+    parsed = time.perf_counter()
+    entries = await Journal(Store(url=folder)).entries()
+    done = time.perf_counter()
+    if len(entries) != len(files):
+        raise RuntimeError(f"{len(entries)} entries of {len(files)} files")
+    return {"read_s": read - started, "parse_s": parsed - read, "entries_s": done - parsed}
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(measure(sys.argv[1]))))

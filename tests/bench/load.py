@@ -1,0 +1,205 @@
+"""One load in a process of its own, so that its time and memory are its own: `python -m tests.bench.load KIND JOBS SECONDS URL FOLDER`.
+
+It prints what it took as one line of JSON. Each kind waits for so many jobs at once, each of so many seconds at the sandbox:
+
+- `generate`: this package's task, in a flow.
+- `empty`: a flow of three empty Prefect tasks for each job, of which the second sleeps as long as the job takes.
+- `script`: asyncio and httpx alone: submit, ask every 5 s, download; nothing is written down.
+- `engine`: this package without Prefect.
+- `threads`: DashScope's own package, one thread for each job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+MODEL = "happyhorse-1.0-r2v"
+REFERENCE = "https://media.example.com/horse.png"
+
+
+def body_of(number: int) -> dict[str, Any]:
+    """What DashScope's dialect wants for one video."""
+    return {
+        "model": MODEL,
+        "input": {"prompt": f"[Image 1] runs, {number}", "media": [{"type": "reference_image", "url": REFERENCE}]},
+        "parameters": {"resolution": "720P", "ratio": "16:9", "duration": 5},
+    }
+
+
+def requests_of(jobs: int) -> list[Any]:
+    from prefect_happyhorse import ReferenceToVideo
+
+    return [
+        ReferenceToVideo(
+            model=MODEL, prompt=f"[Image 1] runs, {number}", references=[REFERENCE], resolution="720P", aspect_ratio="16:9", duration=5
+        )
+        for number in range(jobs)
+    ]
+
+
+def generate(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[object]]:
+    from prefect import flow
+
+    from prefect_happyhorse import GatewayCredentials, MediaStore
+    from prefect_happyhorse import generate as make
+
+    credentials = GatewayCredentials(gateway="happyhorse", api_key="bench", base_url=f"{url}/happyhorse")
+    store = MediaStore(url=folder)
+
+    @flow(name="bench-generate")
+    async def run(jobs: int, take: int) -> None:
+        await asyncio.gather(*(make(request, credentials, store, take=take) for request in requests_of(jobs)))
+
+    takes = iter(range(1, 1000))
+    return lambda jobs: run(jobs, next(takes))
+
+
+def empty(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[object]]:
+    from prefect import flow, task
+
+    @task
+    async def submit(number: int) -> int:
+        return number
+
+    @task
+    async def poll(number: int) -> int:
+        await asyncio.sleep(job_s)
+        return number
+
+    @task
+    async def download(number: int) -> int:
+        return number
+
+    async def three(number: int) -> int:
+        return await download(await poll(await submit(number)))
+
+    @flow(name="bench-empty")
+    async def run(jobs: int) -> None:
+        await asyncio.gather(*(three(number) for number in range(jobs)))
+
+    return run
+
+
+def engine(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[object]]:
+    from prefect_happyhorse.engine.client import http_client
+    from prefect_happyhorse.engine.collect import Collector
+    from prefect_happyhorse.engine.poll import Poller
+    from prefect_happyhorse.engine.store import Store
+    from prefect_happyhorse.engine.submit import Submitter, prepare
+    from prefect_happyhorse.gateways import Account
+
+    account = Account(gateway="happyhorse", base_url=f"{url}/happyhorse", key=SecretStr("bench"))
+    store = Store(url=folder)
+
+    async def one(request: Any, take: int) -> None:
+        job = await Submitter(store=store).submit(await prepare(request, account, take=take, store=store))
+        await Collector(account=account, store=store).collect(await Poller(account=account, store=store).poll(job))
+
+    takes = iter(range(1, 1000))
+
+    async def run(jobs: int) -> None:
+        take = next(takes)
+        async with http_client():
+            await asyncio.gather(*(one(request, take) for request in requests_of(jobs)))
+
+    return run
+
+
+def script(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[object]]:
+    base, headers = f"{url}/infiflow/dashscope/api/v1", {"Authorization": "Bearer bench", "X-DashScope-Async": "enable"}
+
+    async def one(client: httpx.AsyncClient, number: int) -> None:
+        answer = await client.post(f"{base}/services/aigc/video-generation/video-synthesis", json=body_of(number), headers=headers)
+        task_id = answer.raise_for_status().json()["output"]["task_id"]
+        while True:
+            output = (await client.get(f"{base}/tasks/{task_id}", headers=headers)).raise_for_status().json()["output"]
+            if output["task_status"] == "SUCCEEDED":
+                break
+            await asyncio.sleep(5)
+        async with client.stream("GET", output["video_url"]) as response:
+            with Path(folder, f"{task_id}.mp4").open("wb") as file:
+                async for chunk in response.aiter_bytes():
+                    file.write(chunk)
+
+    async def run(jobs: int) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        limits = httpx.Limits(max_connections=32, max_keepalive_connections=32)
+        async with httpx.AsyncClient(limits=limits, timeout=httpx.Timeout(60, pool=None)) as client:
+            await asyncio.gather(*(one(client, number) for number in range(jobs)))
+
+    return run
+
+
+def threads(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[object]]:
+    import dashscope
+    from dashscope import VideoSynthesis
+
+    dashscope.base_http_api_url = f"{url}/infiflow/dashscope/api/v1"
+
+    def one(number: int, client: httpx.Client) -> None:
+        body = body_of(number)
+        done = VideoSynthesis.call(
+            model=body["model"], prompt=body["input"]["prompt"], media=body["input"]["media"], api_key="bench", **body["parameters"]
+        )
+        with client.stream("GET", done.output.video_url) as response, Path(folder, f"{done.output.task_id}.mp4").open("wb") as file:
+            file.writelines(response.iter_bytes())
+
+    async def run(jobs: int) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        failed: list[BaseException] = []
+        with httpx.Client(timeout=None) as client:
+
+            def work(number: int) -> None:
+                try:
+                    one(number, client)
+                except BaseException as error:  # noqa: BLE001 -- told at the end
+                    failed.append(error)
+
+            running = [threading.Thread(target=work, args=(number,)) for number in range(jobs)]
+            for thread in running:
+                thread.start()
+            for thread in running:
+                await asyncio.to_thread(thread.join)
+        if failed:
+            raise RuntimeError(f"{len(failed)} of {jobs} jobs failed, the first by {failed[0]!r}")
+
+    return run
+
+
+KINDS = {"generate": generate, "empty": empty, "engine": engine, "script": script, "threads": threads}
+
+
+def resident_bytes() -> int:
+    """What the process holds in memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+async def measure(kind: str, jobs: int, job_s: float, url: str, folder: str) -> dict[str, float]:
+    run = KINDS[kind](job_s, url, folder)
+    # The first of everything is slower: imports, connections, tables.
+    await run(1)
+    before, cpu_s, started = resident_bytes(), time.process_time(), time.perf_counter()
+    await run(jobs)
+    return {
+        "wall_s": time.perf_counter() - started,
+        "cpu_s": time.process_time() - cpu_s,
+        "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before,
+    }
+
+
+if __name__ == "__main__":
+    kind, jobs, seconds, url, folder = sys.argv[1:]
+    print(json.dumps(asyncio.run(measure(kind, int(jobs), float(seconds), url, folder))))
