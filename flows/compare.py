@@ -55,6 +55,10 @@ class Compared(BaseModel):
     error: str | None = None
 
 
+class ComparisonFailed(RuntimeError):
+    """Raised at the end of a comparison of which no candidate made anything."""
+
+
 def _request_for(request: GenerationRequest, candidate: Candidate) -> GenerationRequest:
     return type(request).model_validate(request.model_dump() | {"model": candidate.model})
 
@@ -118,6 +122,7 @@ async def compare(  # noqa: PLR0917 -- a flow's parameters are a form, filled in
 
     Raises:
         InvalidRequest: When a candidate cannot make the request; nothing was sent.
+        ComparisonFailed: At the end, when every candidate failed; each is named with its reason.
     """
     await check_ready(store, *(candidate.credentials for candidate in candidates))
     await _refuse_early(request, candidates)
@@ -141,6 +146,9 @@ async def compare(  # noqa: PLR0917 -- a flow's parameters are a form, filled in
     results = await asyncio.gather(*(one(position, candidate) for position, candidate in enumerate(candidates)))
     await gallery.show()
     await show_table([_line(result) for result in results], key="compare", description=f"{request.capability}: {request.prompt}")
+    if all(result.asset is None for result in results):
+        told = "\n".join([f"All {len(results)} candidates failed:", *(f"  {result.candidate}: {result.error}" for result in results)])
+        raise ComparisonFailed(f"{told}\nRun it again to try what can still be made; nothing is bought twice.")
     return results
 
 

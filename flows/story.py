@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import AsyncGenerator
 from typing import Any, BinaryIO, Literal, cast
 
 import anyio
@@ -189,8 +190,10 @@ async def _problems_of(step: Step, capability: str, given: dict[str, Any], store
         return [error.message, *error.problems]
 
 
-async def _make_shot(script: Script, shot: Shot, store: MediaStore, deadline_s: float, budget: Budget | None) -> list[MediaAsset]:
-    """What was made for a shot, in order: its picture, its video, its continuation."""
+async def _make_shot(
+    script: Script, shot: Shot, store: MediaStore, deadline_s: float, budget: Budget | None
+) -> AsyncGenerator[MediaAsset, None]:
+    """What is made for a shot, each as soon as it is: its picture, its video, its continuation."""
     made: list[MediaAsset] = []
     for what, step, capability, given in _steps_of(script, shot):
         if step is None:
@@ -201,7 +204,7 @@ async def _make_shot(script: Script, shot: Shot, store: MediaStore, deadline_s: 
             given["clip"] = made[-1]
         request = step.request(capability, **given)
         made.append(await generate(request, step.credentials, store, take=shot.take, deadline_s=deadline_s, budget=budget))
-    return made
+        yield made[-1]
 
 
 def _on_screen(script: Script, made: list[MediaAsset]) -> list[MediaAsset]:
@@ -257,14 +260,16 @@ async def story(
     slots = asyncio.Semaphore(concurrency)
 
     async def one(position: int, shot: Shot) -> list[MediaAsset] | str:
+        made: list[MediaAsset] = []
         async with slots:
             try:
-                made = await _make_shot(written, shot, place, deadline_s, budget)
+                async for asset in _make_shot(written, shot, place, deadline_s, budget):
+                    # Shown at once: a picture whose video fails is paid for, and perhaps tells why.
+                    await gallery.add(f"{shot.name}, {asset.capability}", asset, place=10 * position + len(made))
+                    made.append(asset)
             except (GenerationError, ValueError, OSError) as error:
                 get_run_logger().error("Shot %s: %s", shot.name, error)
                 return f"{type(error).__name__}: {error}"
-        for number, asset in enumerate(made):
-            await gallery.add(f"{shot.name}, {asset.capability}", asset, place=10 * position + number)
         return made
 
     ended = await asyncio.gather(*(one(position, shot) for position, shot in enumerate(written.shots)))

@@ -12,29 +12,20 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from moto.server import ThreadedMotoServer
 
-from .test_deployment import ROOT, Studio, fetch, free_port
+from .studio import QUIET, ROOT, Studio, fetch, free_port, nothing_left_behind, until
 
 pytestmark = pytest.mark.e2e
 
 BUCKET = "studio"
 JOB_S = 4.0
-
-
-def until(what: Callable[[], Any], *, seconds: float = 120) -> Any:
-    """Ask until there is an answer: what other processes do has no event to wait for."""
-    deadline = time.monotonic() + seconds
-    while not (answer := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return answer
 
 
 def _postgres(processes: ExitStack) -> str:
@@ -52,7 +43,7 @@ def _postgres(processes: ExitStack) -> str:
         user = pwd.getpwnam("postgres")
         os.chown(folder, user.pw_uid, user.pw_gid)
         somebody = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **somebody}
+    quiet = {**QUIET, "cwd": folder, **somebody}
     data, port = folder / "data", free_port()
     subprocess.run([programs[-1] / "initdb", "-D", data, "-U", "prefect", "-A", "trust"], check=True, timeout=120, **quiet)
     arguments = ["-p", str(port), "-h", "127.0.0.1", "-k", str(folder), "-c", "fsync=off"]
@@ -92,8 +83,7 @@ class Cluster(Studio):
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "happyhorse", "--limit", "2"]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        worker = subprocess.Popen(command, env=self.environment, cwd=ROOT, start_new_session=True, **quiet)
+        worker = subprocess.Popen(command, env=self.environment, cwd=ROOT, start_new_session=True, **QUIET)
         self._processes.callback(self.kill, worker)
         self.workers.append(worker)
         return worker
@@ -102,10 +92,8 @@ class Cluster(Studio):
         """Kill a worker and the flow runs that it started, as the loss of its machine would."""
         family = _descendants(worker.pid)
         for process in (worker.pid, *family):
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         worker.wait(30)
 
     def run(self, deployment: str, parameters: dict[str, Any], *options: str) -> None:
@@ -113,23 +101,21 @@ class Cluster(Studio):
         given = [word for name, value in words.items() for word in ("-p", f"{name}={value}")]
         self.prefect("deployment", "run", deployment, *given, *options)
 
-    def ledger(self) -> list[dict[str, Any]]:
-        return fetch(f"{self.sandbox}/_sandbox/ledger")
-
-    def runs(self, flow: str) -> list[dict[str, Any]]:
-        return fetch(f"{self.api}/flow_runs/filter", {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_ASC"})
-
 
 def _descendants(process: int) -> list[int]:
-    children = Path(f"/proc/{process}/task/{process}/children")
-    found = [int(child) for child in children.read_text().split()] if children.exists() else []
+    """The processes that a process started, whichever of its threads did, and those that they started in turn."""
+    found: list[int] = []
+    # A process may end while it is looked at.
+    with suppress(OSError):
+        for children in Path(f"/proc/{process}/task").glob("*/children"):
+            found += [int(child) for child in children.read_text().split()]
     return [one for child in found for one in (child, *_descendants(child))]
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Everything, with the shipped deployments and two workers."""
-    with ExitStack() as processes:
+    with nothing_left_behind() as processes:
         cluster = Cluster(tmp_path_factory.mktemp("cluster"), processes)
         cluster.prefect("work-pool", "create", "happyhorse", "--type", "process")
         cluster.prefect("block", "register", "-m", "prefect_happyhorse")

@@ -3,83 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from .studio import ROOT, Studio, fetch, nothing_left_behind
+
 pytestmark = pytest.mark.e2e
-ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return one.getsockname()[1]
-
-
-def fetch(url: str, body: object = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(url, data, {"Content-Type": "application/json"}), timeout=30) as answer:
-        return json.load(answer)
-
-
-def wait_for(url: str) -> None:
-    deadline = time.monotonic() + 180
-    while True:
-        try:
-            fetch(url)
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            # Whether a server of another process listens can only be tried.
-            time.sleep(0.2)
-
-
-class Studio:
-    """A Prefect server and a sandbox as processes, and how to call Prefect's command line there."""
-
-    def __init__(self, folder: Path, processes: ExitStack, *, job_s: float = 0.5, **more: str) -> None:
-        server, sandbox = free_port(), free_port()
-        self.api = f"http://127.0.0.1:{server}/api"
-        self.sandbox = f"http://127.0.0.1:{sandbox}"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HAPPYHORSE_"))}
-        self.environment = kept | {
-            "PREFECT_HOME": str(folder / "prefect"),
-            "PREFECT_API_URL": self.api,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "HAPPYHORSE_BASE_URL": f"{self.sandbox}/happyhorse",
-            "HAPPYHORSE_API_KEY": "sesame-1234",
-            "HAPPYHORSE_STORE": str(folder / "outputs"),
-            **more,
-        }
-        start = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(server), "--no-ui"]
-        emulate = [sys.executable, "-m", "prefect_happyhorse.sandbox", "--port", str(sandbox), "--job-s", str(job_s), "--media", "tiny"]
-        for command in (start, emulate):
-            running = subprocess.Popen(command, env=self.environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            processes.callback(running.wait, 30)
-            processes.callback(running.terminate)
-        wait_for(f"{self.api}/health")
-        wait_for(f"{self.sandbox}/_sandbox/ledger")
-
-    def prefect(self, *arguments: str) -> str:
-        command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
-        done = subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    with ExitStack() as processes:
+    with nothing_left_behind() as processes:
         yield Studio(tmp_path_factory.mktemp("studio"), processes)
 
 
@@ -104,7 +40,7 @@ def test_deployed_flows_run_on_a_worker(studio: Studio, tmp_path: Path) -> None:
     studio.prefect("worker", "start", "--pool", "happyhorse", "--run-once")
     runs = fetch(f"{studio.api}/flow_runs/filter", {})
     assert [run["state"]["type"] for run in runs] == ["COMPLETED", "COMPLETED"], [run["state"] for run in runs]
-    ledger = fetch(f"{studio.sandbox}/_sandbox/ledger")
+    ledger = studio.ledger()
     assert sorted(entry["capability"] for entry in ledger) == ["reference_to_video", "text_to_image", "text_to_image", "video_edit"]
     artifacts = fetch(f"{studio.api}/artifacts/filter", {})
     kinds = sorted((artifact["key"] or "").partition("-")[0] for artifact in artifacts if artifact["key"])
@@ -123,7 +59,5 @@ def test_the_flows_run_as_scripts(studio: Studio, tmp_path: Path, flow: str) -> 
     manifest = tmp_path / "shots.jsonl"
     manifest.write_text(json.dumps({"capability": "text_to_image", "model": "gpt-image-2", "prompt": "A scripted horse"}))
     arguments = [str(manifest)] if flow == "batch" else []
-    command = [sys.executable, str(ROOT / "flows" / f"{flow}.py"), *arguments]
-    done = subprocess.run(command, env=studio.environment, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("file://") == (1 if flow == "batch" else 3)
+    printed = studio.python(str(ROOT / "flows" / f"{flow}.py"), *arguments, cwd=tmp_path)
+    assert printed.count("file://") == (1 if flow == "batch" else 3)

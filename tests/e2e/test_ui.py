@@ -2,53 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from .test_deployment import ROOT, fetch, free_port, wait_for
+from .studio import ROOT, Studio, fetch, nothing_left_behind
 
 pytestmark = pytest.mark.e2e
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-class Screen:
-    """A Prefect server with its UI on which the chain has been run against a sandbox that draws."""
+class Screen(Studio):
+    """A studio whose server shows its UI, in which the chain has been run."""
 
     def __init__(self, folder: Path, processes: ExitStack) -> None:
-        server, sandbox = free_port(), free_port()
-        self.url = f"http://127.0.0.1:{server}"
-        self.folder = folder
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HAPPYHORSE_"))}
-        environment = kept | {
-            "PREFECT_HOME": str(folder / "prefect"),
-            "PREFECT_API_URL": f"{self.url}/api",
-            "PREFECT_SERVER_UI_API_URL": f"{self.url}/api",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "HAPPYHORSE_STORE": str(folder / "outputs"),
-            "HAPPYHORSE_API_KEY": "sesame-1234",
-            "HAPPYHORSE_BASE_URL": f"http://127.0.0.1:{sandbox}/happyhorse",
-        }
-        start = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(server)]
-        emulate = [sys.executable, "-m", "prefect_happyhorse.sandbox", "--port", str(sandbox), "--job-s", "1"]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        for command in (start, emulate):
-            running = subprocess.Popen(command, env=environment, cwd=folder, **quiet)
-            processes.callback(running.wait, 30)
-            processes.callback(running.terminate)
-        wait_for(f"{self.url}/api/health")
-        wait_for(f"http://127.0.0.1:{sandbox}/_sandbox/ledger")
-        chain = [sys.executable, str(ROOT / "flows" / "image_to_video_edit.py")]
-        subprocess.run(chain, env=environment, cwd=folder, check=True, timeout=180, **quiet)
-        self.artifacts = fetch(f"{self.url}/api/artifacts/filter", {})
+        super().__init__(folder, processes, job_s=1, ui=True)
+        self.python(str(ROOT / "flows" / "image_to_video_edit.py"), cwd=folder)
+        self.artifacts = fetch(f"{self.api}/artifacts/filter", {})
 
     def page(self, path: str) -> str:
         """The page as the browser has drawn it, as text."""
@@ -65,7 +41,7 @@ class Screen:
 def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screen]:
     if BROWSER is None:
         pytest.skip("There is no browser: apt-get install chromium")
-    with ExitStack() as processes:
+    with nothing_left_behind() as processes:
         yield Screen(tmp_path_factory.mktemp("screen"), processes)
 
 
@@ -100,7 +76,7 @@ def test_a_card_shows_what_was_made(screen: Screen, ui: str) -> None:
 
 def test_the_run_tells_its_steps_by_name(screen: Screen) -> None:
     """The page of the run is named after the model."""
-    (run,) = fetch(f"{screen.url}/api/flow_runs/filter", {})
+    (run,) = screen.runs("image-to-video-edit")
     page = screen.page(f"/runs/flow-run/{run['id']}")
     assert "image-to-video-edit happyhorse-1.0-r2v" in page
     assert "Completed" in page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cloudpickle
 import pytest
 from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
@@ -33,6 +34,17 @@ def test_the_key_shows_nowhere() -> None:
     assert "sesame" not in f"{credentials!r} {credentials} {credentials.model_dump_json()} {credentials.to_account()!r}"
     store = MediaStore(url="s3://bucket", options={"secret": "sesame-3"})  # pyright: ignore[reportArgumentType]
     assert "sesame" not in f"{store!r} {store} {store.model_dump_json()} {store.to_store()!r}"
+
+
+async def test_blocks_reach_other_processes_whole(prefect_server: None) -> None:
+    """As a task runner on other machines sends them: the secrets, and the name that the journal remembers the payer by."""
+    await GatewayCredentials(gateway="ttapi", api_key=SecretStr("sesame-1"), account="film").save("payer", overwrite=True)
+    credentials = await GatewayCredentials.find("payer")
+    arrived = cloudpickle.loads(cloudpickle.dumps(credentials))
+    assert arrived.to_account() == credentials.to_account()
+    assert (arrived.to_account().key.get_secret_value(), arrived.to_account().credentials) == ("sesame-1", "payer")
+    store = MediaStore(url="s3://bucket", options={"secret": "sesame-2"})  # pyright: ignore[reportArgumentType]
+    assert cloudpickle.loads(cloudpickle.dumps(store)).to_store() == store.to_store()
 
 
 @pytest.mark.parametrize(

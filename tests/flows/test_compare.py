@@ -59,6 +59,23 @@ async def test_models_stand_side_by_side_with_time_and_cost(
     assert gallery.count("data:image/jpeg") == 2
 
 
+async def test_a_comparison_of_failures_alone_is_failed(studio: SandboxServer, compare: Flow[Any, Any]) -> None:
+    """The one error names each candidate with its reason, and the table stands there all the same."""
+    studio.fault(at="poll", kind="fail_job", model="gpt-image-2-max", message="out of paint")
+    studio.fault(at="submit", kind="refuse", accept=False, model="gpt-image-2")
+    state = await compare(HORSE, [{"model": "gpt-image-2-max"}, {"model": "gpt-image-2"}], return_state=True)
+    assert state.is_failed()
+    wanted = r"(?s)All 2 candidates failed:\n  gpt-image-2-max with happyhorse: JobFailed.*\n  gpt-image-2 with happyhorse: InvalidRequest"
+    with pytest.raises(Exception, match=wanted) as caught:
+        await state.result()
+    assert type(caught.value).__name__ == "ComparisonFailed"
+    async with get_client() as client:
+        run = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
+        artifacts = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run))
+    lines = json.loads(next(artifact.data for artifact in artifacts if artifact.type == "table"))
+    assert ["JobFailed" in lines[0]["error"], "InvalidRequest" in lines[1]["error"]] == [True, True]
+
+
 async def test_what_is_not_known_is_not_made_up(studio: SandboxServer, compare: Flow[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where sizes cannot be told, as without the extra `media`, the table says so."""
     monkeypatch.setattr("prefect_happyhorse.engine.probes.can_measure", lambda kind: False)

@@ -8,6 +8,8 @@ from typing import Any
 
 import av
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.flows import Flow, load_flow_from_entrypoint
 
 from prefect_happyhorse import InvalidRequest, MediaAsset
@@ -89,12 +91,21 @@ async def test_another_order_is_another_film_of_the_same_shots(drawn: SandboxSer
 
 
 async def test_a_shot_that_failed_stops_no_other(studio: SandboxServer, story: Flow[Any, Any], tmp_path: Path) -> None:
-    """The others are kept, the run says which failed, and there is no film; the next run buys that shot's steps alone."""
+    """The others are kept, the run says which failed and shows its picture, and there is no film; the next run buys what is missing."""
     studio.fault(at="submit", kind="refuse", accept=False, model="happyhorse-1.0-r2v", times=1)
     path = script(tmp_path, HEAD + shot("alpha") + shot("beta"))
     state = await story(path, concurrency=1, return_state=True)
     with pytest.raises(Exception, match=r"(?s)1 of 2 shots failed.*alpha: InvalidRequest"):
         await state.result()
+    async with get_client() as client:
+        run = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
+        artifacts = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run))
+    (gallery,) = [artifact.data for artifact in artifacts if (artifact.key or "").startswith("gallery-the-crossing")]
+    shown = [gallery.find(head) for head in ("alpha, text_to_image", "beta, text_to_image", "beta, reference_to_video")]
+    assert -1 not in shown
+    assert shown == sorted(shown)
+    assert gallery.count("data:image/jpeg") == 3
+    assert "alpha, reference_to_video" not in gallery
     assert not (tmp_path / "outputs" / "films").exists()
     assert len(studio.ledger()) == 3
     made = await story(path)

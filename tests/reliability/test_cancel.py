@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.test_deployment import ROOT, Studio, fetch
+from tests.e2e.studio import QUIET, ROOT, Studio, fetch, nothing_left_behind, until
 
 pytestmark = pytest.mark.e2e
 
@@ -24,32 +20,19 @@ FLOWS = {"awaited": 1, "mapped": 2, "synchronous": 1, "without-a-way": 1}
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     """A server, a sandbox whose jobs take for ever, and a worker with the four flows deployed."""
     folder = tmp_path_factory.mktemp("studio")
-    with ExitStack() as processes:
+    with nothing_left_behind() as processes:
         studio = Studio(folder, processes)
-        settings = json.dumps({"job_s": 36_000, "check_inputs": "never"}).encode()
-        change = urllib.request.Request(
-            f"{studio.sandbox}/_sandbox/settings", settings, {"Content-Type": "application/json"}, method="PATCH"
-        )
-        urllib.request.urlopen(change, timeout=30).close()
+        fetch(f"{studio.sandbox}/_sandbox/settings", {"job_s": 36_000, "check_inputs": "never"}, method="PATCH")
         studio.environment |= {"INFIFLOW_BASE_URL": f"{studio.sandbox}/infiflow", "INFIFLOW_API_KEY": "sesame-1234"}
         studio.prefect("work-pool", "create", "waiting", "--type", "process")
         for name in FLOWS:
             entrypoint = f"tests/reliability/waiting_flows.py:{name.replace('-', '_')}"
             studio.prefect("deploy", entrypoint, "--name", "waiting", "--pool", "waiting")
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "waiting"]
-        worker = subprocess.Popen(command, env=studio.environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        worker = subprocess.Popen(command, env=studio.environment, cwd=ROOT, **QUIET)
         processes.callback(worker.wait, 60)
         processes.callback(worker.terminate)
         yield studio
-
-
-def until(what: Any, *, seconds: float = 90) -> Any:
-    """Ask until there is an answer: what other processes do has no event to wait for."""
-    deadline = time.monotonic() + seconds
-    while not (answer := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return answer
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -57,9 +40,9 @@ def test_a_cancelled_run_stops_asking_and_cancels_its_jobs(studio: Studio, name:
     """Awaited, mapped and sync alike: no poll later than 5 s, the gateway's answer in the journal, the submit not called undone."""
 
     def mine() -> list[Any]:
-        return fetch(f"{studio.sandbox}/_sandbox/ledger")[before:]
+        return studio.ledger()[before:]
 
-    before = len(fetch(f"{studio.sandbox}/_sandbox/ledger"))
+    before = len(studio.ledger())
     deployment = fetch(f"{studio.api}/deployments/name/{name}/waiting")
     run = fetch(f"{studio.api}/deployments/{deployment['id']}/create_flow_run", {})
     run_url = f"{studio.api}/flow_runs/{run['id']}"
@@ -75,9 +58,7 @@ def test_a_cancelled_run_stops_asking_and_cancels_its_jobs(studio: Studio, name:
             counts, last_poll = now, time.monotonic()
         time.sleep(0.1)
     assert last_poll - asked < 5
-    stored = Path(studio.environment["HAPPYHORSE_STORE"])
-    entries = [json.loads(file.read_text()) for file in (stored / "journal").glob("*.json")]
-    bought = [entry for entry in entries if entry["flow_run_id"] == run["id"]]
+    bought = [entry for entry in studio.journal() if entry["flow_run_id"] == run["id"]]
     assert len(bought) == FLOWS[name]
     assert {entry["job"]["task_id"] for entry in bought} == {entry["task_id"] for entry in mine()}
     can = name != "without-a-way"
