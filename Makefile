@@ -69,8 +69,8 @@ types: $(VENV)/.dev  ## Check types
 
 check: lint types test  ## All of these
 
-bench: $(VENV)/.dev  ## Measure the overhead beside three empty Prefect tasks
-	$(BIN)/python tests/bench/overhead.py
+bench: $(VENV)/.dev  ## Measure everything beside a baseline in the same run, and write the table of docs/performance.md
+	$(BIN)/python -m tests.bench --page docs/performance.md
 
 test-lowest: requirements-lowest.lock pyproject.toml  ## Run all tests on the oldest dependencies that are allowed
 	$(PYTHON) -m venv $(VENV)-lowest
@@ -80,7 +80,7 @@ test-lowest: requirements-lowest.lock pyproject.toml  ## Run all tests on the ol
 
 lock:  ## Write the locks anew (needs uv)
 	$(UV_LOCK) --python-version 3.10 pyproject.toml --extra sandbox --group build -o requirements.lock
-	$(UV_LOCK) --python-version 3.10 pyproject.toml --extra sandbox --group dev -c requirements.lock -o requirements-dev.lock
+	$(UV_LOCK) --python-version 3.10 pyproject.toml --extra sandbox --group dev --group ray -c requirements.lock -o requirements-dev.lock
 	$(UV_LOCK) --python-version 3.12 pyproject.toml --extra sandbox --extra s3 --group deploy -c requirements.lock -o deployments/requirements.lock
 	$(UV_LOCK) --python-version 3.10 --resolution lowest-direct pyproject.toml --extra sandbox --group dev -o requirements-lowest.lock
 

@@ -42,7 +42,7 @@ def plot(title: str, unit: str, lines: Mapping[str, Sequence[tuple[int, float]]]
     top = max(value for line in lines.values() for _, value in line) * 1.1
     drawn = "\n".join(f"    line [{', '.join(f'{value:.2f}' for _, value in line)}]" for line in lines.values())
     return (
-        f"```mermaid\nxychart-beta\n    title \"{title}: {', '.join(lines)} (from the lowest line to the highest, at the right)\"\n"
+        f'```mermaid\nxychart-beta\n    title "{title}: {", ".join(lines)} (from the lowest line to the highest, at the right)"\n'
         f'    x-axis "jobs at once" [{", ".join(jobs)}]\n    y-axis "{unit}" 0 --> {top:.1f}\n{drawn}\n```'
     )
 

@@ -1,7 +1,8 @@
-"""A flow on Dask: its tasks run in processes of their own, which share nothing but the Prefect server, the store and its journal."""
+"""A flow on Dask or Ray: its tasks run in processes of their own, which share nothing but the Prefect server, the store and its journal."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ from .studio import ROOT, Studio, nothing_left_behind
 
 pytestmark = pytest.mark.e2e
 
-PROMPTS = [f"Horse {number} on another machine" for number in range(6)]
 RUN = """
 import json, sys
 
@@ -22,10 +22,20 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from shown import on_dask
 
+
+def on(runner):
+    if runner == "threads":
+        return on_dask.with_options(task_runner=ThreadPoolTaskRunner())
+    if runner == "ray":
+        from prefect_ray import RayTaskRunner
+
+        return on_dask.with_options(task_runner=RayTaskRunner(init_kwargs={"num_cpus": 2, "include_dashboard": False}))
+    return on_dask
+
+
 if __name__ == "__main__":
     runner, *prompts = sys.argv[1:]
-    flow = on_dask if runner == "dask" else on_dask.with_options(task_runner=ThreadPoolTaskRunner())
-    print(json.dumps([asset.model_dump(mode="json") for asset in flow(prompts)]))
+    print(json.dumps([asset.model_dump(mode="json") for asset in on(runner)(prompts)]))
 """
 
 
@@ -46,9 +56,10 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(studio: Studio, scripts: Path, runner: str) -> list[dict[str, Any]]:
+def run(studio: Studio, scripts: Path, runner: str, prompts: list[str]) -> list[dict[str, Any]]:
     """The assets that the flow gives; one of them is asked for twice at the same time."""
-    return json.loads(studio.python("run.py", runner, *PROMPTS, PROMPTS[0], cwd=scripts, seconds=120))
+    printed = studio.python("run.py", runner, *prompts, prompts[0], cwd=scripts, seconds=180)
+    return json.loads(printed.splitlines()[-1])
 
 
 def made(assets: list[dict[str, Any]]) -> list[list[Any]]:
@@ -56,23 +67,27 @@ def made(assets: list[dict[str, Any]]) -> list[list[Any]]:
     return [[asset[name] for name in ("prompt", "model", "kind", "media_type", "width", "height", "bytes", "sha256")] for asset in assets]
 
 
-def test_jobs_that_are_made_on_dask_are_bought_and_kept_once(studio: Studio, scripts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("runner", ["dask", "ray"])
+def test_jobs_that_are_made_on_other_processes_are_bought_and_kept_once(studio: Studio, scripts: Path, runner: str, tmp_path: Path) -> None:
     """Two processes buy six jobs, and make what one process makes; run again on either, the flow gives the same and buys nothing."""
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setitem(studio.environment, "HAPPYHORSE_STORE", str(scripts / "outputs"))
-        expected = made(run(studio, scripts, "threads"))
+    if importlib.util.find_spec(f"prefect_{runner}") is None:
+        pytest.skip(f"prefect-{runner} is not installed: it wants Linux and Python 3.11 or newer")
+    prompts = [f"Horse {number} on {runner}" for number in range(6)]
+    studio.environment["HAPPYHORSE_STORE"] = str(tmp_path / "elsewhere")
+    expected = made(run(studio, scripts, "threads", prompts))
+    studio.environment["HAPPYHORSE_STORE"] = str(tmp_path / "outputs")
     before = len(studio.ledger())
-    assets = run(studio, scripts, "dask")
+    assets = run(studio, scripts, runner, prompts)
     assert made(assets) == expected
     bought = studio.ledger()[before:]
-    assert len(bought) == len({entry["digest"] for entry in bought}) == len(PROMPTS)
-    assert [entry["downloads"] for entry in bought] == [1] * len(PROMPTS)
+    assert len(bought) == len({entry["digest"] for entry in bought}) == len(prompts)
+    assert [entry["downloads"] for entry in bought] == [1] * len(prompts)
     kept = studio.journal()
     assert {entry["job"]["task_id"] for entry in kept} == {entry["task_id"] for entry in bought}
     assert {entry["state"] for entry in kept} == {"kept"}
-    assert len({entry["intent"]["process"] for entry in kept}) == 2
+    assert len({entry["intent"]["process"] for entry in kept}) > 1
     assert all(Path(asset["uri"].removeprefix("file://")).stat().st_size == asset["bytes"] for asset in assets)
-    assert run(studio, scripts, "dask") == assets
-    assert run(studio, scripts, "threads") == assets
+    assert run(studio, scripts, runner, prompts) == assets
+    assert run(studio, scripts, "threads", prompts) == assets
     assert studio.ledger()[before:] == bought
-    assert [run["state"]["type"] for run in studio.runs("on-dask")] == ["COMPLETED"] * 4
+    assert {run["state"]["type"] for run in studio.runs("on-dask")} == {"COMPLETED"}
