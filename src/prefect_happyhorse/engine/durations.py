@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prefect_happyhorse.catalog import Route
 from prefect_happyhorse.domain.jobs import Job
+from prefect_happyhorse.engine.paths import safe
 from prefect_happyhorse.engine.schedule import Belief
 from prefect_happyhorse.engine.store import Store
 
@@ -24,12 +25,16 @@ _SHORTEST_S = 1.0
 _log = logging.getLogger(__name__)
 
 
+# JSON's readers know numbers without an end, and a single one of them would make every pause one without an end.
+_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class _Record(BaseModel):
     """The file of one account and route."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    durations_s: list[PositiveFloat] = Field(default_factory=list[float], description="The latest ones last, in seconds.")
+    durations_s: list[_Seconds] = Field(default_factory=list[_Seconds], description="The latest ones last, in seconds.")
 
 
 class Durations:
@@ -49,6 +54,7 @@ class Durations:
         self._known: list[float] = []
         self._unwritten: list[float] = []
         self._looked = False
+        self._heard = False
         self._wrote_at = float("-inf")
         self.belief = Belief.of((), typical_s=typical_s)
 
@@ -63,9 +69,15 @@ class Durations:
             if self._looked:
                 return
             self._looked = True
-        known = await self._read(store)
+        try:
+            known = await self._read(store)
+        except OSError as error:
+            _log.debug("%s could not be read: %s", self.path, error)
+            return
         with self._lock:
-            self._believe([*known, *self._unwritten])
+            # Who wrote meanwhile has read the same, and its own jobs are known beside it.
+            if not self._heard:
+                self._believe([*known, *self._known])
 
     async def learn(self, duration_s: float, store: Store) -> None:
         """Remember how long a job took.
@@ -80,14 +92,22 @@ class Durations:
             if self._clock() - self._wrote_at < _WRITE_EVERY_S:
                 return
             self._wrote_at = self._clock()
+            known = self._known
             news, self._unwritten = self._unwritten, []
         # Others write too: of two who do so at the same moment one is not heard, which does no harm.
-        latest = [*await self._read(store), *news][-_KEPT:]
         try:
+            others = await self._read(store)
+            # Where there is nothing to be read, all that this process knows is written, and not its news alone.
+            latest = [*others, *news][-_KEPT:] if others else known
             await store.write(self.path, _Record(durations_s=[round(one, 1) for one in latest]).model_dump_json().encode())
         except OSError as error:
+            # What could not be read is not written over: it may hold more than is known here.
             _log.debug("%s could not be written: %s", self.path, error)
+            with self._lock:
+                self._unwritten = [*news, *self._unwritten][-_KEPT:]
+            return
         with self._lock:
+            self._heard = True
             self._believe([*latest, *self._unwritten])
 
     async def _read(self, store: Store) -> list[float]:
@@ -95,8 +115,8 @@ class Durations:
             return _Record.model_validate_json(await store.read(self.path)).durations_s
         except FileNotFoundError:
             return []
-        except (OSError, ValidationError) as error:
-            _log.debug("%s could not be read: %s", self.path, error)
+        except ValidationError as error:
+            _log.debug("%s could not be understood: %s", self.path, error)
             return []
 
     def _believe(self, durations_s: Sequence[float]) -> None:
@@ -116,7 +136,7 @@ def durations_of(job: Job, route: Route, store: Store) -> Durations:
         route: The route that carried it.
         store: Where the journal lies.
     """
-    name = re.sub(r"[^\w.-]+", "-", f"{job.gateway}.{job.account}.{job.capability}.{job.model}")
+    name = safe(f"{job.gateway}.{job.account}.{job.capability}.{job.model}")
     path = f"journal/durations/{name}.json"
     with _ALL_LOCK:
         return _ALL.setdefault((store.url, path), Durations(path, typical_s=route.typical_s))
