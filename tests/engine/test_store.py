@@ -100,6 +100,85 @@ async def test_list(any_store: Store) -> None:
     assert await any_store.list("journal") == ["a.json", "b.json", "c.json"]
 
 
+def many(store: Store) -> int:
+    """More files than are read at a time."""
+    return 80 if store.scheme == "s3" else 300
+
+
+async def test_read_all(any_store: Store) -> None:
+    """Of many files all are read, each once, also where they lie in several folders; one that is not there is left out."""
+    paths = [f"journal/{number}.json" if number % 2 else f"journal/deep/{number}.json" for number in range(many(any_store))]
+    for number, path in enumerate(paths):
+        await any_store.write(path, b"%d" % number)
+    wanted = [*paths, "journal/missing.json", "nowhere/at/all.json"]
+    found = [one async for one in any_store.read_all(wanted)]
+    assert sorted(found) == sorted((path, b"%d" % number) for number, path in enumerate(paths))
+    assert [one async for one in any_store.read_all(paths[:1])] == [(paths[0], b"0")]
+    assert [one async for one in any_store.read_all([])] == []
+
+
+async def test_read_all_while_files_go(any_store: Store) -> None:
+    """A file that somebody removes after it was listed, and before its turn came, is left out, and the others are read."""
+    paths = [f"journal/{number}.json" for number in range(many(any_store))]
+    for path in paths:
+        await any_store.write(path, b"{}")
+    left: list[str] = []
+    async for path, _ in any_store.read_all(paths):
+        if not left:
+            await any_store.delete(paths[-1])
+        left.append(path)
+    assert sorted(left) == sorted(paths[:-1])
+
+
+async def test_read_all_stays_inside(any_store: Store) -> None:
+    """One path that leaves the folder, and nothing is read."""
+    await any_store.write("a", b"1")
+    read = any_store.read_all(["a", "../a"])
+    with pytest.raises(ValueError, match="store's folder"):
+        await anext(read)
+
+
+async def test_read_all_tells_failures(tmp_path: Path) -> None:
+    """What is there and cannot be read is no file that is missing."""
+    store = Store(str(tmp_path / "outputs"))
+    await store.write("a", b"1")
+    await store.write("b/c", b"2")
+    with pytest.raises(IsADirectoryError):
+        _ = [one async for one in store.read_all(["a", "b"])]
+    (tmp_path / "a-file").write_bytes(b"")
+    with pytest.raises(NotADirectoryError):
+        _ = [one async for one in Store(str(tmp_path / "a-file" / "outputs")).read_all(["a"])]
+
+
+@pytest.mark.parametrize(("url", "at_once"), [("outputs", 1), ("memory://outputs", 32)])
+async def test_read_all_at_once(url: str, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of a disk are read one after the other in one thread, those of an object store side by side, for each takes its time."""
+    monkeypatch.chdir(tmp_path)
+    store = Store(url)
+    paths = [f"at-once/{number}" for number in range(100)]
+    for path in paths:
+        await store.write(path, b"1")
+    backend, lock, running, most = store._backend, threading.Lock(), 0, 0
+    # As many as are meant to be read at once have to have come before one goes on.
+    meeting, read = threading.Barrier(at_once), backend.read
+
+    def counted(path: str) -> bytes:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        if int(path.removeprefix("at-once/")) < 96:
+            meeting.wait(10)
+        content = read(path)
+        with lock:
+            running -= 1
+        return content
+
+    monkeypatch.setattr(backend, "read", counted)
+    assert len([one async for one in store.read_all(paths)]) == 100
+    assert most == at_once
+
+
 async def test_create_is_exclusive(any_store: Store) -> None:
     """Of many who claim the same file at the same time exactly one gets it, and its content stays."""
     other = Store(any_store.url, options=any_store.options)
@@ -189,8 +268,9 @@ async def test_off_the_loop(any_store: Store, monkeypatch: pytest.MonkeyPatch) -
     await any_store.read("a")
     await any_store.list("")
     await any_store.holds("a", length=1, sha256="")
+    assert len([one async for one in any_store.read_all(["a", "b"])]) == 2
     await any_store.delete("a")
-    assert len(threads) == 7
+    assert len(threads) == 9
     assert threading.get_ident() not in threads
 
 
@@ -217,6 +297,7 @@ async def test_unreachable_is_not_missing(tmp_path: Path) -> None:
         lambda: down.list("a"),
         lambda: down.create("a", b"1"),
         lambda: down.keep(tmp_path / "finished", "a"),
+        lambda: anext(down.read_all(["a"])),
     ):
         with pytest.raises(OSError, match="s3://bucket/outputs") as caught:
             await call()
