@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,57 @@ def test_jobs_are_listed_and_filtered(studio: SandboxServer, store: Store) -> No
     assert run("list", "--older-than", "1h", "--json").output == ""
     assert len(run("list", "--younger-than", "1h", "--json").output.splitlines()) == 2
     assert run("list", "--older-than", "soon").exit_code == 2
+
+
+def begun_one_after_another(store: Store, number: int) -> list[str]:
+    """The short digests of jobs, oldest first, whose digests are in the opposite order."""
+    entry = bought(store)
+    asyncio.run(Journal(store).forget(entry.digest))
+
+    async def write_down() -> list[str]:
+        digests = [f"{999 - position:012}" for position in range(number)]
+        for position, digest in enumerate(digests):
+            intent = entry.intent.model_copy(update={"at": entry.intent.at - timedelta(hours=number - position)})
+            await Journal(store).write(entry.model_copy(update={"digest": digest, "intent": intent}))
+        return digests
+
+    return asyncio.run(write_down())
+
+
+def listed(output: str) -> list[str]:
+    """The digests in a table, from above."""
+    return re.findall(r"\b0{9}\d{3}\b", output)
+
+
+def test_a_long_list_shows_the_newest(store: Store) -> None:
+    """As many as asked for, oldest first; whatever is not shown is counted all the same, and how to see it is said."""
+    digests = begun_one_after_another(store, 7)
+    few = run("list", "--newest", "3")
+    assert (few.exit_code, listed(few.output)) == (0, digests[-3:])
+    assert "7 jobs in" in few.output
+    assert "7 open" in few.output
+    assert "The table shows the newest 3; --newest 0 shows all." in few.output
+    for enough in ("0", "7", "8"):
+        whole = run("list", "--newest", enough)
+        assert listed(whole.output) == digests
+        assert "--newest" not in whole.output
+    refused = run("list", "--newest", "-1")
+    assert (refused.exit_code, "-1 is not in the range" in refused.stderr) == (2, True)
+
+
+def test_two_hundred_are_shown_unless_more_are_asked_for(store: Store) -> None:
+    """JSON is for programs, which get every entry; filters come before the counting."""
+    digests = begun_one_after_another(store, 203)
+    usual = run("list").output
+    assert listed(usual) == digests[3:]
+    assert "203 jobs in" in usual
+    assert "The table shows the newest 200" in usual
+    assert listed(run("list", "--newest", "0").output) == digests
+    lines = run("list", "--newest", "2", "--json").output.splitlines()
+    assert [json.loads(line)["digest"] for line in lines] == digests
+    old = run("list", "--newest", "2", "--older-than", "100h").output
+    assert listed(old) == digests[102:104]
+    assert "104 jobs in" in old
 
 
 def test_a_job_shows_all_that_is_known_and_what_to_do(studio: SandboxServer, store: Store) -> None:
