@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from prefect_happyhorse.domain.assets import AssetKind
 from prefect_happyhorse.engine import posters
-from prefect_happyhorse.engine.posters import poster
+from prefect_happyhorse.engine.posters import poster, thumbnail
 from prefect_happyhorse.engine.probes import MediaNotReadable
 
 from .media import movie, picture, sound, turned
@@ -68,6 +69,54 @@ def test_videos(form: str, tmp_path: Path) -> None:
     assert image.size == (320, 240)
     # Of 24 frames the ninth begins the second third; the first that is not dark would have 120 in the middle place.
     assert middle(image) == pytest.approx((200, 200, 0), abs=15)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "size"),
+    [
+        (1280, 720, (480, 270)),
+        (720, 1280, (270, 480)),
+        (480, 480, (480, 480)),
+        (482, 480, (480, 478)),
+        (1920, 16, (480, 4)),
+        (64, 32, (64, 32)),
+    ],
+)
+def test_sizes_of_videos(width: int, height: int, size: tuple[int, int], tmp_path: Path) -> None:
+    """A large video becomes a small picture of the same shape, and a small one is not made larger."""
+    image = opened(poster(put(tmp_path, movie(width=width, height=height)), "video"))
+    assert image.size == size
+    assert middle(image)[0] > 150
+
+
+@pytest.mark.parametrize("most", [1, 100, 480, 2000])
+def test_sizes_asked_for(most: int, tmp_path: Path) -> None:
+    """No side is longer than what was asked for, of a picture as of a video, and none is nothing."""
+    media: list[tuple[bytes, AssetKind]] = [(picture("jpeg", 1000, 500), "image"), (movie(width=640, height=320), "video")]
+    for content, kind in media:
+        image = opened(poster(put(tmp_path, content), kind, max_side_px=most))
+        longest = min(most, 1000 if kind == "image" else 640)
+        assert image.size == (longest, max(1, longest // 2))
+
+
+@pytest.mark.parametrize(("frames", "shown"), [(1, 0), (2, 1), (3, 1), (48, 16), (300, 100)])
+def test_the_frame_that_is_shown(frames: int, shown: int, tmp_path: Path) -> None:
+    """It is the one a third into the video, or one soon after it on which others depend, however far off its key frames are."""
+    green = middle(opened(poster(put(tmp_path, movie(frames=frames)), "video")))[1]
+    colours = [(40 + 20 * number) % 256 for number in range(shown, min(frames, shown + 4))]
+    assert min(abs(green - colour) for colour in colours) <= 15
+
+
+def test_thumbnails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poster becomes smaller and no longer in bytes; one that is small enough, or that nothing here can open, stays as it is."""
+    whole = poster(put(tmp_path, picture("png", 1600, 800)), "image") or b""
+    small = thumbnail(whole, max_side_px=160)
+    assert opened(small).size == (160, 80)
+    assert len(small) <= len(whole)
+    assert middle(opened(small)) == pytest.approx((255, 165, 0), abs=12)
+    assert thumbnail(whole, max_side_px=480) == whole
+    monkeypatch.setattr(posters, "can_measure", lambda _: False)  # pyright: ignore[reportUnknownLambdaType]
+    assert thumbnail(whole, max_side_px=160) == whole
 
 
 def test_turned_videos(tmp_path: Path) -> None:
