@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import textwrap
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta, timezone
@@ -19,6 +20,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 import trustme
@@ -27,13 +29,16 @@ from hypothesis import strategies as st
 
 from prefect_happyhorse.domain.errors import DownloadFailed, GatewayUnavailable, JobExpired
 from prefect_happyhorse.domain.jobs import Job, Output
+from prefect_happyhorse.engine import download as download_module
+from prefect_happyhorse.engine import transfer as transfer_module
+from prefect_happyhorse.engine.client import http_client
 from prefect_happyhorse.engine.download import FetchLimits, Kept, download, forget_partial
-from prefect_happyhorse.engine.probes import MediaNotReadable, Probe
+from prefect_happyhorse.engine.probes import MediaNotReadable, Probe, decoders
 from prefect_happyhorse.engine.store import Store
 
 from .conftest import Naps
 from .media import movie, picture, with_padding
-from .wire import Step, Wire, chunked, cut, file, raw, redirect, refuse, stall
+from .wire import Received, Step, Wire, chunked, cut, file, raw, redirect, refuse, stall
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=timezone.utc)
 JOB = Job(
@@ -823,6 +828,83 @@ async def test_poster(get: Get) -> None:
     assert first.poster.startswith(b"\xff\xd8\xff")
     assert second.poster == first.poster
     assert repr(first.poster[:8]) not in repr(first)
+
+
+async def test_no_more_media_are_decoded_than_there_are_processors(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many downloads end at the same time, looking at them and making posters share so many threads; all get their poster."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    lock, both, let_go = threading.Lock(), threading.Barrier(2), threading.Event()
+    running = most = calls = 0
+
+    def counted(decode: Callable[..., Any]) -> Callable[..., Any]:
+        def work(*args: Any) -> Any:
+            nonlocal running, most, calls
+            with lock:
+                calls, running = calls + 1, running + 1
+                most, is_early = max(most, running), calls <= 2
+            try:
+                if is_early:
+                    # Two are meant to be at work side by side, and they are until all the others have come.
+                    both.wait(10)
+                    let_go.wait(10)
+                return decode(*args)
+            finally:
+                with lock:
+                    running -= 1
+
+        return work
+
+    monkeypatch.setattr(transfer_module, "probe", counted(transfer_module.probe))
+    monkeypatch.setattr(download_module, "_poster", counted(download_module._poster))
+    async with Wire([file(VIDEO)] * 8) as wire:
+        jobs = [JOB.model_copy(update={"task_id": f"0123456789abcde{number}"}) for number in range(8)]
+        downloads = [asyncio.create_task(get(wire.url(), job=job, with_poster=True, limits=FetchLimits())) for job in jobs]
+        with anyio.fail_after(30):
+            while decoders().statistics().tasks_waiting < 6:  # noqa: ASYNC110 -- a limiter tells nobody who comes
+                await asyncio.sleep(0)
+        let_go.set()
+        kept = await asyncio.gather(*downloads)
+    assert all(one.poster for one in kept)
+    assert (most, calls) == (2, 16)
+
+
+def test_every_event_loop_has_its_own_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there are processors, and one where their number is not known; within a loop they are the same for all."""
+
+    async def twice() -> tuple[anyio.CapacityLimiter, anyio.CapacityLimiter]:
+        return decoders(), decoders()
+
+    found: list[anyio.CapacityLimiter] = []
+    for number in (3, None):
+        monkeypatch.setattr(os, "cpu_count", lambda number=number: number)  # pyright: ignore[reportUnknownLambdaType]
+        one, other = asyncio.run(twice())
+        assert one is other
+        found.append(one)
+    assert [limiter.total_tokens for limiter in found] == [3, 1]
+
+
+async def test_no_more_come_at_a_time_than_have_a_turn(get: Get, store: Store) -> None:
+    """Where downloads share a client, sixteen exchanges are under way, the others have not even begun, and all end well."""
+    full, let_go = asyncio.Event(), asyncio.Event()
+    begun = 0
+
+    async def gate(request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 16:
+            full.set()
+        await let_go.wait()
+        await file(VIDEO)(request, reader, writer)
+
+    async with Wire([gate] * 40) as wire, http_client():
+        jobs = [JOB.model_copy(update={"task_id": f"0123456789abcd{number}"}) for number in range(10, 50)]
+        downloads = [asyncio.create_task(get(wire.url(), job=job, limits=FetchLimits())) for job in jobs]
+        await full.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert begun == 16
+        let_go.set()
+        kept = await asyncio.gather(*downloads)
+    assert begun == len(lying(store)) == len(kept) == 40
 
 
 async def test_pictures(get: Get, store: Store) -> None:
