@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -55,9 +56,9 @@ async def crowd() -> AsyncIterator[Crowd]:
         yield crowd
 
 
-async def ask(tokens: TokenStore) -> httpx.Response:
+async def ask(tokens: TokenStore, account: Account = ACCOUNT) -> httpx.Response:
     async with http_client() as client:
-        return await send(client, get_gateway("happyhorse"), ACCOUNT, httpx.Request("GET", "https://gateway.example/v1/jobs"), tokens)
+        return await send(client, get_gateway("happyhorse"), account, httpx.Request("GET", f"{account.base_url}/v1/jobs"), tokens)
 
 
 async def cancel(task: asyncio.Task[object]) -> None:
@@ -74,6 +75,18 @@ async def test_so_many_calls_at_a_time(crowd: Crowd, tokens: TokenStore) -> None
     crowd.let_go.set()
     assert [response.status_code for response in await asyncio.gather(*calls)] == [200] * 50
     assert (crowd.running, crowd.begun, crowd.most) == (0, 50, AT_ONCE)
+
+
+async def test_a_slow_gateway_holds_up_no_other(crowd: Crowd, tokens: TokenStore) -> None:
+    """Each has turns of its own."""
+    slow = [asyncio.create_task(ask(tokens)) for _ in range(2 * AT_ONCE)]
+    await wait_all_tasks_blocked()
+    other = asyncio.create_task(ask(tokens, replace(ACCOUNT, base_url="https://another.example")))
+    await wait_all_tasks_blocked()
+    assert crowd.running == AT_ONCE + 1
+    crowd.let_go.set()
+    assert (await other).status_code == 200
+    await asyncio.gather(*slow)
 
 
 @pytest.mark.parametrize("error", [httpx.ReadError("gone"), httpx.DecodingError("odd")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ OUTCOME_UNKNOWN: tuple[type[httpx.TransportError], ...] = (
 
 
 # A connection pool's own queue costs time that grows with the square of its length, so that calls and downloads queue before it: each for
-# its own kind, for a poll must not wait for a long download.
+# its own kind, for a poll must not wait for a long download, nor for another gateway that answers slowly.
 _CALLS = 16
 _DOWNLOADS = 16
 
@@ -53,7 +54,7 @@ _DOWNLOADS = 16
 class _Shared:
     client: httpx.AsyncClient
     users: int = 0
-    calls: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CALLS))
+    calls: defaultdict[str, asyncio.Semaphore] = field(default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(_CALLS)))
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_DOWNLOADS))
 
 
@@ -79,7 +80,7 @@ async def http_client(make: Callable[[], httpx.AsyncClient] | None = None) -> As
     loop = asyncio.get_running_loop()
     shared = _SHARED.get(loop)
     if shared is None:
-        limits = httpx.Limits(max_connections=_CALLS + _DOWNLOADS, max_keepalive_connections=_CALLS)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=_CALLS)
         client = make() if make else httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, verify=_ssl_context(), follow_redirects=False)
         shared = _SHARED[loop] = _Shared(client)
     shared.users += 1
@@ -98,9 +99,9 @@ def download_turn() -> AbstractAsyncContextManager[object]:
     return nullcontext() if shared is None else shared.downloads
 
 
-def _call_turn() -> AbstractAsyncContextManager[object]:
+def _call_turn(host: str) -> AbstractAsyncContextManager[object]:
     shared = _SHARED.get(asyncio.get_running_loop())
-    return nullcontext() if shared is None else shared.calls
+    return nullcontext() if shared is None else shared.calls[host]
 
 
 def is_local(account: Account) -> bool:
@@ -180,7 +181,7 @@ async def _send_with_token(
 
 async def _transmit(client: httpx.AsyncClient, request: httpx.Request, account: Account) -> httpx.Response:
     try:
-        async with _call_turn():
+        async with _call_turn(request.url.host):
             response = await client.send(request, stream=True)
             try:
                 return await _read(response, account)
