@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.bench import downloads, journal, schedule
@@ -89,7 +89,7 @@ def measure_loads(size: Size, scratch: Path) -> tuple[dict[tuple[str, int], dict
     options = ("--job-s", str(size.job_s), "--media", "tiny", "--check-inputs", "never")
     with sandbox(*options) as url, prefect_server(scratch / "prefect") as server:
         for jobs in size.jobs:
-            kinds = ["empty", "generate", *(("script", "engine") if jobs == max(size.jobs) else ())]
+            kinds = ["empty", "generate", *(("script", "engine") if jobs in {max(size.jobs), *size.threads} else ())]
             kinds += ["threads"] if jobs in size.threads else []
             for kind in kinds:
                 before = server.cpu_s()
@@ -315,6 +315,8 @@ def main() -> None:
             some, drawn = part(size, Path(scratch))
             figures += some
             plots += [drawn] if drawn else []
+    if arguments.small:
+        figures = [replace(figure, holds=None) for figure in figures]
     text = table(figures) + "\n\n" + "\n\n".join(plots)
     print(text)
     if arguments.page is not None:
