@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 import time
@@ -9,6 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.to_thread
@@ -37,6 +39,10 @@ __all__ = ["Gallery", "Progress", "artifact_key", "show_asset", "show_gallery", 
 _THUMBNAIL_PX = 192
 _GALLERY_BYTES = 700_000
 _PROGRESS_EVERY_S = 4.0
+
+# When very many jobs end at once, the rest of the run's calls must not stand behind all their cards at the server.
+_CARDS_AT_ONCE = 4
+_CARDS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
 def _in_run() -> bool:
@@ -93,7 +99,8 @@ async def show_asset(asset: MediaAsset, *, poster: bytes | None, store: Store) -
 
 
 async def _show_link_and_card(asset: MediaAsset, poster: bytes | None, link: str, title: str) -> None:
-    async with anyio.create_task_group() as both:
+    turn = _CARDS.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_CARDS_AT_ONCE))
+    async with turn, anyio.create_task_group() as both:
         both.start_soon(lambda: acreate_link_artifact(link=link, link_text=title, key=_key("link", asset), description=asset.uri))
         both.start_soon(
             lambda: acreate_markdown_artifact(

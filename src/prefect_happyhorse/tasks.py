@@ -13,10 +13,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from prefect import task
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE, CachePolicy
 from prefect.context import TaskRunContext
 from prefect.exceptions import TerminationSignal
@@ -60,6 +60,9 @@ Credentials = GatewayCredentials | str
 
 StoreRef = MediaStore | str | None
 """A block, the name of a saved block, or None for `HAPPYHORSE_STORE` or else the folder `outputs`."""
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 
 _TAGS = {"happyhorse"}
 _KEY_VERSION = "1"
@@ -338,6 +341,20 @@ async def download(result: JobResult, credentials: Credentials, store: StoreRef 
     return await _download(result, credentials, store)
 
 
+def _untagged(step: Task[_Parameters, _Result]) -> Task[_Parameters, _Result]:
+    """A task whose runs have no tag of their own, since the `generate` around them has it.
+
+    Where a tag has a limit, Prefect takes one of its slots for each task run: a step would wait for ever for a second one while `generate`
+    holds the last. And where it has none, Prefect asks its server for it before each, every five seconds anew.
+    """
+    copied = step.with_options()
+    copied.tags = set()
+    return copied
+
+
+_STEPS = (_untagged(submit), _untagged(poll), _untagged(download))
+
+
 @task(name="generate", **_GENERATE)
 async def generate(
     request: GenerationRequest,
@@ -372,10 +389,11 @@ async def generate(
         ```
     """
     # Each step stands by itself: a poll that fails must not show its submit, which is paid for, as rolled back.
+    submit_step, poll_step, download_step = _STEPS
     async with job_slot(await account_of(credentials)), atransaction(commit_mode=CommitMode.EAGER):
-        job = await submit(request, credentials, store, take=take, on_uncertain=on_uncertain, budget=budget)
-        result = await poll(job, credentials, store, deadline_s=deadline_s)
-        return await download(result, credentials, store)
+        job = await submit_step(request, credentials, store, take=take, on_uncertain=on_uncertain, budget=budget)
+        result = await poll_step(job, credentials, store, deadline_s=deadline_s)
+        return await download_step(result, credentials, store)
 
 
 @task(name="submit", **_SUBMIT)
@@ -440,6 +458,9 @@ def download_sync(result: JobResult, credentials: Credentials, store: StoreRef =
     return run_coro_as_sync(_download(result, credentials, store))
 
 
+_STEPS_SYNC = (_untagged(submit_sync), _untagged(poll_sync), _untagged(download_sync))
+
+
 @task(name="generate", **_GENERATE)
 def generate_sync(
     request: GenerationRequest,
@@ -466,7 +487,8 @@ def generate_sync(
         The first output.
     """
     account = run_coro_as_sync(account_of(credentials))
+    submit_step, poll_step, download_step = _STEPS_SYNC
     with job_slot_sync(account), transaction(commit_mode=CommitMode.EAGER):
-        job = submit_sync(request, credentials, store, take=take, on_uncertain=on_uncertain, budget=budget)
-        result = poll_sync(job, credentials, store, deadline_s=deadline_s)
-        return download_sync(result, credentials, store)
+        job = submit_step(request, credentials, store, take=take, on_uncertain=on_uncertain, budget=budget)
+        result = poll_step(job, credentials, store, deadline_s=deadline_s)
+        return download_step(result, credentials, store)

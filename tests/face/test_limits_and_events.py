@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import anyio
 import pytest
 from prefect import flow
 from prefect.automations import Automation
 from prefect.client.orchestration import get_client
+from prefect.concurrency import services
 from prefect.events.clients import AssertingEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound
@@ -85,6 +87,41 @@ def test_sync_tasks_share_the_limit(studio: SandboxServer, account: str) -> None
     starts = sorted(entry.charged_at for entry in studio.ledger())
     assert all(third - first >= 0.4 for first, third in zip(starts, starts[2:], strict=False))
     assert len(starts) == 4
+
+
+@pytest.fixture
+async def one_slot_for_the_tag() -> AsyncIterator[None]:
+    """Prefect's limit of one task run at a time on the tag of all tasks here."""
+    async with get_client() as client:
+        await client.upsert_global_concurrency_limit_by_name("tag:happyhorse", 1)
+    # Prefect remembers for five seconds that there was none.
+    services._no_limits_cache.clear()
+    yield
+    async with get_client() as client:
+        await client.delete_global_concurrency_limit_by_name("tag:happyhorse")
+
+
+async def test_a_limit_on_the_tag_lets_steps_pass(studio: SandboxServer, one_slot_for_the_tag: None) -> None:
+    """The `generate` that holds the only slot does not wait for itself; those beside it wait for it."""
+
+    @flow
+    async def three() -> list[MediaAsset]:
+        return list(await asyncio.gather(*(generate(horse(number), "happyhorse") for number in range(3))))
+
+    with anyio.fail_after(60):
+        assert len(await three()) == 3
+    jobs = sorted(studio.ledger(), key=lambda job: job.charged_at)
+    assert [job.downloads for job in jobs] == [1, 1, 1]
+
+
+def test_a_limit_on_the_tag_lets_sync_steps_pass(studio: SandboxServer, one_slot_for_the_tag: None) -> None:
+    """As above."""
+
+    @flow
+    def one() -> MediaAsset:
+        return generate_sync(horse(0), "happyhorse")
+
+    assert one().bytes > 0
 
 
 async def test_calls_wait_for_their_turn(studio: SandboxServer, account: str) -> None:
