@@ -89,8 +89,12 @@ def measure_loads(size: Size, scratch: Path) -> tuple[dict[tuple[str, int], dict
     options = ("--job-s", str(size.job_s), "--media", "tiny", "--check-inputs", "never")
     with sandbox(*options) as url, prefect_server(scratch / "prefect") as server:
         for jobs in size.jobs:
-            kinds = ["empty", "generate", *(("script", "engine") if jobs in {max(size.jobs), *size.threads} else ())]
-            kinds += ["threads"] if jobs in size.threads else []
+            kinds = [
+                "empty",
+                "generate",
+                *(["script"] if jobs == max(size.jobs) else []),
+                *(["engine", "threads"] if jobs in size.threads else []),
+            ]
             for kind in kinds:
                 before = server.cpu_s()
                 arguments = (kind, jobs, size.job_s, url, scratch / f"{kind}-{jobs}")
