@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import anyio
@@ -32,7 +32,8 @@ __all__ = ["cancel_if_its_run_is", "cancelled_with_its_run", "flow_run_id"]
 _LOOK_EVERY_S = 2.0
 _GIVE_UP_S = 15.0
 
-_Log = logging.Logger | logging.LoggerAdapter[Any]
+# As a string, since Python 3.10's LoggerAdapter takes no parameter when it runs.
+_Log: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"
 
 _log = logging.getLogger(__name__)
 
@@ -75,9 +76,7 @@ async def _is_cancelled(run: UUID, *, fresh: bool = False) -> bool:
 
 
 @asynccontextmanager
-async def cancelled_with_its_run(
-    job: Job, account: Account, store: Store, log: logging.Logger | logging.LoggerAdapter[logging.Logger]
-) -> AsyncGenerator[None]:
+async def cancelled_with_its_run(job: Job, account: Account, store: Store, log: _Log) -> AsyncGenerator[None]:
     """Wait for a job in here: when the flow run is cancelled the waiting ends at once, and the job is cancelled at its gateway.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import os
 import re
@@ -237,10 +238,17 @@ async def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
 
 
+def what_python_says_of(text: bytes) -> str:
+    """Each version of Python has its own words for base64 that is none."""
+    with pytest.raises(binascii.Error) as told:
+        base64.b64decode(text, validate=True)
+    return str(told.value)
+
+
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("data:image/png;base64,@@@@", "its base64 is wrong: Only base64 data is allowed"),
+        ("data:image/png;base64,@@@@", f"its base64 is wrong: {what_python_says_of(b'@@@@')}"),
         ("data:image/png;base64", "it is a data URL without a comma"),
         ("data:image/png;base64,", "it is empty; allowed are jpeg, png, webp"),
         ("data:text/plain,notes%20about%20a%20horse", "it is not a picture; allowed are jpeg, png, webp"),
