@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate, pairwise
 import random
 import statistics
 
@@ -136,3 +137,56 @@ def test_a_route_that_becomes_slower_or_quicker_is_learned_anew() -> None:
     assert asked(believed, 10.0)[1] <= 120.0, "much quicker than any before, but found while the others would still run"
     latest = ([120.0] * 100 + [1200.0] * 100)[-100:]
     assert Belief.of(latest, typical_s=120.0).median_s == pytest.approx(1200.0, rel=0.02)
+
+
+class Crowd:
+    """Jobs whose durations are lognormal, on a grid of half seconds: how many still run, and how late they are seen.
+
+    Args:
+        belief: What they are, exactly.
+    """
+
+    STEP_S = 0.5
+
+    def __init__(self, belief: Belief) -> None:
+        self.belief = belief
+        self.steps = round(belief.median_s * math.exp(5 * belief.sigma) / self.STEP_S) + 60
+        scale = belief.sigma * math.sqrt(2)
+        self.running = [
+            1.0,
+            *(0.5 * math.erfc(math.log(step * self.STEP_S / belief.median_s) / scale) for step in range(1, self.steps + 1)),
+        ]
+        done_s = [self.STEP_S * (1 - (one + other) / 2) for one, other in pairwise(self.running)]
+        self._done_s = [0.0, *accumulate(done_s)]
+
+    def late_s(self, asked: int, again: int) -> float:
+        """How many seconds later than they ended those jobs are seen that end between two polls, times their share."""
+        return self._done_s[again] - self._done_s[asked] - (again - asked) * self.STEP_S * (1 - self.running[asked])
+
+    def cost(self, price_s: float) -> float:
+        """Polls, and seconds of delay at a price, of a job by the schedule that is tried."""
+        asked, cost = 0, 0.0
+        while asked < self.steps and self.running[asked] > 1e-9:
+            again = min(asked + max(round(self.belief.pause_s(asked * self.STEP_S) / self.STEP_S), 1), self.steps)
+            cost += self.running[asked] + price_s * self.late_s(asked, again)
+            asked = again
+        return cost
+
+    def least_cost(self, price_s: float) -> float:
+        """The same by the best schedule that there is, found from the end backwards: no pause above 15 s once a job can be done."""
+        first = round((self.belief.median_s * math.exp(-3.72 * self.belief.sigma) + 12.0) / self.STEP_S)
+        least = [0.0] * (self.steps + 1)
+        for asked in range(self.steps - 1, -1, -1):
+            latest = min(max(asked + round(15.0 / self.STEP_S), first), self.steps)
+            left = self.running[asked]
+            least[asked] = left + min(price_s * self.late_s(asked, again) + least[again] for again in range(asked + 1, latest + 1))
+        return least[0]
+
+
+@pytest.mark.parametrize("sigma", [0.15, 0.2, 0.3, 0.5])
+def test_no_schedule_is_much_better(sigma: float) -> None:
+    """At the price of news that it goes by, polls and delay together cost hardly more than by the best schedule of all."""
+    crowd = Crowd(Belief(median_s=120.0, sigma=sigma, seen=100))
+    # The square-root rule: a pause is best at the root of two over price and rate.
+    price_s = 2 / (0.1**2 * 120.0)
+    assert crowd.cost(price_s) <= 1.01 * crowd.least_cost(price_s)
