@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from itertools import accumulate, pairwise
 import random
 import statistics
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import example, given
