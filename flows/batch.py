@@ -169,8 +169,9 @@ def _line(result: RowResult) -> dict[str, object]:
 
 
 @flow(name="batch", flow_run_name="batch {manifest}", persist_result=True, result_serializer="json")
-async def batch(  # noqa: PLR0917 -- a flow's parameters are a form, filled in by name
+async def batch(
     manifest: str,
+    *,
     credentials: str = "happyhorse",
     store: str | None = None,
     concurrency: int = 20,

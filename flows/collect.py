@@ -95,7 +95,8 @@ def _line(outcome: JobOutcome) -> dict[str, object]:
 
 
 @flow(name="collect", persist_result=True, result_serializer="json")
-async def collect(  # noqa: PLR0917 -- a flow's parameters are a form, filled in by name
+async def collect(
+    *,
     store: str | None = None,
     credentials: list[str] | None = None,
     watch: bool = False,

@@ -99,9 +99,10 @@ def _line(result: Compared) -> dict[str, object]:
 
 
 @flow(name="compare", flow_run_name="compare {request.capability}", persist_result=True, result_serializer="json")
-async def compare(  # noqa: PLR0917 -- a flow's parameters are a form, filled in by name
+async def compare(
     request: GenerationRequest,
     candidates: list[Candidate],
+    *,
     store: str | None = None,
     take: int = 1,
     deadline_s: float = 3600.0,

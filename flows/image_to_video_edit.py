@@ -163,7 +163,8 @@ async def _approved(
 
 
 @flow(name="image-to-video-edit", flow_run_name="image-to-video-edit {video.model}", persist_result=True, result_serializer="json")
-async def image_to_video_edit(  # noqa: PLR0917 -- a flow's parameters are a form, filled in by name
+async def image_to_video_edit(
+    *,
     image: ImageStep = _IMAGE,
     video: VideoStep = _VIDEO,
     edit: EditStep = _EDIT,

@@ -125,6 +125,7 @@ async def cancel_if_its_run_is(job: Job, account: Account, store: Store, log: _L
 
 
 async def _end_with(run: UUID, waiting: asyncio.Task[object]) -> None:
-    while not await _is_cancelled(run):  # noqa: ASYNC110 -- the server tells nobody; it has to be asked
+    # There is no event of this process to wait for: a run is cancelled at the server, and only a websocket to its feed would hear of it.
+    while not await _is_cancelled(run):  # noqa: ASYNC110
         await anyio.sleep(_LOOK_EVERY_S)
     waiting.cancel()

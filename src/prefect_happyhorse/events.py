@@ -80,5 +80,6 @@ def _emit(event: JobEvent, job: str, labels: dict[str, str]) -> None:
     resource = {"prefect.resource.id": f"happyhorse.job.{job}", "prefect.resource.name": labels.get("model", job)}
     try:
         emit_event(event=f"happyhorse.job.{event}", resource=resource | {f"happyhorse.{name}": value for name, value in labels.items()})
-    except Exception as error:  # noqa: BLE001 -- whatever the feed's trouble is, the job is paid for and goes on
+    # As with artifacts: what Prefect may raise here has no common base, and the job is paid for and goes on.
+    except Exception as error:  # noqa: BLE001
         _log.warning("The event %s of %s could not be emitted: %s", event, job, error)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import click
@@ -16,18 +18,16 @@ REFUSED = 2
 SPENT = 3
 
 
-class errors:  # noqa: N801 -- reads as a statement, as contextlib's own do
-    """Turns what a command may raise into a message without a traceback, and the exit code that it stands for."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, GenerationError):
-            spent = error.money in {"spent", "may be spent"}
-            fail(f"{type(error).__name__}: {error}", SPENT if spent else REFUSED if isinstance(error, InvalidRequest) else 1)
-        if isinstance(error, (CatalogError, ValueError, OSError)):
-            fail(f"{error}", 1)
+@contextmanager
+def errors() -> Generator[None]:
+    """Turn what a command may raise into a message without a traceback, and the exit code that it stands for."""
+    try:
+        yield
+    except GenerationError as error:
+        spent = error.money in {"spent", "may be spent"}
+        fail(f"{type(error).__name__}: {error}", SPENT if spent else REFUSED if isinstance(error, InvalidRequest) else 1)
+    except (CatalogError, ValueError, OSError) as error:
+        fail(f"{error}", 1)
 
 
 def fail(message: str, code: int) -> NoReturn:

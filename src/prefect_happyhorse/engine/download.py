@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from prefect_happyhorse.engine.client import download_turn
 from prefect_happyhorse.engine.disk import CHUNK_BYTES
 from prefect_happyhorse.engine.fetching import FetchLimits, FetchProblem
 from prefect_happyhorse.engine.fingerprints import stable_url
+from prefect_happyhorse.engine.pacing import backoff_s
 from prefect_happyhorse.engine.partial import Finished, Partial, lock_partial, partial_key
 from prefect_happyhorse.engine.posters import poster
 from prefect_happyhorse.engine.probes import MediaNotReadable, Probe, decoders
@@ -213,8 +213,8 @@ class _Download:
                     raise self._failed(problem.message + asked, advice=_COLLECT_AGAIN, status_code=problem.status_code) from problem
 
     def _backoff_s(self, failures: int, problem: FetchProblem) -> float:
-        wait_s = self.limits.backoff_s * 2 ** (failures - 1) * random.uniform(0.75, 1.25)  # noqa: S311 -- spreads load, guards nothing
-        return min(max(wait_s, problem.retry_after_s or 0.0), self.limits.backoff_max_s)
+        longest_s = self.limits.backoff_max_s
+        return max(backoff_s(failures, first_s=self.limits.backoff_s, longest_s=longest_s), min(problem.retry_after_s or 0.0, longest_s))
 
     async def _refreshed(self, problem: FetchProblem) -> Output:
         # How long the fresh address lives is not known here; the server will say when it does not.

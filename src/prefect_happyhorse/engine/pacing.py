@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Awaitable, Callable
 
 import anyio
 
-__all__ = ["Pacer", "pacer_for"]
+__all__ = ["Pacer", "backoff_s", "pacer_for"]
+
+# The system's own: workers that were forked from one process would draw the same numbers from its generator, and come back together.
+_SPREAD = random.SystemRandom()
+
+
+def backoff_s(failures: int, *, first_s: float = 1.0, longest_s: float = 30.0) -> float:
+    """How long to wait after so many failures in a row: doubling, and spread, so that those refused together do not come back together.
+
+    Args:
+        failures: How many, from 1.
+        first_s: The longest wait after the first, in seconds.
+        longest_s: The longest wait ever, in seconds.
+
+    Returns:
+        Seconds; between half of that and all of it.
+
+    Example:
+        >>> 2.0 <= backoff_s(3) <= 4.0
+        True
+    """
+    return min(first_s * 2.0 ** (failures - 1), longest_s) * _SPREAD.uniform(0.5, 1.0)
 
 
 class Pacer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from prefect_happyhorse.engine.claimant import CLAIM_LIFE_S, Claimant
 from prefect_happyhorse.engine.client import http_client, is_local, send
 from prefect_happyhorse.engine.digest import request_digest
 from prefect_happyhorse.engine.journal import Journal, JournalEntry
+from prefect_happyhorse.engine.pacing import backoff_s
 from prefect_happyhorse.engine.preflight import inspect_media
 from prefect_happyhorse.engine.publish import publish
 from prefect_happyhorse.engine.store import Store
@@ -274,7 +274,7 @@ class Submitter:
                     response = await send(client, gateway, account, request, self.tokens)
                     return gateway.read_submit(response, route)
                 except GatewayUnavailable as error:
-                    pause_s = max(error.retry_after_s or 0.0, _backoff_s(attempt))
+                    pause_s = max(error.retry_after_s or 0.0, backoff_s(attempt))
                     if error.money != "not spent" or attempt == self.attempts or waited_s + pause_s > self.patience_s:
                         raise
                     waited_s += pause_s
@@ -283,11 +283,6 @@ class Submitter:
                     error.money = "may be spent"
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
-
-
-def _backoff_s(attempt: int) -> float:
-    # Jitter, so that many jobs that were refused together do not come back together.
-    return min(2.0 ** (attempt - 1), 30.0) * random.uniform(0.5, 1.0)  # noqa: S311 -- spreads load, guards nothing
 
 
 def _job(prepared: Prepared, submission: Submission) -> Job:

@@ -33,7 +33,7 @@ _WORDS = {
     JobStatus.SUCCEEDED: {"success"},
     JobStatus.FAILED: {"error", "fail"},
 }
-_TOKEN_REFUSED = "10400"  # noqa: S105 -- an error code of the provider, not a secret
+_REFUSED_CODE = "10400"
 
 
 class ChanjingGateway(Gateway):
@@ -82,7 +82,7 @@ class ChanjingGateway(Gateway):
             response: The answer, read to its end.
         """
         try:
-            return text_of(json_object(response).get("code")) == _TOKEN_REFUSED
+            return text_of(json_object(response).get("code")) == _REFUSED_CODE
         except ProtocolError:
             return False
 
