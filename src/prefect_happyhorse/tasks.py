@@ -388,8 +388,8 @@ async def generate(
         horse = await generate(TextToImage(model="gpt-image-2", prompt="A white horse"), "happyhorse")
         ```
     """
-    # Each step stands by itself: a poll that fails must not show its submit, which is paid for, as rolled back.
     submit_step, poll_step, download_step = _STEPS
+    # Each step stands by itself: a poll that fails must not show its submit, which is paid for, as rolled back.
     async with job_slot(await account_of(credentials)), atransaction(commit_mode=CommitMode.EAGER):
         job = await submit_step(request, credentials, store, take=take, on_uncertain=on_uncertain, budget=budget)
         result = await poll_step(job, credentials, store, deadline_s=deadline_s)
