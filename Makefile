@@ -32,13 +32,13 @@ $(MADE):
 # The hashes in the lock are checked by pip; the project itself is installed on top, without asking any index for anything.
 $(VENV)/.demo: requirements.lock pyproject.toml $(MADE)
 	@echo "Installing the locked dependencies into $(VENV) ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock pyproject.toml $(MADE)
 	@echo "Installing the locked dependencies for development into $(VENV) ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.demo
 
@@ -74,7 +74,7 @@ bench: $(VENV)/.dev  ## Measure everything beside a baseline in the same run, an
 
 test-lowest: requirements-lowest.lock pyproject.toml  ## Run all tests on the oldest dependencies that are allowed
 	$(PYTHON) -m venv $(VENV)-lowest
-	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-lowest.lock
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-lowest.lock
 	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	$(VENV)-lowest/bin/python -m pytest
 
