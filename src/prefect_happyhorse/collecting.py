@@ -9,7 +9,7 @@ from prefect_happyhorse.domain.jobs import Job, JobState
 from prefect_happyhorse.engine.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.poll import Poller
 from prefect_happyhorse.retries import RETRIES, RETRY_DELAYS_S, is_retryable
-from prefect_happyhorse.tasks import Credentials, StoreRef, account_of, store_of
+from prefect_happyhorse.steps import Credentials, StoreRef, account_of, store_of
 
 __all__ = ["ask", "open_jobs"]
 

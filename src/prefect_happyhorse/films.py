@@ -10,7 +10,7 @@ from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.engine import joining
 from prefect_happyhorse.engine.collect import kept_poster
 from prefect_happyhorse.retries import RETRIES, RETRY_DELAYS_S, is_retryable
-from prefect_happyhorse.tasks import StoreRef, store_of
+from prefect_happyhorse.steps import StoreRef, store_of
 
 __all__ = ["join"]
 

@@ -6,7 +6,7 @@ import secrets
 
 from prefect_happyhorse.domain.errors import AuthenticationFailed, InvalidRequest
 from prefect_happyhorse.engine.store import Store
-from prefect_happyhorse.tasks import Credentials, StoreRef, account_of, store_of
+from prefect_happyhorse.steps import Credentials, StoreRef, account_of, store_of
 
 __all__ = ["check_ready"]
 

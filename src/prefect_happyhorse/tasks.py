@@ -6,41 +6,29 @@ call of an async task would only make a coroutine that nobody awaits.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, cast
-from weakref import WeakKeyDictionary
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE, CachePolicy
 from prefect.context import TaskRunContext
 from prefect.exceptions import TerminationSignal
-from prefect.logging import get_run_logger
 from prefect.transactions import CommitMode, atransaction, transaction
 from prefect.utilities.asyncutils import run_coro_as_sync
 
-from prefect_happyhorse.artifacts import Progress, show_asset
-from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
-from prefect_happyhorse.cancelling import cancel_if_its_run_is, cancelled_with_its_run, flow_run_id
+from prefect_happyhorse.blocks import MediaStore
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.jobs import Job, JobResult, JobState, JobStatus
+from prefect_happyhorse.domain.jobs import Job, JobResult
 from prefect_happyhorse.domain.requests import GenerationRequest
-from prefect_happyhorse.engine.budget import Budget, Purse
-from prefect_happyhorse.engine.collect import Collector
-from prefect_happyhorse.engine.journal import Journal
-from prefect_happyhorse.engine.poll import DEADLINE_S, Poller
-from prefect_happyhorse.engine.store import Store
-from prefect_happyhorse.engine.submit import OnUncertain, Submitter, prepare
-from prefect_happyhorse.events import tell, telling_of_failure
-from prefect_happyhorse.gateways import Account
-from prefect_happyhorse.limits import call_turn, job_slot, job_slot_sync
-from prefect_happyhorse.lineage import materialized
+from prefect_happyhorse.engine.budget import Budget
+from prefect_happyhorse.engine.poll import DEADLINE_S
+from prefect_happyhorse.engine.submit import OnUncertain
+from prefect_happyhorse.limits import job_slot, job_slot_sync
 from prefect_happyhorse.retries import RETRIES, RETRY_DELAYS_S, is_retryable
+from prefect_happyhorse.steps import Credentials, StoreRef, Terms, account_of, cancel_job, download_job, poll_job, submit_job
 
 __all__ = [
     "Credentials",
@@ -55,52 +43,11 @@ __all__ = [
     "submit_sync",
 ]
 
-Credentials = GatewayCredentials | str
-"""A block, the name of a saved block, or the id of a gateway whose key stands in the environment."""
-
-StoreRef = MediaStore | str | None
-"""A block, the name of a saved block, or None for `HAPPYHORSE_STORE` or else the folder `outputs`."""
-
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 _TAGS = {"happyhorse"}
 _KEY_VERSION = "1"
-
-
-def _logger() -> logging.Logger | logging.LoggerAdapter[Any]:
-    # What a task logs outside of a flow run Prefect drops with a warning.
-    return logging.getLogger(__name__) if flow_run_id() is None else get_run_logger()
-
-
-async def account_of(credentials: Credentials, job: Job | None = None) -> Account:
-    """The account that credentials stand for.
-
-    Args:
-        credentials: A block or a name.
-        job: The job that the account has to be the payer of.
-
-    Raises:
-        ValueError: When the job belongs to another account.
-    """
-    block = await GatewayCredentials.find(credentials) if isinstance(credentials, str) else credentials
-    account = block.to_account()
-    if job is not None and (account.gateway, account.label) != (job.gateway, job.account):
-        raise ValueError(
-            f"Job {job.task_id} belongs to account {job.account!r} of {job.gateway}; these credentials are for"
-            f" {account.label!r} of {account.gateway}. Nothing was sent."
-        )
-    return account
-
-
-async def store_of(store: StoreRef) -> Store:
-    """The store that a block, a name or nothing stands for.
-
-    Args:
-        store: A block, a name, or None.
-    """
-    block = store if isinstance(store, MediaStore) else await MediaStore.find(store)
-    return block.to_store()
 
 
 def _quoted(prompt: str | None) -> str:
@@ -139,90 +86,6 @@ def _poll_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
 
 def _hash(parts: list[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-class _Report:
-    """Says in the log and as a progress artifact how a job is getting on."""
-
-    def __init__(self, job: Job) -> None:
-        self._progress = Progress(job)
-        self._last: str | None = None
-        self._ran = False
-
-    async def __call__(self, job: Job, state: JobState, elapsed_s: float) -> None:
-        word = state.provider_status or state.status.value
-        if word != self._last:
-            if state.status is JobStatus.RUNNING and not self._ran:
-                self._ran = True
-                tell("running", job)
-            self._last = word
-            percent = "" if state.progress is None else f", {state.progress:.0%}"
-            _logger().info("%s %s is %s (%s%s) after %.0f s", job.gateway, job.task_id, state.status.value, word, percent, elapsed_s)
-        await self._progress.show(state, elapsed_s)
-
-
-@dataclass(frozen=True)
-class _Terms:
-    """How a request is bought."""
-
-    take: int
-    on_uncertain: OnUncertain
-    budget: Budget | None
-
-
-_PURSES: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, Budget], Purse]] = WeakKeyDictionary()
-
-
-def _purse(budget: Budget, store: Store) -> Purse:
-    """One for all jobs of an event loop, since it remembers what it has read."""
-    purses = _PURSES.setdefault(asyncio.get_running_loop(), {})
-    return purses.setdefault((store.url, budget), Purse(budget, Journal(store)))
-
-
-async def _submit(request: GenerationRequest, credentials: Credentials, store: StoreRef, terms: _Terms) -> Job:
-    place = await store_of(store)
-    account = await account_of(credentials)
-    prepared = await prepare(request, account, take=terms.take, store=place)
-    run = flow_run_id()
-    submitter = Submitter(
-        store=place,
-        on_uncertain=terms.on_uncertain,
-        flow_run_id=None if run is None else str(run),
-        purse=None if terms.budget is None else _purse(terms.budget, place),
-    )
-    async with job_slot(account):
-        await call_turn(account)()
-        with telling_of_failure():
-            job = await submitter.submit(prepared)
-    tell("submitted", job)
-    request_id = f", request id {job.request_id}" if job.request_id else ""
-    _logger().info("%s %s: task id %s%s, digest %s", job.gateway, job.model, job.task_id, request_id, job.digest[:12])
-    return job
-
-
-async def _poll(job: Job, credentials: Credentials, store: StoreRef, deadline_s: float) -> JobResult:
-    account = await account_of(credentials, job)
-    place = await store_of(store)
-    poller = Poller(account=account, store=place, deadline_s=deadline_s, watch=_Report(job), turn=call_turn(account))
-    async with job_slot(account), cancelled_with_its_run(job, account, place, _logger()):
-        with telling_of_failure():
-            result = await poller.poll(job)
-    tell("succeeded", job)
-    return result
-
-
-async def _cancel(job: Job, credentials: Credentials, store: StoreRef) -> None:
-    await cancel_if_its_run_is(job, await account_of(credentials), await store_of(store), _logger())
-
-
-async def _download(result: JobResult, credentials: Credentials, store: StoreRef) -> MediaAsset:
-    place = await store_of(store)
-    collected = await Collector(account=await account_of(credentials, result.job), store=place).collect(result)
-    for asset, poster in collected.with_posters():
-        _logger().info("%s kept at %s (%d bytes)", asset.kind, asset.uri, asset.bytes)
-        await show_asset(asset, poster=poster, store=place)
-        materialized(asset, collected.inputs)
-    return collected.asset
 
 
 # One place says how the tasks behave; the twins below differ only in how they are called.
@@ -288,7 +151,7 @@ async def submit(
         job = await submit(TextToImage(model="gpt-image-2", prompt="A white horse"), "happyhorse")
         ```
     """
-    return await _submit(request, credentials, store, _Terms(take, on_uncertain, budget))
+    return await submit_job(request, credentials, store, Terms(take, on_uncertain, budget))
 
 
 @task(name="poll", **_POLL)
@@ -314,7 +177,7 @@ async def poll(job: Job, credentials: Credentials, store: StoreRef = None, *, de
         result = await poll(job, "happyhorse", deadline_s=1800)
         ```
     """
-    return await _poll(job, credentials, store, deadline_s)
+    return await poll_job(job, credentials, store, deadline_s)
 
 
 @task(name="download", **_DOWNLOAD)
@@ -338,7 +201,7 @@ async def download(result: JobResult, credentials: Credentials, store: StoreRef 
         asset = await download(result, "happyhorse")
         ```
     """
-    return await _download(result, credentials, store)
+    return await download_job(result, credentials, store)
 
 
 def _untagged(step: Task[_Parameters, _Result]) -> Task[_Parameters, _Result]:
@@ -419,7 +282,7 @@ def submit_sync(
     Returns:
         The job.
     """
-    return run_coro_as_sync(_submit(request, credentials, store, _Terms(take, on_uncertain, budget)))
+    return run_coro_as_sync(submit_job(request, credentials, store, Terms(take, on_uncertain, budget)))
 
 
 @task(name="poll", **_POLL)
@@ -436,10 +299,10 @@ def poll_sync(job: Job, credentials: Credentials, store: StoreRef = None, *, dea
         Where the outputs lie at the provider.
     """
     try:
-        return run_coro_as_sync(_poll(job, credentials, store, deadline_s))
+        return run_coro_as_sync(poll_job(job, credentials, store, deadline_s))
     except TerminationSignal:
         # It reached the main thread alone, and the process ends before the waiting thread would look.
-        run_coro_as_sync(_cancel(job, credentials, store))
+        run_coro_as_sync(cancel_job(job, credentials, store))
         raise
 
 
@@ -455,7 +318,7 @@ def download_sync(result: JobResult, credentials: Credentials, store: StoreRef =
     Returns:
         The first output.
     """
-    return run_coro_as_sync(_download(result, credentials, store))
+    return run_coro_as_sync(download_job(result, credentials, store))
 
 
 _STEPS_SYNC = (_untagged(submit_sync), _untagged(poll_sync), _untagged(download_sync))
