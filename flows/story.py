@@ -33,10 +33,10 @@ from prefect_happyhorse import (
     resolve,
 )
 from prefect_happyhorse.catalog import find_problems
-from prefect_happyhorse.engine.joining import check_can_join
-from prefect_happyhorse.engine.preflight import inspect_media
-from prefect_happyhorse.engine.splicing import SpliceFailed
-from prefect_happyhorse.engine.store import Store
+from prefect_happyhorse.engine.inputs.preflight import inspect_media
+from prefect_happyhorse.engine.media.concat import SpliceFailed
+from prefect_happyhorse.engine.media.film import check_can_join
+from prefect_happyhorse.engine.storage.store import Store
 
 if sys.version_info >= (3, 11):
     import tomllib

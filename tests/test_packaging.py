@@ -120,7 +120,7 @@ def test_installed_wheel_knows_every_route(installed: Path) -> None:
 @pytest.mark.parametrize("name", sorted(_files(ROOT / "flows")))
 def test_installed_wheel_has_the_flows(installed: Path, name: str) -> None:
     """The command finds each flow in the wheel, where there is no checkout around it."""
-    code = f"from prefect_happyhorse.demo import flow_file; print(flow_file({Path(name).stem!r}))"
+    code = f"from prefect_happyhorse.cli.demo import flow_file; print(flow_file({Path(name).stem!r}))"
 
     found = Path(_run_installed(installed, code).strip())
 

@@ -45,14 +45,14 @@ from prefect_happyhorse.domain.requests import (
 )
 
 if TYPE_CHECKING:
-    from prefect_happyhorse.artifacts import Gallery, show_gallery, show_table
+    from prefect_happyhorse.artifacts.show import Gallery, show_gallery, show_table
     from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
-    from prefect_happyhorse.collecting import ask, open_jobs
-    from prefect_happyhorse.engine.budget import Budget
-    from prefect_happyhorse.engine.entry import JournalEntry
-    from prefect_happyhorse.films import join
-    from prefect_happyhorse.readiness import check_ready
-    from prefect_happyhorse.tasks import download, download_sync, generate, generate_sync, poll, poll_sync, submit, submit_sync
+    from prefect_happyhorse.engine.journal.budget import Budget
+    from prefect_happyhorse.engine.journal.entry import JournalEntry
+    from prefect_happyhorse.tasks.collect import ask, open_jobs
+    from prefect_happyhorse.tasks.concat import join
+    from prefect_happyhorse.tasks.readiness import check_ready
+    from prefect_happyhorse.tasks.steps import download, download_sync, generate, generate_sync, poll, poll_sync, submit, submit_sync
 
 __version__ = "0.1.0"
 
@@ -124,25 +124,25 @@ __all__ = [
 
 # Importing Prefect takes a second or two, which the command line and the sandbox can do without: what needs it is imported when asked for.
 _LAZY = {
-    "Budget": "engine.budget",
-    "Gallery": "artifacts",
+    "Budget": "engine.journal.budget",
+    "Gallery": "artifacts.show",
     "GatewayCredentials": "blocks",
-    "JournalEntry": "engine.entry",
+    "JournalEntry": "engine.journal.entry",
     "MediaStore": "blocks",
-    "ask": "collecting",
-    "check_ready": "readiness",
-    "download": "tasks",
-    "download_sync": "tasks",
-    "generate": "tasks",
-    "generate_sync": "tasks",
-    "join": "films",
-    "open_jobs": "collecting",
-    "poll": "tasks",
-    "poll_sync": "tasks",
-    "show_gallery": "artifacts",
-    "show_table": "artifacts",
-    "submit": "tasks",
-    "submit_sync": "tasks",
+    "ask": "tasks.collect",
+    "check_ready": "tasks.readiness",
+    "download": "tasks.steps",
+    "download_sync": "tasks.steps",
+    "generate": "tasks.steps",
+    "generate_sync": "tasks.steps",
+    "join": "tasks.concat",
+    "open_jobs": "tasks.collect",
+    "poll": "tasks.steps",
+    "poll_sync": "tasks.steps",
+    "show_gallery": "artifacts.show",
+    "show_table": "artifacts.show",
+    "submit": "tasks.steps",
+    "submit_sync": "tasks.steps",
 }
 
 

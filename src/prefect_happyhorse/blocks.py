@@ -14,8 +14,8 @@ from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 from prefect_happyhorse.catalog import gateway_facts, read_prices
 from prefect_happyhorse.domain.errors import AuthenticationFailed
 from prefect_happyhorse.domain.prices import Price
-from prefect_happyhorse.engine.client import is_on_this_machine
-from prefect_happyhorse.engine.store import DEFAULT_TEMPLATE, Store
+from prefect_happyhorse.engine.http.client import is_on_this_machine
+from prefect_happyhorse.engine.storage.store import DEFAULT_TEMPLATE, Store
 from prefect_happyhorse.gateways import Account
 
 __all__ = ["GatewayCredentials", "GatewayName", "MediaStore"]

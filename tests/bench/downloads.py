@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.load import resident_bytes
-from tests.engine.media import movie
+from tests.engine.samples import movie
 
 GIB = 1024**3
 MIB = 1024**2
@@ -68,9 +68,9 @@ def serve(port: int, file: str) -> None:
 async def ours(count: int, url: str, place: str) -> dict[str, float]:
     """Keep so many outputs as the task `download` does, journal aside."""
     from prefect_happyhorse.domain.jobs import Job, Output
-    from prefect_happyhorse.engine.client import http_client
-    from prefect_happyhorse.engine.download import download
-    from prefect_happyhorse.engine.store import Store
+    from prefect_happyhorse.engine.download.download import download
+    from prefect_happyhorse.engine.http.client import http_client
+    from prefect_happyhorse.engine.storage.store import Store
 
     store = Store(url=place)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 def make_journal(folder: Path, jobs: int) -> None:
     """Entries as a run leaves them whose jobs are kept."""
     from prefect_happyhorse import Job, TextToVideo
-    from prefect_happyhorse.engine.claimant import Claimant
-    from prefect_happyhorse.engine.entry import JournalEntry
+    from prefect_happyhorse.engine.journal.entry import JournalEntry
+    from prefect_happyhorse.engine.journal.owner import Claimant
 
     (folder / "journal").mkdir(parents=True)
     intent = Claimant()
@@ -39,8 +39,8 @@ def make_journal(folder: Path, jobs: int) -> None:
 
 async def measure(folder: str) -> dict[str, float]:
     """Seconds to read the files of a journal, to read them as JSON, and to read them as entries."""
-    from prefect_happyhorse.engine.journal import Journal
-    from prefect_happyhorse.engine.store import Store
+    from prefect_happyhorse.engine.journal.journal import Journal
+    from prefect_happyhorse.engine.storage.store import Store
 
     files = sorted(Path(folder, "journal").glob("*.json"))
     started = time.perf_counter()

@@ -95,11 +95,11 @@ def empty(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[obje
 
 
 def engine(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[object]]:
-    from prefect_happyhorse.engine.client import http_client
-    from prefect_happyhorse.engine.collect import Collector
-    from prefect_happyhorse.engine.poll import Poller
-    from prefect_happyhorse.engine.store import Store
-    from prefect_happyhorse.engine.submit import Submitter, prepare
+    from prefect_happyhorse.engine.http.client import http_client
+    from prefect_happyhorse.engine.jobs.poll import Poller
+    from prefect_happyhorse.engine.jobs.results import Collector
+    from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+    from prefect_happyhorse.engine.storage.store import Store
     from prefect_happyhorse.gateways import Account
 
     account = Account(gateway="happyhorse", base_url=f"{url}/happyhorse", key=SecretStr("bench"))

@@ -8,8 +8,8 @@ import random
 import statistics
 from dataclasses import dataclass, field
 
-from prefect_happyhorse.engine.pacing import Pacer
-from prefect_happyhorse.engine.schedule import Belief
+from prefect_happyhorse.engine.http.rate_limit import Pacer
+from prefect_happyhorse.engine.jobs.schedule import Belief
 
 MEDIAN_S = 120.0
 

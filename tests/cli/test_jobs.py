@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 from prefect_happyhorse.cli import main
 from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
-from prefect_happyhorse.engine.journal import Claimant, Journal, JournalEntry
-from prefect_happyhorse.engine.store import Store
-from prefect_happyhorse.engine.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.journal.journal import Claimant, Journal, JournalEntry
+from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer
 
 HORSE = TextToImage(model="gpt-image-2", prompt="A white [horse]")

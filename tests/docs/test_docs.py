@@ -11,7 +11,7 @@ import pytest
 
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts, routes
 from prefect_happyhorse.cli import main
-from prefect_happyhorse.reference import gateways_page, routes_table
+from prefect_happyhorse.cli.docs import gateways_page, routes_table
 from prefect_happyhorse.sandbox import SandboxServer
 
 ROOT = Path(__file__).parents[2]

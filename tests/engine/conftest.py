@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from prefect_happyhorse.engine.store import Store
-from prefect_happyhorse.engine.tokens import TokenStore
+from prefect_happyhorse.engine.http.auth import TokenStore
+from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.sandbox import SandboxServer
 

@@ -12,7 +12,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterStateName
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.states import State
 
-from prefect_happyhorse.demo import flow_file
+from prefect_happyhorse.cli.demo import flow_file
 from prefect_happyhorse.sandbox import SandboxServer
 
 pytestmark = [

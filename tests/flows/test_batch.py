@@ -11,7 +11,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.flows import Flow, load_flow_from_entrypoint
 
-from prefect_happyhorse.demo import flow_file
+from prefect_happyhorse.cli.demo import flow_file
 from prefect_happyhorse.sandbox import SandboxServer
 
 pytestmark = [

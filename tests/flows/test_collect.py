@@ -13,7 +13,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.flows import Flow, load_flow_from_entrypoint
 
 from prefect_happyhorse import GatewayCredentials
-from prefect_happyhorse.demo import flow_file
+from prefect_happyhorse.cli.demo import flow_file
 from prefect_happyhorse.sandbox import SandboxServer
 
 from .test_batch import row

@@ -12,7 +12,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.flows import Flow, load_flow_from_entrypoint
 
 from prefect_happyhorse import InvalidRequest
-from prefect_happyhorse.demo import flow_file
+from prefect_happyhorse.cli.demo import flow_file
 from prefect_happyhorse.sandbox import SandboxServer
 
 pytestmark = [
@@ -78,7 +78,7 @@ async def test_a_comparison_of_failures_alone_is_failed(studio: SandboxServer, c
 
 async def test_what_is_not_known_is_not_made_up(studio: SandboxServer, compare: Flow[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where sizes cannot be told, as without the extra `media`, the table says so."""
-    monkeypatch.setattr("prefect_happyhorse.engine.probes.can_measure", lambda kind: False)
+    monkeypatch.setattr("prefect_happyhorse.engine.media.probe.can_measure", lambda kind: False)
     state = await compare(HORSE, [{"model": "gpt-image-2"}], return_state=True)
     (result,) = await state.result()
     assert (result.asset.width, result.asset.height) == (None, None)

@@ -15,15 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from tests.engine.media import movie, picture, sound
+from tests.engine.samples import movie, picture, sound
 
 from prefect_happyhorse import Route, parse_request, routes
 from prefect_happyhorse.catalog import WireField
 from prefect_happyhorse.domain.requests import MEDIA_FIELDS
-from prefect_happyhorse.engine.collect import Collector
-from prefect_happyhorse.engine.poll import Poller
-from prefect_happyhorse.engine.store import Store
-from prefect_happyhorse.engine.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.results import Collector
+from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.sandbox import SandboxServer
 

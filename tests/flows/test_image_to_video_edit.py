@@ -12,7 +12,7 @@ from prefect.utilities.callables import parameter_schema
 
 from prefect_happyhorse import InvalidRequest, MediaAsset, routes
 from prefect_happyhorse.catalog import Route
-from prefect_happyhorse.demo import flow_file
+from prefect_happyhorse.cli.demo import flow_file
 from prefect_happyhorse.sandbox import SandboxServer
 
 pytestmark = [

@@ -9,7 +9,7 @@ import pytest
 from prefect.flows import load_flow_from_entrypoint
 
 from prefect_happyhorse import AuthenticationFailed, InvalidRequest, check_ready
-from prefect_happyhorse.demo import flow_file
+from prefect_happyhorse.cli.demo import flow_file
 from prefect_happyhorse.sandbox import SandboxServer
 
 from .test_batch import row

@@ -13,8 +13,8 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.flows import Flow, load_flow_from_entrypoint
 
 from prefect_happyhorse import InvalidRequest, MediaAsset
-from prefect_happyhorse.demo import flow_file
-from prefect_happyhorse.engine import joining
+from prefect_happyhorse.cli.demo import flow_file
+from prefect_happyhorse.engine.media import film as joining
 from prefect_happyhorse.sandbox import SandboxServer
 
 pytestmark = [

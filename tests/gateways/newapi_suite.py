@@ -18,8 +18,8 @@ from prefect_happyhorse.domain.errors import (
 )
 from prefect_happyhorse.domain.jobs import JobStatus
 
-from .contract import GatewayContract
 from .dialect import TASK_ID, URL, Refusal
+from .gateway_suite import GatewayContract
 
 MISSING = [
     (400, {"code": "task_not_exist", "message": "task_not_exist", "data": None}),

@@ -22,8 +22,8 @@ from prefect_happyhorse.domain.errors import (
 from prefect_happyhorse.domain.jobs import JobStatus
 from prefect_happyhorse.gateways import Account, ChanjingGateway, get_gateway
 
-from .contract import GatewayContract
 from .dialect import KEY, TASK_ID, URL, Refusal, response
+from .gateway_suite import GatewayContract
 
 SECRET = "secret/Key&1"
 TOKEN = "token-0123456789"

@@ -18,8 +18,8 @@ from prefect_happyhorse.domain.errors import (
 )
 from prefect_happyhorse.domain.jobs import JobStatus
 
-from .contract import GatewayContract
 from .dialect import KEY, TASK_ID, URL, Refusal, response
+from .gateway_suite import GatewayContract
 
 
 def code(code: str, message: str = "No.", **more: Any) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import SecretStr
 
 from prefect_happyhorse.domain.requests import TextToImage
-from prefect_happyhorse.engine.collect import Collector
-from prefect_happyhorse.engine.poll import Poller
-from prefect_happyhorse.engine.store import Store
-from prefect_happyhorse.engine.submit import OnUncertain, Submitter, prepare
+from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.results import Collector
+from prefect_happyhorse.engine.jobs.submit import OnUncertain, Submitter, prepare
+from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 
 

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.reliability.work import accounts_at, make_all, requests_of
 
-from prefect_happyhorse.engine.store import Store
+from prefect_happyhorse.engine.storage.store import Store
 
 if __name__ == "__main__":
     sandbox, folder, count, batch = sys.argv[1:]

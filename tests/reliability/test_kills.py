@@ -16,7 +16,7 @@ import pytest
 
 from prefect_happyhorse.blocks import GatewayCredentials
 from prefect_happyhorse.domain.requests import TextToImage
-from prefect_happyhorse.engine.store import Store
+from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.sandbox import SandboxServer
 
@@ -139,8 +139,8 @@ def test_the_flow_survives_every_kill(studio: SandboxServer, tmp_path: Path, ful
 STEPS = """
 import os, sys
 sys.path.insert(0, {root!r})
-import prefect_happyhorse.engine.client as client
-from prefect_happyhorse.engine.store import Store
+import prefect_happyhorse.engine.http.client as client
+from prefect_happyhorse.engine.storage.store import Store
 left = {left}
 
 def step():

@@ -16,10 +16,10 @@ from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
 from prefect_happyhorse.domain.requests import TextToImage
-from prefect_happyhorse.engine.claimant import Claimant
-from prefect_happyhorse.engine.journal import Journal, JournalEntry
-from prefect_happyhorse.engine.store import Store
-from prefect_happyhorse.engine.submit import prepare
+from prefect_happyhorse.engine.jobs.submit import prepare
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
+from prefect_happyhorse.engine.journal.owner import Claimant
+from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.sandbox import SandboxServer
 

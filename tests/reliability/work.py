@@ -15,13 +15,13 @@ from pydantic import SecretStr
 
 from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.domain.requests import GenerationRequest, ReferenceToVideo, TextToImage, TextToVideo
-from prefect_happyhorse.engine.collect import Collector
-from prefect_happyhorse.engine.fetching import FetchLimits
-from prefect_happyhorse.engine.jobs import adopt, forget
-from prefect_happyhorse.engine.journal import Journal, JournalEntry
-from prefect_happyhorse.engine.poll import Poller
-from prefect_happyhorse.engine.store import Store
-from prefect_happyhorse.engine.submit import Submitter, prepare
+from prefect_happyhorse.engine.download.exchange import FetchLimits
+from prefect_happyhorse.engine.jobs.manage import adopt, forget
+from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.results import Collector
+from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
+from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.sandbox import SandboxServer
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from prefect_happyhorse.sandbox import SandboxServer
-from prefect_happyhorse.sandbox.state import SandboxState
+from prefect_happyhorse.sandbox.jobs.state import SandboxState
 
 from .conftest import ONE_EACH, VECTORS, Caller, find_status, find_task_id, find_url, name_of, vector
 

@@ -19,19 +19,19 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from prefect_happyhorse.catalog import GATEWAYS, Route, check, gateway_facts, resolve, routes
+from prefect_happyhorse.cli.docs import gateways_page, routes_table
 from prefect_happyhorse.cli.jobs import jobs
 from prefect_happyhorse.cli.output import REFUSED, console, errors, fail
 from prefect_happyhorse.cli.setup import setup
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobState
 from prefect_happyhorse.domain.requests import GenerationRequest, iter_media, parse_request, replace_media
-from prefect_happyhorse.engine.collect import Collector
-from prefect_happyhorse.engine.poll import DEADLINE_S, Poller
-from prefect_happyhorse.engine.preflight import inspect_media
-from prefect_happyhorse.engine.store import Store
-from prefect_happyhorse.engine.submit import Submitter, prepare
+from prefect_happyhorse.engine.inputs.preflight import inspect_media
+from prefect_happyhorse.engine.jobs.poll import DEADLINE_S, Poller
+from prefect_happyhorse.engine.jobs.results import Collector
+from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, build_body, form_parts, get_gateway
-from prefect_happyhorse.reference import gateways_page, routes_table
 
 __all__ = ["main"]
 
@@ -175,8 +175,8 @@ async def _generate(request: GenerationRequest, gateway: str, output: Path, take
 def sandbox(host: str, port: int, job_s: float, media: Literal["full", "tiny"]) -> None:
     """Serve all five gateways on this machine, for free: real answers, real files, and a ledger of what was charged."""
     try:
-        from prefect_happyhorse.sandbox.server import serve
-        from prefect_happyhorse.sandbox.settings import SandboxSettings
+        from prefect_happyhorse.sandbox.http.server import serve
+        from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
     except ImportError as error:
         fail(f"The sandbox needs more: pip install 'prefect-happyhorse[sandbox]' ({error}).", 1)
     out = console()
@@ -197,7 +197,7 @@ def sandbox(host: str, port: int, job_s: float, media: Literal["full", "tiny"]) 
 )
 def demo(output: Path) -> None:
     """Run the flow image_to_video_edit against the sandbox: no account, no server, no coin."""
-    from prefect_happyhorse.demo import run_demo
+    from prefect_happyhorse.cli.demo import run_demo
 
     with errors():
         run_demo(output, console())

@@ -18,11 +18,11 @@ from prefect_happyhorse.catalog import GATEWAYS
 from prefect_happyhorse.cli.output import SPENT, console, errors, fail
 from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.domain.prices import total
-from prefect_happyhorse.engine import jobs as engine
-from prefect_happyhorse.engine.advice import find_out
-from prefect_happyhorse.engine.journal import OPEN_STATES, Journal, JournalEntry, JournalState
-from prefect_happyhorse.engine.poll import DEADLINE_S
-from prefect_happyhorse.engine.store import Store
+from prefect_happyhorse.engine.jobs import manage as engine
+from prefect_happyhorse.engine.jobs.hints import find_out
+from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
+from prefect_happyhorse.engine.journal.journal import OPEN_STATES, Journal, JournalEntry, JournalState
+from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 
 __all__ = ["jobs"]

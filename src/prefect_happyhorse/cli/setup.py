@@ -28,7 +28,7 @@ def setup() -> None:
 )
 def limits(gateway: str, account: str, jobs: int | None, calls_per_s: float | None) -> None:
     """Limit an account's open jobs and calls over all workers. Runs find the limits within a minute."""
-    from prefect_happyhorse.limits import save_limits
+    from prefect_happyhorse.runtime.concurrency import save_limits
 
     calls_per_s = calls_per_s or gateway_facts(gateway).polls_per_s
     if jobs is None and calls_per_s is None:
@@ -50,7 +50,7 @@ def automations(notify: str | None) -> None:
 async def _automations(notify: str | None) -> list[str]:
     from prefect.client.orchestration import get_client
 
-    from prefect_happyhorse.automations import moderation_automation, save, uncertain_automation
+    from prefect_happyhorse.runtime.automations import moderation_automation, save, uncertain_automation
 
     made = [await save(uncertain_automation())]
     if notify is not None:

@@ -9,21 +9,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from prefect_happyhorse.sandbox.app import create_app
-    from prefect_happyhorse.sandbox.faults import FaultRule
-    from prefect_happyhorse.sandbox.job import LedgerEntry
-    from prefect_happyhorse.sandbox.server import SandboxServer, serve
-    from prefect_happyhorse.sandbox.settings import SandboxSettings
+    from prefect_happyhorse.sandbox.faults.faults import FaultRule
+    from prefect_happyhorse.sandbox.http.app import create_app
+    from prefect_happyhorse.sandbox.http.server import SandboxServer, serve
+    from prefect_happyhorse.sandbox.jobs.job import LedgerEntry
+    from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
 
 __all__ = ["FaultRule", "LedgerEntry", "SandboxServer", "SandboxSettings", "create_app", "serve"]
 
 _HOMES = {
-    "FaultRule": "faults",
-    "LedgerEntry": "job",
-    "SandboxServer": "server",
-    "SandboxSettings": "settings",
-    "create_app": "app",
-    "serve": "server",
+    "FaultRule": "faults.faults",
+    "LedgerEntry": "jobs.job",
+    "SandboxServer": "http.server",
+    "SandboxSettings": "jobs.settings",
+    "create_app": "http.app",
+    "serve": "http.server",
 }
 
 

@@ -8,8 +8,8 @@ import sys
 from pydantic import ValidationError
 
 from prefect_happyhorse.catalog import GATEWAYS
-from prefect_happyhorse.sandbox.server import serve
-from prefect_happyhorse.sandbox.settings import SandboxSettings
+from prefect_happyhorse.sandbox.http.server import serve
+from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ from typing import ClassVar, TypeVar
 
 from starlette.datastructures import Headers
 
-from prefect_happyhorse.sandbox.job import Job, JobState, Meaning, fingerprint
-from prefect_happyhorse.sandbox.state import SandboxState
+from prefect_happyhorse.sandbox.jobs.job import Job, JobState, Meaning, fingerprint
+from prefect_happyhorse.sandbox.jobs.state import SandboxState
 
 __all__ = ["Answer", "Dialect", "PollPath", "View"]
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 from starlette.datastructures import Headers
 
 from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollPath, View
-from prefect_happyhorse.sandbox.job import JobState, Meaning, fingerprint
-from prefect_happyhorse.sandbox.state import SandboxState
+from prefect_happyhorse.sandbox.jobs.job import JobState, Meaning, fingerprint
+from prefect_happyhorse.sandbox.jobs.state import SandboxState
 
 __all__ = ["Chanjing"]
 

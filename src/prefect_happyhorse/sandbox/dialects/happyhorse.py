@@ -12,8 +12,8 @@ from starlette.datastructures import Headers
 from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollPath, View
 from prefect_happyhorse.sandbox.dialects.dashscope import bearer
 from prefect_happyhorse.sandbox.dialects.uniall import new_api_error
-from prefect_happyhorse.sandbox.job import JobState, Meaning
-from prefect_happyhorse.sandbox.state import SandboxState
+from prefect_happyhorse.sandbox.jobs.job import JobState, Meaning
+from prefect_happyhorse.sandbox.jobs.state import SandboxState
 
 __all__ = ["Happyhorse"]
 

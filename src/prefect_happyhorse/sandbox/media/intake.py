@@ -12,11 +12,11 @@ from typing import IO
 
 import httpx
 
+from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
+from prefect_happyhorse.sandbox.jobs.validate import Fit
 from prefect_happyhorse.sandbox.media.probe import Probe, find_limit_problems, kind_of, probe
 from prefect_happyhorse.sandbox.media.studio import Studio
-from prefect_happyhorse.sandbox.settings import SandboxSettings
-from prefect_happyhorse.sandbox.validate import Fit
-from prefect_happyhorse.sandbox.wire_media import WireInput
+from prefect_happyhorse.sandbox.media.wire_media import WireInput
 
 __all__ = ["FETCHER", "Intake"]
 

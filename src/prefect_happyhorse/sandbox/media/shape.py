@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
+from prefect_happyhorse.sandbox.jobs.validate import Fit
 from prefect_happyhorse.sandbox.media.probe import Probe
-from prefect_happyhorse.sandbox.settings import SandboxSettings
-from prefect_happyhorse.sandbox.validate import Fit
 
 __all__ = ["Shape", "read_ratio", "shape_of"]
 

@@ -1,0 +1,192 @@
+"""`happyhorse demo`: the flow image_to_video_edit against the sandbox, on Prefect's own ephemeral server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
+from prefect_happyhorse.engine.storage.store import Store
+
+if TYPE_CHECKING:
+    from prefect_happyhorse.domain.assets import MediaAsset
+    from prefect_happyhorse.gateways import Account
+
+__all__ = ["flow_file", "run_demo"]
+
+_STEPS = {"text_to_image": "image", "reference_to_video": "video", "video_edit": "edit"}
+
+# The Prefect server takes 17 to 20 s to start on a small machine; its own limit is 20 s.
+_SETTINGS = {
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # The run keeps its log for the UI; the terminal is for what the demo says itself.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+}
+
+
+_ELSEWHERE = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
+"""What would lead to another Prefect than the demo's own."""
+
+
+def flow_file(name: str) -> Path:
+    """The file of a flow that comes with the project: in the installed package, or in a checkout beside `src`.
+
+    Args:
+        name: The flow's name, for example `"image_to_video_edit"`.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: When it is in neither place.
+
+    Example:
+        >>> flow_file("batch").name
+        'batch.py'
+    """
+    here = Path(__file__).resolve().parent
+    places = [here / "flows" / f"{name}.py", here.parents[1] / "flows" / f"{name}.py"]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(f"The flow {name} is in none of {', '.join(map(str, places))}.")
+    return found
+
+
+def run_demo(output: Path, console: Console) -> None:
+    """Make a picture, a video that stars it and an edit of that video, and say where they lie.
+
+    Args:
+        output: The folder for the files.
+        console: Where to say it.
+
+    Raises:
+        GenerationError: When a step fails.
+        ImportError: When the sandbox's extra is not installed.
+    """
+    from prefect_happyhorse.sandbox.http.server import SandboxServer
+    from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
+
+    store = Store(url=str(output))
+    # A Prefect of the demo's own: in the user's there may be a block named after the gateway, and the demo would pay with it.
+    home = output.absolute() / "prefect"
+    home.mkdir(parents=True, exist_ok=True)
+    console.print("Starting the sandbox: the five gateways on this machine, no account and no coin.")
+    with (
+        SandboxServer(SandboxSettings(job_s=4.0)) as sandbox,
+        _environment({**_SETTINGS, **_gateway(sandbox), "HAPPYHORSE_STORE": store.url, "PREFECT_HOME": str(home)}),
+    ):
+        console.print("Starting Prefect's own ephemeral server: this takes up to half a minute.")
+        started = time.monotonic()
+        asyncio.run(_run(store, console))
+        charged = len(sandbox.ledger())
+    console.print(f"The sandbox charged {charged} jobs, one for each step. All in {time.monotonic() - started:.0f} s.")
+    console.print(f"The run with its pictures, in a browser: PREFECT_HOME={home} prefect server start", soft_wrap=True)
+
+
+def _gateway(sandbox: Any) -> dict[str, str]:
+    return {"HAPPYHORSE_BASE_URL": sandbox.base_url("happyhorse"), "HAPPYHORSE_API_KEY": "sandbox", "HAPPYHORSE_ACCOUNT": "demo"}
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Generator[None]:
+    before = {name: os.environ.get(name) for name in (*values, *_ELSEWHERE)}
+    os.environ.update(values)
+    # A server that the user is connected to is none of the demo's business.
+    for name in _ELSEWHERE:
+        os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+async def _run(store: Store, console: Console) -> None:
+    from prefect.flows import load_flow_from_entrypoint
+
+    from prefect_happyhorse.blocks import GatewayCredentials
+
+    flow = load_flow_from_entrypoint(f"{flow_file('image_to_video_edit')}:image_to_video_edit")
+    # The sandbox forgets its jobs when it stops, so every demo buys anew.
+    take = int(time.time())
+    small: dict[str, Any] = {"resolution": "720p", "duration": 5}
+    teller = _Teller(store, take, GatewayCredentials.from_environment("happyhorse").to_account(), console)
+    telling = asyncio.create_task(teller.run())
+    try:
+        chain: Any = await flow(video=small, edit=small, take=take)
+    finally:
+        telling.cancel()
+    await teller.look()
+    console.print(_table([("image", chain.image), ("video", chain.video), ("edit", chain.edit)]))
+
+
+class _Teller:
+    """Says every change in the journal, which is where a job's state is true, and how far the gateway says that a job is."""
+
+    def __init__(self, store: Store, take: int, account: Account, console: Console) -> None:
+        self._journal = Journal(store)
+        self._poller = Poller(account=account, store=store)
+        self._take = take
+        self._console = console
+        self._said: dict[str, str] = {}
+
+    async def run(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(0.5)
+
+    async def look(self) -> None:
+        for entry in await self._journal.entries():
+            if entry.take != self._take:
+                continue
+            self._say(f"{entry.digest} state", f"  {_STEPS[entry.request.capability]:6} {_sentence(entry)}")
+            if entry.state == "submitted" and entry.job is not None:
+                state = await self._poller.ask(entry.job)
+                if state.progress:
+                    bar = "#" * round(state.progress * 20)
+                    self._say(f"{entry.digest} progress", f"  {_STEPS[entry.request.capability]:6} {bar:20} {state.progress:4.0%}")
+
+    def _say(self, about: str, line: str) -> None:
+        if self._said.get(about) != line:
+            self._said[about] = line
+            self._console.print(line, soft_wrap=True)
+
+
+def _sentence(entry: JournalEntry) -> str:
+    said = {
+        "intent": f"submitting to {entry.request.model}",
+        "submitted": f"accepted by {entry.request.model}{'' if entry.job is None else f', task id {entry.job.task_id}'}",
+        "succeeded": "finished, downloading",
+        "kept": f"kept at {'' if entry.asset is None else _file(entry.asset)}",
+    }
+    return said.get(entry.state, entry.state)
+
+
+def _table(assets: list[tuple[str, MediaAsset]]) -> Table:
+    table = Table("step", "model", "task id", "seconds", title="What the flow made")
+    # A path that is cut short opens nothing, so a long one goes on in the next line.
+    table.add_column("file", overflow="fold")
+    for step, asset in assets:
+        took = (asset.finished_at - asset.submitted_at).total_seconds() if asset.finished_at and asset.submitted_at else 0.0
+        table.add_row(step, asset.model, asset.task_id, f"{took:.1f}", _file(asset))
+    return table
+
+
+def _file(asset: MediaAsset) -> str:
+    """Where an asset lies, as short as it can be said from here."""
+    path = asset.uri.removeprefix("file://")
+    return min(path, os.path.relpath(path), key=len)

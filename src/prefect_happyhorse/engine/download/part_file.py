@@ -1,0 +1,243 @@
+"""A download that is not finished yet: a file, a small state file beside it, and a lock, all of which outlast the process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from prefect_happyhorse.domain.jobs import Job
+from prefect_happyhorse.engine.media.probe import Probe
+from prefect_happyhorse.engine.storage.local import CHUNK_BYTES, replace_file
+
+__all__ = ["Finished", "Partial", "lock_partial", "partial_key"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A download that is whole: where in the store it goes, and what it is."""
+
+    path: str
+    sha256: str
+    facts: Probe
+
+
+class _State(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    validator: str | None = None
+    total: int | None = None
+    safe_bytes: int = Field(default=0, ge=0)
+    finished: Finished | None = None
+
+
+def partial_key(job: Job, index: int) -> str:
+    """What the files of an unfinished output are called.
+
+    Args:
+        job: The job.
+        index: Which of its outputs it is, from 0.
+    """
+    whole = repr((job.gateway, job.account, job.digest, job.task_id, index))
+    return hashlib.sha256(whole.encode()).hexdigest()[:32]
+
+
+def lock_partial(folder: Path, key: str) -> FileLock | None:
+    """Hold an unfinished output against other processes and tasks, if nobody else does. A dead process holds nothing.
+
+    Args:
+        folder: The folder for partial downloads.
+        key: The output's key.
+
+    Returns:
+        The lock, to be released; None when somebody else holds it.
+    """
+    locks = folder / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    # A lock file cannot be removed safely, so there is a fixed number of them: two outputs that share one take turns.
+    lock = FileLock(locks / f"{key[:3]}.lock", thread_local=False)
+    try:
+        lock.acquire(blocking=False)  # pyright: ignore[reportUnknownMemberType] -- what it returns is of no interest
+    except Timeout:
+        return None
+    return lock
+
+
+class Partial:
+    """The file of an unfinished download. Everything here blocks: call it in a thread, and hold the output's lock meanwhile.
+
+    Only what was synced to the disk counts when the file is opened again, since after a power cut the rest may be noise.
+
+    Args:
+        folder: The folder for partial downloads.
+        key: The output's key.
+        checkpoint_bytes: After how many bytes the file is synced.
+    """
+
+    def __init__(self, folder: Path, key: str, *, checkpoint_bytes: int) -> None:
+        self.path = folder / f"{key}.part"
+        self.offset = 0
+        self.high_water = 0
+        self.total: int | None = None
+        self.validator: str | None = None
+        self.finished: Finished | None = None
+        self._state_path = folder / f"{key}.json"
+        self._checkpoint_bytes = checkpoint_bytes
+        self._safe_bytes = 0
+        self._sha256 = hashlib.sha256()
+        self._file: BinaryIO | None = None
+        # A cancelled caller gives up the lock while a thread may be writing still, or about to.
+        self._mutex = threading.Lock()
+        self._is_closed = False
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of what is there so far, in hexadecimal."""
+        return self._sha256.hexdigest()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all bytes are there, as far as the server said how many there are."""
+        return self.offset > 0 and self.offset == self.total
+
+    def load(self) -> None:
+        """Go on from what an earlier process left; anything that is not understood is thrown away.
+
+        Raises:
+            OSError: When the files cannot be read or written.
+        """
+        with self._open():
+            state = self._read_state()
+            self.finished, self.validator, self.total, self._safe_bytes = state.finished, state.validator, state.total, state.safe_bytes
+            if not self.path.exists():
+                self._safe_bytes = 0
+                return
+            with self.path.open("rb+") as file:
+                file.truncate(min(self._safe_bytes, file.seek(0, os.SEEK_END)))
+                file.seek(0)
+                while chunk := file.read(CHUNK_BYTES):
+                    self._sha256.update(chunk)
+                self.offset = self.high_water = self._safe_bytes = file.tell()
+
+    def restart(self, *, validator: str | None = None, total: int | None = None) -> None:
+        """Throw away what is there.
+
+        Args:
+            validator: The entity tag or date by which the server knows the file, to go on from it later.
+            total: How many bytes will come, where the server says so.
+
+        Raises:
+            OSError: When the files cannot be written.
+        """
+        with self._open():
+            self._close()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("wb")
+            self.offset = self._safe_bytes = 0
+            self._sha256 = hashlib.sha256()
+            self.validator, self.total, self.finished = validator, total, None
+            self._write_state()
+
+    def append(self, data: bytes | bytearray) -> None:
+        """Add bytes to the end.
+
+        Args:
+            data: The bytes.
+
+        Raises:
+            OSError: When they cannot be written; what was there before stays good.
+        """
+        with self._open():
+            if self._file is None:
+                self._file = self.path.open("rb+")
+                self._file.seek(self.offset)
+            try:
+                self._file.write(data)
+                self._file.flush()
+            except OSError:
+                self._file.truncate(self.offset)
+                self._file.seek(self.offset)
+                raise
+            self._sha256.update(data)
+            self.offset += len(data)
+            self.high_water = max(self.high_water, self.offset)
+            if self.validator is not None and self.offset - self._safe_bytes >= self._checkpoint_bytes:
+                self._sync()
+                self._write_state()
+
+    def checkpoint(self) -> None:
+        """Sync what is there, so that another process can go on from it.
+
+        Raises:
+            OSError: When it cannot be synced.
+        """
+        with self._open():
+            if self._file is not None and self.offset > self._safe_bytes:
+                self._sync()
+                self._write_state()
+
+    def finish(self, finished: Finished) -> None:
+        """Note that all is there and good, so that nothing is fetched again if putting it in its place fails.
+
+        Args:
+            finished: Where it goes and what it is.
+
+        Raises:
+            OSError: When it cannot be noted.
+        """
+        with self._open():
+            if self._file is not None:
+                self._sync()
+            self._safe_bytes = self.offset
+            self.finished = finished
+            self._close()
+            self._write_state()
+
+    def forget(self) -> None:
+        """Remove the files."""
+        with self._open():
+            self._close()
+            self.path.unlink(missing_ok=True)
+            self._state_path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the file for good; it stays."""
+        with self._mutex:
+            self._close()
+            self._is_closed = True
+
+    @contextmanager
+    def _open(self) -> Generator[None, None, None]:
+        with self._mutex:
+            if self._is_closed:
+                raise ValueError("the unfinished download was given up")
+            yield
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _sync(self) -> None:
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+        self._safe_bytes = self.offset
+
+    def _read_state(self) -> _State:
+        try:
+            return _State.model_validate_json(self._state_path.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return _State()
+
+    def _write_state(self) -> None:
+        state = _State(validator=self.validator, total=self.total, safe_bytes=self._safe_bytes, finished=self.finished)
+        replace_file(self._state_path, (state.model_dump_json(indent=2) + "\n").encode())

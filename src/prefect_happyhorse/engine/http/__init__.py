@@ -1,0 +1,1 @@
+"""Calls to gateways: the client, who may be called, how often, and with which key."""

@@ -1,0 +1,233 @@
+"""One HTTP client per event loop, and the table that says what a broken call means for the bill."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import lru_cache
+from weakref import WeakKeyDictionary
+
+import httpx
+
+from prefect_happyhorse.domain.errors import AuthenticationFailed, GatewayUnavailable, GenerationError, ProtocolError, RequestRejected
+from prefect_happyhorse.engine.http.auth import TokenStore
+from prefect_happyhorse.gateways import Account, ChanjingGateway, Gateway
+
+__all__ = ["NEVER_DELIVERED", "OUTCOME_UNKNOWN", "download_turn", "http_client", "is_local", "is_on_this_machine", "send", "translate"]
+
+_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+_MAX_ANSWER_BYTES = 256 * 1024 * 1024
+
+# https://www.python-httpx.org/exceptions/ : every transport error is in exactly one of the two, and a test holds it so.
+NEVER_DELIVERED: tuple[type[httpx.TransportError], ...] = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+)
+"""The gateway cannot have read the request: it may be sent again."""
+
+OUTCOME_UNKNOWN: tuple[type[httpx.TransportError], ...] = (
+    httpx.ReadTimeout,
+    httpx.WriteTimeout,
+    httpx.ReadError,
+    httpx.WriteError,
+    httpx.CloseError,
+    httpx.RemoteProtocolError,
+)
+"""The gateway may have read the request and may be working on it."""
+
+
+# A connection pool's own queue costs time that grows with the square of its length, so that calls and downloads queue before it: each for
+# its own kind, for a poll must not wait for a long download, nor for another gateway that answers slowly.
+_CALLS = 16
+_DOWNLOADS = 16
+
+
+@dataclass
+class _Shared:
+    client: httpx.AsyncClient
+    users: int = 0
+    calls: defaultdict[str, asyncio.Semaphore] = field(default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(_CALLS)))
+    downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_DOWNLOADS))
+
+
+_SHARED: WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = WeakKeyDictionary()
+
+
+@lru_cache(maxsize=1)
+def _ssl_context() -> ssl.SSLContext:
+    # Building one costs some 20 ms of CPU, and every task of a mapped flow has an event loop and so a client of its own.
+    return httpx.create_ssl_context()
+
+
+@asynccontextmanager
+async def http_client(make: Callable[[], httpx.AsyncClient] | None = None) -> AsyncGenerator[httpx.AsyncClient]:
+    """The event loop's HTTP client: shared by all who are inside at the same time, closed when the last one leaves.
+
+    Args:
+        make: Makes the client, in place of the usual one; for tests that hand in a transport.
+
+    Yields:
+        The client. It carries no key and follows no redirect.
+    """
+    loop = asyncio.get_running_loop()
+    shared = _SHARED.get(loop)
+    if shared is None:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=_CALLS)
+        client = make() if make else httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, verify=_ssl_context(), follow_redirects=False)
+        shared = _SHARED[loop] = _Shared(client)
+    shared.users += 1
+    try:
+        yield shared.client
+    finally:
+        shared.users -= 1
+        if shared.users == 0:
+            _SHARED.pop(loop, None)
+            await shared.client.aclose()
+
+
+def download_turn() -> AbstractAsyncContextManager[object]:
+    """Held while an output is downloaded, so that only so many are at the same time in an event loop."""
+    shared = _SHARED.get(asyncio.get_running_loop())
+    return nullcontext() if shared is None else shared.downloads
+
+
+def _call_turn(host: str) -> AbstractAsyncContextManager[object]:
+    shared = _SHARED.get(asyncio.get_running_loop())
+    return nullcontext() if shared is None else shared.calls[host]
+
+
+def is_local(account: Account) -> bool:
+    """Whether a gateway lies off the public internet, so that its results may lie there too.
+
+    Args:
+        account: The account.
+
+    Example:
+        >>> is_local(Account(gateway="ttapi", base_url="http://127.0.0.1:8808/ttapi"))
+        True
+    """
+    return account.private_network or is_on_this_machine(account)
+
+
+def is_on_this_machine(account: Account) -> bool:
+    """Whether a gateway runs on this machine, as the sandbox does.
+
+    Args:
+        account: The account.
+    """
+    host = httpx.URL(account.base_url).host
+    return host == "localhost" or host.endswith(".localhost") or host.startswith("127.") or host == "::1"
+
+
+async def send(client: httpx.AsyncClient, gateway: Gateway, account: Account, request: httpx.Request, tokens: TokenStore) -> httpx.Response:
+    """Sign a call, send it once, and read its answer.
+
+    Args:
+        client: The event loop's client.
+        gateway: The wire protocol.
+        account: Who pays.
+        request: The call.
+        tokens: Where access tokens are kept that every process shares.
+
+    Returns:
+        The answer, read to its end, whatever its status.
+
+    Raises:
+        GatewayUnavailable: When the call broke; `money` says whether it may have been read.
+        AuthenticationFailed: When the account has no key.
+        RequestRejected: When the call would leave the gateway's own address.
+    """
+    if not _same_origin(request.url, httpx.URL(account.base_url)):
+        raise RequestRejected(
+            f"A call to {request.url.host} would take the key away from {account.base_url}; nothing was sent.", gateway=account.gateway
+        )
+    if account.key is not None:
+        gateway.sign(request, account.key)
+        return await _transmit(client, request, account)
+    if not isinstance(gateway, ChanjingGateway) or account.app_id is None:
+        raise AuthenticationFailed(
+            f"There is no key for {account.gateway}.",
+            gateway=account.gateway,
+            account=account.label,
+            advice=f"Save a GatewayCredentials block, or set {account.gateway.upper()}_API_KEY.",
+        )
+    return await _send_with_token(client, gateway, account, request, tokens)
+
+
+async def _send_with_token(
+    client: httpx.AsyncClient, gateway: ChanjingGateway, account: Account, request: httpx.Request, tokens: TokenStore
+) -> httpx.Response:
+    async def issue() -> httpx.Response:
+        return await _transmit(client, gateway.token_request(account), account)
+
+    token = await tokens.current(account, gateway, issue)
+    gateway.sign(request, token)
+    response = await _transmit(client, request, account)
+    if not gateway.refuses_token(response):
+        return response
+    # Another process may have asked for a token since, which killed this one. A refused token means that no work was started.
+    token = await tokens.renewed(account, gateway, issue, refused=token)
+    gateway.sign(request, token)
+    return await _transmit(client, request, account)
+
+
+async def _transmit(client: httpx.AsyncClient, request: httpx.Request, account: Account) -> httpx.Response:
+    try:
+        async with _call_turn(request.url.host):
+            response = await client.send(request, stream=True)
+            try:
+                return await _read(response, account)
+            finally:
+                await response.aclose()
+    except httpx.TransportError as error:
+        raise translate(error, account) from error
+    except httpx.DecodingError as error:
+        raise ProtocolError(
+            f"{account.gateway} answered in an encoding that cannot be read: {error}", gateway=account.gateway, money="may be spent"
+        ) from error
+
+
+async def _read(response: httpx.Response, account: Account) -> httpx.Response:
+    content = bytearray()
+    async for chunk in response.aiter_bytes():
+        content += chunk
+        if len(content) > _MAX_ANSWER_BYTES:
+            raise ProtocolError(
+                f"{account.gateway} answered with more than {_MAX_ANSWER_BYTES} bytes.", gateway=account.gateway, money="may be spent"
+            )
+    headers = [
+        (name, value) for name, value in response.headers.multi_items() if name.lower() not in {"content-encoding", "content-length"}
+    ]
+    return httpx.Response(response.status_code, headers=headers, content=bytes(content), request=response.request)
+
+
+def translate(error: httpx.TransportError, account: Account) -> GenerationError:
+    """What a broken call means.
+
+    Args:
+        error: What httpx raised.
+        account: Who was calling.
+
+    Returns:
+        An error whose `money` is "not spent" when the gateway cannot have read the call, else "may be spent".
+    """
+    delivered = not isinstance(error, NEVER_DELIVERED)
+    what = "broke after it was sent" if delivered else "never reached the gateway"
+    return GatewayUnavailable(
+        f"The call to {account.base_url} {what}: {type(error).__name__}: {error}".rstrip(": "),
+        gateway=account.gateway,
+        account=account.label,
+        money="may be spent" if delivered else "not spent",
+    )
+
+
+def _same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+    return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)

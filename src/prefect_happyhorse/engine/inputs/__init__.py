@@ -1,0 +1,1 @@
+"""What a request holds, looked at and made reachable before anything is sent."""

@@ -1,0 +1,221 @@
+"""Look at a request's media before anything is sent: everything about them that breaks a limit of the route, and what tells them apart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from anyio import to_thread
+
+from prefect_happyhorse.catalog import MediaLimit, Route
+from prefect_happyhorse.domain.assets import AssetKind, MediaAsset
+from prefect_happyhorse.domain.locations import locate
+from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
+from prefect_happyhorse.engine.http.ssrf import host_of
+from prefect_happyhorse.engine.http.urls import content_fingerprint, url_fingerprint
+from prefect_happyhorse.engine.media.formats import HEAD_BYTES, MediaFormat, format_of, kind_of, sniff
+from prefect_happyhorse.engine.media.probe import MediaNotReadable, Probe, probe
+from prefect_happyhorse.engine.media.source import MediumNotHeld, local_file, shown, where
+from prefect_happyhorse.engine.storage.local import hash_file
+from prefect_happyhorse.engine.storage.store import Store
+
+__all__ = ["Inspection", "inspect_media", "limit_of"]
+
+_NOUNS: dict[AssetKind, str] = {"image": "a picture", "video": "a video", "audio": "a sound"}
+_VIDEO_FIELDS = frozenset({"video", "clip", "reference_videos"})
+_SOUND_FIELDS = frozenset({"audio", "voice"})
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found about the media of a request.
+
+    Args:
+        problems: Every problem, as a sentence with field, value and what is allowed.
+        fingerprints: What each medium is told apart by, under its field and position; a medium with a problem has none.
+        unchecked: What could not be checked and why, as sentences.
+    """
+
+    problems: tuple[str, ...] = ()
+    fingerprints: Mapping[tuple[str, int | None], str] = field(default_factory=dict[tuple[str, "int | None"], str])
+    unchecked: tuple[str, ...] = ()
+
+
+@dataclass
+class _Findings:
+    """What is known of one medium so far; `name` is how sentences call it."""
+
+    name: str
+    kind: AssetKind
+    limit: MediaLimit | None
+    problems: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    fingerprint: str | None = None
+
+    def problem(self, sentence: str) -> None:
+        self.problems.append(f"{self.name}: {sentence}")
+
+    @property
+    def allowed_formats(self) -> str:
+        return "" if self.limit is None else f"; allowed are {', '.join(self.limit.formats)}"
+
+
+def limit_of(route: Route, field: str) -> MediaLimit | None:
+    """What a route takes in a media field, or None where its source says nothing.
+
+    Args:
+        route: The route.
+        field: The field, for example `"references"`.
+
+    Example:
+        >>> from prefect_happyhorse.catalog import find_route
+        >>> limit_of(find_route("ttapi", "reference_to_video", "happyhorse-1.1-r2v"), "references").formats
+        ('jpeg', 'png', 'webp')
+    """
+    return next((limit for limit in route.media if field in limit.request_fields), None)
+
+
+async def inspect_media(request: GenerationRequest, route: Route, store: Store | None = None) -> Inspection:
+    """Check every medium whose bytes or facts are at hand against the limits of a route.
+
+    Args:
+        request: What the user wants.
+        route: The route that is meant to carry it.
+        store: The store whose options open fsspec URLs of its own scheme.
+
+    Returns:
+        Problems, fingerprints, and what could not be checked. Web addresses are told apart by their text and not fetched.
+
+    Example:
+        >>> import asyncio
+        >>> from prefect_happyhorse.catalog import resolve
+        >>> from prefect_happyhorse.domain.requests import ReferenceToVideo
+        >>> request = ReferenceToVideo(model="happyhorse-1.1-r2v", prompt="@1 runs", references=["https://example.com/a.png?X-Amz-Date=1"])
+        >>> asyncio.run(inspect_media(request, resolve(request, "ttapi"))).fingerprints
+        {('references', 0): 'url:https://example.com/a.png'}
+    """
+    media = list(iter_media(request))
+    found = await asyncio.gather(*(_inspect(name, position, medium, route, store) for name, position, medium in media))
+    places = [(name, position) for name, position, _ in media]
+    return Inspection(
+        problems=tuple(problem for findings in found for problem in findings.problems),
+        fingerprints={place: told.fingerprint for place, told in zip(places, found, strict=True) if told.fingerprint is not None},
+        unchecked=tuple(sentence for findings in found for sentence in findings.unchecked),
+    )
+
+
+async def _inspect(name: str, position: int | None, medium: MediaAsset | str, route: Route, store: Store | None) -> _Findings:
+    text = medium.uri if isinstance(medium, MediaAsset) else medium
+    kind: AssetKind = "video" if name in _VIDEO_FIELDS else "audio" if name in _SOUND_FIELDS else "image"
+    findings = _Findings(f"{where(name, position)}={shown(text)}", kind, limit_of(route, name))
+    if isinstance(medium, MediaAsset):
+        _check_asset(medium, findings)
+        return findings
+    try:
+        location = locate(medium)
+    except ValueError:
+        # The catalog's check says what is wrong with it.
+        return findings
+    if location == "web":
+        if host_of(medium) is None:
+            findings.problem("it is no web address")
+        else:
+            findings.fingerprint = url_fingerprint(medium)
+        return findings
+    try:
+        async with local_file(medium, store=store, max_bytes=None if findings.limit is None else findings.limit.max_bytes) as path:
+            await to_thread.run_sync(_check_file, path, findings)
+    except MediumNotHeld as error:
+        findings.problem(str(error))
+    return findings
+
+
+def _check_asset(asset: MediaAsset, findings: _Findings) -> None:
+    form = format_of(asset.media_type)
+    if form is None:
+        findings.problem(f"its media type {asset.media_type!r} is not {_NOUNS[findings.kind]}{findings.allowed_formats}")
+        return
+    facts = Probe(form, asset.kind, asset.bytes, asset.width, asset.height, asset.duration_s, asset.fps)
+    _check(facts, findings)
+    if not findings.problems:
+        findings.fingerprint = content_fingerprint(asset.sha256)
+
+
+def _check_file(path: Path, findings: _Findings) -> None:
+    try:
+        with path.open("rb") as file:
+            form = sniff(file.read(HEAD_BYTES))
+        if form is None:
+            empty = path.stat().st_size == 0
+            findings.problem(f"it is {'empty' if empty else f'not {_NOUNS[findings.kind]}'}{findings.allowed_formats}")
+            return
+        size = path.stat().st_size
+        if not _check_format(form, findings) or not _check_size(size, findings):
+            return
+        _check(probe(path), findings)
+        if not findings.problems:
+            findings.fingerprint = content_fingerprint(hash_file(path))
+    except MediaNotReadable as error:
+        findings.problem(str(error))
+    except OSError as error:
+        findings.problem(f"it cannot be read: {error.strerror or error}")
+
+
+def _check(facts: Probe, findings: _Findings) -> None:
+    if _check_format(facts.format, findings) and _check_size(facts.bytes, findings) and findings.limit is not None:
+        for sentence in _measure_problems(facts, findings.limit, findings):
+            findings.problem(sentence)
+
+
+def _check_format(form: MediaFormat, findings: _Findings) -> bool:
+    if kind_of(form) != findings.kind:
+        findings.problem(f"it is {_NOUNS[kind_of(form)]} ({form}), not {_NOUNS[findings.kind]}{findings.allowed_formats}")
+        return False
+    if findings.limit is not None and form not in findings.limit.formats:
+        findings.problem(f"its format is {form}{findings.allowed_formats}")
+        return False
+    return True
+
+
+def _check_size(size: int, findings: _Findings) -> bool:
+    if findings.limit is not None and size > findings.limit.max_bytes:
+        findings.problem(f"it has {size:,} bytes, allowed are at most {findings.limit.max_bytes:,}")
+        return False
+    return True
+
+
+def _measure_problems(facts: Probe, limit: MediaLimit, findings: _Findings) -> Iterable[str]:
+    if any((limit.min_side_px, limit.min_short_side_px, limit.max_long_side_px, limit.aspect)):
+        if facts.width and facts.height:
+            yield from _side_problems(facts.width, facts.height, limit)
+        else:
+            findings.unchecked.append(_unchecked(findings.name, "size"))
+    if limit.duration_s is not None:
+        if facts.duration_s is None:
+            findings.unchecked.append(_unchecked(findings.name, "playing time"))
+        elif not limit.duration_s[0] <= round(facts.duration_s, 2) <= limit.duration_s[1]:
+            yield f"it lasts {facts.duration_s:.2f} s, allowed is {limit.duration_s[0]:g} to {limit.duration_s[1]:g} s"
+    if limit.fps_above is not None:
+        if facts.fps is None:
+            findings.unchecked.append(_unchecked(findings.name, "frame rate"))
+        elif facts.fps <= limit.fps_above:
+            yield f"it has {facts.fps:g} frames a second, allowed is more than {limit.fps_above:g}"
+
+
+def _side_problems(width: int, height: int, limit: MediaLimit) -> Iterable[str]:
+    size = f"it is {width} x {height} px"
+    short, long = sorted((width, height))
+    if limit.min_side_px is not None and short < limit.min_side_px:
+        yield f"{size}, allowed is {limit.min_side_px} px or more on each side"
+    if limit.min_short_side_px is not None and short < limit.min_short_side_px:
+        yield f"{size}, allowed is {limit.min_short_side_px} px or more on the shorter side"
+    if limit.max_long_side_px is not None and long > limit.max_long_side_px:
+        yield f"{size}, allowed is {limit.max_long_side_px} px or less on the longer side"
+    if limit.aspect is not None and not limit.aspect[0] <= width / height <= limit.aspect[1]:
+        yield f"{size}, which is {width / height:.3g} wide to one high; allowed is {limit.aspect[0]:g} to {limit.aspect[1]:g}"
+
+
+def _unchecked(name: str, what: str) -> str:
+    return f"{name}: nothing here can tell its {what}, so the provider alone will check it; install prefect-happyhorse[media]"

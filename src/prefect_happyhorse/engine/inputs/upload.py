@@ -1,0 +1,198 @@
+"""Give every medium of a request an address that its gateway can read, before any money is spent."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from anyio import to_thread
+
+from prefect_happyhorse.catalog import Route
+from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.errors import MediaUnreachable
+from prefect_happyhorse.domain.locations import locate
+from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
+from prefect_happyhorse.engine.http.ssrf import host_of, is_local_host
+from prefect_happyhorse.engine.inputs.preflight import limit_of
+from prefect_happyhorse.engine.media.formats import HEAD_BYTES, extension_of, media_type_of, sniff
+from prefect_happyhorse.engine.media.source import MediumNotHeld, local_file, local_path_of, shown, where
+from prefect_happyhorse.engine.storage.local import hash_file
+from prefect_happyhorse.engine.storage.store import Store
+
+__all__ = ["INPUTS_FOLDER", "publish"]
+
+INPUTS_FOLDER = "inputs"
+"""Where in the store the media go that are put there for a gateway to read; each under its SHA-256, so once."""
+
+_MARGIN = timedelta(minutes=10)
+_UNREADABLE = "where the gateway cannot read it"
+
+
+async def publish(
+    request: GenerationRequest, route: Route, store: Store | None, *, now: datetime, gateway_is_local: bool
+) -> GenerationRequest:
+    """Replace the media of a request by addresses that its gateway can read.
+
+    In this order: the provider's own address of an asset while it lives; the store's public or presigned address, for which a file that
+    lies elsewhere is put into the store once; a data URL where the route takes it.
+
+    Args:
+        request: What the user wants.
+        route: The route that carries it.
+        store: Where files can be put for others to read; None when there is no such place.
+        now: The present, with its time zone.
+        gateway_is_local: Whether the gateway runs on this machine or network and so can read addresses here.
+
+    Returns:
+        A copy of the request in which every medium is an http, https or data URL.
+
+    Raises:
+        MediaUnreachable: When a medium cannot be given such an address; names every one of them and the ways out.
+
+    Example:
+        >>> from datetime import timezone
+        >>> from prefect_happyhorse.catalog import resolve
+        >>> from prefect_happyhorse.domain.requests import ReferenceToVideo
+        >>> request = ReferenceToVideo(model="happyhorse-1.1-r2v", prompt="@1 runs", references=["https://example.com/a.png"])
+        >>> route = resolve(request, "ttapi")
+        >>> asyncio.run(publish(request, route, None, now=datetime.now(timezone.utc), gateway_is_local=False)).references
+        ('https://example.com/a.png',)
+    """
+    publisher = _Publisher(route, store, now, gateway_is_local)
+    media = list(iter_media(request))
+    found = await asyncio.gather(*(publisher.address(name, position, medium) for name, position, medium in media))
+    problems = [
+        f"{where(name, position)}={_name(medium)}: {result.problem}"
+        for (name, position, medium), result in zip(media, found, strict=True)
+        if result.problem
+    ]
+    if problems:
+        raise MediaUnreachable(
+            f"{route.gateway} cannot read {len(problems)} of the media. Nothing was sent. " + "; ".join(problems) + ".",
+            gateway=route.gateway,
+            model=route.model,
+            capability=route.capability,
+            advice=_ways_out(route),
+        )
+    changed: dict[str, str | tuple[str, ...]] = {}
+    for (name, position, _), result in zip(media, found, strict=True):
+        earlier = changed.get(name, ())
+        changed[name] = result.url if position is None or isinstance(earlier, str) else (*earlier, result.url)
+    return request.model_copy(update=changed)
+
+
+@dataclass(frozen=True)
+class _Address:
+    url: str = ""
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class _Publisher:
+    route: Route
+    store: Store | None
+    now: datetime
+    gateway_is_local: bool
+
+    async def address(self, name: str, position: int | None, medium: MediaAsset | str) -> _Address:
+        """The address of one medium, or why it has none."""
+        if isinstance(medium, MediaAsset):
+            if medium.url is not None and self._is_alive(medium) and self._is_readable(medium.url):
+                return _Address(medium.url)
+            text = medium.uri
+        else:
+            text = medium
+            location = locate(text)
+            if location == "web":
+                return _Address(text) if self._is_readable(text) else _Address(problem=f"it lies on a private network, {_UNREADABLE}")
+            if location == "inline" and self.route.base64:
+                return _Address(text)
+        try:
+            return await self._stored(text) or await self._inline(name, text)
+        except (MediumNotHeld, OSError) as error:
+            return _Address(problem=str(error))
+
+    def _is_alive(self, asset: MediaAsset) -> bool:
+        return asset.url_expires_at is None or asset.url_expires_at - _MARGIN > self.now
+
+    def _is_readable(self, url: str) -> bool:
+        return self.gateway_is_local or not is_local_host(host_of(url) or "")
+
+    async def _stored(self, text: str) -> _Address | None:
+        """Its address in the store, where it is put if need be; None when the store has no address that the gateway can read."""
+        if self.store is None or not await self._has_addresses(self.store):
+            return None
+        lying = self._path_in_store(text)
+        if lying is not None and await self.store.exists(lying):
+            return _Address(await self.store.public_url(lying) or "")
+        async with local_file(text, store=self.store) as file:
+            path, size = await to_thread.run_sync(_content_path, file)
+            if not await self._is_there(path, size):
+                await self.store.keep(file, path, move=False)
+        return _Address(await self.store.public_url(path) or "")
+
+    async def _has_addresses(self, store: Store) -> bool:
+        sample = await store.public_url(f"{INPUTS_FOLDER}/sample")
+        return sample is not None and self._is_readable(sample)
+
+    def _path_in_store(self, text: str) -> str | None:
+        if self.store is None:
+            return None
+        local = local_path_of(text)
+        return self.store.path_of(text if local is None else f"file://{local.as_posix()}")
+
+    async def _is_there(self, path: str, size: int) -> bool:
+        try:
+            return self.store is not None and await self.store.size(path) == size
+        except FileNotFoundError:
+            return False
+
+    async def _inline(self, name: str, text: str) -> _Address:
+        """The medium as a data URL, where the route takes one."""
+        if not self.route.base64:
+            return _Address(problem=self._no_address())
+        limit = limit_of(self.route, name)
+        async with local_file(text, store=self.store) as file:
+            size = (await to_thread.run_sync(file.stat)).st_size
+            if limit is not None and size > limit.max_bytes:
+                return _Address(problem=f"it has {size:,} bytes, allowed inside the request are at most {limit.max_bytes:,}")
+            return _Address(await to_thread.run_sync(_data_url, file))
+
+    def _no_address(self) -> str:
+        if self.store is None:
+            return f"it lies here, {_UNREADABLE}, and there is no store to put it into"
+        if self.store.public_base_url is None and self.store.presign_s is None:
+            return f"it lies here, {_UNREADABLE}, and the store {self.store.url} has no public address"
+        return f"it lies here, {_UNREADABLE}, and the public address of the store {self.store.url} is on a private network"
+
+
+def _name(medium: MediaAsset | str) -> str:
+    return shown(medium.uri if isinstance(medium, MediaAsset) else medium)
+
+
+def _content_path(file: Path) -> tuple[str, int]:
+    with file.open("rb") as opened:
+        form = sniff(opened.read(HEAD_BYTES))
+    extension = "bin" if form is None else extension_of(form)
+    return f"{INPUTS_FOLDER}/{hash_file(file)}.{extension}", file.stat().st_size
+
+
+def _data_url(file: Path) -> str:
+    content = file.read_bytes()
+    form = sniff(content[:HEAD_BYTES])
+    if form is None:
+        raise MediumNotHeld("it is of no known media format")
+    return f"data:{media_type_of(form)};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _ways_out(route: Route) -> str:
+    ways = [
+        "give http(s) addresses that anybody can read",
+        "use a MediaStore with public_base_url, or an object store with presign_s",
+    ]
+    if not route.base64:
+        ways.append(f"or use a gateway that takes media inside the request, which {route.gateway} does not here")
+    return f"Ways out: {'; '.join(ways)}."

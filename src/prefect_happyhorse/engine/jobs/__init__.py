@@ -1,0 +1,1 @@
+"""A job from submit to stored outputs."""

@@ -1,0 +1,282 @@
+"""Ask for a job until it ends or its deadline passes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+
+import anyio
+import httpx
+
+from prefect_happyhorse.catalog import Route, find_route
+from prefect_happyhorse.domain.errors import (
+    AuthenticationFailed,
+    GatewayUnavailable,
+    GenerationError,
+    JobExpired,
+    JobFailed,
+    JobTimedOut,
+    ProtocolError,
+    RequestRejected,
+)
+from prefect_happyhorse.domain.jobs import Job, JobResult, JobState, JobStatus
+from prefect_happyhorse.engine.http.auth import TokenStore
+from prefect_happyhorse.engine.http.client import http_client, send
+from prefect_happyhorse.engine.http.rate_limit import pacer_for
+from prefect_happyhorse.engine.jobs.durations import Durations, durations_of
+from prefect_happyhorse.engine.jobs.hints import ask_again, buy_again
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
+from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.gateways import Account, get_gateway
+
+__all__ = ["DEADLINE_S", "Poller", "Watcher"]
+
+Watcher = Callable[[Job, JobState, float], Awaitable[None]]
+"""Is told of every answer: the job, what the gateway says, and the seconds since submit.
+
+A job that is not asked for at once is told as queued.
+"""
+
+DEADLINE_S = 3600.0
+"""How long a job is waited for when nobody says otherwise, in seconds since submit."""
+
+_STRANGE_ANSWERS = 5
+_JUST_SUBMITTED_S = 5.0
+
+# A gateway may need a moment before it knows a job that it has just accepted, and one of its machines may not know what another does.
+_MISSING_FOR_S = 60.0
+_MISSING_ANSWERS = 4
+
+
+async def _ignore(job: Job, state: JobState, elapsed_s: float) -> None:
+    pass
+
+
+async def _at_once() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Poller:
+    """Waits for jobs.
+
+    Args:
+        account: Who paid.
+        store: Where the journal lies.
+        deadline_s: How long a job may take, in seconds since it was submitted, restarts included.
+        watch: Is told of every answer.
+        turn: Waits until a call may be made, beside the pacer that all jobs of the account share in this process.
+        tokens: Where access tokens are kept.
+        clock: Seconds that only ever grow.
+        sleep: Waits for so many seconds.
+    """
+
+    account: Account
+    store: Store
+    deadline_s: float = DEADLINE_S
+    watch: Watcher = _ignore
+    turn: Callable[[], Awaitable[None]] = _at_once
+    tokens: TokenStore = field(default_factory=TokenStore)
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+
+    async def ask(self, job: Job) -> JobState:
+        """Ask for a job once.
+
+        Args:
+            job: The job.
+
+        Returns:
+            What the gateway says.
+
+        Raises:
+            JobExpired: When the gateway does not know the job any more.
+            GenerationError: When the gateway could not be asked.
+        """
+        return await self._ask(job, find_route(job.gateway, job.capability, job.model))
+
+    async def poll(self, job: Job) -> JobResult:
+        """Ask for a job until it has a result.
+
+        Args:
+            job: The job.
+
+        Returns:
+            The result, with the provider's addresses of its outputs.
+
+        Raises:
+            JobFailed: When the provider ended it without a result.
+            JobExpired: When the gateway does not know it any more.
+            JobTimedOut: When the deadline passed first; it may still finish.
+            AuthenticationFailed: When the key is not allowed to ask.
+            ProtocolError: When the gateway kept answering in a way that its documentation does not describe.
+        """
+        journal = Journal(self.store)
+        entry = await journal.read(job.digest)
+        route = find_route(job.gateway, job.capability, job.model)
+        durations = durations_of(job, route, self.store)
+        try:
+            if (known := _known_result(entry, job)) is not None:
+                return known
+            async with http_client():
+                # Held for the whole wait, so that the connection lives from one poll to the next.
+                known_gone = entry is not None and entry.state == "expired"
+                result, took_s = await self._wait(job, route, durations, known_gone=known_gone)
+        except GenerationError as error:
+            error.about(
+                gateway=job.gateway,
+                account=job.account,
+                model=job.model,
+                capability=job.capability,
+                task_id=job.task_id,
+                digest=job.digest,
+            )
+            if isinstance(error, JobExpired):
+                error.advice = f"The provider's console may still show it. {ask_again(job.digest)} {buy_again(job.digest)}"
+            if isinstance(error, (JobFailed, JobExpired)):
+                await journal.known_failure(error, job)
+            raise
+        await journal.record(job, "succeeded", {"result": result})
+        if took_s is not None:
+            await durations.learn(took_s, self.store)
+        return result
+
+    async def _wait(self, job: Job, route: Route, durations: Durations, *, known_gone: bool) -> tuple[JobResult, float | None]:
+        """The result, and how long the job took, where that is known."""
+        already_s = max(0.0, (datetime.now(timezone.utc) - job.submitted_at).total_seconds())
+        started = self.clock()
+        asked = 0
+        patience = _Patience(gone=known_gone or _outlived(job))
+        await durations.look(self.store)
+        # When the job was last seen running: right after its submit it surely was.
+        ran_s = already_s if already_s < _JUST_SUBMITTED_S else None
+        if ran_s is not None and durations.belief.is_learned:
+            await self.watch(job, JobState(status=JobStatus.QUEUED), ran_s)
+            await self.sleep(min(durations.belief.pause_s(ran_s), max(self.deadline_s - ran_s, 0.0)))
+        while True:
+            elapsed_s = already_s + self.clock() - started
+            left_s = self.deadline_s - elapsed_s
+            retry_after_s = None
+            try:
+                asked += 1
+                state = await self._ask(job, route)
+                if state.status is JobStatus.EXPIRED:
+                    raise _end(route, state)
+                patience.renew()
+                if known_gone:
+                    known_gone = False
+                    await Journal(self.store).record(job, "submitted", {"failure": None})
+                await self.watch(job, state, elapsed_s)
+                if state.status.final:
+                    # It ended somewhere between the last two answers. A job that another run left has no such bounds.
+                    return _result(job, route, state, asked), None if ran_s is None else (ran_s + elapsed_s) / 2
+                ran_s = elapsed_s
+            except GatewayUnavailable as error:
+                retry_after_s = error.retry_after_s
+            except (ProtocolError, JobExpired, RequestRejected) as error:
+                if patience.ends(error, elapsed_s) or (left_s <= 0 and not isinstance(error, ProtocolError)):
+                    raise
+            if left_s <= 0:
+                raise JobTimedOut(
+                    f"The job is not finished {elapsed_s:.0f} s after its submit; the deadline was {self.deadline_s:.0f} s.",
+                    advice="It may still finish: run the same request again with a later deadline, and it is collected, not bought again.",
+                )
+            await self.sleep(min(durations.belief.pause_s(elapsed_s, retry_after_s=retry_after_s), left_s))
+
+    async def _ask(self, job: Job, route: Route) -> JobState:
+        gateway = get_gateway(job.gateway)
+        request = gateway.poll_request(route, job.task_id, self.account)
+        await pacer_for(job.gateway, self.account.label, self.account.base_url, per_s=route.facts.polls_per_s).wait()
+        await self.turn()
+        async with http_client() as client:
+            response: httpx.Response = await send(client, gateway, self.account, request, self.tokens)
+        return gateway.read_poll(response, route)
+
+
+class _Patience:
+    """Counts the answers in a row that are strange, or that do not know the job: one may be a passing fault, and the job is paid for.
+
+    Args:
+        gone: Whether it is no surprise that the gateway does not know the job, so that its first word is believed.
+    """
+
+    def __init__(self, *, gone: bool) -> None:
+        self._gone = gone
+        self.renew()
+
+    def renew(self) -> None:
+        """A good answer came."""
+        self._strange = self._missing = 0
+        self._missing_since_s = 0.0
+
+    def ends(self, error: GenerationError, elapsed_s: float) -> bool:
+        """Whether this is one bad answer too many.
+
+        Args:
+            error: What was answered.
+            elapsed_s: Seconds since submit.
+        """
+        if isinstance(error, AuthenticationFailed):
+            return True
+        if isinstance(error, ProtocolError):
+            self._strange += 1
+            return self._strange == _STRANGE_ANSWERS
+        # Not every gateway has a code for a job that it does not know.
+        if self._missing == 0:
+            self._missing_since_s = elapsed_s
+        self._missing += 1
+        lasting = self._missing >= _MISSING_ANSWERS and elapsed_s - self._missing_since_s > _MISSING_FOR_S
+        return self._gone or lasting
+
+
+def _outlived(job: Job) -> bool:
+    """Whether the provider has kept the job for as long as it says that it keeps one."""
+    return job.expires_at is not None and job.expires_at <= datetime.now(timezone.utc)
+
+
+def _known_result(entry: JournalEntry | None, job: Job) -> JobResult | None:
+    """What the journal already knows of a job; a result whose addresses may be dead is asked for anew."""
+    if entry is None or entry.job is None or entry.job.task_id != job.task_id:
+        return None
+    if entry.may_be_bought_again:
+        raise JobFailed("The job was canceled before it began.", money="not spent", advice="Run the same request again to buy it anew.")
+    if entry.failure is not None and entry.state in {"failed", "canceled"}:
+        raise JobFailed(entry.failure.message, code=entry.failure.code, advice=buy_again(entry.digest))
+    result = entry.result
+    if result is None or any(output.is_inline for output in result.outputs):
+        return None
+    expired = result.outputs_expire_at is not None and result.outputs_expire_at <= datetime.now(timezone.utc)
+    # A kept asset is what the caller goes on with, so dead addresses do not matter to it.
+    return None if expired and entry.asset is None else result
+
+
+def _result(job: Job, route: Route, state: JobState, asked: int) -> JobResult:
+    if state.status is not JobStatus.SUCCEEDED:
+        raise _end(route, state)
+    now = datetime.now(timezone.utc)
+    lives_s = route.facts.result_ttl_s
+    return JobResult(
+        job=job,
+        outputs=state.outputs,
+        outputs_expire_at=None if lives_s is None else now + timedelta(seconds=lives_s),
+        finished_at=now,
+        polls=asked,
+        provider_status=state.provider_status,
+        usage=state.usage,
+    )
+
+
+def _end(route: Route, state: JobState) -> GenerationError:
+    reason = state.message or "no reason was given"
+    if state.status is JobStatus.EXPIRED:
+        return JobExpired(f"The gateway does not know the job any more: {reason}", code=state.code, request_id=state.request_id)
+    moderated = state.code is not None and route.facts.codes.get(state.code) == "moderation"
+    advice = (
+        "Change the prompt or the media; the same request will be refused again."
+        if moderated
+        else "Look at the reason, then change the request, or give another `take` to buy the same again."
+    )
+    what = "was canceled" if state.status is JobStatus.CANCELED else "ended without a result"
+    return JobFailed(f"The job {what}: {reason}", code=state.code, request_id=state.request_id, advice=advice)

@@ -1,0 +1,205 @@
+"""Keep the outputs of a finished job: fetch each once, write down where it came from, and make a small picture of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx
+
+from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.errors import GenerationError, JobExpired, ProtocolError
+from prefect_happyhorse.domain.jobs import Job, JobResult, JobStatus, Output
+from prefect_happyhorse.domain.prices import Estimate
+from prefect_happyhorse.domain.requests import iter_media
+from prefect_happyhorse.engine.download.download import FetchLimits, Kept, download, forget_partial
+from prefect_happyhorse.engine.http.auth import TokenStore
+from prefect_happyhorse.engine.http.client import http_client, is_local
+from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
+from prefect_happyhorse.engine.media.thumbnail import poster_path
+from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.gateways import Account
+
+__all__ = ["Collected", "Collector", "kept_poster"]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A kept asset and the small pictures of it and its siblings.
+
+    Args:
+        asset: The first output; further ones are its siblings.
+        posters: Small JPEGs by the SHA-256 of what they show.
+        inputs: The addresses of the media that the request held, where the journal knows it.
+    """
+
+    asset: MediaAsset
+    posters: dict[str, bytes] = field(default_factory=dict, repr=False)
+    inputs: tuple[str, ...] = ()
+
+    def with_posters(self) -> Iterator[tuple[MediaAsset, bytes | None]]:
+        """Every asset with its small picture, or None where there is none."""
+        for asset in (self.asset, *self.asset.siblings):
+            yield asset, self.posters.get(asset.sha256)
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Keeps outputs.
+
+    Args:
+        account: Who paid, for when an address has to be asked for again. Its key never goes to a download host.
+        store: Where outputs and the journal lie.
+        tokens: Where access tokens are kept.
+        limits: How long and how large a download may be; None for the usual limits.
+    """
+
+    account: Account
+    store: Store
+    tokens: TokenStore = field(default_factory=TokenStore)
+    limits: FetchLimits | None = None
+
+    async def collect(self, result: JobResult) -> Collected:
+        """Keep a job's outputs, or find that they are kept.
+
+        Args:
+            result: The finished job.
+
+        Returns:
+            The assets; they and where they came from stand in the journal and beside each file.
+
+        Raises:
+            DownloadFailed: When an output could not be fetched or kept whole.
+            JobExpired: When the provider no longer keeps it.
+        """
+        job = result.job
+        journal = Journal(self.store)
+        entry = await journal.read(job.digest)
+        if entry is not None and entry.asset is not None and entry.asset.task_id == job.task_id and await self._all_there(entry.asset):
+            return Collected(entry.asset, await self._posters(entry.asset), _inputs(entry))
+        try:
+            async with http_client() as client:
+                kept = await asyncio.gather(*(self._fetch(client, result, index) for index in range(len(result.outputs))))
+        except GenerationError as error:
+            raise error.about(
+                gateway=job.gateway, account=job.account, model=job.model, capability=job.capability, task_id=job.task_id, digest=job.digest
+            ) from error.__cause__
+        cost = None if entry is None else entry.estimate
+        first, *others = (_asset(one, result, cost) for one in kept)
+        asset = first.model_copy(update={"siblings": tuple(others)})
+        posters = {one.sha256: one.poster for one in kept if one.poster is not None}
+        for one in (asset, *others):
+            await self._write_beside(one)
+        for sha256, poster in posters.items():
+            await self.store.write(poster_path(sha256), poster)
+        await journal.record(job, "kept", {"asset": asset, "result": result})
+        for index in range(len(kept)):
+            await forget_partial(job, index=index, store=self.store)
+        return Collected(asset, posters, _inputs(entry))
+
+    async def _all_there(self, asset: MediaAsset) -> bool:
+        for one in (asset, *asset.siblings):
+            path = self.store.path_of(one.uri)
+            if path is None or not await self._is_there(path, one.bytes):
+                return False
+        return True
+
+    async def _is_there(self, path: str, length: int) -> bool:
+        try:
+            return await self.store.size(path) == length
+        except FileNotFoundError:
+            return False
+
+    async def _posters(self, asset: MediaAsset) -> dict[str, bytes]:
+        found = [(one.sha256, await kept_poster(one, self.store)) for one in (asset, *asset.siblings)]
+        return {sha256: poster for sha256, poster in found if poster is not None}
+
+    async def _fetch(self, client: httpx.AsyncClient, result: JobResult, index: int) -> Kept:
+        job = result.job
+        output = result.outputs[index]
+        if output.is_inline and output.inline is None:
+            # The bytes came inside the gateway's answer and were never written down, so the gateway is asked once more.
+            output = await self._ask_again(job, index)
+        return await download(
+            output,
+            job=job,
+            index=index,
+            store=self.store,
+            client=client,
+            refresh=lambda: self._ask_again(job, index),
+            local_allowed=is_local(self.account),
+            expires_at=result.outputs_expire_at,
+            limits=self.limits,
+            with_poster=True,
+        )
+
+    async def _ask_again(self, job: Job, index: int) -> Output:
+        state = await Poller(account=self.account, store=self.store, tokens=self.tokens).ask(job)
+        if state.status is JobStatus.EXPIRED:
+            raise JobExpired("The gateway does not know the job any more.", task_id=job.task_id, request_id=state.request_id)
+        if state.status is not JobStatus.SUCCEEDED or index >= len(state.outputs):
+            raise ProtocolError(
+                f"The job was finished, and now the gateway says {state.provider_status!r} with {len(state.outputs)} outputs.",
+                task_id=job.task_id,
+                money="spent",
+            )
+        return state.outputs[index]
+
+    async def _write_beside(self, asset: MediaAsset) -> None:
+        """Write `<file>.json`: where a file came from, for whoever finds it without the journal."""
+        path = self.store.path_of(asset.uri)
+        if path is None:
+            return
+        facts = asset.model_dump(mode="json", exclude={"siblings"}, exclude_none=True)
+        await self.store.write(f"{path}.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+async def kept_poster(asset: MediaAsset, store: Store) -> bytes | None:
+    """The small picture that was made of an asset when it was kept, or None.
+
+    Args:
+        asset: The asset.
+        store: Where it is kept.
+    """
+    try:
+        return await store.read(poster_path(asset.sha256))
+    except FileNotFoundError:
+        return None
+
+
+def _inputs(entry: JournalEntry | None) -> tuple[str, ...]:
+    media = () if entry is None else (medium for _, _, medium in iter_media(entry.request))
+    return tuple(medium if isinstance(medium, str) else medium.uri for medium in media)
+
+
+def _asset(kept: Kept, result: JobResult, cost: Estimate | None) -> MediaAsset:
+    job = result.job
+    return MediaAsset(
+        kind=kept.kind,
+        uri=kept.uri,
+        url=kept.url,
+        # An address that was asked for again ends later than the result says, and nobody said when.
+        url_expires_at=result.outputs_expire_at if any(kept.url == output.url for output in result.outputs) else None,
+        media_type=kept.media_type,
+        bytes=kept.bytes,
+        sha256=kept.sha256,
+        width=kept.facts.width,
+        height=kept.facts.height,
+        duration_s=kept.facts.duration_s,
+        fps=kept.facts.fps,
+        gateway=job.gateway,
+        account=job.account,
+        capability=job.capability,
+        model=job.model,
+        task_id=job.task_id,
+        request_id=job.request_id,
+        digest=job.digest,
+        prompt=job.prompt,
+        submitted_at=job.submitted_at,
+        finished_at=result.finished_at,
+        estimate=cost,
+        usage=result.usage,
+    )

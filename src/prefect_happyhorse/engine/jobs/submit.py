@@ -1,0 +1,327 @@
+"""Submit a request at most once: check, claim in the journal, send, write the job down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Literal
+
+import anyio
+import httpx
+
+from prefect_happyhorse.catalog import Route, check, estimate, resolve
+from prefect_happyhorse.domain.errors import GatewayUnavailable, GenerationError, JobFailed, ProtocolError, SubmissionUncertain
+from prefect_happyhorse.domain.jobs import Job, Submission
+from prefect_happyhorse.domain.prices import Estimate
+from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.engine.http.auth import TokenStore
+from prefect_happyhorse.engine.http.client import http_client, is_local, send
+from prefect_happyhorse.engine.http.rate_limit import backoff_s
+from prefect_happyhorse.engine.inputs.preflight import inspect_media
+from prefect_happyhorse.engine.inputs.upload import publish
+from prefect_happyhorse.engine.jobs.hints import buy_again, find_out
+from prefect_happyhorse.engine.journal.budget import Purse
+from prefect_happyhorse.engine.journal.digest import request_digest
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
+from prefect_happyhorse.engine.journal.lease import Claim
+from prefect_happyhorse.engine.journal.owner import CLAIM_LIFE_S, Claimant
+from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.gateways import Account, Gateway, get_gateway
+
+__all__ = ["OnUncertain", "Prepared", "Submitter", "prepare"]
+
+OnUncertain = Literal["raise", "resubmit"]
+
+_log = logging.getLogger(__name__)
+
+_FINISH_SENDING_S = 75.0
+_LOOK_AGAIN_S = 0.2
+_LOOK_AGAIN_AT_MOST_S = 2.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that may be submitted: it fits its route, and its digest is known.
+
+    Args:
+        request: What the user wants.
+        route: The route that carries it.
+        account: Who pays.
+        take: 1, or another number for another variation.
+        digest: The request digest.
+        estimate: What it should cost.
+    """
+
+    request: GenerationRequest
+    route: Route
+    account: Account
+    take: int
+    digest: str
+    estimate: Estimate
+
+
+async def prepare(request: GenerationRequest, account: Account, *, take: int = 1, store: Store | None = None) -> Prepared:
+    """Check a request against its route and its media, and give it its digest. Nothing is sent.
+
+    Args:
+        request: What the user wants.
+        account: Who pays.
+        take: 1, or another number for who wants another variation of the very same request.
+        store: The store whose options open media of its own scheme.
+
+    Returns:
+        The request, ready to be submitted.
+
+    Raises:
+        InvalidRequest: When the gateway has no such route, or the request has problems; all of them are named.
+    """
+    route = resolve(request, account.gateway)
+    inspection = await inspect_media(request, route, store)
+    for sentence in inspection.unchecked:
+        _log.info("Not checked before the submit: %s", sentence)
+    check(request, route, more=inspection.problems)
+    digest = request_digest(request, gateway=account.gateway, account=account.label, take=take, fingerprints=inspection.fingerprints)
+    cost = estimate(request, account.gateway, account.prices)
+    return Prepared(request=request, route=route, account=account, take=take, digest=digest, estimate=cost)
+
+
+@dataclass(frozen=True)
+class Submitter:
+    """Submits prepared requests, each at most once.
+
+    Args:
+        store: Where the journal lies, and inputs are published to.
+        on_uncertain: What to do with a submit of an earlier run whose outcome nobody knows: raise, or pay perhaps twice.
+        flow_run_id: The flow run that buys, which is written down.
+        purse: Says whether there is room in a budget; None for no budget.
+        attempts: How often a submit is sent that certainly did no work.
+        patience_s: How long is waited in all between those, in seconds.
+        tokens: Where access tokens are kept.
+        sleep: Waits for so many seconds.
+    """
+
+    store: Store
+    on_uncertain: OnUncertain = "raise"
+    flow_run_id: str | None = None
+    purse: Purse | None = None
+    attempts: int = 5
+    patience_s: float = 120.0
+    tokens: TokenStore = field(default_factory=TokenStore)
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+
+    async def submit(self, prepared: Prepared) -> Job:
+        """Submit a request, or return the job that was submitted under its digest before.
+
+        Args:
+            prepared: The request.
+
+        Returns:
+            The job; it stands in the journal before this returns.
+
+        Raises:
+            SubmissionUncertain: When this or an earlier submit may have been accepted but nobody knows its task id.
+            JobFailed: When the journal says that the provider ended this very job without a result.
+            RequestRejected: When the gateway refuses the request, or there is no room in the budget; no work was started.
+            GatewayUnavailable: When the gateway could not be reached; no work was started.
+            MediaUnreachable: When an input cannot be given an address that the gateway can read.
+            OSError: When the journal cannot be read or written; nothing was sent.
+        """
+        account = prepared.account
+        journal = Journal(self.store, sleep=self.sleep)
+        try:
+            while (job := await self._job(prepared, journal)) is None:
+                pass
+        except GenerationError as error:
+            raise error.about(
+                gateway=account.gateway,
+                account=account.label,
+                model=prepared.request.model,
+                capability=prepared.request.capability,
+                digest=prepared.digest,
+            ) from error.__cause__
+        return job
+
+    async def _job(self, prepared: Prepared, journal: Journal) -> Job | None:
+        """The job of a request, bought if need be; None when what the journal says has changed meanwhile."""
+        entry = await journal.read(prepared.digest)
+        if entry is not None and entry.job is None:
+            entry = await journal.restore(prepared.digest) or entry
+        if entry is None or entry.may_be_bought_again:
+            return await self._buy(prepared, journal, instead_of=entry)
+        if entry.job is not None:
+            return _job_of(entry, entry.job)
+        if entry.state == "intent" and not await self._is_left(entry, journal):
+            return None
+        if self.on_uncertain == "resubmit":
+            return await self._buy(prepared, journal, instead_of=entry)
+        if entry.failure is not None:
+            raise _uncertain(f"An earlier submit may have been accepted: {entry.failure.message}", entry.digest)
+        raise _uncertain(
+            f"A submit was begun at {entry.intent.at.isoformat(timespec='seconds')} by {entry.intent}, and nobody knows whether it was"
+            " accepted.",
+            entry.digest,
+        )
+
+    async def _is_left(self, entry: JournalEntry, journal: Journal) -> bool:
+        """Wait for whoever set out to submit: True once it is gone, False once it has got somewhere."""
+        silent_s = 0.0
+        while True:
+            # Clocks differ and jump. Where money hangs on it, silence counts as it is heard here, not by the times that were written.
+            if entry.intent.died() or silent_s > CLAIM_LIFE_S:
+                return True
+            if self.on_uncertain == "raise" and entry.intent.gone(datetime.now(timezone.utc)):
+                return True
+            pause_s = min(_LOOK_AGAIN_S + silent_s / 10, _LOOK_AGAIN_AT_MOST_S)
+            await self.sleep(pause_s)
+            latest = await journal.read(entry.digest)
+            if latest is None or latest.state != entry.state or not latest.intent.same(entry.intent):
+                return False
+            silent_s = 0.0 if latest.intent.at != entry.intent.at else silent_s + pause_s
+            entry = latest
+
+    async def _buy(self, prepared: Prepared, journal: Journal, *, instead_of: JournalEntry | None) -> Job | None:
+        """Claim and send; None when somebody else claimed first."""
+        account = prepared.account
+        gateway = get_gateway(account.gateway)
+        now = datetime.now(timezone.utc)
+        # Publishing is free and may fail, so it comes before the claim.
+        published = await publish(prepared.request, prepared.route, self.store, now=now, gateway_is_local=is_local(account))
+        request = gateway.submit_request(published, prepared.route, account)
+        entry = JournalEntry(
+            digest=prepared.digest,
+            state="intent",
+            gateway=account.gateway,
+            account=account.label,
+            take=prepared.take,
+            request=prepared.request,
+            estimate=prepared.estimate,
+            credentials=account.credentials,
+            flow_run_id=self.flow_run_id,
+            intent=Claimant(),
+        )
+        if self.purse is not None:
+            # Before the claim, so that no other process meets an intent of unknown price that is about to be given back.
+            self.purse.check(entry)
+        if instead_of is None:
+            if not await journal.claim(entry):
+                return None
+        else:
+            claimed = await journal.take_over(instead_of, entry)
+            if claimed is None:
+                await self.sleep(_LOOK_AGAIN_S)
+                return None
+            entry = claimed
+        claim = Claim(entry, instead_of, journal)
+        await self._admit(claim)
+        sending = asyncio.ensure_future(self._send_and_write_down(gateway, prepared, request, claim))
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            # The request may already be on its way: its answer is the only place where the task id stands, so it is waited for.
+            await asyncio.wait({sending}, timeout=_FINISH_SENDING_S)
+            if sending.done() and not sending.cancelled():
+                sending.exception()
+            raise
+
+    async def _admit(self, claim: Claim) -> None:
+        if self.purse is None:
+            return
+        try:
+            # A long journal takes its time to read, and a silent claimant would count as gone.
+            async with claim.kept_alive():
+                await self.purse.admit(claim.entry)
+        except BaseException:
+            # Whatever kept the budget from being counted, nothing was sent.
+            await claim.undo()
+            raise
+
+    async def _send_and_write_down(self, gateway: Gateway, prepared: Prepared, request: httpx.Request, claim: Claim) -> Job:
+        try:
+            async with claim.kept_alive():
+                submission = await self._send(gateway, prepared, request)
+        except GenerationError as error:
+            if error.money == "not spent":
+                await claim.undo()
+                raise
+            await claim.is_uncertain(error)
+            raise _uncertain(f"The submit may have been accepted: {error.message}", prepared.digest, error) from error
+        job = _job(prepared, submission)
+        try:
+            return await claim.journal.write_job_down(claim.entry, job)
+        except OSError as error:
+            # The intent still stands, so nothing is bought twice; the job goes on, and its id stands in the log.
+            _log.error(
+                "Job %s of %s is paid for and could be written down nowhere (%s). If this run does not finish: happyhorse jobs adopt %s %s",
+                job.task_id,
+                job.gateway,
+                error,
+                job.task_id,
+                job.digest[:12],
+            )
+            return job
+
+    async def _send(self, gateway: Gateway, prepared: Prepared, request: httpx.Request) -> Submission:
+        """Send until the gateway takes it; only what certainly did no work is sent again."""
+        account, route = prepared.account, prepared.route
+        waited_s = 0.0
+        async with http_client() as client:
+            for attempt in range(1, self.attempts + 1):
+                try:
+                    response = await send(client, gateway, account, request, self.tokens)
+                    return gateway.read_submit(response, route)
+                except GatewayUnavailable as error:
+                    pause_s = max(error.retry_after_s or 0.0, backoff_s(attempt))
+                    if error.money != "not spent" or attempt == self.attempts or waited_s + pause_s > self.patience_s:
+                        raise
+                    waited_s += pause_s
+                    await self.sleep(pause_s)
+                except ProtocolError as error:
+                    error.money = "may be spent"
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _job(prepared: Prepared, submission: Submission) -> Job:
+    now = datetime.fromtimestamp(time.time(), timezone.utc)
+    lives_s = prepared.route.facts.task_ttl_s
+    return Job(
+        gateway=prepared.account.gateway,
+        account=prepared.account.label,
+        capability=prepared.request.capability,
+        model=prepared.request.model,
+        task_id=submission.task_id,
+        request_id=submission.request_id,
+        digest=prepared.digest,
+        prompt=prepared.request.prompt,
+        submitted_at=now,
+        expires_at=None if lives_s is None else now + timedelta(seconds=lives_s),
+    )
+
+
+def _job_of(entry: JournalEntry, job: Job) -> Job:
+    # That a gateway did not know a job may have been its mistake, so an expired one is asked for again.
+    if entry.state not in {"failed", "canceled"}:
+        return job
+    reason = "" if entry.failure is None else f": {entry.failure.message}"
+    raise JobFailed(
+        f"This very request was submitted at {job.submitted_at.isoformat(timespec='seconds')} and ended as {entry.state}{reason}",
+        task_id=job.task_id,
+        request_id=job.request_id,
+        code=None if entry.failure is None else entry.failure.code,
+        advice=buy_again(entry.digest),
+    )
+
+
+def _uncertain(message: str, digest: str, error: GenerationError | None = None) -> SubmissionUncertain:
+    return SubmissionUncertain(
+        message,
+        code=None if error is None else error.code,
+        status_code=None if error is None else error.status_code,
+        request_id=None if error is None else error.request_id,
+        digest=digest,
+        advice=find_out(digest),
+    )

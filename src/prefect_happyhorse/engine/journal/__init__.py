@@ -1,0 +1,1 @@
+"""The truth about money: entries, leases, the spool and budgets."""

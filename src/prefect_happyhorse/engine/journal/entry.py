@@ -1,0 +1,107 @@
+"""What the journal knows of one request."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.jobs import Job, JobResult
+from prefect_happyhorse.domain.prices import Estimate
+from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.engine.journal.owner import Claimant
+
+__all__ = ["OPEN_STATES", "Cancellation", "Failure", "JournalEntry", "JournalState"]
+
+JournalState = Literal["intent", "uncertain", "submitted", "succeeded", "kept", "failed", "expired", "canceled"]
+"""Where a request stands: about to be sent; perhaps taken, perhaps not; taken; finished; its file kept; and three ends without one."""
+
+OPEN_STATES: tuple[JournalState, ...] = ("intent", "uncertain", "submitted", "succeeded")
+"""The states in which money is or may be spent and no file is kept yet."""
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Failure(_Record):
+    """How a job ended without a result."""
+
+    message: str
+    code: str | None = None
+    provider_status: str | None = None
+    at: datetime = Field(default_factory=_now)
+
+
+class Cancellation(_Record):
+    """What a gateway answered when it was asked to cancel a job."""
+
+    accepted: bool
+    message: str
+    request_id: str | None = None
+    at: datetime = Field(default_factory=_now)
+
+
+class JournalEntry(_Record):
+    """All that is known of one request digest."""
+
+    version: Literal[1] = 1
+    digest: str
+    state: JournalState
+    gateway: str
+    account: str
+    take: int
+    request: GenerationRequest
+    estimate: Estimate | None = Field(default=None, description="What it should cost, by the price list at its submit.")
+    credentials: str | None = Field(default=None, description="The name under which the credentials can be found again.")
+    flow_run_id: str | None = Field(default=None, description="The flow run that bought it.")
+    intent: Claimant
+    job: Job | None = None
+    result: JobResult | None = None
+    asset: MediaAsset | None = None
+    failure: Failure | None = None
+    cancellation: Cancellation | None = None
+    doubles: tuple[Job, ...] = Field(default=(), description="Further jobs of the same request, bought because somebody chose to resubmit.")
+    updated_at: datetime = Field(default_factory=_now)
+
+    @property
+    def begun_at(self) -> datetime:
+        """When the submit was begun."""
+        return self.intent.at
+
+    @property
+    def is_open(self) -> bool:
+        """Whether money is or may be spent and no file is kept yet."""
+        return self.state in OPEN_STATES
+
+    @property
+    def may_be_bought_again(self) -> bool:
+        """Whether the gateway itself said that it took the job back before it began."""
+        return self.state == "canceled" and self.cancellation is not None and self.cancellation.accepted
+
+    def becoming(self, state: JournalState, **facts: object) -> JournalEntry:
+        """The entry in a new state.
+
+        Args:
+            state: The new state.
+            facts: What is newly known.
+        """
+        return self.model_copy(update={"state": state, "updated_at": _now(), **facts})
+
+    def with_job(self, job: Job) -> JournalEntry:
+        """The entry with a job that was accepted; a second one of the same request is kept beside the first.
+
+        Args:
+            job: The job.
+        """
+        if self.job is None:
+            return self.becoming("submitted", job=job, failure=None)
+        if job.task_id in {one.task_id for one in (self.job, *self.doubles)}:
+            return self
+        return self.model_copy(update={"doubles": (*self.doubles, job)})

@@ -1,0 +1,277 @@
+"""The journal: what was bought, one readable JSON file per request digest, beside the outputs. It is the truth about money."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+import anyio
+from pydantic import ValidationError
+
+from prefect_happyhorse.domain.errors import GenerationError, JobExpired, SubmissionUncertain
+from prefect_happyhorse.domain.jobs import Job
+from prefect_happyhorse.engine.journal.entry import OPEN_STATES, Cancellation, Failure, JournalEntry, JournalState
+from prefect_happyhorse.engine.journal.owner import Claimant
+from prefect_happyhorse.engine.journal.spool import Aside
+from prefect_happyhorse.engine.storage.store import Store
+
+__all__ = ["OPEN_STATES", "Cancellation", "Claimant", "Failure", "Journal", "JournalEntry", "JournalState"]
+
+_PAUSES_S = (0.5, 2.0, 5.0)
+
+_log = logging.getLogger(__name__)
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+class Journal:
+    """The journal of a store.
+
+    Args:
+        store: Where the outputs lie; the journal is its folder `journal`.
+        sleep: Waits for so many seconds.
+    """
+
+    def __init__(self, store: Store, *, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
+        self.store = store
+        self._sleep = sleep
+        self._aside = Aside(store.url)
+
+    def path(self, digest: str) -> str:
+        """Where the entry of a digest lies in the store.
+
+        Args:
+            digest: The request digest.
+        """
+        return f"journal/{digest}.json"
+
+    async def read(self, digest: str) -> JournalEntry | None:
+        """The entry of a digest, or None when nothing was ever set out to be bought under it.
+
+        Args:
+            digest: The request digest.
+
+        Raises:
+            SubmissionUncertain: When there is an entry but it cannot be read: it may stand for a paid job.
+        """
+        try:
+            content = await self.store.read(self.path(digest))
+        except FileNotFoundError:
+            return None
+        return self._parsed(self.path(digest), content)
+
+    async def claim(self, entry: JournalEntry) -> bool:
+        """Set out to submit: write the intent, unless somebody else has.
+
+        Args:
+            entry: The entry, in the state "intent".
+
+        Returns:
+            True when this call wrote it, so that its caller alone may submit.
+        """
+        return await self.store.create(self.path(entry.digest), _bytes(entry))
+
+    async def take_over(self, entry: JournalEntry, successor: JournalEntry) -> JournalEntry | None:
+        """Claim what somebody else claimed who is gone; of several who try at the same time, exactly one succeeds.
+
+        Args:
+            entry: The entry as it stands.
+            successor: The entry, in the state "intent", that is to take its place.
+
+        Returns:
+            The entry as it now stands, or None when somebody else was first.
+        """
+        turn = entry.intent.turn
+        while True:
+            turn += 1
+            mine = successor.intent.model_copy(update={"turn": turn})
+            path = f"journal/claims/{entry.digest}.{turn}.json"
+            if await self.store.create(path, mine.model_dump_json().encode()):
+                return await self.write(successor.model_copy(update={"intent": mine, "doubles": entry.doubles}))
+            rival = Claimant.model_validate_json(await self.store.read(path))
+            latest = await self.read(entry.digest)
+            if not rival.gone(_now()) or latest is None or latest.intent.turn >= turn:
+                return None
+
+    async def still_at_work(self, entry: JournalEntry) -> bool:
+        """Say that a claimant is still at work.
+
+        Args:
+            entry: The entry that it wrote.
+
+        Returns:
+            False when the claim is no longer its own.
+        """
+        latest = await self.read(entry.digest)
+        if latest is None or not latest.intent.same(entry.intent):
+            return False
+        await self.write(latest.model_copy(update={"intent": latest.intent.beating()}))
+        return True
+
+    async def give_back(self, entry: JournalEntry) -> None:
+        """Remove an intent under which certainly nothing was bought, unless it is somebody else's by now.
+
+        Args:
+            entry: The entry that its claimant wrote.
+        """
+        latest = await self.read(entry.digest)
+        if latest is not None and latest.job is None and latest.intent.same(entry.intent):
+            await self._remove(latest)
+
+    async def put_back(self, entry: JournalEntry, instead: JournalEntry) -> None:
+        """Write an entry in place of an intent, unless that is somebody else's by now.
+
+        Args:
+            entry: The intent that its claimant wrote.
+            instead: What is to stand there.
+        """
+        latest = await self.read(entry.digest)
+        if latest is not None and latest.job is None and latest.intent.same(entry.intent):
+            # The turn stays: a number that was once taken is never free again.
+            await self.write(instead.model_copy(update={"intent": instead.intent.model_copy(update={"turn": latest.intent.turn})}))
+
+    async def write_job_down(self, entry: JournalEntry, job: Job) -> Job:
+        """Write down a job that was just accepted: it is not lost while anything can be written anywhere.
+
+        Args:
+            entry: The entry under which it was submitted.
+            job: The job.
+
+        Returns:
+            The job that stands in the journal: another one when somebody chose to resubmit meanwhile.
+
+        Raises:
+            OSError: When the job could be written neither to the store nor to this machine's own folder.
+        """
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                written = await self.write((await self.read(job.digest) or entry).with_job(job))
+            except OSError as error:
+                if pause_s is None:
+                    await self._aside.put(entry.with_job(job).model_dump_json())
+                    _log.warning(
+                        "The store cannot be written (%s): job %s of %s stands in %s until it can.",
+                        error,
+                        job.task_id,
+                        job.gateway,
+                        self._aside,
+                    )
+                    return job
+                await self._sleep(pause_s)
+            else:
+                return written.job or job
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    async def restore(self, digest: str) -> JournalEntry | None:
+        """Bring a job into the journal that could only be written to this machine's own folder.
+
+        Args:
+            digest: The request digest.
+
+        Returns:
+            The entry, or None when there is no such job.
+        """
+        kept = await self._aside.get(digest)
+        if kept is None:
+            return None
+        entry = JournalEntry.model_validate_json(kept)
+        latest = await self.read(digest) or entry
+        written = await self.write(latest if entry.job is None else latest.with_job(entry.job))
+        await self._aside.remove(digest)
+        return written
+
+    async def write(self, entry: JournalEntry) -> JournalEntry:
+        """Replace the entry of a digest.
+
+        Args:
+            entry: The entry.
+
+        Returns:
+            The entry.
+        """
+        await self.store.write(self.path(entry.digest), _bytes(entry))
+        return entry
+
+    async def record(self, job: Job, state: JournalState, facts: Mapping[str, Any]) -> JournalEntry | None:
+        """Add what is newly known of a job to the entry as it is now, so that what another run wrote meanwhile is kept.
+
+        Args:
+            job: The job.
+            state: The new state.
+            facts: What is newly known.
+
+        Returns:
+            The entry, or None when there is none, or one of another job.
+        """
+        entry = await self.read(job.digest) or await self.restore(job.digest)
+        if entry is None or (entry.job is not None and entry.job.task_id != job.task_id):
+            return None
+        if entry.state == "kept" and state != "kept":
+            # Another run was faster. A file that is kept is no less kept because a slower one only now sees the job finished.
+            return entry
+        return await self.write(entry.becoming(state, job=job, **facts))
+
+    async def forget(self, digest: str) -> None:
+        """Remove the entry of a digest, so that the same request would be bought anew.
+
+        Args:
+            digest: The request digest.
+        """
+        entry = await self.read(digest)
+        await self._aside.remove(digest)
+        if entry is not None:
+            await self._remove(entry)
+
+    async def _remove(self, entry: JournalEntry) -> None:
+        # The claims first: were the entry gone and they not, the next turn would find itself taken.
+        for turn in range(2, entry.intent.turn + 1):
+            await self.store.delete(f"journal/claims/{entry.digest}.{turn}.json")
+        await self.store.delete(self.path(entry.digest))
+
+    async def digests(self) -> list[str]:
+        """The digest of every entry, in no order that means anything."""
+        return [name.removesuffix(".json") for name in await self.store.list("journal") if name.endswith(".json")]
+
+    async def entries(self) -> list[JournalEntry]:
+        """Every entry, oldest first.
+
+        Raises:
+            SubmissionUncertain: When an entry cannot be read.
+        """
+        for digest in await self._aside.digests():
+            await self.restore(digest)
+        paths = [self.path(digest) for digest in await self.digests()]
+        found = [self._parsed(path, content) async for path, content in self.store.read_all(paths)]
+        return sorted(found, key=lambda entry: (entry.intent.at, entry.digest))
+
+    def _parsed(self, path: str, content: bytes) -> JournalEntry:
+        try:
+            return JournalEntry.model_validate_json(content)
+        except ValidationError as error:
+            raise SubmissionUncertain(
+                f"The journal entry {self.store.uri(path)} cannot be read: {error.error_count()} problems.",
+                digest=path.rpartition("/")[2].removesuffix(".json"),
+                advice="Mend the file, or move it away if you know that nothing was bought under it.",
+            ) from error
+
+    async def known_failure(self, error: GenerationError, job: Job) -> None:
+        """Keep how a job ended without a result.
+
+        Args:
+            error: The failure.
+            job: The job.
+        """
+        entry = await self.read(job.digest)
+        if entry is not None and entry.state == "canceled":
+            # That the gateway now calls it ended is no news.
+            return
+        state: JournalState = "expired" if isinstance(error, JobExpired) else "failed"
+        await self.record(job, state, {"failure": Failure(message=error.message, code=error.code)})
+
+
+def _bytes(entry: JournalEntry) -> bytes:
+    return (entry.model_dump_json(indent=2, exclude_none=True) + "\n").encode()

@@ -1,0 +1,1 @@
+"""Pictures and videos themselves: formats, measures, thumbnails and films."""

@@ -1,0 +1,116 @@
+"""A film from several kept videos, kept beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+from anyio import to_thread
+
+from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.engine.media.concat import SpliceFailed, splice
+from prefect_happyhorse.engine.media.probe import can_measure, probe
+from prefect_happyhorse.engine.media.source import MediumNotHeld, local_file
+from prefect_happyhorse.engine.media.thumbnail import poster, poster_path
+from prefect_happyhorse.engine.storage.local import hash_file
+from prefect_happyhorse.engine.storage.paths import safe
+from prefect_happyhorse.engine.storage.store import Store
+
+__all__ = ["check_can_join", "join"]
+
+
+def check_can_join() -> None:
+    """Say what is missing before anything is paid for that is to be joined.
+
+    Raises:
+        ImportError: When the extra `media` is not installed.
+    """
+    if not (can_measure("video") and can_measure("image")):
+        raise ImportError("Joining videos needs more: pip install 'prefect-happyhorse[media]'. Nothing was sent.")
+
+
+async def join(videos: Sequence[MediaAsset], store: Store, *, title: str) -> MediaAsset:
+    """Join kept videos into one film, in their order, and keep it; the same videos give the same film, which is made once.
+
+    Args:
+        videos: The videos.
+        store: Where they are kept, and the film goes.
+        title: What the film is called.
+
+    Returns:
+        The film.
+
+    Raises:
+        SpliceFailed: When a video is not there or cannot be read; says which.
+        ImportError: When the extra `media` is not installed.
+        OSError: When the store fails.
+    """
+    check_can_join()
+    made_of = hashlib.sha256("\n".join(video.sha256 for video in videos).encode()).hexdigest()
+    path = f"films/{safe(title)}-{made_of[:16]}.mp4"
+    if (kept := await _kept(path, store)) is not None:
+        return kept
+    folder = Path(await to_thread.run_sync(partial(tempfile.mkdtemp, dir=store.scratch_dir())))
+    try:
+        film = folder / "film.mp4"
+        async with AsyncExitStack() as held:
+            files = [await _local(position, video, store, held) for position, video in enumerate(videos)]
+            anew = await to_thread.run_sync(splice, files, film)
+        asset, small = await _put(film, path, store)
+        if small is not None:
+            await store.write(poster_path(asset.sha256), small)
+        parts = [{"uri": video.uri, "sha256": video.sha256, "task_id": video.task_id} for video in videos]
+        beside = asset.model_dump(mode="json", exclude={"siblings"}, exclude_none=True) | {"made_of": parts, "coded_anew": anew}
+        await store.write(f"{path}.json", (json.dumps(beside, indent=2, ensure_ascii=False) + "\n").encode())
+        return asset
+    finally:
+        await to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
+
+
+async def _local(position: int, video: MediaAsset, store: Store, held: AsyncExitStack) -> Path:
+    try:
+        return await held.enter_async_context(local_file(video.uri, store=store))
+    except MediumNotHeld as error:
+        raise SpliceFailed(position, f"{video.uri}: {error}") from error
+
+
+async def _put(film: Path, path: str, store: Store) -> tuple[MediaAsset, bytes | None]:
+    """Keep a film; one of the same videos that was kept first stands, since another machine's coder gives other bytes."""
+    asset, small = await to_thread.run_sync(_described, film, store.uri(path))
+    try:
+        await store.keep(film, path)
+    except FileExistsError:
+        async with local_file(store.uri(path), store=store) as there:
+            return await to_thread.run_sync(_described, there, store.uri(path))
+    return asset, small
+
+
+async def _kept(path: str, store: Store) -> MediaAsset | None:
+    try:
+        beside = json.loads(await store.read(f"{path}.json"))
+        asset = MediaAsset.model_validate({name: value for name, value in beside.items() if name in MediaAsset.model_fields})
+        return asset if await store.size(path) == asset.bytes else None
+    except FileNotFoundError:
+        return None
+
+
+def _described(film: Path, uri: str) -> tuple[MediaAsset, bytes | None]:
+    facts = probe(film)
+    asset = MediaAsset(
+        kind="video",
+        uri=uri,
+        media_type=facts.media_type,
+        bytes=facts.bytes,
+        sha256=hash_file(film),
+        width=facts.width,
+        height=facts.height,
+        duration_s=facts.duration_s,
+        fps=facts.fps,
+    )
+    return asset, poster(film, "video")

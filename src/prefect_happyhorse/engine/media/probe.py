@@ -1,0 +1,192 @@
+"""What a media file is, told from all of its bytes; its sides and times by Pillow and PyAV, where they are installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from anyio import CapacityLimiter
+from anyio.lowlevel import RunVar
+
+from prefect_happyhorse.domain.assets import AssetKind
+from prefect_happyhorse.engine.media.formats import HEAD_BYTES, MediaFormat, extension_of, kind_of, media_type_of, sniff
+
+__all__ = ["MediaNotReadable", "Probe", "can_measure", "decoders", "probe"]
+
+_DECODERS: RunVar[CapacityLimiter] = RunVar("_DECODERS")
+
+
+def decoders() -> CapacityLimiter:
+    """The threads of an event loop in which media are decoded: no more than processors, since each takes one and some megabytes."""
+    try:
+        return _DECODERS.get()
+    except LookupError:
+        _DECODERS.set(limiter := CapacityLimiter(os.cpu_count() or 1))
+        return limiter
+
+
+class MediaNotReadable(ValueError):
+    """When a file is not the medium that it claims to be, or is cut short."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is known of a media file; None stands for what is not known, never for a guess.
+
+    Args:
+        format: Its format.
+        kind: Image, video or audio.
+        bytes: Its length.
+        width: Its width in pixels, as it is shown.
+        height: Its height in pixels, as it is shown.
+        duration_s: Its playing time in seconds.
+        fps: Frames per second, on average.
+        codec: How its pictures, or else its sound, are coded; for example `"h264"`.
+    """
+
+    format: MediaFormat
+    kind: AssetKind
+    bytes: int
+    width: int | None = None
+    height: int | None = None
+    duration_s: float | None = None
+    fps: float | None = None
+    codec: str | None = None
+
+    @property
+    def media_type(self) -> str:
+        """Its media type, for example `"video/mp4"`."""
+        return media_type_of(self.format)
+
+    @property
+    def extension(self) -> str:
+        """The extension of its file, without the dot."""
+        return extension_of(self.format)
+
+
+def can_measure(kind: AssetKind) -> bool:
+    """Whether sizes and times of such media can be told, which takes the extra `media`.
+
+    Args:
+        kind: Image, video or audio.
+    """
+    return importlib.util.find_spec("PIL" if kind == "image" else "av") is not None
+
+
+def probe(path: Path) -> Probe:
+    """Look at a media file. This blocks: call it in a thread.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What is known of it. Without the extra `media` only its format and length are.
+
+    Raises:
+        MediaNotReadable: When it is of no known format, does not open as what its first bytes claim, or is cut short.
+        OSError: When the file cannot be read.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        form = sniff(file.read(HEAD_BYTES))
+    if form is None:
+        raise MediaNotReadable("it is empty" if size == 0 else "it is of no known media format")
+    if form in {"mp4", "mov"}:
+        _check_boxes(path, size)
+    kind = kind_of(form)
+    if not can_measure(kind):
+        return Probe(form, kind, size)
+    facts = _picture_facts(path) if kind == "image" else _stream_facts(path, kind)
+    return Probe(form, kind, size, **facts)
+
+
+def _check_boxes(path: Path, size: int) -> None:
+    """An MP4 file is a row of boxes, each of which says how long it is: the last must end where the file ends."""
+    position, seen = 0, set[bytes]()
+    with path.open("rb") as file:
+        while position < size:
+            file.seek(position)
+            header = file.read(16)
+            length, name = int.from_bytes(header[:4], "big"), header[4:8]
+            if length == 1:
+                length = int.from_bytes(header[8:16], "big")
+            elif length == 0:
+                length = size - position
+            seen.add(name)
+            if length < 8 or position + length > size:
+                raise MediaNotReadable(f"it is cut short or damaged at byte {position:,} of {size:,}")
+            position += length
+    if b"moov" not in seen:
+        raise MediaNotReadable("it is cut short: its index is missing")
+
+
+@contextmanager
+def _reading(what: str) -> Generator[None, None, None]:
+    """Translate what Pillow and FFmpeg raise for damaged files; they use nearly every class there is."""
+    try:
+        yield
+    except (MemoryError, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:
+        raise MediaNotReadable(f"it does not open as {what}: {error}") from error
+
+
+def _picture_facts(path: Path) -> dict[str, Any]:
+    from PIL import Image  # an extra, and slow to import
+
+    with _reading("a picture"):
+        try:
+            with cast("Any", Image.open(path)) as image:
+                width, height = image.size
+                # Each way reads the file to its end, and the first two without holding all pixels in memory.
+                if image.format == "PNG":
+                    # It must come first; a PNG's orientation would take its pixels to tell, and next to none has one.
+                    image.verify()
+                    return {"width": width, "height": height}
+                # Orientations 5 to 8 are shown on their side: https://www.exif.org/Exif2-2.PDF, tag 274
+                turned = image.getexif().get(274) in {5, 6, 7, 8}
+                if image.format == "JPEG":
+                    image.draft("L", (1, 1))
+                    image.load()
+                else:
+                    image.load()
+        except Image.DecompressionBombError:
+            return {}
+    return {"width": height if turned else width, "height": width if turned else height}
+
+
+def _stream_facts(path: Path, kind: AssetKind) -> dict[str, Any]:
+    import av  # an extra, and slow to import
+
+    with _reading("a video" if kind == "video" else "a sound"), cast("Any", av.open(str(path), mode="r")) as container:
+        if kind == "audio":
+            return _sound_facts(container)
+        if not container.streams.video:
+            raise ValueError("it has no pictures")
+        stream = container.streams.video[0]
+        width, height = stream.width, stream.height
+        frame = next(container.decode(stream), None)
+        if frame is None:
+            raise ValueError("it has no frame")
+        turned = int(getattr(frame, "rotation", 0)) % 180 == 90
+        return {
+            "width": height if turned else width,
+            "height": width if turned else height,
+            "duration_s": None if container.duration is None else container.duration / av.time_base,
+            "fps": None if not stream.average_rate else float(stream.average_rate),
+            "codec": stream.codec_context.name,
+        }
+
+
+def _sound_facts(container: Any) -> dict[str, Any]:
+    if not container.streams.audio:
+        raise ValueError("it has no sound")
+    stream = container.streams.audio[0]
+    # The container's own figure is an estimate from the bit rate for many MP3 files; the packets are the truth.
+    ticks = sum(packet.duration or 0 for packet in container.demux(stream))
+    return {"duration_s": float(ticks * stream.time_base) if ticks else None, "codec": stream.codec_context.name}

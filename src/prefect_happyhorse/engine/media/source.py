@@ -1,0 +1,161 @@
+"""Media whose bytes we hold, as files on the local disk: local paths, files in a store, and data URLs."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from anyio import to_thread
+
+from prefect_happyhorse.domain.locations import locate
+from prefect_happyhorse.engine.storage.fsspec_backend import open_filesystem, translated
+from prefect_happyhorse.engine.storage.local import CHUNK_BYTES
+from prefect_happyhorse.engine.storage.store import Store
+
+__all__ = ["MediumNotHeld", "local_file", "local_path_of", "shown", "where"]
+
+_DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?P<parameters>(?:;[^;,]*)*),", re.IGNORECASE)
+_STEP_CHARS = 4 * 256 * 1024
+
+
+class MediumNotHeld(ValueError):
+    """When a medium that should be at hand is not; the message goes on from the medium's name, as in "it is a folder"."""
+
+
+def where(field: str, position: int | None) -> str:
+    """A medium's place in a request, as problems name it.
+
+    Args:
+        field: The field.
+        position: The position within the field; None where the field holds one medium.
+
+    Example:
+        >>> where("references", 1)
+        'references[1]'
+    """
+    return field if position is None else f"{field}[{position}]"
+
+
+def shown(medium: str) -> str:
+    """A medium as problems show it: a data URL is cut, the rest is whole.
+
+    Args:
+        medium: The medium as the request gives it.
+
+    Example:
+        >>> shown("data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAA")
+        "'data:image/png;base64,iVBORw0K...'"
+    """
+    return repr(medium[:30] + "..." if medium.startswith("data:") and len(medium) > 30 else medium)
+
+
+def local_path_of(medium: str) -> Path | None:
+    """The path of a medium on the local disk, or None when it lies elsewhere.
+
+    Args:
+        medium: A local path or an fsspec URL.
+
+    Example:
+        >>> local_path_of("file:///srv/horse.png"), local_path_of("s3://bucket/horse.png")
+        (PosixPath('/srv/horse.png'), None)
+    """
+    location = locate(medium)
+    if location == "local":
+        return Path(medium).expanduser().absolute()
+    scheme, _, rest = medium.partition("://")
+    return Path(rest) if location == "store" and scheme in {"file", "local"} else None
+
+
+@asynccontextmanager
+async def local_file(medium: str, *, store: Store | None = None, max_bytes: int | None = None) -> AsyncGenerator[Path, None]:
+    """A medium as a local file, for as long as the context lasts.
+
+    Args:
+        medium: A local path, an fsspec URL or a data URL.
+        store: The store whose options open fsspec URLs of its own scheme.
+        max_bytes: How long a file may be that has to be copied here first.
+
+    Yields:
+        The file; it is the user's own where the medium is a local path, so it must not be changed.
+
+    Raises:
+        MediumNotHeld: When there is no such file, or it cannot be read.
+    """
+    path = local_path_of(medium)
+    if path is not None:
+        await to_thread.run_sync(_check_file, path)
+        yield path
+        return
+    folder = Path(await to_thread.run_sync(tempfile.mkdtemp))
+    try:
+        copy = folder / "medium"
+        if locate(medium) == "inline":
+            await to_thread.run_sync(_decode, medium, copy)
+        else:
+            await to_thread.run_sync(_fetch, medium, copy, store, max_bytes)
+        yield copy
+    finally:
+        await to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def _check_file(path: Path) -> None:
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise MediumNotHeld("it is a folder")
+        if not stat.S_ISREG(status.st_mode):
+            raise MediumNotHeld("it is not an ordinary file")
+        with path.open("rb"):
+            pass
+    except FileNotFoundError as error:
+        raise MediumNotHeld(f"there is no such file; looked at {path}") from error
+    except OSError as error:
+        raise MediumNotHeld(f"it cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        if isinstance(error, MediumNotHeld):
+            raise
+        # A NUL in the path, for example.
+        raise MediumNotHeld(f"it is no path: {error}") from error
+
+
+def _decode(medium: str, copy: Path) -> None:
+    head = _DATA_URL.match(medium)
+    if head is None:
+        raise MediumNotHeld("it is a data URL without a comma")
+    with copy.open("wb") as file:
+        if not head["parameters"].lower().endswith(";base64"):
+            file.write(unquote_to_bytes(medium[head.end() :]))
+            return
+        try:
+            for start in range(head.end(), len(medium), _STEP_CHARS):
+                file.write(base64.b64decode(medium[start : start + _STEP_CHARS], validate=True))
+        except (binascii.Error, ValueError) as error:
+            raise MediumNotHeld(f"its base64 is wrong: {error}") from error
+
+
+def _fetch(medium: str, copy: Path, store: Store | None, max_bytes: int | None) -> None:
+    options: dict[str, Any] = dict(store.options) if store is not None and medium.startswith(f"{store.scheme}://") else {}
+    try:
+        with translated(medium):
+            fs, path = open_filesystem(medium, options)
+            info = fs.info(path)
+            if info["type"] == "file" and (max_bytes is None or info["size"] <= max_bytes):
+                with fs.open(path, "rb", block_size=8 * CHUNK_BYTES) as source, copy.open("wb") as file:
+                    shutil.copyfileobj(source, file, CHUNK_BYTES)
+    except FileNotFoundError as error:
+        raise MediumNotHeld("there is no such file") from error
+    except (OSError, ImportError) as error:
+        raise MediumNotHeld(f"it cannot be read: {error}") from error
+    if info["type"] != "file":
+        raise MediumNotHeld("it is a folder")
+    if max_bytes is not None and info["size"] > max_bytes:
+        raise MediumNotHeld(f"it has {info['size']:,} bytes, allowed are at most {max_bytes:,}")

@@ -1,0 +1,214 @@
+"""Files in an object store, or wherever else fsspec reaches."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import inspect
+import mimetypes
+import os
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from prefect_happyhorse.engine.storage.local import CHUNK_BYTES, hash_file
+
+__all__ = ["ObjectStore", "open_filesystem", "translated"]
+
+_BLOCK_BYTES = 8 * 1024 * 1024
+_CONFLICTS = 5
+# A memory filesystem looks and then writes, and it is only ever shared by the threads of one process.
+_MEMORY_TURN = threading.RLock()
+
+
+def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """The fsspec filesystem of a URL, and the path that the URL names within it.
+
+    Args:
+        url: An fsspec URL.
+        options: What fsspec needs to get there.
+
+    Raises:
+        ImportError: When the package for such URLs is not installed.
+    """
+    import fsspec.core  # pyright: ignore[reportMissingTypeStubs] -- not at the top: with it come the object stores' client libraries
+
+    chosen = dict(options)
+    if url.partition("://")[0] not in {"memory", "webdav"}:
+        # A listing kept in memory would hide what other processes write.
+        chosen["use_listings_cache"] = False
+    return cast("tuple[Any, str]", fsspec.core.url_to_fs(url, **chosen))  # pyright: ignore[reportUnknownMemberType] -- it has no types
+
+
+@contextmanager
+def translated(place: str) -> Generator[None, None, None]:
+    """Turn what object stores' client libraries raise into OSError, which is what callers know.
+
+    Args:
+        place: What the error is about.
+    """
+    try:
+        yield
+    except (OSError, ImportError):
+        raise
+    except Exception as error:
+        raise OSError(errno.EIO, f"the store failed: {type(error).__name__}: {error}", place) from error
+
+
+class ObjectStore:
+    """A store's folder that fsspec reaches. Everything here blocks.
+
+    Args:
+        url: The fsspec URL of the folder.
+        options: What fsspec needs to get there.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+        self.url = url
+        self.scheme = url.partition("://")[0]
+        self._options = options
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
+        return open_filesystem(self.url, self._options)
+
+    def size(self, path: str) -> int:
+        """See `Backend.size`."""
+        with self._at(path) as (fs, full):
+            # `exists` of fsspec takes every failure for a no.
+            info = fs.info(full)
+            if info["type"] != "file":
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), full)
+            return int(info["size"])
+
+    def read(self, path: str) -> bytes:
+        """See `Backend.read`."""
+        with self._at(path) as (fs, full):
+            return bytes(fs.cat_file(full))
+
+    def write(self, path: str, data: bytes) -> None:
+        """See `Backend.write`."""
+        with self._at(path) as (fs, full):
+            fs.pipe_file(full, data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """See `Backend.create`."""
+        with self._at(path) as (fs, full):
+            if not _creates(fs, "_pipe_file", "pipe_file"):
+                why = f"{self.scheme} stores, as they are installed here, cannot claim a file safely; use a local folder or s3"
+                raise OSError(errno.ENOTSUP, why, self.url)
+            for attempts_left in reversed(range(_CONFLICTS)):
+                try:
+                    with self._turn():
+                        fs.pipe_file(full, data, mode="create")
+                except FileExistsError:
+                    return False
+                except OSError as error:
+                    if not (attempts_left and _is_conflict(error)):
+                        raise
+                else:
+                    return True
+            return False
+
+    def delete(self, path: str) -> None:
+        """See `Backend.delete`."""
+        with self._at(path) as (fs, full):
+            try:
+                fs.rm_file(full)
+            except FileNotFoundError:
+                return
+
+    def names(self, path: str) -> list[str]:
+        """See `Backend.names`."""
+        with self._at(path) as (fs, full):
+            try:
+                entries = fs.ls(full, detail=True)
+            except FileNotFoundError:
+                return []
+            return [PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "file"]
+
+    def keep(self, file: Path, path: str, *, move: bool) -> None:
+        """See `Backend.keep`."""
+        with self._at(path) as (fs, full):
+            try:
+                with self._turn():
+                    if not _creates(fs, "_put_file", "put_file"):
+                        self._check_free(fs, full)
+                    fs.put_file(str(file), full, **self._upload_options(fs, path))
+            except FileExistsError:
+                if self.size(path) != file.stat().st_size or self.hash(path) != hash_file(file):
+                    raise FileExistsError(errno.EEXIST, "a different file is there", f"{self.url.rstrip('/')}/{path}") from None
+        if move:
+            file.unlink(missing_ok=True)
+
+    def hash(self, path: str) -> str:
+        """See `Backend.hash`."""
+        digest = hashlib.sha256()
+        with self._at(path) as (fs, full), fs.open(full, "rb", block_size=_BLOCK_BYTES) as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def sign(self, path: str, seconds: int) -> str:
+        """See `Backend.sign`."""
+        with self._at(path) as (fs, full):
+            try:
+                return str(fs.sign(full, expiration=seconds))
+            # fsspec's own word for a filesystem that cannot sign, where s3fs and gcsfs can.
+            except NotImplementedError as error:
+                why = f"{self.scheme} stores have no presigned addresses; give public_base_url"
+                raise OSError(errno.ENOTSUP, why, self.url) from error
+
+    @contextmanager
+    def _at(self, path: str) -> Generator[tuple[Any, str], None, None]:
+        with translated(self.url):
+            fs, root = self._opened
+            yield fs, f"{root.rstrip('/')}/{path}" if path else root
+
+    def _turn(self) -> AbstractContextManager[object]:
+        return _MEMORY_TURN if self.scheme == "memory" else nullcontext()
+
+    def _check_free(self, fs: Any, full: str) -> None:
+        try:
+            fs.info(full)
+        except FileNotFoundError:
+            return
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), full)
+
+    def _upload_options(self, fs: Any, path: str) -> dict[str, Any]:
+        chosen: dict[str, Any] = {"mode": "create"} if _creates(fs, "_put_file", "put_file") else {}
+        media_type = mimetypes.guess_type(path)[0]
+        if self.scheme in {"s3", "s3a"}:
+            # Its own default holds ten parts of 50 MB in memory at a time.
+            chosen |= {"chunksize": _BLOCK_BYTES, "max_concurrency": 2}
+            chosen |= {"ContentType": media_type} if media_type else {}
+        elif self.scheme in {"gs", "gcs"} and media_type:
+            chosen["content_type"] = media_type
+        return chosen
+
+
+def _is_conflict(error: OSError) -> bool:
+    """Whether S3 could not tell who was first and asks to try again.
+
+    See https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+    """
+    response: object = getattr(error.__cause__, "response", None)
+    facts = cast("dict[str, dict[str, str]]", response) if isinstance(response, dict) else {}
+    return facts.get("Error", {}).get("Code") == "ConditionalRequestConflict"
+
+
+def _creates(fs: Any, *names: str) -> bool:
+    """Whether a filesystem's own method, not the base class's stand-in for it, knows exclusive creation."""
+    from fsspec.asyn import AsyncFileSystem  # pyright: ignore[reportMissingTypeStubs]
+    from fsspec.spec import AbstractFileSystem  # pyright: ignore[reportMissingTypeStubs]
+
+    kind = cast("type[Any]", type(fs))
+    for name in names:
+        method = getattr(kind, name, None)
+        inherited = method in (getattr(AsyncFileSystem, name, None), getattr(AbstractFileSystem, name, None))
+        if method is not None and not inherited and "mode" in inspect.signature(method).parameters:
+            return True
+    return False

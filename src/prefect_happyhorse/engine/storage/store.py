@@ -1,0 +1,362 @@
+"""Where bytes are kept: a folder on disk or in an object store, and how others reach it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+from anyio import to_thread
+
+from prefect_happyhorse.domain.assets import AssetKind
+from prefect_happyhorse.domain.jobs import Job
+from prefect_happyhorse.domain.locations import STORE_SCHEMES, locate
+from prefect_happyhorse.engine.storage.backend import Backend
+from prefect_happyhorse.engine.storage.fsspec_backend import ObjectStore
+from prefect_happyhorse.engine.storage.local import TEMPORARY_SUFFIX, LocalFolder
+from prefect_happyhorse.engine.storage.paths import DEFAULT_TEMPLATE, check_relative, check_template, render
+
+__all__ = ["DEFAULT_TEMPLATE", "Store"]
+
+_T = TypeVar("_T")
+_LOCAL = ("file", "local")
+_SCRATCH = ".partial"
+_FILES_AT_ONCE = 256
+_OBJECTS_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Store:
+    """A place for files, all of which appear whole or not at all.
+
+    Args:
+        url: An fsspec URL, for example `"s3://bucket/outputs"`, or a local folder; a relative one counts from where the process is now.
+        options: What fsspec needs to get there, keys among it; never shown.
+        template: Where an output goes; see `prefect_happyhorse.engine.storage.paths` for its fields.
+        public_base_url: The http(s) address under which others read the store's folder, if there is one.
+        presign_s: How many seconds a presigned address lives, where addresses are to be presigned; None for never.
+        scratch: Where partial downloads lie, for a store that is no local folder; by default the user's cache folder.
+
+    Raises:
+        ValueError: When a value cannot work; names it and what is allowed.
+
+    Example:
+        >>> store = Store("/srv/outputs", public_base_url="https://media.example.com")
+        >>> store.uri("2026-11-20/horse.png")
+        'file:///srv/outputs/2026-11-20/horse.png'
+    """
+
+    url: str
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False, hash=False)
+    template: str = DEFAULT_TEMPLATE
+    public_base_url: str | None = None
+    presign_s: int | None = None
+    scratch: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", _absolute(self.url))
+        check_template(self.template)
+        if self.public_base_url is not None:
+            _check_public(self.public_base_url)
+        if self.presign_s is not None and self.presign_s < 1:
+            raise ValueError(f"presign_s={self.presign_s!r}: allowed is 1 or more")
+        if self.presign_s is not None and self.folder is not None:
+            why = "a local folder has no presigned addresses; use an object store or public_base_url"
+            raise ValueError(f"presign_s={self.presign_s!r}: {why}")
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of the store's URL, for example `"s3"`."""
+        return self.url.partition("://")[0]
+
+    @property
+    def folder(self) -> Path | None:
+        """The store's folder where it lies on a local disk, else None."""
+        return Path(self.url.removeprefix("file://")) if self.scheme == "file" else None
+
+    def uri(self, path: str) -> str:
+        """The fsspec URL of a file.
+
+        Args:
+            path: The file's path below the store's folder.
+
+        Raises:
+            ValueError: When the path leaves the folder.
+        """
+        return f"{self.url.rstrip('/')}/{check_relative(path)}"
+
+    def path_of(self, uri: str) -> str | None:
+        """The path of a file below the store's folder, or None when it lies elsewhere.
+
+        Args:
+            uri: An fsspec URL.
+
+        Example:
+            >>> Store("memory://outputs").path_of("memory://outputs/horse.png")
+            'horse.png'
+        """
+        base = self.url.rstrip("/") + "/"
+        path = uri.removeprefix(base)
+        if not uri.startswith(base):
+            return None
+        try:
+            return check_relative(path)
+        except ValueError:
+            return None
+
+    def path_for(self, job: Job, *, index: int, extension: str, kind: AssetKind) -> str:
+        """Where an output goes, by the store's template.
+
+        Args:
+            job: The job that it comes from.
+            index: Which of the job's outputs it is, from 0.
+            extension: Its extension, without the dot.
+            kind: What it is.
+
+        Returns:
+            Its path below the store's folder, which no other output gets.
+        """
+        return render(self.template, job, index=index, extension=extension, kind=kind)
+
+    def scratch_dir(self) -> Path:
+        """The folder for partial downloads, made if need be; beside the outputs of a local store, so that the last step is a rename."""
+        if self.folder is not None:
+            found = self.folder / _SCRATCH
+            found.mkdir(parents=True, exist_ok=True)
+            return found
+        name = hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        if self.scratch is not None:
+            found = Path(self.scratch).expanduser().absolute() / name
+            found.mkdir(parents=True, exist_ok=True)
+            return found
+        return _private_cache(name)
+
+    async def exists(self, path: str) -> bool:
+        """Whether a file lies there.
+
+        Args:
+            path: Its path below the store's folder.
+
+        Raises:
+            OSError: When the store cannot say; that is not the same as no.
+        """
+        try:
+            await self.size(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    async def size(self, path: str) -> int:
+        """The length of a file in bytes.
+
+        Args:
+            path: Its path below the store's folder.
+
+        Raises:
+            FileNotFoundError: When there is no such file.
+            OSError: When the store cannot say.
+        """
+        return await self._off_loop(self._backend.size, path)
+
+    async def read(self, path: str) -> bytes:
+        """The whole of a small file.
+
+        Args:
+            path: Its path below the store's folder.
+
+        Raises:
+            FileNotFoundError: When there is no such file.
+            OSError: When it cannot be read.
+        """
+        return await self._off_loop(self._backend.read, path)
+
+    async def read_all(self, paths: Sequence[str]) -> AsyncGenerator[tuple[str, bytes], None]:
+        """The whole of many small files, some at a time and in no order; one that is not there is left out.
+
+        Args:
+            paths: Their paths below the store's folder.
+
+        Yields:
+            A path and what its file holds.
+
+        Raises:
+            OSError: When one cannot be read.
+        """
+        for path in paths:
+            check_relative(path)
+        if self.folder is not None:
+            # A thread for each file would take longer than the files themselves.
+            for start in range(0, len(paths), _FILES_AT_ONCE):
+                for found in await to_thread.run_sync(self._read_some, paths[start : start + _FILES_AT_ONCE]):
+                    yield found
+            return
+        for start in range(0, len(paths), _OBJECTS_AT_ONCE):
+            some = paths[start : start + _OBJECTS_AT_ONCE]
+            for found in await asyncio.gather(*(to_thread.run_sync(self._read_some, [path]) for path in some)):
+                for one in found:
+                    yield one
+
+    def _read_some(self, paths: Sequence[str]) -> list[tuple[str, bytes]]:
+        found: list[tuple[str, bytes]] = []
+        for path in paths:
+            with suppress(FileNotFoundError):
+                found.append((path, self._backend.read(path)))
+        return found
+
+    async def write(self, path: str, data: bytes) -> None:
+        """Write a small file, in place of one that is there.
+
+        Args:
+            path: Its path below the store's folder.
+            data: What it holds.
+
+        Raises:
+            OSError: When it cannot be written.
+        """
+        await self._off_loop(self._backend.write, path, data)
+
+    async def create(self, path: str, data: bytes) -> bool:
+        """Write a small file unless one is there.
+
+        Args:
+            path: Its path below the store's folder.
+            data: What it holds.
+
+        Returns:
+            True when this call wrote it; of several calls at the same time exactly one did, on whatever machine.
+
+        Raises:
+            OSError: When it cannot be written, or the store has no way to do this safely.
+        """
+        return await self._off_loop(self._backend.create, path, data)
+
+    async def delete(self, path: str) -> None:
+        """Remove a file; nothing happens when there is none.
+
+        Args:
+            path: Its path below the store's folder.
+
+        Raises:
+            OSError: When it cannot be removed.
+        """
+        await self._off_loop(self._backend.delete, path)
+
+    async def list(self, path: str) -> list[str]:
+        """The names of the files in a folder, sorted; without those in folders below it and those that are being written.
+
+        Args:
+            path: The folder's path below the store's folder; `""` for that folder itself.
+
+        Returns:
+            The names; none when there is no such folder.
+
+        Raises:
+            OSError: When the store cannot say.
+        """
+        names = await to_thread.run_sync(self._backend.names, check_relative(path) if path else "")
+        return sorted(name for name in names if not (name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)))
+
+    async def keep(self, file: Path, path: str, *, move: bool = True) -> None:
+        """Put a finished local file in its place, where no different file may be lost.
+
+        A store whose filesystem has no exclusive upload, as WebDAV, is looked at first, and then it is uploaded.
+
+        Args:
+            file: The finished file.
+            path: Its path below the store's folder.
+            move: Whether `file` is gone afterwards.
+
+        Raises:
+            FileExistsError: When a different file is there. Both files stay.
+            OSError: When it cannot be written.
+        """
+        await to_thread.run_sync(partial(self._backend.keep, file, check_relative(path), move=move))
+
+    async def holds(self, path: str, *, length: int, sha256: str) -> bool:
+        """Whether a file lies there and is the very one that is meant.
+
+        Args:
+            path: Its path below the store's folder.
+            length: Its length in bytes.
+            sha256: Its SHA-256 in hexadecimal.
+
+        Raises:
+            OSError: When the store cannot say.
+        """
+        return await self._off_loop(self._holds, path, length, sha256)
+
+    async def public_url(self, path: str) -> str | None:
+        """An http(s) address at which others read a file, or None where the store has none to give.
+
+        Args:
+            path: Its path below the store's folder.
+
+        Raises:
+            OSError: When presigning fails.
+        """
+        if self.public_base_url is not None:
+            return f"{self.public_base_url.rstrip('/')}/{quote(check_relative(path))}"
+        if self.presign_s is None:
+            return None
+        return await self._off_loop(self._backend.sign, path, self.presign_s)
+
+    async def _off_loop(self, work: Callable[..., _T], path: str, *args: Any) -> _T:
+        check_relative(path)
+        return await to_thread.run_sync(partial(work, path, *args))
+
+    @cached_property
+    def _backend(self) -> Backend:
+        return ObjectStore(self.url, self.options) if self.folder is None else LocalFolder(self.folder)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_backend"}
+
+    def _holds(self, path: str, length: int, sha256: str) -> bool:
+        try:
+            return self._backend.size(path) == length and self._backend.hash(path) == sha256
+        except FileNotFoundError:
+            return False
+
+
+def _absolute(url: str) -> str:
+    location = locate(url)
+    scheme, separator, rest = url.partition("://")
+    if location == "local" or scheme in _LOCAL:
+        folder = rest if separator and location == "store" else url
+        return "file://" + Path(os.path.abspath(Path(folder).expanduser())).as_posix()
+    if location != "store" or not separator:
+        why = f"a store is a local folder or an fsspec URL; its scheme may be {', '.join(STORE_SCHEMES)}"
+        raise ValueError(f"url={url.partition(':')[0]!r}: {why}")
+    if "@" in rest.split("/")[0] and scheme not in {"abfs", "abfss"}:
+        raise ValueError(f"url: a {scheme} URL must hold no key or password; give them in options")
+    if "::" in url:
+        raise ValueError(f"url={url!r}: chained URLs are not supported")
+    return url
+
+
+def _check_public(address: str) -> None:
+    parts = urlsplit(address)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"public_base_url={address!r}: an http or https address with a host is wanted")
+    if parts.username or parts.password:
+        raise ValueError("public_base_url: it must hold no user name or password, since it is handed to others")
+    if parts.query or parts.fragment:
+        raise ValueError(f"public_base_url={address!r}: paths are put behind it, so it must have no query or fragment")
+
+
+def _private_cache(name: str) -> Path:
+    """A folder that outlasts the process and that no other user of the machine can write to."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prefect-happyhorse" / "partial" / name
+    try:
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return cache
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="prefect-happyhorse-"))

@@ -1,0 +1,1 @@
+"""Prefect's machinery around a run: limits, cancellation, events, lineage and automations."""

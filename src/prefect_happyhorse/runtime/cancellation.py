@@ -1,0 +1,131 @@
+"""What happens to a job when the flow run that waits for it is cancelled: it is cancelled at the gateway too, where that is possible.
+
+A run that only crashed, timed out or lost its worker keeps its jobs: they are paid for, and the next run goes on with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import anyio
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import ObjectNotFound
+
+from prefect_happyhorse.domain.jobs import Job
+from prefect_happyhorse.engine.jobs.manage import cancel
+from prefect_happyhorse.engine.journal.journal import Journal
+from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.gateways import Account
+
+__all__ = ["cancel_if_its_run_is", "cancelled_with_its_run", "flow_run_id"]
+
+_LOOK_EVERY_S = 2.0
+_GIVE_UP_S = 15.0
+
+# As a string, since Python 3.10's LoggerAdapter takes no parameter when it runs.
+_Log: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"
+
+_log = logging.getLogger(__name__)
+
+
+def flow_run_id() -> UUID | None:
+    """The flow run that this code is part of, or None."""
+    flow = FlowRunContext.get()
+    if flow is not None and flow.flow_run is not None:
+        return flow.flow_run.id
+    task = TaskRunContext.get()
+    return None if task is None else task.task_run.flow_run_id
+
+
+@dataclass
+class _Seen:
+    at: float = float("-inf")
+    cancelled: bool = False
+
+
+_SEEN: dict[UUID, _Seen] = {}
+_SEEN_LOCK = threading.Lock()
+
+
+async def _is_cancelled(run: UUID, *, fresh: bool = False) -> bool:
+    """Whether somebody asked for the run to be cancelled; all jobs of a run in a process share one question every two seconds."""
+    with _SEEN_LOCK:
+        seen = _SEEN.setdefault(run, _Seen())
+        if not fresh and time.monotonic() - seen.at < _LOOK_EVERY_S:
+            return seen.cancelled
+        seen.at = time.monotonic()
+    try:
+        async with get_client() as client:
+            state = (await client.read_flow_run(run)).state
+    except (httpx.HTTPError, ObjectNotFound, OSError, RuntimeError) as error:
+        # Whoever cannot ask goes on waiting: giving a job up that nobody cancelled would lose what was paid for.
+        _log.debug("The state of flow run %s could not be read: %s", run, error)
+        return seen.cancelled
+    seen.cancelled = state is not None and (state.is_cancelling() or state.is_cancelled())
+    return seen.cancelled
+
+
+@asynccontextmanager
+async def cancelled_with_its_run(job: Job, account: Account, store: Store, log: _Log) -> AsyncGenerator[None]:
+    """Wait for a job in here: when the flow run is cancelled the waiting ends at once, and the job is cancelled at its gateway.
+
+    Args:
+        job: The job.
+        account: Who paid.
+        store: Where the journal lies.
+        log: Hears what the gateway answered.
+    """
+    run = flow_run_id()
+    if run is None:
+        yield
+        return
+    waiting = asyncio.current_task()
+    # Prefect ends what the main thread awaits by itself. What runs in threads of its own, as mapped tasks do, it leaves alone until it
+    # kills the process half a minute later; so these look for themselves.
+    watch = None
+    if waiting is not None and threading.current_thread() is not threading.main_thread():
+        watch = asyncio.create_task(_end_with(run, waiting))
+    try:
+        yield
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True):
+            await cancel_if_its_run_is(job, account, store, log)
+        raise
+    finally:
+        if watch is not None:
+            watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await watch
+
+
+async def cancel_if_its_run_is(job: Job, account: Account, store: Store, log: _Log) -> None:
+    """Cancel a job at its gateway if its flow run is being cancelled; a run that ends for any other reason keeps its jobs.
+
+    Args:
+        job: The job.
+        account: Who paid.
+        store: Where the journal lies.
+        log: Hears what the gateway answered.
+    """
+    run = flow_run_id()
+    with anyio.move_on_after(_GIVE_UP_S):
+        if run is not None and await _is_cancelled(run, fresh=True):
+            answer = await cancel(Journal(store), job, account)
+            log.warning("The run is cancelled. Job %s of %s: %s", job.task_id, job.gateway, answer.message)
+
+
+async def _end_with(run: UUID, waiting: asyncio.Task[object]) -> None:
+    # There is no event of this process to wait for: a run is cancelled at the server, and only a websocket to its feed would hear of it.
+    while not await _is_cancelled(run):  # noqa: ASYNC110
+        await anyio.sleep(_LOOK_EVERY_S)
+    waiting.cancel()

@@ -1,0 +1,256 @@
+"""Running a sandbox: until interrupted, or for as long as a block of code needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, TypeVar
+
+import uvicorn
+from typing_extensions import Self
+
+from prefect_happyhorse.catalog import GATEWAYS
+from prefect_happyhorse.sandbox.faults.faults import FaultRule
+from prefect_happyhorse.sandbox.http.app import create_app
+from prefect_happyhorse.sandbox.http.transport import SandboxProtocol
+from prefect_happyhorse.sandbox.jobs.job import LedgerEntry
+from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
+from prefect_happyhorse.sandbox.jobs.state import SandboxState
+
+__all__ = ["SandboxServer", "serve"]
+
+Result = TypeVar("Result")
+
+_START_S = 30.0
+
+
+def serve(host: str = "127.0.0.1", port: int = 8808, settings: SandboxSettings | None = None) -> None:
+    """Run a sandbox until it is interrupted.
+
+    Args:
+        host: The address to listen on.
+        port: The port to listen on.
+        settings: How it behaves; None is the defaults.
+    """
+    uvicorn.Server(_config(settings, host=host, port=port)).run()
+
+
+def _config(settings: SandboxSettings | None, **more: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(settings),
+        http=SandboxProtocol,
+        ws="none",
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=2,
+        backlog=4096,
+        **more,
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    # Named as TCP, not just as a stream: only then does asyncio switch off Nagle's delay, 40 ms an answer, on what it accepts.
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(4096)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it has begun, and on which loop."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.began: Future[asyncio.AbstractEventLoop] = Future()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.began.set_result(asyncio.get_running_loop())
+
+    def run_in_thread(self, listener: socket.socket) -> None:
+        try:
+            self.run(sockets=[listener])
+        except BaseException as error:
+            if self.began.done():
+                raise
+            self.began.set_exception(error)
+        if not self.began.done():
+            self.began.set_exception(RuntimeError("The sandbox stopped before it began."))
+
+
+class SandboxServer:
+    """A sandbox on a free port of this machine, in a thread of its own, for `with` and `async with`.
+
+    Args:
+        settings: How it behaves; None is the defaults.
+        host: The address to listen on.
+        port: The port to listen on; 0 takes a free one.
+
+    Example:
+        >>> import httpx
+        >>> with SandboxServer(SandboxSettings(job_s=0)) as sandbox:
+        ...     httpx.get(f"{sandbox.url}/_sandbox/ledger").json()
+        []
+    """
+
+    def __init__(self, settings: SandboxSettings | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._server = _Server(_config(settings))
+        self._state: SandboxState = self._server.config.app.state.sandbox  # type: ignore[union-attr]
+        self._host = host
+        self._port = port
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def url(self) -> str:
+        """The address of the sandbox, without a slash at the end."""
+        return f"http://{self._host}:{self._port}"
+
+    def base_url(self, gateway: str) -> str:
+        """The address of one gateway.
+
+        Args:
+            gateway: Id of the gateway.
+
+        Returns:
+            The base URL.
+
+        Raises:
+            ValueError: When there is no such gateway.
+        """
+        if gateway not in GATEWAYS:
+            raise ValueError(f"There is no gateway {gateway!r}. There are {', '.join(GATEWAYS)}.")
+        return f"{self.url}/{gateway}"
+
+    def start(self) -> Self:
+        """Begin to serve.
+
+        Returns:
+            The server itself.
+
+        Raises:
+            RuntimeError: When it does not begin.
+        """
+        if self._thread is not None:
+            raise RuntimeError("The sandbox is running already; a new one needs a new SandboxServer.")
+        listener = _listen(self._host, self._port)
+        self._port = listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._server.run_in_thread, args=(listener,), name="happyhorse-sandbox", daemon=True)
+        self._thread.start()
+        self._loop = self._server.began.result(_START_S)
+        return self
+
+    def stop(self) -> None:
+        """End every stall, close the connections and wait for the thread."""
+        if self._thread is None or not self._thread.is_alive():
+            return
+        self._call(self._state.close)
+        self._server.should_exit = True
+        self._thread.join()
+
+    def ledger(self) -> list[LedgerEntry]:
+        """What was charged.
+
+        Returns:
+            One entry per accepted job, in the order of acceptance.
+        """
+        return self._call(self._state.ledger)
+
+    def settings(self, **changes: object) -> SandboxSettings:
+        """Change how it behaves from now on.
+
+        Args:
+            changes: New values by name; none only reads.
+
+        Returns:
+            The settings in force.
+
+        Raises:
+            pydantic.ValidationError: When a name is unknown or a value is not allowed.
+        """
+
+        def change() -> SandboxSettings:
+            self._state.settings = self._state.settings.changed(changes)
+            return self._state.settings
+
+        return self._call(change)
+
+    def fault(self, **rule: Any) -> int:
+        """Add a fault.
+
+        Args:
+            rule: The fields of a `FaultRule`, for example `at="submit", kind="drop_after"`.
+
+        Returns:
+            Its number.
+
+        Raises:
+            pydantic.ValidationError: When a field is unknown or a value is not allowed.
+        """
+        checked = FaultRule(**rule)
+        return self._call(lambda: self._state.faults.add(checked))
+
+    def faults(self) -> list[dict[str, object]]:
+        """The rules in force, and how often each struck.
+
+        Returns:
+            One JSON-safe mapping per rule.
+        """
+        return self._call(self._state.faults.describe)
+
+    def clear_faults(self) -> None:
+        """Lift every fault."""
+        self._call(self._state.faults.clear)
+
+    def advance(self, seconds: float) -> None:
+        """Put the sandbox's clock forward, so that jobs finish and addresses expire without waiting.
+
+        Args:
+            seconds: By how much.
+        """
+        self._call(lambda: self._state.advance(seconds))
+
+    def release(self) -> None:
+        """End every stall that is under way."""
+        self._call(self._state.release)
+
+    def reset(self) -> None:
+        """Forget jobs, charges, tokens, faults and what the clock was put forward, and end every stall. Settings stay."""
+        self._call(self._state.reset)
+
+    def _call(self, work: Callable[[], Result]) -> Result:
+        """Do something in the thread that the state belongs to."""
+        if self._loop is None or self._thread is None or not self._thread.is_alive():
+            return work()
+        done: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(work())
+            except Exception as error:  # noqa: BLE001  # it is raised again, in the thread that asked
+                done.set_exception(error)
+
+        self._loop.call_soon_threadsafe(run)
+        return done.result(_START_S)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await asyncio.to_thread(self.stop)

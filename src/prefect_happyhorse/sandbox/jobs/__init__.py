@@ -1,0 +1,1 @@
+"""Jobs, charges and files of the sandbox."""

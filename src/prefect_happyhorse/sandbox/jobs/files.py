@@ -1,0 +1,161 @@
+"""Serving results: signed addresses that expire, ranges, and downloads that go wrong."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route as Path
+
+from prefect_happyhorse.sandbox.faults.faults import FaultRule
+from prefect_happyhorse.sandbox.faults.retry_after import retry_after
+from prefect_happyhorse.sandbox.http.transport import CutBody, Dropped
+from prefect_happyhorse.sandbox.jobs.job import Job
+from prefect_happyhorse.sandbox.jobs.state import SandboxState
+from prefect_happyhorse.sandbox.media.intake import FETCHER
+from prefect_happyhorse.sandbox.media.studio import Studio
+
+__all__ = ["Files", "origin"]
+
+_NAME = re.compile(r"([0-9a-zA-Z_-]+)-([0-9]+)\.[0-9a-z]+")
+
+
+def origin(request: Request, state: SandboxState) -> str:
+    """The address under which a client reaches the sandbox.
+
+    Args:
+        request: The client's request.
+        state: Knows the public address, where one is set.
+
+    Returns:
+        Scheme and host, without a slash at the end.
+    """
+    if state.settings.public_url is not None:
+        return state.settings.public_url.rstrip("/")
+    return f"{request.url.scheme}://{request.url.netloc}"
+
+
+def _denied(message: str) -> Response:
+    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code><Message>{message}</Message></Error>'
+    return Response(body, 403, media_type="application/xml")
+
+
+class Files:
+    """The results of all jobs as files.
+
+    Args:
+        state: Knows the jobs.
+        studio: Makes the files.
+    """
+
+    def __init__(self, state: SandboxState, studio: Studio) -> None:
+        self._state = state
+        self._studio = studio
+
+    def paths(self) -> list[Path]:
+        """The paths that are served.
+
+        Returns:
+            Starlette routes.
+        """
+        return [
+            Path("/files/circle/{hop:int}", self._circle, methods=["GET", "HEAD"]),
+            Path("/files/{name}", self._serve, methods=["GET", "HEAD"]),
+            Path("/_sandbox/files/{name}", self._show, methods=["GET", "HEAD"]),
+        ]
+
+    def address(self, job: Job, index: int, base: str) -> str:
+        """Where a result can be fetched; the same address until it expires, then a fresh one.
+
+        Args:
+            job: The job.
+            index: Which result, from 0.
+            base: Scheme and host under which the client reaches the sandbox.
+
+        Returns:
+            A signed URL.
+        """
+        now = self._state.now()
+        signature = job.signatures.get(index)
+        if signature is None or job.issued[signature] <= now:
+            signature = self._state.new_id().replace("-", "")
+            job.signatures[index] = signature
+            job.issued[signature] = now + self._state.settings.result_ttl_s
+        return f"{base}/files/{self.name(job, index)}?Expires={int(job.issued[signature])}&Signature={signature}"
+
+    def name(self, job: Job, index: int) -> str:
+        """The file name of a result.
+
+        Args:
+            job: The job.
+            index: Which result, from 0.
+
+        Returns:
+            The name.
+        """
+        return f"{job.task_id}-{index}{job.spec(index, self._state.settings).suffix}"
+
+    def _find(self, request: Request) -> tuple[Job, int] | None:
+        match = _NAME.fullmatch(request.path_params["name"])
+        job = self._state.jobs.get(match[1]) if match else None
+        if match is None or job is None or int(match[2]) >= job.results or job.state(self._state.now()) != "succeeded":
+            return None
+        return job, int(match[2])
+
+    async def _file(self, job: Job, index: int) -> FileResponse:
+        spec = job.spec(index, self._state.settings)
+        return FileResponse(await self._studio.make(spec), media_type=spec.media_type)
+
+    async def _show(self, request: Request) -> Response:
+        """A result for the sandbox's own page: unsigned, uncounted, never struck."""
+        found = self._find(request)
+        return Response(status_code=404) if found is None else await self._file(*found)
+
+    async def _circle(self, request: Request) -> Response:
+        return RedirectResponse(f"{origin(request, self._state)}/files/circle/{request.path_params['hop'] + 1}", 302)
+
+    async def _serve(self, request: Request) -> Response:
+        found = self._find(request)
+        if found is None:
+            return Response("not found", 404, media_type="text/plain")
+        job, index = found
+        by_client = request.method == "GET" and request.headers.get("user-agent") != FETCHER
+        rule = self._state.faults.take("download", job.route.gateway, job.route.model) if by_client else None
+        signature = request.query_params.get("Signature", "")
+        if rule is not None and rule.kind == "expire" and signature in job.issued:
+            job.issued[signature] = 0.0
+        if signature not in job.issued:
+            return _denied("The signature is missing or wrong.")
+        if job.issued[signature] <= self._state.now():
+            return _denied("Request has expired.")
+        if by_client:
+            job.downloads += 1
+        if rule is not None and (struck := await self._instead(rule, request)) is not None:
+            return struck
+        answer = await self._file(job, index)
+        return answer if rule is None else self._interrupted(rule, answer)
+
+    async def _instead(self, rule: FaultRule, request: Request) -> Response | None:
+        """What comes in place of the file, or None when it comes all the same."""
+        if rule.kind in {"drop_before", "drop_after"}:
+            return Dropped()
+        if rule.kind in {"stall_before", "stall_after"}:
+            await self._state.stall(rule.seconds)
+        if rule.kind == "unauthorized":
+            return _denied(rule.message or "You have no right to access this object.")
+        if rule.kind in {"throttle", "http"}:
+            status = 429 if rule.kind == "throttle" else rule.status
+            return Response(f"<html><body><h1>{status}</h1></body></html>", status, retry_after(rule), "text/html")
+        if rule.kind in {"html", "wrong_type"}:
+            return HTMLResponse("<!doctype html><html><body>Please sign in to see this file.</body></html>")
+        if rule.kind == "redirect":
+            return RedirectResponse(rule.to or f"{origin(request, self._state)}/files/circle/1", 302)
+        return None
+
+    def _interrupted(self, rule: FaultRule, answer: FileResponse) -> Response:
+        if rule.kind == "truncate":
+            return CutBody(answer, fraction=rule.fraction)
+        if rule.kind == "stall_body":
+            return CutBody(answer, fraction=rule.fraction, pause=lambda: self._state.stall(rule.seconds))
+        return CutBody(answer, noise=True) if rule.kind == "garbage" else answer

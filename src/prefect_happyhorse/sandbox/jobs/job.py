@@ -1,0 +1,213 @@
+"""One accepted submit: where it stands, what it made, and its line in the ledger."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from prefect_happyhorse.catalog import Route
+from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
+from prefect_happyhorse.sandbox.jobs.validate import Fit
+from prefect_happyhorse.sandbox.media.card import MediaSpec
+from prefect_happyhorse.sandbox.media.probe import Probe
+from prefect_happyhorse.sandbox.media.shape import Shape
+
+__all__ = ["Failure", "Job", "JobState", "LedgerEntry", "Meaning", "fingerprint"]
+
+JobState = Literal["queued", "running", "succeeded", "failed", "canceled"]
+Meaning = Literal["invalid", "authentication", "moderation", "quota", "rate_limit", "not_found", "missing_task", "unsupported", "internal"]
+
+_QUEUED_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job ended without a result."""
+
+    meaning: Meaning
+    message: str
+
+
+class LedgerEntry(BaseModel):
+    """One charge: a job that was accepted."""
+
+    model_config = ConfigDict(frozen=True)
+
+    gateway: str = Field(description="Id of the gateway.")
+    account: str = Field(description="First eight hexadecimal digits of the SHA-256 of the key, or of the app id that got the token.")
+    model: str
+    capability: str = Field(description="The first capability whose wire fields the body fits; some share them all.")
+    task_id: str
+    digest: str = Field(description="SHA-256 of the body, as JSON with sorted keys.")
+    charged_at: float = Field(description="When it was accepted, in Unix seconds.")
+    refunded: bool = Field(description="Whether the charge was taken back, because the job failed or was cancelled.")
+    state: JobState
+    polls: int = Field(description="How often it was asked for.")
+    downloads: int = Field(description="How often one of its results was fetched; every range counts.")
+    inputs: int = Field(description="How many input media it has.")
+    prompt_cut: tuple[int, int] | None = Field(
+        default=None, description="The prompt's length and what was kept, where the provider cut it silently."
+    )
+
+
+def fingerprint(key: str) -> str:
+    """How a key is named where the key itself must not appear.
+
+    Args:
+        key: The key.
+
+    Returns:
+        Eight hexadecimal digits.
+
+    Example:
+        >>> fingerprint("sk-1")
+        '0f2c10bf'
+    """
+    return hashlib.sha256(key.encode()).hexdigest()[:8]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One accepted submit."""
+
+    fit: Fit
+    account: str
+    task_id: str
+    request_id: str
+    digest: str
+    submitted_at: float
+    job_s: float
+    shape: Shape
+    probes: tuple[Probe, ...] = ()
+    inputs_pending: bool = False
+    failure: Failure | None = None
+    finished_at: float | None = None
+    canceled: bool = False
+    polls: int = 0
+    downloads: int = 0
+    reported: JobState = "queued"
+    specs: dict[int, MediaSpec] = field(default_factory=dict[int, MediaSpec])
+    signatures: dict[int, str] = field(default_factory=dict[int, str])
+    issued: dict[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def route(self) -> Route:
+        """The route that the job came by."""
+        return self.fit.route
+
+    @property
+    def results(self) -> int:
+        """How many results it has when it succeeds."""
+        return int(self.fit.number("n") or 1) if self.route.kind == "image" else 1
+
+    def state(self, now: float) -> JobState:
+        """Where the job stands.
+
+        Args:
+            now: The sandbox's time.
+
+        Returns:
+            Its state.
+        """
+        if self.canceled:
+            return "canceled"
+        elapsed = now - self.submitted_at
+        if self.finished_at is not None or (elapsed >= self.job_s and not self.inputs_pending):
+            return "failed" if self.failure else "succeeded"
+        return "queued" if elapsed < self.job_s * _QUEUED_SHARE else "running"
+
+    def progress(self, now: float) -> float:
+        """How far the job is.
+
+        Args:
+            now: The sandbox's time.
+
+        Returns:
+            A share from 0 to 1.
+        """
+        if self.state(now) in {"succeeded", "failed"}:
+            return 1.0
+        return 0.0 if self.job_s == 0 else min(0.99, max(0.0, (now - self.submitted_at) / self.job_s))
+
+    def fail(self, failure: Failure, now: float) -> None:
+        """End the job without a result, at once.
+
+        Args:
+            failure: Why.
+            now: The sandbox's time.
+        """
+        self.failure = failure
+        self.finished_at = now
+        self.inputs_pending = False
+
+    def spec(self, index: int, settings: SandboxSettings) -> MediaSpec:
+        """What one of the job's results looks like.
+
+        Args:
+            index: Which result, from 0.
+            settings: The sandbox's settings.
+
+        Returns:
+            Everything that decides its bytes; settled when it is first asked for.
+        """
+        if index not in self.specs:
+            self.specs[index] = self._new_spec(index, settings)
+        return self.specs[index]
+
+    def _new_spec(self, index: int, settings: SandboxSettings) -> MediaSpec:
+        fit, shape = self.fit, self.shape
+        wanted = fit.text("options.output_format")
+        quality = int(fit.number("options.output_compression") or 90)
+        plain = MediaSpec(
+            kind="video" if self.route.kind == "video" else "image",
+            format="mp4" if self.route.kind == "video" else "jpeg" if wanted == "jpeg" else "webp" if wanted == "webp" else "png",
+            width=shape.width,
+            height=shape.height,
+            duration_s=shape.duration_s,
+            fps=settings.fps,
+            quality=max(1, min(100, quality)),
+        )
+        if settings.media == "tiny":
+            return plain
+        asked = [fit.text(name) for name in ("size", "resolution", "aspect_ratio")]
+        seconds = f"{shape.duration_s:g} s" if shape.duration_s else None
+        seed = f"seed {fit.given('seed')}" if fit.given("seed") else None
+        count = f"{index + 1} of {self.results}" if self.results > 1 else None
+        return replace(
+            plain,
+            heading=f"{self.route.facts.title}  \u00b7  {self.route.capability.replace('_', ' ')}".upper(),
+            model=self.route.model,
+            prompt=fit.text("prompt") or "",
+            footer="  \u00b7  ".join(part for part in ["sandbox", *asked, seconds, seed, count] if part),
+            number=index + 1,
+            thumbs=tuple(found.thumb for found in self.probes if found.thumb is not None),
+        )
+
+    def entry(self, now: float) -> LedgerEntry:
+        """The job's line in the ledger.
+
+        Args:
+            now: The sandbox's time.
+
+        Returns:
+            The line.
+        """
+        state = self.state(now)
+        return LedgerEntry(
+            gateway=self.route.gateway,
+            account=self.account,
+            model=self.route.model,
+            capability=self.route.capability,
+            task_id=self.task_id,
+            digest=self.digest,
+            charged_at=self.submitted_at,
+            refunded=state in {"failed", "canceled"},
+            state=state,
+            polls=self.polls,
+            downloads=self.downloads,
+            inputs=len(self.fit.inputs),
+            prompt_cut=self.fit.cut,
+        )

@@ -1,0 +1,189 @@
+"""What a running sandbox knows: its clock, its jobs, and what was charged for them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from random import Random
+from uuid import UUID
+
+from prefect_happyhorse.sandbox.faults.faults import FaultBook
+from prefect_happyhorse.sandbox.jobs.job import Job, LedgerEntry
+from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
+from prefect_happyhorse.sandbox.jobs.validate import Fit
+from prefect_happyhorse.sandbox.media.probe import Probe
+from prefect_happyhorse.sandbox.media.shape import Shape
+
+__all__ = ["SandboxState"]
+
+
+class SandboxState:
+    """Everything that a running sandbox knows.
+
+    Args:
+        settings: How it behaves.
+        clock: Gives Unix seconds; it must never run backwards.
+    """
+
+    def __init__(self, settings: SandboxSettings, clock: Callable[[], float] | None = None) -> None:
+        start = time.time() - time.monotonic()
+        self._clock = clock or (lambda: start + time.monotonic())
+        self._ahead_s = 0.0
+        self.settings = settings
+        self.random = Random(settings.seed)  # noqa: S311  # ids and chances of a test tool, not secrets
+        self.faults = FaultBook(self.random)
+        self.jobs: dict[str, Job] = {}
+        self.tokens: dict[str, tuple[str, float]] = {}
+        self.dead_tokens: set[str] = set()
+        self.refused = 0
+        self._queries: dict[tuple[str, str], tuple[int, int]] = {}
+        self._released = asyncio.Event()
+        self._closing = False
+
+    def now(self) -> float:
+        """The sandbox's time.
+
+        Returns:
+            Unix seconds, with what `advance` added.
+        """
+        return self._clock() + self._ahead_s
+
+    def advance(self, seconds: float) -> None:
+        """Put the clock forward, so that jobs finish and addresses expire without waiting.
+
+        Args:
+            seconds: By how much.
+        """
+        self._ahead_s += seconds
+
+    def reset(self) -> None:
+        """Forget jobs, charges, tokens, faults and what the clock was put forward, and end every stall. Settings stay."""
+        self.release()
+        self.jobs.clear()
+        self.tokens.clear()
+        self.dead_tokens.clear()
+        self._queries.clear()
+        self.faults.clear()
+        self.refused = 0
+        self._ahead_s = 0.0
+
+    def release(self) -> None:
+        """End every stall that is under way."""
+        self._released.set()
+        if not self._closing:
+            self._released = asyncio.Event()
+
+    def close(self) -> None:
+        """End every stall, and let none begin."""
+        self._closing = True
+        self.release()
+
+    async def stall(self, seconds: float) -> None:
+        """Wait in real time, or until stalls are released.
+
+        Args:
+            seconds: How long.
+        """
+        try:
+            await asyncio.wait_for(self._released.wait(), seconds)
+        except asyncio.TimeoutError:
+            return
+
+    def accept(self, fit: Fit, body: Mapping[str, object], account: str, shape: Shape, probes: tuple[Probe, ...]) -> Job:
+        """Take a job on, which charges it.
+
+        Args:
+            fit: The checked body.
+            body: The body as sent.
+            account: Fingerprint of the account.
+            shape: The shape of its results.
+            probes: Its inputs, where they were fetched.
+
+        Returns:
+            The job.
+        """
+        wanted = self.settings.job_s
+        job = Job(
+            fit=fit,
+            account=account,
+            task_id=self.new_task_id(fit.route.gateway),
+            request_id=self.new_id(),
+            digest=hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest(),
+            submitted_at=self.now(),
+            job_s=wanted if isinstance(wanted, (int, float)) else self.random.uniform(*wanted),
+            shape=shape,
+            probes=probes,
+        )
+        self.jobs[job.task_id] = job
+        return job
+
+    def find(self, gateway: str, task_id: str, account: str) -> Job | None:
+        """The job that an account asks for.
+
+        Args:
+            gateway: Id of the gateway.
+            task_id: The job's id.
+            account: Fingerprint of the account.
+
+        Returns:
+            The job, or None when there is none, it is another account's, or it is too old to be asked for.
+        """
+        job = self.jobs.get(task_id)
+        if (
+            job is None
+            or job.route.gateway != gateway
+            or job.account != account
+            or self.now() - job.submitted_at > self.settings.task_ttl_s
+        ):
+            return None
+        return job
+
+    def asks_too_often(self, gateway: str, account: str) -> bool:
+        """Count one query of an account.
+
+        Args:
+            gateway: Id of the gateway.
+            account: Fingerprint of the account.
+
+        Returns:
+            True when it passes the limit of the current second.
+        """
+        limit = self.settings.queries_per_s
+        if limit is None:
+            return False
+        second = int(self.now())
+        last, number = self._queries.get((gateway, account), (second, 0))
+        number = number + 1 if last == second else 1
+        self._queries[gateway, account] = (second, number)
+        return number > limit
+
+    def new_id(self) -> str:
+        """A new identifier.
+
+        Returns:
+            A UUID.
+        """
+        return str(UUID(int=self.random.getrandbits(128), version=4))
+
+    def new_task_id(self, gateway: str) -> str:
+        """A new task id as a gateway writes it.
+
+        Args:
+            gateway: Id of the gateway.
+
+        Returns:
+            The id.
+        """
+        return f"task_{self.new_id().replace('-', '')[:24]}" if gateway in {"uniall", "happyhorse"} else self.new_id()
+
+    def ledger(self) -> list[LedgerEntry]:
+        """What was charged.
+
+        Returns:
+            One entry per accepted job, in the order of acceptance.
+        """
+        now = self.now()
+        return [job.entry(now) for job in self.jobs.values()]

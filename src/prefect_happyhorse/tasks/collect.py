@@ -1,0 +1,69 @@
+"""What later runs do with jobs that earlier ones left: which of a journal's are open, and whether one is finished."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from prefect_happyhorse.domain.jobs import Job, JobState
+from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
+from prefect_happyhorse.tasks.retries import RETRIES, RETRY_DELAYS_S, is_retryable
+from prefect_happyhorse.tasks.work import Credentials, StoreRef, account_of, store_of
+
+__all__ = ["ask", "open_jobs"]
+
+
+@task(name="open-jobs", tags={"happyhorse"}, cache_policy=NO_CACHE, persist_result=False)
+async def open_jobs(store: StoreRef = None) -> list[JournalEntry]:
+    """The jobs of a store's journal that cost or may have cost money and have no file yet, oldest first.
+
+    Args:
+        store: Where the journal is kept.
+
+    Returns:
+        The journal's entries; one without a job is a submit of which nobody knows whether it was accepted.
+
+    Raises:
+        SubmissionUncertain: When an entry cannot be read.
+        OSError: When the store cannot be read.
+
+    Example:
+        ```python
+        jobs = [entry.job for entry in await open_jobs() if entry.job]
+        ```
+    """
+    return [entry for entry in await Journal(await store_of(store)).entries() if entry.is_open]
+
+
+@task(
+    name="ask",
+    tags={"happyhorse"},
+    task_run_name="ask {job.gateway} {job.task_id}",
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=is_retryable,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+async def ask(job: Job, credentials: Credentials, store: StoreRef = None) -> JobState:
+    """Ask for a job once, without waiting for it.
+
+    Args:
+        job: The job.
+        credentials: Who paid.
+        store: Where the journal is kept.
+
+    Returns:
+        What the gateway says.
+
+    Raises:
+        JobExpired: When the gateway does not know the job any more.
+        GenerationError: When the gateway could not be asked.
+
+    Example:
+        ```python
+        state = await ask(job, "happyhorse")
+        ```
+    """
+    return await Poller(account=await account_of(credentials, job), store=await store_of(store)).ask(job)

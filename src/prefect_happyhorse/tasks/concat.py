@@ -1,0 +1,53 @@
+"""The task that makes one film of several videos."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from prefect_happyhorse.artifacts.show import show_asset
+from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.engine.jobs.results import kept_poster
+from prefect_happyhorse.engine.media import film as joining
+from prefect_happyhorse.tasks.retries import RETRIES, RETRY_DELAYS_S, is_retryable
+from prefect_happyhorse.tasks.work import StoreRef, store_of
+
+__all__ = ["join"]
+
+
+@task(
+    name="join",
+    tags={"happyhorse"},
+    task_run_name='join "{title}"',
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=is_retryable,
+    # The film's name says what it was made of, so that one which is there is found.
+    cache_policy=NO_CACHE,
+    persist_result=True,
+    result_serializer="json",
+)
+async def join(videos: list[MediaAsset], store: StoreRef = None, *, title: str = "film") -> MediaAsset:
+    """Join kept videos into one film, in their order, keep it beside them, and show it. Nothing is bought.
+
+    Args:
+        videos: The videos.
+        store: Where they are kept, and the film goes.
+        title: What the film is called.
+
+    Returns:
+        The film. Videos of one coding, size and sound are copied as they are; others are fitted into the size and frame rate of the first.
+
+    Raises:
+        SpliceFailed: When a video cannot be read.
+        ImportError: When the extra `media` is not installed.
+
+    Example:
+        ```python
+        film = await join([first, second], title="The ride")
+        ```
+    """
+    place = await store_of(store)
+    film = await joining.join(videos, place, title=title)
+    await show_asset(film, poster=await kept_poster(film, place), store=place)
+    return film

@@ -1,0 +1,357 @@
+"""The Prefect tasks: submit, poll, download, and generate, which is the three in a row.
+
+Each takes credentials and store as blocks or by name. The plain names are async; each has a `_sync` twin for sync flows, where a direct
+call of an async task would only make a coroutine that nobody awaits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar, cast
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE, CachePolicy
+from prefect.context import TaskRunContext
+from prefect.exceptions import TerminationSignal
+from prefect.transactions import CommitMode, atransaction, transaction
+from prefect.utilities.asyncutils import run_coro_as_sync
+
+from prefect_happyhorse.blocks import MediaStore
+from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.jobs import Job, JobResult
+from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
+from prefect_happyhorse.engine.jobs.submit import OnUncertain
+from prefect_happyhorse.engine.journal.budget import Budget
+from prefect_happyhorse.runtime.concurrency import job_slot, job_slot_sync
+from prefect_happyhorse.tasks.retries import RETRIES, RETRY_DELAYS_S, is_retryable
+from prefect_happyhorse.tasks.work import Credentials, StoreRef, Terms, account_of, cancel_job, download_job, poll_job, submit_job
+
+__all__ = [
+    "Credentials",
+    "StoreRef",
+    "download",
+    "download_sync",
+    "generate",
+    "generate_sync",
+    "poll",
+    "poll_sync",
+    "submit",
+    "submit_sync",
+]
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+_TAGS = {"happyhorse"}
+_KEY_VERSION = "1"
+
+
+def _quoted(prompt: str | None) -> str:
+    if not prompt:
+        return ""
+    line = " ".join(prompt.split())
+    return f' "{line}"' if len(line) <= 40 else f' "{line[:37]}..."'
+
+
+def _request_name(step: str) -> Callable[[dict[str, Any]], str]:
+    def name(parameters: dict[str, Any]) -> str:
+        request = cast("GenerationRequest", parameters["request"])
+        return f"{step} {request.capability} {request.model}{_quoted(request.prompt)}"
+
+    return name
+
+
+def _job_name(parameters: dict[str, Any]) -> str:
+    job = cast("Job", parameters["job"])
+    return f"poll {job.capability} {job.model}{_quoted(job.prompt)}"
+
+
+def _result_name(parameters: dict[str, Any]) -> str:
+    job = cast("JobResult", parameters["result"]).job
+    return f"download {job.capability} {job.model}{_quoted(job.prompt)}"
+
+
+def _store_name(store: StoreRef) -> str:
+    return store.url if isinstance(store, MediaStore) else store or os.environ.get("HAPPYHORSE_STORE", "outputs")
+
+
+def _poll_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    job = cast("Job", parameters["job"])
+    return f"happyhorse-poll-{_hash([_KEY_VERSION, job.digest, job.task_id, _store_name(parameters['store'])])}"
+
+
+def _hash(parts: list[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+# One place says how the tasks behave; the twins below differ only in how they are called.
+_STEP: dict[str, Any] = {
+    "tags": _TAGS,
+    "retries": RETRIES,
+    "retry_delay_seconds": RETRY_DELAYS_S,
+    "retry_condition_fn": is_retryable,
+    "persist_result": True,
+    "result_serializer": "json",
+    # The journal decides: it knows what was bought and what is kept, and what a person has adopted, forgotten or cancelled since.
+    "cache_policy": NO_CACHE,
+}
+_SUBMIT: dict[str, Any] = _STEP | {"task_run_name": _request_name("submit")}
+_POLL: dict[str, Any] = _STEP | {
+    "task_run_name": _job_name,
+    "cache_policy": CachePolicy.from_cache_key_fn(_poll_key),
+    # A provider's address lives 24 hours where it says so at all; a cached one must not outlive it.
+    "cache_expiration": timedelta(hours=12),
+}
+_DOWNLOAD: dict[str, Any] = _STEP | {"task_run_name": _result_name}
+_GENERATE: dict[str, Any] = {
+    "tags": _TAGS,
+    "task_run_name": _request_name("generate"),
+    "cache_policy": NO_CACHE,
+    "persist_result": True,
+    "result_serializer": "json",
+}
+
+
+@task(name="submit", **_SUBMIT)
+async def submit(
+    request: GenerationRequest,
+    credentials: Credentials,
+    store: StoreRef = None,
+    *,
+    take: int = 1,
+    on_uncertain: OnUncertain = "raise",
+    budget: Budget | None = None,
+) -> Job:
+    """Submit a request at most once; a request that was submitted before gives the same job again.
+
+    Args:
+        request: What to make.
+        credentials: Who pays.
+        store: Where the journal and the results are kept.
+        take: 1, or another number for another variation of the very same request.
+        on_uncertain: What to do when an earlier submit may have been accepted but nobody knows: "raise", or "resubmit" and
+            perhaps pay twice.
+        budget: The most that the jobs of the store's journal may cost together; None for no limit.
+
+    Returns:
+        The job; it stands in the journal before this returns.
+
+    Raises:
+        InvalidRequest: When the request does not fit; all problems are named, nothing is sent.
+        BudgetExceeded: When there is no room for it in the budget, or its price is not known; nothing is sent.
+        SubmissionUncertain: When nobody knows whether the submit was accepted. It is never retried.
+        GenerationError: When the gateway refuses or cannot be reached.
+
+    Example:
+        ```python
+        job = await submit(TextToImage(model="gpt-image-2", prompt="A white horse"), "happyhorse")
+        ```
+    """
+    return await submit_job(request, credentials, store, Terms(take, on_uncertain, budget))
+
+
+@task(name="poll", **_POLL)
+async def poll(job: Job, credentials: Credentials, store: StoreRef = None, *, deadline_s: float = DEADLINE_S) -> JobResult:
+    """Wait for a job's result.
+
+    Args:
+        job: The job.
+        credentials: Who paid.
+        store: Where the journal is kept.
+        deadline_s: How long the job may take, in seconds since it was submitted.
+
+    Returns:
+        Where the outputs lie at the provider.
+
+    Raises:
+        JobFailed: When the provider ended the job without a result.
+        JobExpired: When the gateway does not know the job any more.
+        JobTimedOut: When the deadline passed first; the job may still finish and be collected.
+
+    Example:
+        ```python
+        result = await poll(job, "happyhorse", deadline_s=1800)
+        ```
+    """
+    return await poll_job(job, credentials, store, deadline_s)
+
+
+@task(name="download", **_DOWNLOAD)
+async def download(result: JobResult, credentials: Credentials, store: StoreRef = None) -> MediaAsset:
+    """Keep a job's outputs, once, and show them in the Prefect UI.
+
+    Args:
+        result: The finished job.
+        credentials: Who paid, for when the provider's address has to be asked for again. The key never goes to a download host.
+        store: Where the outputs are kept.
+
+    Returns:
+        The first output; further ones are its `siblings`.
+
+    Raises:
+        DownloadFailed: When the output could not be fetched or kept whole.
+        JobExpired: When the provider no longer keeps it.
+
+    Example:
+        ```python
+        asset = await download(result, "happyhorse")
+        ```
+    """
+    return await download_job(result, credentials, store)
+
+
+def _untagged(step: Task[_Parameters, _Result]) -> Task[_Parameters, _Result]:
+    """A task whose runs have no tag of their own, since the `generate` around them has it.
+
+    Where a tag has a limit, Prefect takes one of its slots for each task run: a step would wait for ever for a second one while `generate`
+    holds the last. And where it has none, Prefect asks its server for it before each, every five seconds anew.
+    """
+    copied = step.with_options()
+    copied.tags = set()
+    return copied
+
+
+_STEPS = (_untagged(submit), _untagged(poll), _untagged(download))
+
+
+@task(name="generate", **_GENERATE)
+async def generate(
+    request: GenerationRequest,
+    credentials: Credentials,
+    store: StoreRef = None,
+    *,
+    take: int = 1,
+    deadline_s: float = DEADLINE_S,
+    on_uncertain: OnUncertain = "raise",
+    budget: Budget | None = None,
+) -> MediaAsset:
+    """Submit, poll and download, each as a task run of its own.
+
+    Args:
+        request: What to make.
+        credentials: Who pays.
+        store: Where the journal and the results are kept.
+        take: 1, or another number for another variation of the very same request.
+        deadline_s: How long the job may take, in seconds since it was submitted.
+        on_uncertain: See `submit`.
+        budget: See `submit`.
+
+    Returns:
+        The first output; further ones are its `siblings`. It can be given to another request as a medium.
+
+    Raises:
+        GenerationError: As `submit`, `poll` and `download` do.
+
+    Example:
+        ```python
+        horse = await generate(TextToImage(model="gpt-image-2", prompt="A white horse"), "happyhorse")
+        ```
+    """
+    submit_step, poll_step, download_step = _STEPS
+    # Each step stands by itself: a poll that fails must not show its submit, which is paid for, as rolled back.
+    async with job_slot(await account_of(credentials)), atransaction(commit_mode=CommitMode.EAGER):
+        job = await submit_step(request, credentials, store, take=take, on_uncertain=on_uncertain, budget=budget)
+        result = await poll_step(job, credentials, store, deadline_s=deadline_s)
+        return await download_step(result, credentials, store)
+
+
+@task(name="submit", **_SUBMIT)
+def submit_sync(
+    request: GenerationRequest,
+    credentials: Credentials,
+    store: StoreRef = None,
+    *,
+    take: int = 1,
+    on_uncertain: OnUncertain = "raise",
+    budget: Budget | None = None,
+) -> Job:
+    """`submit` for sync flows.
+
+    Args:
+        request: See `submit`.
+        credentials: See `submit`.
+        store: See `submit`.
+        take: See `submit`.
+        on_uncertain: See `submit`.
+        budget: See `submit`.
+
+    Returns:
+        The job.
+    """
+    return run_coro_as_sync(submit_job(request, credentials, store, Terms(take, on_uncertain, budget)))
+
+
+@task(name="poll", **_POLL)
+def poll_sync(job: Job, credentials: Credentials, store: StoreRef = None, *, deadline_s: float = DEADLINE_S) -> JobResult:
+    """`poll` for sync flows.
+
+    Args:
+        job: See `poll`.
+        credentials: See `poll`.
+        store: See `poll`.
+        deadline_s: See `poll`.
+
+    Returns:
+        Where the outputs lie at the provider.
+    """
+    try:
+        return run_coro_as_sync(poll_job(job, credentials, store, deadline_s))
+    except TerminationSignal:
+        # It reached the main thread alone, and the process ends before the waiting thread would look.
+        run_coro_as_sync(cancel_job(job, credentials, store))
+        raise
+
+
+@task(name="download", **_DOWNLOAD)
+def download_sync(result: JobResult, credentials: Credentials, store: StoreRef = None) -> MediaAsset:
+    """`download` for sync flows.
+
+    Args:
+        result: See `download`.
+        credentials: See `download`.
+        store: See `download`.
+
+    Returns:
+        The first output.
+    """
+    return run_coro_as_sync(download_job(result, credentials, store))
+
+
+_STEPS_SYNC = (_untagged(submit_sync), _untagged(poll_sync), _untagged(download_sync))
+
+
+@task(name="generate", **_GENERATE)
+def generate_sync(
+    request: GenerationRequest,
+    credentials: Credentials,
+    store: StoreRef = None,
+    *,
+    take: int = 1,
+    deadline_s: float = DEADLINE_S,
+    on_uncertain: OnUncertain = "raise",
+    budget: Budget | None = None,
+) -> MediaAsset:
+    """`generate` for sync flows.
+
+    Args:
+        request: See `generate`.
+        credentials: See `generate`.
+        store: See `generate`.
+        take: See `generate`.
+        deadline_s: See `generate`.
+        on_uncertain: See `generate`.
+        budget: See `generate`.
+
+    Returns:
+        The first output.
+    """
+    account = run_coro_as_sync(account_of(credentials))
+    submit_step, poll_step, download_step = _STEPS_SYNC
+    with job_slot_sync(account), transaction(commit_mode=CommitMode.EAGER):
+        job = submit_step(request, credentials, store, take=take, on_uncertain=on_uncertain, budget=budget)
+        result = poll_step(job, credentials, store, deadline_s=deadline_s)
+        return download_step(result, credentials, store)

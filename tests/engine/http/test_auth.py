@@ -1,0 +1,78 @@
+"""An access token is shared by all, since a new one kills the one before."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from tests.engine.conftest import AccountMaker
+from tests.engine.jobs.test_submit import ride
+
+from prefect_happyhorse.domain.errors import AuthenticationFailed
+from prefect_happyhorse.engine.http.auth import TokenStore, state_folder
+from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.gateways import Account
+from prefect_happyhorse.sandbox import SandboxServer
+
+
+@pytest.fixture
+def app(account: AccountMaker) -> Account:
+    return account("chanjing", key=None, app_id="app-1", secret_key=SecretStr("sesame-5678"))
+
+
+async def submit(app: Account, tmp_path: Path, folder: Path, take: int) -> str:
+    submitter = Submitter(store=Store(url=str(tmp_path / "outputs")), tokens=TokenStore(folder))
+    return (await submitter.submit(await prepare(ride("chanjing"), app, take=take))).task_id
+
+
+async def test_many_jobs_ask_for_one_token(sandbox: SandboxServer, app: Account, tmp_path: Path) -> None:
+    """Thirty jobs at once, each with a token store of its own, issue one token between them."""
+    await asyncio.gather(*(submit(app, tmp_path, tmp_path / "tokens", take) for take in range(1, 31)))
+    assert len(sandbox.ledger()) == 30
+    assert len({entry.account for entry in sandbox.ledger()}) == 1
+    assert len(list((tmp_path / "tokens").glob("*.json"))) == 1
+
+
+async def test_a_killed_token_is_renewed_and_the_request_sent_again(sandbox: SandboxServer, app: Account, tmp_path: Path) -> None:
+    """A machine that cannot see the other's token issues its own; the other notices and goes on, and each job is charged once."""
+    for take in range(1, 5):
+        await submit(app, tmp_path, tmp_path / f"machine-{take % 2}", take)
+    assert len(sandbox.ledger()) == 4
+
+
+async def test_a_token_is_readable_by_its_owner_alone(sandbox: SandboxServer, app: Account, tmp_path: Path) -> None:
+    """The file's mode is 600, and neither its name nor its content holds the secret key."""
+    await submit(app, tmp_path, tmp_path / "tokens", 1)
+    (file,) = (tmp_path / "tokens").glob("*.json")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "sesame" not in file.name + file.read_text()
+
+
+async def test_a_damaged_token_file_is_no_obstacle(sandbox: SandboxServer, app: Account, tmp_path: Path) -> None:
+    """What cannot be read is asked for anew."""
+    await submit(app, tmp_path, tmp_path / "tokens", 1)
+    (file,) = (tmp_path / "tokens").glob("*.json")
+    file.write_text("{")
+    await submit(app, tmp_path, tmp_path / "tokens", 2)
+    assert len(sandbox.ledger()) == 2
+
+
+async def test_a_refused_app_id_is_told(sandbox: SandboxServer, app: Account, tmp_path: Path) -> None:
+    """The gateway's refusal comes through, without the secret."""
+    sandbox.fault(at="token", kind="unauthorized", times=None)
+    with pytest.raises(AuthenticationFailed) as caught:
+        await submit(app, tmp_path, tmp_path / "tokens", 1)
+    assert "sesame" not in str(caught.value)
+    assert sandbox.ledger() == []
+
+
+def test_the_folder_is_the_users_own_or_the_environments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """HAPPYHORSE_HOME moves it."""
+    monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path))
+    assert state_folder() == tmp_path
+    monkeypatch.delenv("HAPPYHORSE_HOME")
+    assert state_folder() == Path.home() / ".happyhorse"

@@ -1,0 +1,209 @@
+"""What a person does with the jobs of a journal: choose, adopt, forget, resume, cancel."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from pydantic import SecretStr
+from tests.engine.conftest import AccountMaker
+from tests.engine.jobs.test_submit import HORSE, ride
+from tests.engine.journal.test_lease import ended
+
+from prefect_happyhorse.domain.errors import JobExpired, JobFailed, SubmissionUncertain
+from prefect_happyhorse.domain.jobs import Job
+from prefect_happyhorse.engine.jobs import manage as jobs
+from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.submit import Prepared, Submitter, prepare
+from prefect_happyhorse.engine.journal.journal import Claimant, Journal, JournalEntry
+from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.gateways import Account
+from prefect_happyhorse.sandbox import SandboxServer
+
+ALL = ["ttapi", "uniall", "chanjing", "infiflow", "happyhorse"]
+
+
+async def bought(store: Store, account: Account, *, take: int = 1) -> JournalEntry:
+    job = await Submitter(store=store).submit(await prepare(ride(account.gateway), account, take=take))
+    return await entry_of(store, job.digest)
+
+
+async def entry_of(store: Store, digest: str) -> JournalEntry:
+    entry = await Journal(store).read(digest)
+    assert entry is not None
+    return entry
+
+
+async def left_uncertain(sandbox: SandboxServer, store: Store, account: Account, *, kind: str = "drop_after") -> Prepared:
+    """Submit into a broken connection."""
+    sandbox.fault(at="submit", kind=kind)
+    prepared = await prepare(ride(account.gateway), account)
+    with pytest.raises(SubmissionUncertain):
+        await Submitter(store=store).submit(prepared)
+    return prepared
+
+
+@pytest.mark.parametrize("gateway", ALL)
+async def test_an_adopted_job_is_collected_and_never_bought_again(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, gateway: str
+) -> None:
+    """The task id from the provider's console makes an uncertain submit a job like any other: one charge, one file."""
+    prepared = await left_uncertain(sandbox, store, account(gateway))
+    journal = Journal(store)
+    (charged,) = sandbox.ledger()
+    entry = await jobs.adopt(journal, await entry_of(store, prepared.digest), charged.task_id, account=account(gateway))
+    assert (entry.state, entry.job and entry.job.task_id) == ("submitted", charged.task_id)
+    assert (await Submitter(store=store).submit(prepared)).task_id == charged.task_id
+    collected = await jobs.resume(journal, entry, account(gateway))
+    assert await store.exists(store.path_of(collected.asset.uri) or "")
+    assert len(sandbox.ledger()) == 1
+
+
+@pytest.mark.parametrize("gateway", ALL)
+async def test_a_job_that_the_gateway_does_not_know_is_not_adopted(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, gateway: str
+) -> None:
+    """A mistyped id is told before it hides an uncertain submit; a person who knows better may insist."""
+    prepared = await left_uncertain(sandbox, store, account(gateway))
+    journal = Journal(store)
+    entry = await entry_of(store, prepared.digest)
+    with pytest.raises(JobExpired, match="does not know"):
+        await jobs.adopt(journal, entry, "typo-1", account=account(gateway))
+    assert await entry_of(store, prepared.digest) == entry
+    assert (await jobs.adopt(journal, entry, "typo-1", account=None)).state == "submitted"
+
+
+async def test_what_cannot_be_adopted(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
+    """An entry with a job, one that is being submitted at this moment, and a job that is another entry's."""
+    journal = Journal(store)
+    paid = await bought(store, account())
+    assert paid.job is not None
+    with pytest.raises(ValueError, match="has a job already"):
+        await jobs.adopt(journal, paid, "t-2", account=None)
+    under_way = paid.model_copy(update={"digest": "0" * 64, "state": "intent", "job": None, "intent": Claimant()})
+    await journal.write(under_way)
+    with pytest.raises(ValueError, match="right now"):
+        await jobs.adopt(journal, under_way, "t-2", account=None)
+    uncertain = under_way.model_copy(update={"state": "uncertain"})
+    await journal.write(uncertain)
+    with pytest.raises(ValueError, match="stands under"):
+        await jobs.adopt(journal, uncertain, paid.job.task_id, account=None)
+    assert len(sandbox.ledger()) == 1
+
+
+async def test_a_forgotten_submit_is_bought_anew(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
+    """What the provider's console does not show was never accepted: forgotten, it is submitted by the next run."""
+    prepared = await left_uncertain(sandbox, store, account(), kind="drop_before")
+    journal = Journal(store)
+    await jobs.forget(journal, await entry_of(store, prepared.digest))
+    job = await Submitter(store=store).submit(prepared)
+    assert [entry.task_id for entry in sandbox.ledger()] == [job.task_id]
+
+
+async def test_a_submit_under_way_is_not_forgotten(account: AccountMaker, store: Store) -> None:
+    """Forgetting it would let another run submit at the same time; a dead process's may be forgotten."""
+    journal = Journal(store)
+    paid = await bought(store, account())
+    under_way = paid.model_copy(update={"state": "intent", "job": None, "intent": Claimant()})
+    with pytest.raises(ValueError, match="right now"):
+        await jobs.forget(journal, under_way)
+    await jobs.forget(journal, under_way.model_copy(update={"intent": ended()}))
+    assert await journal.read(paid.digest) is None
+
+
+@pytest.mark.parametrize("gateway", ["ttapi", "infiflow"])
+async def test_a_waiting_job_is_canceled_and_may_be_bought_again(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, gateway: str
+) -> None:
+    """The gateway takes it back, the journal says so, a wait for it ends, and the same request buys it anew."""
+    sandbox.settings(job_s=3600)
+    entry = await bought(store, account(gateway))
+    assert entry.job is not None
+    answer = await jobs.cancel(Journal(store), entry.job, account(gateway))
+    assert answer.accepted
+    entry = await entry_of(store, entry.digest)
+    assert (entry.state, entry.cancellation) == ("canceled", answer)
+    assert entry.job is not None
+    with pytest.raises(JobFailed, match="canceled before it began") as caught:
+        await Poller(account=account(gateway), store=store).poll(entry.job)
+    assert caught.value.money == "not spent"
+    again = await bought(store, account(gateway))
+    assert again.state == "submitted"
+    assert [charged.refunded for charged in sandbox.ledger()] == [True, False]
+
+
+@pytest.mark.parametrize("gateway", ALL)
+async def test_a_running_job_goes_on(sandbox: SandboxServer, account: AccountMaker, store: Store, gateway: str) -> None:
+    """Where the gateway refuses, or has no way, the answer is written down and the job stays what it is: paid for, and open."""
+    sandbox.settings(job_s=3600)
+    entry = await bought(store, account(gateway))
+    sandbox.advance(1800)
+    assert entry.job is not None
+    answer = await jobs.cancel(Journal(store), entry.job, account(gateway))
+    assert not answer.accepted
+    after = await entry_of(store, entry.digest)
+    assert (after.state, after.cancellation) == ("submitted", answer)
+    sandbox.advance(3600)
+    await jobs.resume(Journal(store), after, account(gateway))
+    assert (await entry_of(store, entry.digest)).state == "kept"
+
+
+async def test_a_gateway_that_is_down_cancels_nothing(account: AccountMaker, store: Store) -> None:
+    """Nobody heard the cancel, so the job is open as before."""
+    entry = await bought(store, account("ttapi"))
+    assert entry.job is not None
+    answer = await jobs.cancel(Journal(store), entry.job, account("ttapi", base_url="http://127.0.0.1:9"))
+    assert (answer.accepted, "could not be asked" in answer.message) == (False, True)
+    assert (await entry_of(store, entry.digest)).state == "submitted"
+
+
+async def test_a_job_is_found_by_what_people_see(account: AccountMaker, store: Store) -> None:
+    """A task id from a log, or the start of a digest from a list; nothing vague is taken."""
+    journal = Journal(store)
+    one, two = await bought(store, account()), await bought(store, account(), take=2)
+    assert one.job is not None
+    assert (await jobs.find_entry(journal, one.job.task_id)).digest == one.digest
+    assert (await jobs.find_entry(journal, two.digest[:6])).digest == two.digest
+    for vague in (one.digest[:5], "", "no-such-job"):
+        with pytest.raises(ValueError, match="No job"):
+            await jobs.find_entry(journal, vague)
+    await journal.write(two.model_copy(update={"job": one.job}))
+    with pytest.raises(ValueError, match="means 2 jobs"):
+        await jobs.find_entry(journal, one.job.task_id)
+
+
+async def test_jobs_are_chosen_by_state_payer_run_and_age(account: AccountMaker, store: Store) -> None:
+    """Every filter that is given has to fit."""
+    one = await bought(store, account())
+    two = (await bought(store, account("ttapi", label="other"))).model_copy(update={"flow_run_id": "run"})
+    two = two.model_copy(update={"intent": two.intent.model_copy(update={"at": two.intent.at - timedelta(hours=2)})})
+    both = [one, two]
+    assert jobs.select(both) == both
+    assert jobs.select(both, states=["kept"]) == []
+    assert jobs.select(both, gateway="ttapi") == jobs.select(both, account="other") == jobs.select(both, flow_run_id="run") == [two]
+    assert jobs.select(both, older_than=timedelta(hours=1)) == [two]
+    assert jobs.select(both, younger_than=timedelta(hours=1)) == [one]
+
+
+async def test_resuming_needs_a_job(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
+    """An uncertain submit has nothing to wait for; a person is told what to do."""
+    prepared = await left_uncertain(sandbox, store, account())
+    with pytest.raises(SubmissionUncertain, match="jobs adopt"):
+        await jobs.resume(Journal(store), await entry_of(store, prepared.digest), account())
+
+
+async def test_the_key_of_the_canceller_stays_with_the_gateway(account: AccountMaker, store: Store) -> None:
+    """No answer, journal entry or error about a cancel holds it."""
+    key = SecretStr("sesame-9999")
+    entry = await bought(store, account("ttapi", key=key))
+    assert entry.job is not None
+    answer = await jobs.cancel(Journal(store), entry.job, account("ttapi", key=key))
+    assert "sesame" not in answer.model_dump_json() + (await entry_of(store, entry.digest)).model_dump_json()
+
+
+async def test_jobs_of_the_journal_are_jobs(account: AccountMaker, store: Store) -> None:
+    """What was written comes back as it was."""
+    entry = await bought(store, account())
+    assert isinstance(entry.job, Job)
+    assert await Journal(store).entries() == [entry]
+    assert HORSE.capability == "text_to_image"

@@ -1,0 +1,157 @@
+"""The blocks: who pays, and where the results are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cloudpickle
+import pytest
+from prefect.blocks.core import Block
+from prefect.testing.standard_test_suites import BlockStandardTestSuite
+from pydantic import SecretStr, ValidationError
+
+from prefect_happyhorse import AuthenticationFailed, GatewayCredentials, MediaStore
+from prefect_happyhorse.engine.http.client import is_local
+
+
+@pytest.mark.parametrize("block", [GatewayCredentials, MediaStore])
+class TestStandards(BlockStandardTestSuite):
+    """Prefect's own standards for blocks."""
+
+    @pytest.fixture
+    def block(self, request: pytest.FixtureRequest) -> type[Block]:
+        return request.param
+
+    def test_has_a_valid_image(self, block: type[Block]) -> None:
+        """The logo is one of Prefect's own square ones; the suite would fetch it, and tests do without a network."""
+        assert str(block._logo_url).startswith("https://raw.githubusercontent.com/PrefectHQ/prefect/")
+        assert str(block._logo_url).endswith(".png")
+
+
+def test_the_key_shows_nowhere() -> None:
+    """Neither repr, str nor JSON of the credentials holds a secret."""
+    credentials = GatewayCredentials(gateway="chanjing", app_id="app-1", secret_key=SecretStr("sesame-1"), api_key=SecretStr("sesame-2"))
+    assert "sesame" not in f"{credentials!r} {credentials} {credentials.model_dump_json()} {credentials.to_account()!r}"
+    store = MediaStore(url="s3://bucket", options={"secret": "sesame-3"})  # pyright: ignore[reportArgumentType]
+    assert "sesame" not in f"{store!r} {store} {store.model_dump_json()} {store.to_store()!r}"
+
+
+async def test_blocks_reach_other_processes_whole(prefect_server: None) -> None:
+    """As a task runner on other machines sends them: the secrets, and the name that the journal remembers the payer by."""
+    await GatewayCredentials(gateway="ttapi", api_key=SecretStr("sesame-1"), account="film").save("payer", overwrite=True)
+    credentials = await GatewayCredentials.find("payer")
+    arrived = cloudpickle.loads(cloudpickle.dumps(credentials))
+    assert arrived.to_account() == credentials.to_account()
+    assert (arrived.to_account().key.get_secret_value(), arrived.to_account().credentials) == ("sesame-1", "payer")
+    store = MediaStore(url="s3://bucket", options={"secret": "sesame-2"})  # pyright: ignore[reportArgumentType]
+    assert cloudpickle.loads(cloudpickle.dumps(store)).to_store() == store.to_store()
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"gateway": "nowhere"}, "gateway"),
+        ({"gateway": "ttapi", "base_url": "ftp://example.com"}, "base_url"),
+        ({"gateway": "ttapi", "base_url": "https://user:pass@example.com"}, "belongs into api_key"),
+        ({"gateway": "ttapi", "submit_path": "no-slash"}, "begin with one slash"),
+        ({"gateway": "ttapi", "poll_path": "/jobs"}, "must hold {task_id}"),
+        ({"gateway": "chanjing", "app_id": "app-1"}, "go together"),
+        ({"gateway": "ttapi", "app_id": "app-1", "secret_key": "s"}, "are Chanjing's"),
+    ],
+)
+def test_wrong_credentials_are_refused(fields: dict[str, str], told: str) -> None:
+    """Each with the field and the way out."""
+    with pytest.raises(ValidationError) as caught:
+        GatewayCredentials(**fields)  # pyright: ignore[reportArgumentType]
+    assert told in str(caught.value)
+
+
+def test_missing_values_are_told_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway without host and key names both, and the variables that would give them."""
+    for name in ("HAPPYHORSE_API_KEY", "HAPPYHORSE_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(AuthenticationFailed, match=r"HAPPYHORSE_BASE_URL.*HAPPYHORSE_API_KEY"):
+        GatewayCredentials.from_environment("happyhorse").to_account()
+
+
+def test_the_environment_gives_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Key, address, account and Chanjing's pair are read from <GATEWAY>_ variables."""
+    monkeypatch.setenv("CHANJING_APP_ID", "app-1")
+    monkeypatch.setenv("CHANJING_SECRET_KEY", "s")
+    monkeypatch.setenv("CHANJING_ACCOUNT", "studio")
+    monkeypatch.setenv("CHANJING_BASE_URL", "https://open-api.chanjing.cc/")
+    account = GatewayCredentials.from_environment("chanjing").to_account()
+    assert (account.app_id, account.label, account.base_url) == ("app-1", "studio", "https://open-api.chanjing.cc")
+
+
+@pytest.mark.parametrize(
+    ("base_url", "label"),
+    [("http://127.0.0.1:8808/ttapi", "sandbox"), ("http://localhost:8808/ttapi", "sandbox"), ("https://api.ttapi.io", "default")],
+)
+def test_a_sandbox_is_an_account_of_its_own(base_url: str, label: str) -> None:
+    """A sandbox's jobs can never pass for a paid gateway's in the journal."""
+    assert GatewayCredentials(gateway="ttapi", api_key=SecretStr("k"), base_url=base_url).to_account().label == label
+
+
+async def test_a_saved_block_comes_before_the_environment(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name stands for the saved block, else for the gateway, else for nothing."""
+    monkeypatch.setenv("TTAPI_API_KEY", "from-environment")
+    assert (await GatewayCredentials.find("ttapi")).account is None
+    await GatewayCredentials(gateway="ttapi", api_key=SecretStr("k"), account="from-block").asave("ttapi", overwrite=True)
+    assert (await GatewayCredentials.find("ttapi")).account == "from-block"
+    with pytest.raises(ValueError, match="no GatewayCredentials block named 'nobody'"):
+        await GatewayCredentials.find("nobody")
+    await Block.adelete("happyhorse-gateway-credentials/ttapi")
+
+
+async def test_a_store_has_a_name_or_the_environments_or_outputs(
+    prefect_server: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In that order."""
+    monkeypatch.delenv("HAPPYHORSE_STORE", raising=False)
+    assert (await MediaStore.find(None)).url == "outputs"
+    monkeypatch.setenv("HAPPYHORSE_STORE", "memory://here")
+    assert (await MediaStore.find(None)).url == "memory://here"
+    await MediaStore(url=str(tmp_path), options={"auto_mkdir": True}).asave("shelf", overwrite=True)  # pyright: ignore[reportArgumentType]
+    found = await MediaStore.find("shelf")
+    assert (found.url, found.options.get_secret_value()) == (str(tmp_path), {"auto_mkdir": True})
+
+
+def test_a_private_network_is_said_and_never_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host name tells nothing of where it leads, so results from private addresses are welcome only where that was said."""
+    monkeypatch.setenv("TTAPI_API_KEY", "k")
+    monkeypatch.setenv("TTAPI_BASE_URL", "http://sandbox:8808/ttapi")
+    assert not is_local(GatewayCredentials.from_environment("ttapi").to_account())
+    monkeypatch.setenv("TTAPI_PRIVATE_NETWORK", "true")
+    account = GatewayCredentials.from_environment("ttapi").to_account()
+    assert (is_local(account), account.label) == (True, "default")
+
+
+def test_prices_come_from_the_block_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the account pays goes along with it; a wrong list is told with every problem."""
+    row = {"model": "gpt-image-2", "per": "output", "amount": "0.25", "currency": "CNY", "dated": "2026-11-01"}
+    block = GatewayCredentials.model_validate({"gateway": "ttapi", "api_key": "k", "prices": [row]})
+    assert [str(price.amount) for price in block.to_account().prices] == ["0.25"]
+    file = tmp_path / "prices.toml"
+    file.write_text('[[price]]\nmodel = "*"\nper = "job"\namount = "1"\ncurrency = "CNY"\ndated = 2026-11-01\n')
+    monkeypatch.setenv("TTAPI_API_KEY", "k")
+    monkeypatch.setenv("TTAPI_PRICES", str(file))
+    assert GatewayCredentials.from_environment("ttapi").to_account().prices[0].per == "job"
+    file.write_text('[[price]]\nmodel = "*"\n')
+    with pytest.raises(ValueError, match=r"price 0\.per"):
+        GatewayCredentials.from_environment("ttapi")
+
+
+@pytest.mark.usefixtures("prefect_server")
+async def test_the_account_of_a_job_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the block's name where it had one, else from the environment; another account's is told."""
+    block = GatewayCredentials(gateway="ttapi", api_key="sesame-7", account="film")
+    await block.asave("of-a-job", overwrite=True)
+    found = await GatewayCredentials.of_job(gateway="ttapi", account="film", name="of-a-job")
+    assert found.to_account().credentials == "of-a-job"
+    with pytest.raises(ValueError, match="The block 'of-a-job' is of account 'film'"):
+        await GatewayCredentials.of_job(gateway="ttapi", account="other", name="of-a-job")
+    monkeypatch.setenv("TTAPI_API_KEY", "k")
+    assert (await GatewayCredentials.of_job(gateway="ttapi", account="default", name=None)).to_account().credentials is None
+    with pytest.raises(ValueError, match="The environment's ttapi credentials"):
+        await GatewayCredentials.of_job(gateway="ttapi", account="film", name=None)
