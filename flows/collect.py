@@ -21,11 +21,11 @@ from prefect_happyhorse import (
     JournalEntry,
     MediaAsset,
     MediaStore,
-    ask,
     check_ready,
     download,
     open_jobs,
     poll,
+    poll_once,
     show_table,
 )
 
@@ -56,7 +56,7 @@ async def _payer(entry: JournalEntry, credentials: Sequence[GatewayCredentials])
 
 async def _is_running(job: Job, payer: GatewayCredentials, store: MediaStore) -> bool:
     try:
-        return not (await ask(job, payer, store)).status.final
+        return not (await poll_once(job, payer, store)).status.final
     except JobExpired:
         # Poll says so once more, and writes it down.
         return False

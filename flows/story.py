@@ -27,15 +27,15 @@ from prefect_happyhorse import (
     MediaAsset,
     MediaStore,
     check_ready,
+    concat,
     generate,
-    join,
     parse_request,
     resolve,
 )
 from prefect_happyhorse.catalog import find_problems
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
-from prefect_happyhorse.engine.media.concat import SpliceFailed
-from prefect_happyhorse.engine.media.film import check_can_join
+from prefect_happyhorse.engine.media.concat import ConcatFailed
+from prefect_happyhorse.engine.media.film import check_can_concat
 from prefect_happyhorse.engine.storage.store import Store
 
 if sys.version_info >= (3, 11):
@@ -217,8 +217,8 @@ async def _joined(script: Script, shots: dict[str, list[MediaAsset]], store: Med
     """The film of all shots; a video that cannot be joined is told by its shot."""
     parts = [(name, video) for name, made in shots.items() for video in _on_screen(script, made)]
     try:
-        return await join([video for _, video in parts], store, title=script.title)
-    except SpliceFailed as error:
+        return await concat([video for _, video in parts], store, title=script.title)
+    except ConcatFailed as error:
         name, video = parts[error.position]
         told = f"Every shot was made, but shot {name!r} cannot be joined: its {video.capability} at {video.uri}: {error.reason}"
         raise ShotsFailed(f"{told}\nWhat was made is kept and paid for. Another `take` of that shot buys that shot anew.") from error
@@ -251,7 +251,7 @@ async def story(
     """
     if concurrency < 1:
         raise ValueError(f"concurrency={concurrency}: allowed is 1 or more")
-    check_can_join()
+    check_can_concat()
     written = read_script(await anyio.to_thread.run_sync(_load, script), is_json=script.lower().endswith(".json"))
     await check_ready(store, *(step.credentials for step in (written.image, written.video, written.extension) if step is not None))
     place = await MediaStore.find(store)

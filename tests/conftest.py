@@ -50,7 +50,7 @@ def sandbox(running_sandbox: SandboxServer) -> SandboxServer:
 
 
 @pytest.fixture
-def studio(sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SandboxServer:
+def sandbox_env(sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SandboxServer:
     """A sandbox that every gateway's environment variables point to, and an empty store."""
     for gateway in GATEWAYS:
         monkeypatch.setenv(f"{gateway.upper()}_BASE_URL", sandbox.base_url(gateway))

@@ -26,7 +26,7 @@ from prefect_happyhorse.domain.errors import (
     RequestRejected,
     SubmissionUncertain,
 )
-from prefect_happyhorse.domain.jobs import Job, JobResult, JobState, JobStatus, Output
+from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus, Output
 from prefect_happyhorse.domain.prices import Estimate, Price
 from prefect_happyhorse.domain.requests import (
     FirstLastFrame,
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
     from prefect_happyhorse.engine.journal.budget import Budget
     from prefect_happyhorse.engine.journal.entry import JournalEntry
-    from prefect_happyhorse.tasks.collect import ask, open_jobs
-    from prefect_happyhorse.tasks.concat import join
+    from prefect_happyhorse.tasks.collect import open_jobs, poll_once
+    from prefect_happyhorse.tasks.concat import concat
     from prefect_happyhorse.tasks.readiness import check_ready
     from prefect_happyhorse.tasks.steps import download, download_sync, generate, generate_sync, poll, poll_sync, submit, submit_sync
 
@@ -78,7 +78,7 @@ __all__ = [
     "JobExpired",
     "JobFailed",
     "JobResult",
-    "JobState",
+    "JobSnapshot",
     "JobStatus",
     "JobTimedOut",
     "JournalEntry",
@@ -102,17 +102,17 @@ __all__ = [
     "VideoEdit",
     "VideoExtension",
     "__version__",
-    "ask",
     "check_ready",
+    "concat",
     "download",
     "download_sync",
     "estimate",
     "generate",
     "generate_sync",
-    "join",
     "open_jobs",
     "parse_request",
     "poll",
+    "poll_once",
     "poll_sync",
     "resolve",
     "routes",
@@ -129,13 +129,13 @@ _LAZY = {
     "GatewayCredentials": "blocks",
     "JournalEntry": "engine.journal.entry",
     "MediaStore": "blocks",
-    "ask": "tasks.collect",
+    "poll_once": "tasks.collect",
     "check_ready": "tasks.readiness",
     "download": "tasks.steps",
     "download_sync": "tasks.steps",
     "generate": "tasks.steps",
     "generate_sync": "tasks.steps",
-    "join": "tasks.concat",
+    "concat": "tasks.concat",
     "open_jobs": "tasks.collect",
     "poll": "tasks.steps",
     "poll_sync": "tasks.steps",

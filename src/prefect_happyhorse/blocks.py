@@ -92,7 +92,7 @@ class GatewayCredentials(Block):
         return value
 
     @model_validator(mode="after")
-    def _hangs_together(self) -> GatewayCredentials:
+    def _check_consistency(self) -> GatewayCredentials:
         if self.poll_path is not None and "{task_id}" not in self.poll_path:
             raise ValueError("poll_path must hold {task_id}")
         if (self.app_id is None) != (self.secret_key is None):

@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.bench import downloads, journal, schedule
 from tests.bench.report import Figure, plot, table, write_into
 from tests.bench.services import Services, moto, prefect_server, process, sandbox
-from tests.e2e.studio import free_port
+from tests.e2e.stack import free_port
 
 KIB, MIB = 1024, 1024**2
 FIXED_S = 5.0

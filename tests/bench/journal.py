@@ -14,10 +14,10 @@ def make_journal(folder: Path, jobs: int) -> None:
     """Entries as a run leaves them whose jobs are kept."""
     from prefect_happyhorse import Job, TextToVideo
     from prefect_happyhorse.engine.journal.entry import JournalEntry
-    from prefect_happyhorse.engine.journal.owner import Claimant
+    from prefect_happyhorse.engine.journal.owner import LeaseOwner
 
     (folder / "journal").mkdir(parents=True)
-    intent = Claimant()
+    intent = LeaseOwner()
     for number in range(jobs):
         digest = f"{number:064x}"
         request = TextToVideo(model="wan2.7-t2v", prompt=f"A white horse crosses field number {number} in the early morning fog")
@@ -32,7 +32,7 @@ def make_journal(folder: Path, jobs: int) -> None:
             submitted_at=datetime.now(timezone.utc),
         )
         entry = JournalEntry(
-            digest=digest, state="submitted", gateway="happyhorse", account="bench", take=1, request=request, intent=intent, job=job
+            digest=digest, state="submitted", gateway="happyhorse", account="bench", take=1, request=request, owner=intent, job=job
         )
         (folder / "journal" / f"{digest}.json").write_text(entry.model_dump_json(indent=2, exclude_none=True))
 

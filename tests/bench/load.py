@@ -97,7 +97,7 @@ def empty(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[obje
 def engine(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[object]]:
     from prefect_happyhorse.engine.http.client import http_client
     from prefect_happyhorse.engine.jobs.poll import Poller
-    from prefect_happyhorse.engine.jobs.results import Collector
+    from prefect_happyhorse.engine.jobs.results import OutputStore
     from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
     from prefect_happyhorse.engine.storage.store import Store
     from prefect_happyhorse.gateways import Account
@@ -107,7 +107,7 @@ def engine(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[obj
 
     async def one(request: Any, take: int) -> None:
         job = await Submitter(store=store).submit(await prepare(request, account, take=take, store=store))
-        await Collector(account=account, store=store).collect(await Poller(account=account, store=store).poll(job))
+        await OutputStore(account=account, store=store).collect(await Poller(account=account, store=store).poll(job))
 
     takes = iter(range(1, 1000))
 

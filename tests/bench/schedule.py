@@ -1,4 +1,4 @@
-"""How often jobs are asked for and how late they are seen, by the real schedule and the real pacer, on a simulated clock."""
+"""How often jobs are asked for and how late they are seen, by the real schedule and the real limiter, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import random
 import statistics
 from dataclasses import dataclass, field
 
-from prefect_happyhorse.engine.http.rate_limit import Pacer
-from prefect_happyhorse.engine.jobs.schedule import Belief
+from prefect_happyhorse.engine.http.rate_limit import RateLimiter
+from prefect_happyhorse.engine.jobs.schedule import DurationModel
 
 MEDIAN_S = 120.0
 
@@ -73,7 +73,7 @@ def one_after_another(durations_s: list[float], *, learn: int) -> Waited:
     seen: list[float] = []
     waited = Waited()
     for number, duration_s in enumerate(durations_s):
-        belief = Belief.of(seen[-100:], typical_s=MEDIAN_S)
+        belief = DurationModel.of(seen[-100:], typical_s=MEDIAN_S)
         at = before = 0.0
         polls = 0 if belief.is_learned else 1
         while at < duration_s:
@@ -93,18 +93,18 @@ def fixed_polls(durations_s: list[float], every_s: float) -> float:
 
 
 def together(durations_s: list[float], *, per_s: float | None, sigma: float) -> Waited:
-    """Jobs of one account all submitted at once, through one pacer."""
-    belief = Belief(median_s=MEDIAN_S, sigma=sigma, seen=100)
+    """Jobs of one account all submitted at once, through one limiter."""
+    belief = DurationModel(median_s=MEDIAN_S, sigma=sigma, seen=100)
     clock = _Clock()
-    pacer = None if per_s is None else Pacer(per_s=per_s, clock=clock, sleep=clock.sleep)
+    limiter = None if per_s is None else RateLimiter(per_s=per_s, clock=clock, sleep=clock.sleep)
     asks = [(belief.pause_s(0.0), number) for number in range(len(durations_s))]
     heapq.heapify(asks)
     waited = Waited(polls=[0] * len(durations_s), delays_s=[0.0] * len(durations_s), durations_s=durations_s)
     while asks:
         clock.now, number = heapq.heappop(asks)
         clock.slept = 0.0
-        if pacer is not None:
-            _run(pacer)
+        if limiter is not None:
+            _run(limiter)
         at = clock.now + clock.slept
         waited.asked_at.append(at)
         waited.longest_gap_s = max(waited.longest_gap_s, clock.slept)
@@ -116,10 +116,10 @@ def together(durations_s: list[float], *, per_s: float | None, sigma: float) -> 
     return waited
 
 
-def _run(pacer: Pacer) -> None:
-    waiting = pacer.wait()
+def _run(limiter: RateLimiter) -> None:
+    waiting = limiter.wait()
     try:
         waiting.send(None)
     except StopIteration:
         return
-    raise AssertionError("the pacer waited for something else than its sleep")
+    raise AssertionError("the limiter waited for something else than its sleep")

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.studio import free_port
+from tests.e2e.stack import free_port
 
 _UP_S = 180.0
 _SETTLED_S = 1.5

@@ -31,7 +31,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def at_sandbox(_no_environment: None, studio: SandboxServer) -> SandboxServer:
+def at_sandbox(_no_environment: None, sandbox_env: SandboxServer) -> SandboxServer:
     return studio
 
 

@@ -16,7 +16,7 @@ from prefect_happyhorse.cli import main
 from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
-from prefect_happyhorse.engine.journal.journal import Claimant, Journal, JournalEntry
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer
 
@@ -31,7 +31,7 @@ def run(*arguments: str, typed: str | None = None) -> Result:
 
 
 @pytest.fixture
-def store(studio: SandboxServer, tmp_path: Path) -> Store:
+def store(sandbox_env: SandboxServer, tmp_path: Path) -> Store:
     return Store(url=str(tmp_path / "outputs"))
 
 
@@ -76,7 +76,7 @@ def test_an_empty_journal_is_no_error(store: Store) -> None:
     assert "0 jobs" in run("list").output
 
 
-def test_jobs_are_listed_and_filtered(studio: SandboxServer, store: Store) -> None:
+def test_jobs_are_listed_and_filtered(sandbox_env: SandboxServer, store: Store) -> None:
     """A line for each, and how many are open; filters add up; JSON is one entry a line."""
     horse = bought(store)
     ride = riding(store)
@@ -109,7 +109,7 @@ def begun_one_after_another(store: Store, number: int) -> list[str]:
     async def write_down() -> list[str]:
         digests = [f"{999 - position:012}" for position in range(number)]
         for position, digest in enumerate(digests):
-            intent = entry.intent.model_copy(update={"at": entry.intent.at - timedelta(hours=number - position)})
+            intent = entry.owner.model_copy(update={"at": entry.owner.at - timedelta(hours=number - position)})
             await Journal(store).write(entry.model_copy(update={"digest": digest, "intent": intent}))
         return digests
 
@@ -152,9 +152,9 @@ def test_two_hundred_are_shown_unless_more_are_asked_for(store: Store) -> None:
     assert "104 jobs in" in old
 
 
-def test_a_job_shows_all_that_is_known_and_what_to_do(studio: SandboxServer, store: Store) -> None:
+def test_a_job_shows_all_that_is_known_and_what_to_do(sandbox_env: SandboxServer, store: Store) -> None:
     """The entry in JSON, and one line of advice for each state."""
-    studio.fault(at="submit", kind="drop_after")
+    sandbox_env.fault(at="submit", kind="drop_after")
     uncertain = bought(store)
     shown = run("show", uncertain.digest[:8])
     assert json.loads(shown.stdout)["state"] == "uncertain"
@@ -170,7 +170,7 @@ def test_a_job_shows_all_that_is_known_and_what_to_do(studio: SandboxServer, sto
     assert run("show", "nothing").exit_code == 1
 
 
-def test_resume_keeps_what_is_open_and_buys_nothing(studio: SandboxServer, store: Store) -> None:
+def test_resume_keeps_what_is_open_and_buys_nothing(sandbox_env: SandboxServer, store: Store) -> None:
     """Without a name it is every open job; the files' paths are printed; a job that fails is told and ends with exit code 3."""
     bought(store)
     riding(store)
@@ -178,39 +178,39 @@ def test_resume_keeps_what_is_open_and_buys_nothing(studio: SandboxServer, store
     assert done.exit_code == 0
     assert [Path(line).stat().st_size > 0 for line in done.stdout.splitlines()] == [True, True]
     assert run("resume").stdout == ""
-    studio.fault(at="poll", kind="fail_job")
+    sandbox_env.fault(at="poll", kind="fail_job")
     lost = bought(store, take=2)
     failed = run("resume")
     assert failed.exit_code == 3
     assert f"{lost.digest[:12]}: JobFailed" in failed.stderr
-    assert len(studio.ledger()) == 3
+    assert len(sandbox_env.ledger()) == 3
 
 
-def test_an_uncertain_submit_is_adopted(studio: SandboxServer, store: Store) -> None:
+def test_an_uncertain_submit_is_adopted(sandbox_env: SandboxServer, store: Store) -> None:
     """The only one without a job needs no name; after it, the run that failed is resumed and buys nothing."""
     assert run("adopt", "t-1").exit_code == 1
-    studio.fault(at="submit", kind="drop_after")
+    sandbox_env.fault(at="submit", kind="drop_after")
     entry = bought(store)
-    (charged,) = studio.ledger()
+    (charged,) = sandbox_env.ledger()
     assert "does not know" in run("adopt", "typo").stderr
     adopted = run("adopt", charged.task_id)
     assert (adopted.exit_code, charged.task_id in adopted.output) == (0, True)
     assert run("resume").exit_code == 0
     assert bought(store).state == "kept"
-    assert len(studio.ledger()) == 1
+    assert len(sandbox_env.ledger()) == 1
     assert entry.job is None
 
 
-def test_of_several_uncertain_submits_one_is_named(studio: SandboxServer, store: Store) -> None:
+def test_of_several_uncertain_submits_one_is_named(sandbox_env: SandboxServer, store: Store) -> None:
     """Which of two requests a task id belongs to is never guessed."""
-    studio.fault(at="submit", kind="drop_after", times=2)
+    sandbox_env.fault(at="submit", kind="drop_after", times=2)
     one, two = bought(store), bought(store, take=2)
     vague = run("adopt", "t-1", "--unchecked")
     assert (vague.exit_code, one.digest[:12] in vague.stderr, two.digest[:12] in vague.stderr) == (1, True, True)
     assert run("adopt", "t-1", two.digest[:12], "--unchecked").exit_code == 0
 
 
-def test_forgetting_asks_first(studio: SandboxServer, store: Store) -> None:
+def test_forgetting_asks_first(sandbox_env: SandboxServer, store: Store) -> None:
     """It would let the same be paid for again, so it is confirmed, or said with --yes."""
     entry = bought(store)
     assert run("forget", entry.digest[:12], typed="n\n").exit_code == 1
@@ -219,32 +219,32 @@ def test_forgetting_asks_first(studio: SandboxServer, store: Store) -> None:
     assert entry_of(store, entry.digest) is None
     again = bought(store)
     assert run("forget", again.digest[:12], "--yes").exit_code == 0
-    assert len(studio.ledger()) == 2
+    assert len(sandbox_env.ledger()) == 2
 
 
 def test_a_submit_under_way_is_left_alone(store: Store) -> None:
     """Neither forgotten nor cancelled."""
     entry = bought(store)
-    write(store, entry.model_copy(update={"state": "intent", "job": None, "intent": Claimant()}))
+    write(store, entry.model_copy(update={"state": "intent", "job": None, "intent": LeaseOwner()}))
     assert "right now" in run("forget", entry.digest, "--yes").stderr
     assert "nothing to cancel" in run("cancel", entry.digest).stderr
 
 
-def test_cancel_says_what_the_gateway_answered(studio: SandboxServer, store: Store) -> None:
+def test_cancel_says_what_the_gateway_answered(sandbox_env: SandboxServer, store: Store) -> None:
     """A job that waits is taken back; one that runs goes on, and the command fails; so does one of a gateway without a way."""
-    studio.settings(job_s=3600)
+    sandbox_env.settings(job_s=3600)
     waiting, running, other = riding(store), riding(store, take=2), bought(store)
     assert run("cancel", waiting.digest[:12]).exit_code == 0
-    studio.advance(1800)
+    sandbox_env.advance(1800)
     refused = run("cancel", running.digest[:12], other.digest[:12])
     assert (refused.exit_code, "2 of 2 jobs were not cancelled" in refused.stderr) == (1, True)
     assert "no way to cancel" in refused.stderr
-    assert [entry.refunded for entry in studio.ledger()] == [True, False, False]
+    assert [entry.refunded for entry in sandbox_env.ledger()] == [True, False, False]
     assert "taken back" not in run("show", running.digest[:12]).stderr
     assert "buys it anew" in run("show", waiting.digest[:12]).stderr
 
 
-def test_the_store_may_be_named(studio: SandboxServer, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_store_may_be_named(sandbox_env: SandboxServer, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its address, or by the block that is saved."""
     bought(store)
     monkeypatch.delenv("HAPPYHORSE_STORE")
@@ -254,12 +254,12 @@ def test_the_store_may_be_named(studio: SandboxServer, store: Store, tmp_path: P
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_saved_store_and_saved_credentials_are_found(studio: SandboxServer, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_saved_store_and_saved_credentials_are_found(sandbox_env: SandboxServer, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that was bought with a block is resumed with it, from a journal that a block names."""
     from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
 
     async def save_and_buy() -> None:
-        block = GatewayCredentials(gateway="happyhorse", api_key="sesame-1234", base_url=studio.base_url("happyhorse"), account="film")
+        block = GatewayCredentials(gateway="happyhorse", api_key="sesame-1234", base_url=sandbox_env.base_url("happyhorse"), account="film")
         await block.asave("film", overwrite=True)
         await MediaStore(url=store.url).asave("shelf", overwrite=True)
         account = (await GatewayCredentials.find("film")).to_account()
@@ -273,7 +273,7 @@ def test_a_saved_store_and_saved_credentials_are_found(studio: SandboxServer, st
     assert asyncio.run(Journal(store).entries())[0].state == "kept"
 
 
-def test_credentials_of_another_account_are_not_used(studio: SandboxServer, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_of_another_account_are_not_used(sandbox_env: SandboxServer, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gateway would not know the job, and its key would be shown to nobody's gateway."""
     entry = bought(store)
     monkeypatch.setenv("HAPPYHORSE_ACCOUNT", "other")

@@ -57,15 +57,15 @@ def test_every_command_that_a_page_shows_is_there(page: Path) -> None:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_every_example_of_the_readme_runs(studio: SandboxServer) -> None:
+def test_every_example_of_the_readme_runs(sandbox_env: SandboxServer) -> None:
     """The flows that a reader copies make their files."""
-    studio.settings(check_inputs="submit", media="full")
+    sandbox_env.settings(check_inputs="submit", media="full")
     for code in blocks(README, "python"):
         names: dict[str, Any] = {"__name__": "__main__"}
         exec(compile(code, "README.md", "exec"), names)  # noqa: S102 -- the README's own example
         if "one_picture" in names:
             assert names["one_picture"]().kind == "image"
-    assert [entry.capability for entry in studio.ledger()] == ["text_to_image", "reference_to_video", "video_edit"]
+    assert [entry.capability for entry in sandbox_env.ledger()] == ["text_to_image", "reference_to_video", "video_edit"]
 
 
 def test_the_script_that_is_shown_can_be_read() -> None:

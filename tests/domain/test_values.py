@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from prefect_happyhorse.domain import jobs
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.jobs import Job, JobResult, JobState, JobStatus, Output, Submission
+from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus, Output, Submission
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=timezone.utc)
 JOB = Job(
@@ -47,7 +47,7 @@ ASSET = MediaAsset(
 VALUES: list[BaseModel] = [
     JOB,
     Submission(task_id="t/1", status=JobStatus.RUNNING, provider_status="RUNNING"),
-    JobState(status=JobStatus.UNKNOWN, provider_status="RESTING", progress=0.5, outputs=(OUTPUT,), usage={"duration": 5.5}),
+    JobSnapshot(status=JobStatus.UNKNOWN, provider_status="RESTING", progress=0.5, outputs=(OUTPUT,), usage={"duration": 5.5}),
     JobResult(job=JOB, outputs=(OUTPUT,), outputs_expire_at=NOW, finished_at=NOW, polls=3, usage={"SR": 720}),
     OUTPUT,
     ASSET,
@@ -81,7 +81,7 @@ def test_the_module_gives_all_its_names() -> None:
 @pytest.mark.parametrize("status", list(JobStatus))
 def test_what_is_final(status: JobStatus) -> None:
     """An unknown word is not: it keeps being asked."""
-    assert status.final == (status.value in {"succeeded", "failed", "canceled", "expired"})
+    assert status.final == (status.value in {"succeeded", "failed", "cancelled", "expired"})
 
 
 def test_inline_bytes_stay_out_of_json_and_repr() -> None:
@@ -98,7 +98,7 @@ def test_inline_bytes_stay_out_of_json_and_repr() -> None:
 def test_progress_is_between_none_and_all(progress: float) -> None:
     """From 0 to 1."""
     with pytest.raises(ValidationError):
-        JobState(status=JobStatus.RUNNING, progress=progress)
+        JobSnapshot(status=JobStatus.RUNNING, progress=progress)
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 from moto.server import ThreadedMotoServer
 
-from .studio import QUIET, ROOT, Studio, fetch, free_port, nothing_left_behind, until
+from .stack import QUIET, ROOT, Stack, fetch, free_port, nothing_left_behind, until
 
 pytestmark = pytest.mark.e2e
 
-BUCKET = "studio"
+BUCKET = "stack"
 JOB_S = 4.0
 
 
@@ -71,8 +71,8 @@ def _bucket(processes: ExitStack) -> dict[str, str]:
     return {"AWS_ENDPOINT_URL": address, **keys}
 
 
-class Cluster(Studio):
-    """A studio whose workers are processes that can be killed with all that they started."""
+class Cluster(Stack):
+    """A stack whose workers are processes that can be killed with all that they started."""
 
     def __init__(self, folder: Path, processes: ExitStack) -> None:
         self._processes = processes
@@ -160,7 +160,7 @@ def test_a_scheduled_batch_is_submitted_and_collected(cluster: Cluster, tmp_path
     artifacts = fetch(f"{cluster.api}/artifacts/filter", {})
     cards = [artifact for artifact in artifacts if (artifact["key"] or "").startswith("card")]
     assert len(cards) >= 3
-    assert all("data:image/jpeg;base64," in card["data"] and "s3://studio/outputs/" in card["data"] for card in cards)
+    assert all("data:image/jpeg;base64," in card["data"] and "s3://stack/outputs/" in card["data"] for card in cards)
     submitted = until(lambda: _events(cluster, "happyhorse.job.submitted"))
     assert {related["prefect.resource.role"] for related in submitted[0]["related"]} >= {"flow-run", "deployment"}
     assert "sesame" not in json.dumps([tasks, artifacts, submitted])

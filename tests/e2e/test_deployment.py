@@ -8,56 +8,56 @@ from pathlib import Path
 
 import pytest
 
-from .studio import ROOT, Studio, fetch, nothing_left_behind
+from .stack import ROOT, Stack, fetch, nothing_left_behind
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with nothing_left_behind() as processes:
-        yield Studio(tmp_path_factory.mktemp("studio"), processes)
+        yield Stack(tmp_path_factory.mktemp("stack"), processes)
 
 
-def test_the_blocks_are_registered(studio: Studio) -> None:
+def test_the_blocks_are_registered(stack: Stack) -> None:
     """`prefect block register -m prefect_happyhorse` and `prefect block type ls` show both."""
-    studio.prefect("block", "register", "-m", "prefect_happyhorse")
-    listed = studio.prefect("block", "type", "ls")
+    stack.prefect("block", "register", "-m", "prefect_happyhorse")
+    listed = stack.prefect("block", "type", "ls")
     assert "happyhorse-gateway-credentials" in listed
     assert "happyhorse-media-store" in listed
 
 
-def test_deployed_flows_run_on_a_worker(studio: Studio, tmp_path: Path) -> None:
+def test_deployed_flows_run_on_a_worker(stack: Stack, tmp_path: Path) -> None:
     """Pool, deployments and runs by the commands of the README; files in the store, pictures and a table over the API."""
     manifest = tmp_path / "shots.jsonl"
     manifest.write_text(json.dumps({"capability": "text_to_image", "model": "gpt-image-2", "prompt": "A deployed horse"}))
-    studio.prefect("work-pool", "create", "happyhorse", "--type", "process")
-    studio.prefect("deploy", "flows/image_to_video_edit.py:image_to_video_edit", "--name", "studio", "--pool", "happyhorse")
-    studio.prefect("deploy", "flows/batch.py:batch", "--name", "studio", "--pool", "happyhorse")
+    stack.prefect("work-pool", "create", "happyhorse", "--type", "process")
+    stack.prefect("deploy", "flows/image_to_video_edit.py:image_to_video_edit", "--name", "stack", "--pool", "happyhorse")
+    stack.prefect("deploy", "flows/batch.py:batch", "--name", "stack", "--pool", "happyhorse")
     small = json.dumps({"resolution": "720p", "duration": 3})
-    studio.prefect("deployment", "run", "image-to-video-edit/studio", "-p", f"video={small}", "-p", f"edit={small}")
-    studio.prefect("deployment", "run", "batch/studio", "-p", f"manifest={manifest}")
-    studio.prefect("worker", "start", "--pool", "happyhorse", "--run-once")
-    runs = fetch(f"{studio.api}/flow_runs/filter", {})
+    stack.prefect("deployment", "run", "image-to-video-edit/stack", "-p", f"video={small}", "-p", f"edit={small}")
+    stack.prefect("deployment", "run", "batch/stack", "-p", f"manifest={manifest}")
+    stack.prefect("worker", "start", "--pool", "happyhorse", "--run-once")
+    runs = fetch(f"{stack.api}/flow_runs/filter", {})
     assert [run["state"]["type"] for run in runs] == ["COMPLETED", "COMPLETED"], [run["state"] for run in runs]
-    ledger = studio.ledger()
+    ledger = stack.ledger()
     assert sorted(entry["capability"] for entry in ledger) == ["reference_to_video", "text_to_image", "text_to_image", "video_edit"]
-    artifacts = fetch(f"{studio.api}/artifacts/filter", {})
+    artifacts = fetch(f"{stack.api}/artifacts/filter", {})
     kinds = sorted((artifact["key"] or "").partition("-")[0] for artifact in artifacts if artifact["key"])
     assert {"batch", "card", "gallery", "link"} <= set(kinds)
     assert kinds.count("card") == 4
     gallery = next(artifact["data"] for artifact in artifacts if (artifact["key"] or "").startswith("gallery-image"))
     assert gallery.count("data:image/jpeg;base64,") == 3
-    stored = Path(studio.environment["HAPPYHORSE_STORE"])
+    stored = Path(stack.environment["HAPPYHORSE_STORE"])
     assert len([file for file in stored.rglob("*") if file.suffix in {".png", ".mp4"}]) == 4
     assert "sesame" not in json.dumps([runs, artifacts])
 
 
 @pytest.mark.parametrize("flow", ["image_to_video_edit", "batch"])
-def test_the_flows_run_as_scripts(studio: Studio, tmp_path: Path, flow: str) -> None:
+def test_the_flows_run_as_scripts(stack: Stack, tmp_path: Path, flow: str) -> None:
     """`python flows/NAME.py` prints where each file lies."""
     manifest = tmp_path / "shots.jsonl"
     manifest.write_text(json.dumps({"capability": "text_to_image", "model": "gpt-image-2", "prompt": "A scripted horse"}))
     arguments = [str(manifest)] if flow == "batch" else []
-    printed = studio.python(str(ROOT / "flows" / f"{flow}.py"), *arguments, cwd=tmp_path)
+    printed = stack.python(str(ROOT / "flows" / f"{flow}.py"), *arguments, cwd=tmp_path)
     assert printed.count("file://") == (1 if flow == "batch" else 3)

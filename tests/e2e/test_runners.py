@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .studio import ROOT, Studio, nothing_left_behind
+from .stack import ROOT, Stack, nothing_left_behind
 
 pytestmark = pytest.mark.e2e
 
@@ -40,9 +40,9 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with nothing_left_behind() as processes:
-        yield Studio(tmp_path_factory.mktemp("studio"), processes)
+        yield Stack(tmp_path_factory.mktemp("stack"), processes)
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,9 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(studio: Studio, scripts: Path, runner: str, prompts: list[str]) -> list[dict[str, Any]]:
+def run(stack: Stack, scripts: Path, runner: str, prompts: list[str]) -> list[dict[str, Any]]:
     """The assets that the flow gives; one of them is asked for twice at the same time."""
-    printed = studio.python("run.py", runner, *prompts, prompts[0], cwd=scripts, seconds=180)
+    printed = stack.python("run.py", runner, *prompts, prompts[0], cwd=scripts, seconds=180)
     return json.loads(printed.splitlines()[-1])
 
 
@@ -68,26 +68,26 @@ def made(assets: list[dict[str, Any]]) -> list[list[Any]]:
 
 
 @pytest.mark.parametrize("runner", ["dask", "ray"])
-def test_jobs_that_are_made_on_other_processes_are_bought_and_kept_once(studio: Studio, scripts: Path, runner: str, tmp_path: Path) -> None:
+def test_jobs_that_are_made_on_other_processes_are_bought_and_kept_once(stack: Stack, scripts: Path, runner: str, tmp_path: Path) -> None:
     """Two processes buy six jobs, and make what one process makes; run again on either, the flow gives the same and buys nothing."""
     if importlib.util.find_spec(f"prefect_{runner}") is None:
         pytest.skip(f"prefect-{runner} is not installed: it wants Linux and Python 3.11 or newer")
     prompts = [f"Horse {number} on {runner}" for number in range(6)]
-    studio.environment["HAPPYHORSE_STORE"] = str(tmp_path / "elsewhere")
-    expected = made(run(studio, scripts, "threads", prompts))
-    studio.environment["HAPPYHORSE_STORE"] = str(tmp_path / "outputs")
-    before = len(studio.ledger())
-    assets = run(studio, scripts, runner, prompts)
+    stack.environment["HAPPYHORSE_STORE"] = str(tmp_path / "elsewhere")
+    expected = made(run(stack, scripts, "threads", prompts))
+    stack.environment["HAPPYHORSE_STORE"] = str(tmp_path / "outputs")
+    before = len(stack.ledger())
+    assets = run(stack, scripts, runner, prompts)
     assert made(assets) == expected
-    bought = studio.ledger()[before:]
+    bought = stack.ledger()[before:]
     assert len(bought) == len({entry["digest"] for entry in bought}) == len(prompts)
     assert [entry["downloads"] for entry in bought] == [1] * len(prompts)
-    kept = studio.journal()
+    kept = stack.journal()
     assert {entry["job"]["task_id"] for entry in kept} == {entry["task_id"] for entry in bought}
     assert {entry["state"] for entry in kept} == {"kept"}
     assert len({entry["intent"]["process"] for entry in kept}) > 1
     assert all(Path(asset["uri"].removeprefix("file://")).stat().st_size == asset["bytes"] for asset in assets)
-    assert run(studio, scripts, runner, prompts) == assets
-    assert run(studio, scripts, "threads", prompts) == assets
-    assert studio.ledger()[before:] == bought
-    assert {run["state"]["type"] for run in studio.runs("on-dask")} == {"COMPLETED"}
+    assert run(stack, scripts, runner, prompts) == assets
+    assert run(stack, scripts, "threads", prompts) == assets
+    assert stack.ledger()[before:] == bought
+    assert {run["state"]["type"] for run in stack.runs("on-dask")} == {"COMPLETED"}

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from .studio import ROOT, Studio, fetch, nothing_left_behind
+from .stack import ROOT, Stack, fetch, nothing_left_behind
 
 pytestmark = pytest.mark.e2e
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-class Screen(Studio):
-    """A studio whose server shows its UI, in which the chain has been run."""
+class Screen(Stack):
+    """A stack whose server shows its UI, in which the chain has been run."""
 
     def __init__(self, folder: Path, processes: ExitStack) -> None:
         super().__init__(folder, processes, job_s=1, ui=True)

@@ -50,33 +50,33 @@ async def answered(chain: Flow[Any, Any], *decisions: str) -> State[Any]:
     return await running
 
 
-async def test_a_yes_goes_on_with_the_picture(studio: SandboxServer, chain: Flow[Any, Any]) -> None:
+async def test_a_yes_goes_on_with_the_picture(sandbox_env: SandboxServer, chain: Flow[Any, Any]) -> None:
     """Three charges, and the video is made from the picture that was shown."""
     state = await answered(chain, "go on")
     made = await state.result()
-    assert [entry.task_id for entry in studio.ledger()] == [made.image.task_id, made.video.task_id, made.edit.task_id]
+    assert [entry.task_id for entry in sandbox_env.ledger()] == [made.image.task_id, made.video.task_id, made.edit.task_id]
 
 
-async def test_a_no_buys_another_picture_and_asks_again(studio: SandboxServer, chain: Flow[Any, Any]) -> None:
+async def test_a_no_buys_another_picture_and_asks_again(sandbox_env: SandboxServer, chain: Flow[Any, Any]) -> None:
     """The second variation is what the video stars; the first stays kept."""
     state = await answered(chain, "another picture", "go on")
     made = await state.result()
-    first, second, *_ = studio.ledger()
+    first, second, *_ = sandbox_env.ledger()
     assert (first.capability, second.capability) == ("text_to_image", "text_to_image")
     assert made.image.task_id == second.task_id
-    assert len(studio.ledger()) == 4
+    assert len(sandbox_env.ledger()) == 4
 
 
-async def test_a_stop_buys_nothing_more(studio: SandboxServer, chain: Flow[Any, Any]) -> None:
+async def test_a_stop_buys_nothing_more(sandbox_env: SandboxServer, chain: Flow[Any, Any]) -> None:
     """The run fails with where the picture lies, and the expensive steps are not paid for."""
     state = await answered(chain, "stop")
     with pytest.raises(Exception, match=r"not approved. It is kept at file://"):
         await state.result()
-    assert len(studio.ledger()) == 1
+    assert len(sandbox_env.ledger()) == 1
 
 
-async def test_nobody_answers(studio: SandboxServer, chain: Flow[Any, Any]) -> None:
+async def test_nobody_answers(sandbox_env: SandboxServer, chain: Flow[Any, Any]) -> None:
     """After the time that was given the run fails; the picture is paid for, and nothing else."""
     state = await chain(video=SMALL, edit=SMALL, approve_image=True, approval_timeout_s=1, return_state=True)
     assert state.is_failed()
-    assert len(studio.ledger()) == 1
+    assert len(sandbox_env.ledger()) == 1

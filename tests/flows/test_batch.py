@@ -30,7 +30,9 @@ def row(prompt: str, **more: object) -> str:
     return json.dumps({"capability": "text_to_image", "model": "gpt-image-2", "prompt": prompt, **more})
 
 
-async def test_a_failed_row_stops_nothing_and_is_told_by_its_line(studio: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
+async def test_a_failed_row_stops_nothing_and_is_told_by_its_line(
+    sandbox_env: SandboxServer, batch: Flow[Any, Any], tmp_path: Path
+) -> None:
     """Of five lines two are no request and one fails at the provider; the other two are kept, and a table says so."""
     manifest = tmp_path / "shots.jsonl"
     manifest.write_text("\n".join([row("one"), "{not json", row("three", n=0), "", row("five"), row("six", colour="red")]))
@@ -40,7 +42,7 @@ async def test_a_failed_row_stops_nothing_and_is_told_by_its_line(studio: Sandbo
         await state.result()
     for told in ("row 2: JSONDecodeError", "n=0: allowed is 1 or more", "row 6: ValidationError: request.text_to_image.colour"):
         assert told in str(caught.value)
-    assert len(studio.ledger()) == 2
+    assert len(sandbox_env.ledger()) == 2
     async with get_client() as client:
         run = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
         artifacts = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run))
@@ -49,19 +51,19 @@ async def test_a_failed_row_stops_nothing_and_is_told_by_its_line(studio: Sandbo
     assert all(line["file"].startswith("file://") for line in table if line["state"] == "kept")
 
 
-async def test_running_again_buys_only_what_is_missing(studio: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
+async def test_running_again_buys_only_what_is_missing(sandbox_env: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
     """The row that was refused is bought by the second run, and the rest not again; equal rows are one job."""
     manifest = tmp_path / "shots.jsonl"
     manifest.write_text("\n".join([row("one"), row("two"), row("two")]))
-    studio.fault(at="submit", kind="refuse", accept=False, times=1)
+    sandbox_env.fault(at="submit", kind="refuse", accept=False, times=1)
     first = await batch(str(manifest), fail_on_failed_rows=False)
     assert len([result for result in first if result.asset is None]) == 1
     second = await batch(str(manifest))
     assert len({result.asset.task_id for result in second}) == 2
-    assert len(studio.ledger()) == 2
+    assert len(sandbox_env.ledger()) == 2
 
 
-async def test_csv_says_the_same_as_json(studio: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
+async def test_csv_says_the_same_as_json(sandbox_env: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
     """Several media stand apart by |, options have columns, an empty cell is not set, and a row may name its credentials."""
     manifest = tmp_path / "shots.csv"
     manifest.write_text(
@@ -71,26 +73,26 @@ async def test_csv_says_the_same_as_json(studio: SandboxServer, batch: Flow[Any,
         encoding="utf-8-sig",
     )
     results = await batch(str(manifest))
-    assert [(entry.gateway, entry.inputs) for entry in sorted(studio.ledger(), key=lambda entry: entry.gateway)] == [
+    assert [(entry.gateway, entry.inputs) for entry in sorted(sandbox_env.ledger(), key=lambda entry: entry.gateway)] == [
         ("happyhorse", 0),
         ("infiflow", 2),
     ]
     assert [result.row for result in results] == [2, 3]
 
 
-async def test_no_more_jobs_run_than_are_allowed(studio: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
+async def test_no_more_jobs_run_than_are_allowed(sandbox_env: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
     """With two at a time, never three are open at the provider."""
-    studio.settings(job_s=0.3)
+    sandbox_env.settings(job_s=0.3)
     manifest = tmp_path / "shots.jsonl"
     manifest.write_text("\n".join(row(f"shot {number}") for number in range(6)))
     await batch(str(manifest), concurrency=2)
-    starts = sorted(entry.charged_at for entry in studio.ledger())
+    starts = sorted(entry.charged_at for entry in sandbox_env.ledger())
     # A job lasts 0.3 s at the provider, so a third one never starts within 0.3 s of the first of three.
     assert all(later - first >= 0.3 for first, later in zip(starts, starts[2:], strict=False))
 
 
 async def test_a_budget_holds_over_runs(
-    studio: SandboxServer, batch: Flow[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sandbox_env: SandboxServer, batch: Flow[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two rows fit into what an earlier run has left; the others are told, and are bought once there is room."""
     prices = tmp_path / "prices.toml"
@@ -104,12 +106,12 @@ async def test_a_budget_holds_over_runs(
     assert [result.state for result in results] == ["kept"] * 4 + ["failed"] * 4
     assert {(result.error or "").partition(":")[0] for result in results[4:]} == {"BudgetExceeded"}
     assert str(results[0].asset.estimate) == "0.25 CNY (1 at 0.25 CNY by your price list of 2026-11-01)"
-    assert len(studio.ledger()) == 4
+    assert len(sandbox_env.ledger()) == 4
     await batch(str(manifest), budget={"amount": "2.00", "currency": "CNY"})
-    assert len(studio.ledger()) == 8
+    assert len(sandbox_env.ledger()) == 8
 
 
-async def test_a_batch_of_none_is_refused(studio: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
+async def test_a_batch_of_none_is_refused(sandbox_env: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
     """Nought at a time would wait for ever."""
     with pytest.raises(ValueError, match="concurrency=0: allowed is 1 or more"):
         await batch(str(tmp_path / "none.jsonl"), concurrency=0)

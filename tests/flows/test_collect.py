@@ -43,44 +43,44 @@ def manifest(tmp_path: Path) -> str:
 
 
 async def test_a_batch_is_submitted_now_and_collected_later(
-    studio: SandboxServer, batch: Flow[Any, Any], collect: Flow[Any, Any], manifest: str
+    sandbox_env: SandboxServer, batch: Flow[Any, Any], collect: Flow[Any, Any], manifest: str
 ) -> None:
     """Submitting waits for no job; a pass leaves what still runs; a later one keeps it all; the batch itself then finds its files."""
-    studio.settings(job_s=3600)
+    sandbox_env.settings(job_s=3600)
     submitted = await batch(manifest, detach=True)
     assert [(result.state, result.asset) for result in submitted] == [("submitted", None)] * 4
     assert {outcome.state for outcome in await collect()} == {"running"}
-    studio.advance(3600)
+    sandbox_env.advance(3600)
     kept = await collect()
-    assert {(outcome.state, outcome.task_id) for outcome in kept} == {("kept", entry.task_id) for entry in studio.ledger()}
+    assert {(outcome.state, outcome.task_id) for outcome in kept} == {("kept", entry.task_id) for entry in sandbox_env.ledger()}
     assert all(Path(outcome.asset.uri.removeprefix("file://")).stat().st_size == outcome.asset.bytes for outcome in kept)
     assert await collect() == []
     assert {result.state for result in await batch(manifest)} == {"kept"}
-    assert [entry.downloads for entry in studio.ledger()] == [1] * 4
+    assert [entry.downloads for entry in sandbox_env.ledger()] == [1] * 4
 
 
 async def test_watching_waits_for_what_still_runs(
-    studio: SandboxServer, batch: Flow[Any, Any], collect: Flow[Any, Any], manifest: str
+    sandbox_env: SandboxServer, batch: Flow[Any, Any], collect: Flow[Any, Any], manifest: str
 ) -> None:
     """With `watch` a single run waits and ends with every file; what outlives the deadline stays open."""
-    studio.settings(job_s=36_000)
+    sandbox_env.settings(job_s=36_000)
     await batch(manifest, detach=True)
     assert {outcome.state for outcome in await collect(watch=True, deadline_s=0.1)} == {"running"}
     watching = asyncio.create_task(collect(watch=True))
-    asked = [entry.polls for entry in studio.ledger()]
-    while [entry.polls for entry in studio.ledger()] == asked:  # noqa: ASYNC110 -- the ledger is another thread's
+    asked = [entry.polls for entry in sandbox_env.ledger()]
+    while [entry.polls for entry in sandbox_env.ledger()] == asked:  # noqa: ASYNC110 -- the ledger is another thread's
         await asyncio.sleep(0.05)
-    studio.advance(36_000)
+    sandbox_env.advance(36_000)
     assert {outcome.state for outcome in await watching} == {"kept"}
 
 
 async def test_what_ended_without_a_file_is_told(
-    studio: SandboxServer, batch: Flow[Any, Any], collect: Flow[Any, Any], manifest: str
+    sandbox_env: SandboxServer, batch: Flow[Any, Any], collect: Flow[Any, Any], manifest: str
 ) -> None:
     """One job failed and one submit is uncertain: the others are kept, the run fails and says which, and a table shows all."""
-    studio.fault(at="submit", kind="drop_after", times=1)
+    sandbox_env.fault(at="submit", kind="drop_after", times=1)
     await batch(manifest, detach=True, fail_on_failed_rows=False)
-    studio.fault(at="poll", kind="fail_job", times=1)
+    sandbox_env.fault(at="poll", kind="fail_job", times=1)
     state = await collect(return_state=True)
     with pytest.raises(Exception, match=r"2 of 4 open jobs kept, 0 still running; 2 need a look") as caught:
         await state.result()
@@ -91,17 +91,17 @@ async def test_what_ended_without_a_file_is_told(
         artifacts = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run))
     (table,) = [json.loads(artifact.data) for artifact in artifacts if artifact.type == "table"]
     assert sorted(line["state"] for line in table) == ["failed", "kept", "kept", "uncertain"]
-    assert len(studio.ledger()) == 4
+    assert len(sandbox_env.ledger()) == 4
     again = await collect(fail_on_failed_jobs=False)
     assert [outcome.state for outcome in again] == ["uncertain"]
 
 
 async def test_a_job_that_the_gateway_forgot_is_told_once(
-    studio: SandboxServer, batch: Flow[Any, Any], collect: Flow[Any, Any], manifest: str, tmp_path: Path
+    sandbox_env: SandboxServer, batch: Flow[Any, Any], collect: Flow[Any, Any], manifest: str, tmp_path: Path
 ) -> None:
     """It is written down as expired, and no later pass asks for it again."""
     await batch(manifest, detach=True)
-    studio.reset()
+    sandbox_env.reset()
     for file in (tmp_path / "outputs" / "journal").glob("*.json"):
         entry = json.loads(file.read_text())
         # Older than the minute for which a gateway may not yet know a job that it has just accepted.
@@ -113,10 +113,10 @@ async def test_a_job_that_the_gateway_forgot_is_told_once(
 
 
 async def test_jobs_are_collected_with_the_block_of_their_account(
-    studio: SandboxServer, batch: Flow[Any, Any], collect: Flow[Any, Any], manifest: str, monkeypatch: pytest.MonkeyPatch
+    sandbox_env: SandboxServer, batch: Flow[Any, Any], collect: Flow[Any, Any], manifest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The block that a job was bought with is found by its name; another may be given; a wrong account is told and not asked."""
-    block = GatewayCredentials(gateway="happyhorse", api_key="sesame-1234", base_url=studio.base_url("happyhorse"), account="film")
+    block = GatewayCredentials(gateway="happyhorse", api_key="sesame-1234", base_url=sandbox_env.base_url("happyhorse"), account="film")
     await block.asave("collect-film", overwrite=True)
     await block.asave("collect-spare", overwrite=True)
     for name in ("HAPPYHORSE_API_KEY", "HAPPYHORSE_BASE_URL"):
@@ -128,7 +128,7 @@ async def test_jobs_are_collected_with_the_block_of_their_account(
     assert {outcome.state for outcome in await collect(credentials=["collect-spare"])} == {"kept"}
 
 
-async def test_nobody_at_a_time_is_refused(studio: SandboxServer, collect: Flow[Any, Any]) -> None:
+async def test_nobody_at_a_time_is_refused(sandbox_env: SandboxServer, collect: Flow[Any, Any]) -> None:
     """Nought at a time would wait for ever."""
     with pytest.raises(ValueError, match="concurrency=0: allowed is 1 or more"):
         await collect(concurrency=0)

@@ -30,13 +30,13 @@ def compare() -> Flow[Any, Any]:
 
 
 async def test_models_stand_side_by_side_with_time_and_cost(
-    studio: SandboxServer, compare: Flow[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sandbox_env: SandboxServer, compare: Flow[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the order in which they were named, with what each costs; one that fails is shown as failed and stops no other."""
     prices = tmp_path / "prices.toml"
     prices.write_text('[[price]]\nmodel = "gpt-image-2"\nper = "output"\namount = "0.25"\ncurrency = "CNY"\ndated = 2026-11-01\n')
     monkeypatch.setenv("HAPPYHORSE_PRICES", str(prices))
-    studio.fault(at="poll", kind="fail_job", model="gpt-image-2-max")
+    sandbox_env.fault(at="poll", kind="fail_job", model="gpt-image-2-max")
     models = ["gemini-3.0-pro-image", "gpt-image-2-max", "gpt-image-2"]
     state = await compare(HORSE, [{"model": model} for model in models], return_state=True)
     results = await state.result()
@@ -59,10 +59,10 @@ async def test_models_stand_side_by_side_with_time_and_cost(
     assert gallery.count("data:image/jpeg") == 2
 
 
-async def test_a_comparison_of_failures_alone_is_failed(studio: SandboxServer, compare: Flow[Any, Any]) -> None:
+async def test_a_comparison_of_failures_alone_is_failed(sandbox_env: SandboxServer, compare: Flow[Any, Any]) -> None:
     """The one error names each candidate with its reason, and the table stands there all the same."""
-    studio.fault(at="poll", kind="fail_job", model="gpt-image-2-max", message="out of paint")
-    studio.fault(at="submit", kind="refuse", accept=False, model="gpt-image-2")
+    sandbox_env.fault(at="poll", kind="fail_job", model="gpt-image-2-max", message="out of paint")
+    sandbox_env.fault(at="submit", kind="refuse", accept=False, model="gpt-image-2")
     state = await compare(HORSE, [{"model": "gpt-image-2-max"}, {"model": "gpt-image-2"}], return_state=True)
     assert state.is_failed()
     wanted = r"(?s)All 2 candidates failed:\n  gpt-image-2-max with happyhorse: JobFailed.*\n  gpt-image-2 with happyhorse: InvalidRequest"
@@ -76,7 +76,9 @@ async def test_a_comparison_of_failures_alone_is_failed(studio: SandboxServer, c
     assert ["JobFailed" in lines[0]["error"], "InvalidRequest" in lines[1]["error"]] == [True, True]
 
 
-async def test_what_is_not_known_is_not_made_up(studio: SandboxServer, compare: Flow[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_not_known_is_not_made_up(
+    sandbox_env: SandboxServer, compare: Flow[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where sizes cannot be told, as without the extra `media`, the table says so."""
     monkeypatch.setattr("prefect_happyhorse.engine.media.probe.can_measure", lambda kind: False)
     state = await compare(HORSE, [{"model": "gpt-image-2"}], return_state=True)
@@ -89,7 +91,7 @@ async def test_what_is_not_known_is_not_made_up(studio: SandboxServer, compare: 
     assert line["size"] == "unknown"
 
 
-async def test_gateways_may_be_compared_too(studio: SandboxServer, compare: Flow[Any, Any]) -> None:
+async def test_gateways_may_be_compared_too(sandbox_env: SandboxServer, compare: Flow[Any, Any]) -> None:
     """The same model by two gateways is two charges."""
     ride = {
         "capability": "reference_to_video",
@@ -102,7 +104,7 @@ async def test_gateways_may_be_compared_too(studio: SandboxServer, compare: Flow
     model = "happyhorse-1.0-r2v"
     results = await compare(ride, [{"model": model, "credentials": "infiflow"}, {"model": model, "credentials": "ttapi"}])
     assert [result.asset.gateway for result in results] == ["infiflow", "ttapi"]
-    assert len(studio.ledger()) == 2
+    assert len(sandbox_env.ledger()) == 2
 
 
 @pytest.mark.parametrize(
@@ -115,11 +117,11 @@ async def test_gateways_may_be_compared_too(studio: SandboxServer, compare: Flow
     ],
 )
 async def test_what_cannot_be_compared_is_told_before_anything_is_sent(
-    studio: SandboxServer, compare: Flow[Any, Any], candidates: list[dict[str, str]], told: str
+    sandbox_env: SandboxServer, compare: Flow[Any, Any], candidates: list[dict[str, str]], told: str
 ) -> None:
     """Each candidate is checked before the first is paid for."""
     state = await compare(HORSE, candidates, return_state=True)
     with pytest.raises(InvalidRequest) as caught:
         await state.result()
     assert told in str(caught.value)
-    assert studio.ledger() == []
+    assert sandbox_env.ledger() == []

@@ -21,7 +21,7 @@ from prefect_happyhorse import Route, parse_request, routes
 from prefect_happyhorse.catalog import WireField
 from prefect_happyhorse.domain.requests import MEDIA_FIELDS
 from prefect_happyhorse.engine.jobs.poll import Poller
-from prefect_happyhorse.engine.jobs.results import Collector
+from prefect_happyhorse.engine.jobs.results import OutputStore
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
@@ -127,8 +127,8 @@ def test_a_random_valid_request_becomes_a_file(running_sandbox: SandboxServer, m
             with tempfile.TemporaryDirectory() as folder:
                 store = Store(url=folder)
                 job = await Submitter(store=store).submit(await prepare(parse_request(data), account))
-                collected = await Collector(account=account, store=store).collect(await Poller(account=account, store=store).poll(job))
-                assets = [asset for asset, _ in collected.with_posters()]
+                collected = await OutputStore(account=account, store=store).collect(await Poller(account=account, store=store).poll(job))
+                assets = [asset for asset, _ in collected.with_thumbnails()]
                 assert all(Path(asset.uri.removeprefix("file://")).stat().st_size == asset.bytes > 0 for asset in assets)
                 assert {asset.kind for asset in assets} == {route.kind}
                 return len(assets)

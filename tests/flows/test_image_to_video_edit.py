@@ -53,40 +53,42 @@ WAYS = [(image or IMAGES[0], video or VIDEOS[0], edit or EDITS[0]) for image, vi
 
 @pytest.mark.parametrize(("image", "video", "edit"), WAYS, ids=lambda route: route.model)
 async def test_every_model_has_its_place_in_the_chain(
-    studio: SandboxServer, chain: Flow[Any, Any], image: Route, video: Route, edit: Route
+    sandbox_env: SandboxServer, chain: Flow[Any, Any], image: Route, video: Route, edit: Route
 ) -> None:
     """Three files, three charges, and the sandbox could read every input; a second run adds none."""
-    studio.settings(check_inputs="submit", media="full")
+    sandbox_env.settings(check_inputs="submit", media="full")
     steps = {"image": step(image), "video": step(video), "edit": step(edit)}
     result = await chain(**steps)
     assert all(made(asset) == asset.bytes for asset in (result.image, result.video, result.edit))
-    assert [entry.model for entry in studio.ledger()] == [image.model, video.model, edit.model]
+    assert [entry.model for entry in sandbox_env.ledger()] == [image.model, video.model, edit.model]
     assert await chain(**steps) == result
-    assert len(studio.ledger()) == 3
+    assert len(sandbox_env.ledger()) == 3
 
 
 @pytest.mark.parametrize(
     "video", [of(gateway, "reference_to_video")[0] for gateway in ("ttapi", "uniall", "chanjing", "infiflow")], ids=lambda r: r.gateway
 )
-async def test_the_video_may_come_from_any_gateway(studio: SandboxServer, chain: Flow[Any, Any], video: Route) -> None:
+async def test_the_video_may_come_from_any_gateway(sandbox_env: SandboxServer, chain: Flow[Any, Any], video: Route) -> None:
     """The picture of one gateway feeds the video of another, and a third edits it."""
-    studio.settings(check_inputs="submit", media="full")
+    sandbox_env.settings(check_inputs="submit", media="full")
     edit = of("uniall", "video_edit")[0]
     result = await chain(image=step(IMAGES[0]), video=step(video), edit=step(edit))
-    assert [entry.gateway for entry in studio.ledger()] == ["happyhorse", video.gateway, "uniall"]
+    assert [entry.gateway for entry in sandbox_env.ledger()] == ["happyhorse", video.gateway, "uniall"]
     assert result.edit.kind == "video"
 
 
-async def test_a_given_picture_takes_the_place_of_the_first_step(studio: SandboxServer, chain: Flow[Any, Any]) -> None:
+async def test_a_given_picture_takes_the_place_of_the_first_step(sandbox_env: SandboxServer, chain: Flow[Any, Any]) -> None:
     """Nothing is paid for a picture that is there already."""
-    studio.settings(media="full")
+    sandbox_env.settings(media="full")
     first = await chain(image=step(IMAGES[0]), video=step(VIDEOS[0]), edit=step(EDITS[-1]))
     again = await chain(source_image=first.image.url, video=step(VIDEOS[0]), edit=step(EDITS[-1]), take=2)
     assert again.image == first.image.url
-    assert [entry.capability for entry in studio.ledger()][3:] == ["reference_to_video", "video_edit"] or len(studio.ledger()) == 5
+    assert [entry.capability for entry in sandbox_env.ledger()][3:] == ["reference_to_video", "video_edit"] or len(
+        sandbox_env.ledger()
+    ) == 5
 
 
-async def test_a_later_steps_problem_is_told_before_the_first_is_paid(studio: SandboxServer, chain: Flow[Any, Any]) -> None:
+async def test_a_later_steps_problem_is_told_before_the_first_is_paid(sandbox_env: SandboxServer, chain: Flow[Any, Any]) -> None:
     """Problems of all three steps stand in one error, each with its step."""
     with pytest.raises(InvalidRequest) as caught:
         await chain(
@@ -95,7 +97,7 @@ async def test_a_later_steps_problem_is_told_before_the_first_is_paid(studio: Sa
     told = str(caught.value)
     for expected in ("image: options.sharpness", "video: duration=2", "video: seed=-1", "edit: uniall does not offer"):
         assert expected in told
-    assert studio.ledger() == []
+    assert sandbox_env.ledger() == []
 
 
 def test_the_form_shows_every_parameter(chain: Flow[Any, Any]) -> None:

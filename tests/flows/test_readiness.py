@@ -21,7 +21,9 @@ pytestmark = [
 ]
 
 
-async def test_everything_that_is_wrong_is_told_at_once(studio: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_everything_that_is_wrong_is_told_at_once(
+    sandbox_env: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A missing block, a gateway without a key and a store that is a file stand in one error."""
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("HAPPYHORSE_STORE", str(tmp_path / "file"))
@@ -33,10 +35,10 @@ async def test_everything_that_is_wrong_is_told_at_once(studio: SandboxServer, m
         assert told in str(caught.value)
     with pytest.raises(InvalidRequest, match="no-such-store"):
         await check_ready("no-such-store")
-    assert studio.ledger() == []
+    assert sandbox_env.ledger() == []
 
 
-async def test_what_is_as_it_should_be_leaves_no_trace(studio: SandboxServer, tmp_path: Path) -> None:
+async def test_what_is_as_it_should_be_leaves_no_trace(sandbox_env: SandboxServer, tmp_path: Path) -> None:
     """The store is tried, and nothing stays in it."""
     await check_ready(None, "happyhorse", "happyhorse")
     assert [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()] == []
@@ -50,7 +52,7 @@ FLOWS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", FLOWS)
-async def test_every_flow_looks_first(studio: SandboxServer, tmp_path: Path, name: str) -> None:
+async def test_every_flow_looks_first(sandbox_env: SandboxServer, tmp_path: Path, name: str) -> None:
     """The flow run's own message says what is missing; nothing was sent."""
     manifest = tmp_path / "shots.jsonl"
     manifest.write_text(row("one"))
@@ -59,14 +61,14 @@ async def test_every_flow_looks_first(studio: SandboxServer, tmp_path: Path, nam
     state = await flow(**parameters, return_state=True)
     assert state.is_failed()
     assert "no-such-block" in (state.message or "")
-    assert studio.ledger() == []
+    assert sandbox_env.ledger() == []
 
 
-async def test_a_wrong_key_fails_at_the_first_call(studio: SandboxServer) -> None:
+async def test_a_wrong_key_fails_at_the_first_call(sandbox_env: SandboxServer) -> None:
     """The gateway's 401 is not tried again, and nothing is bought."""
-    studio.settings(good_keys=["another"])
+    sandbox_env.settings(good_keys=["another"])
     chain = load_flow_from_entrypoint(f"{flow_file('image_to_video_edit')}:image_to_video_edit")
     state = await chain(return_state=True)
     with pytest.raises(AuthenticationFailed, match="401"):
         await state.result()
-    assert studio.ledger() == []
+    assert sandbox_env.ledger() == []

@@ -14,7 +14,7 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 
 from prefect_happyhorse import InvalidRequest, MediaAsset
 from prefect_happyhorse.cli.demo import flow_file
-from prefect_happyhorse.engine.media import film as joining
+from prefect_happyhorse.engine.media import film as film_module
 from prefect_happyhorse.sandbox import SandboxServer
 
 pytestmark = [
@@ -44,9 +44,9 @@ def story() -> Flow[Any, Any]:
 
 
 @pytest.fixture
-def drawn(studio: SandboxServer) -> SandboxServer:
+def drawn(sandbox_env: SandboxServer) -> SandboxServer:
     """A sandbox that draws what it was asked for, so that one shot can be told from another."""
-    studio.settings(check_inputs="submit", media="full", long_side_px=512, fps=8)
+    sandbox_env.settings(check_inputs="submit", media="full", long_side_px=512, fps=8)
     return studio
 
 
@@ -90,9 +90,9 @@ async def test_another_order_is_another_film_of_the_same_shots(drawn: SandboxSer
     assert len(drawn.ledger()) == 4
 
 
-async def test_a_shot_that_failed_stops_no_other(studio: SandboxServer, story: Flow[Any, Any], tmp_path: Path) -> None:
+async def test_a_shot_that_failed_stops_no_other(sandbox_env: SandboxServer, story: Flow[Any, Any], tmp_path: Path) -> None:
     """The others are kept, the run says which failed and shows its picture, and there is no film; the next run buys what is missing."""
-    studio.fault(at="submit", kind="refuse", accept=False, model="happyhorse-1.0-r2v", times=1)
+    sandbox_env.fault(at="submit", kind="refuse", accept=False, model="happyhorse-1.0-r2v", times=1)
     path = script(tmp_path, HEAD + shot("alpha") + shot("beta"))
     state = await story(path, concurrency=1, return_state=True)
     with pytest.raises(Exception, match=r"(?s)1 of 2 shots failed.*alpha: InvalidRequest"):
@@ -108,10 +108,10 @@ async def test_a_shot_that_failed_stops_no_other(studio: SandboxServer, story: F
     assert gallery.count("data:image/jpeg") == 3
     assert "alpha, reference_to_video" not in gallery
     assert not (tmp_path / "outputs" / "films").exists()
-    assert len(studio.ledger()) == 3
+    assert len(sandbox_env.ledger()) == 3
     made = await story(path)
     assert len(made.shots) == 2
-    assert len(studio.ledger()) == 4
+    assert len(sandbox_env.ledger()) == 4
 
 
 async def test_a_shot_may_go_on(drawn: SandboxServer, story: Flow[Any, Any], tmp_path: Path) -> None:
@@ -137,10 +137,10 @@ async def test_a_picture_may_be_the_first_frame(drawn: SandboxServer, story: Flo
 
 
 async def test_a_shot_that_cannot_be_joined_is_named(
-    studio: SandboxServer, story: Flow[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sandbox_env: SandboxServer, story: Flow[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By its name and its file, not by a number; the next run pays nothing and joins."""
-    real = joining.splice
+    real = film_module.concat_files
 
     def broken(files: list[Path], target: Path) -> bool:
         nothing = tmp_path / "nothing.mp4"
@@ -149,23 +149,23 @@ async def test_a_shot_that_cannot_be_joined_is_named(
 
     path = script(tmp_path, HEAD + shot("alpha") + shot("beta"))
     with monkeypatch.context() as patched:
-        patched.setattr(joining, "splice", broken)
+        patched.setattr(film_module, "concat_files", broken)
         state = await story(path, return_state=True)
     with pytest.raises(Exception, match=r"(?s)shot 'beta' cannot be joined: its reference_to_video at file://.*paid for") as caught:
         await state.result()
     assert type(caught.value).__name__ == "ShotsFailed"
-    assert len(studio.ledger()) == 4
+    assert len(sandbox_env.ledger()) == 4
     assert list((await story(path)).shots) == ["alpha", "beta"]
-    assert len(studio.ledger()) == 4
+    assert len(sandbox_env.ledger()) == 4
 
 
-async def test_a_given_picture_is_not_paid_for(studio: SandboxServer, story: Flow[Any, Any], tmp_path: Path) -> None:
+async def test_a_given_picture_is_not_paid_for(sandbox_env: SandboxServer, story: Flow[Any, Any], tmp_path: Path) -> None:
     """A script in JSON, with a picture of one's own."""
     text = """{"title": "t", "video": {"model": "happyhorse-1.0-r2v", "resolution": "720p", "duration": 3},
         "shot": [{"name": "a", "source_image": "https://example.com/a.png", "video": "It moves"}]}"""
     made = await story(script(tmp_path, text, "script.json"))
     assert [asset.capability for asset in made.shots["a"]] == ["reference_to_video"]
-    assert len(studio.ledger()) == 1
+    assert len(sandbox_env.ledger()) == 1
 
 
 WRONG = {
@@ -188,7 +188,7 @@ WRONG = {
 
 @pytest.mark.parametrize("number", range(len(WRONG)))
 async def test_what_cannot_be_made_is_told_before_anything_is_sent(
-    studio: SandboxServer, story: Flow[Any, Any], tmp_path: Path, number: int
+    sandbox_env: SandboxServer, story: Flow[Any, Any], tmp_path: Path, number: int
 ) -> None:
     """With the shot, the step and what is allowed."""
     text, told = list(WRONG.items())[number]
@@ -196,10 +196,10 @@ async def test_what_cannot_be_made_is_told_before_anything_is_sent(
     with pytest.raises(InvalidRequest) as caught:
         await state.result()
     assert told in str(caught.value)
-    assert studio.ledger() == []
+    assert sandbox_env.ledger() == []
 
 
-async def test_nobody_at_a_time_is_refused(studio: SandboxServer, story: Flow[Any, Any], tmp_path: Path) -> None:
+async def test_nobody_at_a_time_is_refused(sandbox_env: SandboxServer, story: Flow[Any, Any], tmp_path: Path) -> None:
     """Nought at a time would wait for ever."""
     with pytest.raises(ValueError, match="concurrency=0: allowed is 1 or more"):
         await story(str(tmp_path / "none.toml"), concurrency=0)

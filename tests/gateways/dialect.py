@@ -19,7 +19,7 @@ from prefect_happyhorse.domain.errors import (
     RateLimited,
     RequestRejected,
 )
-from prefect_happyhorse.domain.jobs import JobState, JobStatus, Submission
+from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission
 from prefect_happyhorse.domain.requests import GenerationRequest, parse_request
 from prefect_happyhorse.gateways import Account, Gateway, get_gateway
 
@@ -147,7 +147,7 @@ class Dialect:
         """What the gateway reads from an answer to a submit."""
         return self.protocol.read_submit(response(body, status, **more), self.route)
 
-    def poll(self, body: object, status: int = 200, **more: Any) -> JobState:
+    def poll(self, body: object, status: int = 200, **more: Any) -> JobSnapshot:
         """What the gateway reads from an answer to a poll."""
         return self.protocol.read_poll(response(body, status, **more), self.route)
 

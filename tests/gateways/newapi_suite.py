@@ -84,7 +84,7 @@ class NewAPIContract(GatewayContract):
         JobStatus.RUNNING: ("in_progress", "processing"),
         JobStatus.SUCCEEDED: ("completed", "success", "succeeded"),
         JobStatus.FAILED: ("failed", "failure", "error"),
-        JobStatus.CANCELED: ("cancelled", "canceled"),
+        JobStatus.CANCELLED: ("cancelled", "canceled"),
         # Not final here, where DashScope's is.
         JobStatus.UNKNOWN: ("UNKNOWN",),
     }

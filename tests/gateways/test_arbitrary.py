@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from prefect_happyhorse.catalog import GATEWAYS, Route, routes
 from prefect_happyhorse.domain.errors import GenerationError, JobExpired
-from prefect_happyhorse.domain.jobs import JobState, JobStatus, Submission
+from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission
 from prefect_happyhorse.gateways import Account, Gateway, get_gateway
 
 from .dialect import REFUSING, TASK_ID, URL
@@ -178,10 +178,10 @@ def judge(gateway: Gateway, answer: httpx.Response, route: Route) -> None:
         assert state.money == ("spent" if isinstance(state, JobExpired) else "may be spent")
         survives(state, answer, gateway)
     else:
-        assert isinstance(state, JobState)
+        assert isinstance(state, JobSnapshot)
         assert answer.is_success
         assert bool(state.outputs) == (state.status is JobStatus.SUCCEEDED)
-        assert JobState.model_validate_json(state.model_dump_json()).status is state.status
+        assert JobSnapshot.model_validate_json(state.model_dump_json()).status is state.status
     request_id = outcome(lambda: gateway.read_cancel(answer))
     if isinstance(request_id, GenerationError):
         survives(request_id, answer, gateway)

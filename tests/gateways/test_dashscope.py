@@ -61,7 +61,7 @@ class DashScopeContract(GatewayContract):
         JobStatus.RUNNING: ("RUNNING",),
         JobStatus.SUCCEEDED: ("SUCCEEDED",),
         JobStatus.FAILED: ("FAILED",),
-        JobStatus.CANCELED: ("CANCELED",),
+        JobStatus.CANCELLED: ("CANCELED",),
         # Final here: the id is past its 24 hours.
         JobStatus.EXPIRED: ("UNKNOWN",),
     }

@@ -16,7 +16,7 @@ from prefect_happyhorse.domain.errors import (
     GenerationError,
     ProtocolError,
 )
-from prefect_happyhorse.domain.jobs import JobState, JobStatus, Submission
+from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission
 
 from .dialect import HTML, KEY, TASK_ID, Dialect, response
 
@@ -73,7 +73,7 @@ class TextSuite(Dialect):
         failed = json.dumps(self.state(self.words[JobStatus.FAILED][0], reason="too XX")).replace("XX", r"\ud83d").encode()
         state = self.poll(failed)
         assert state.message == "too ?"
-        assert JobState.model_validate_json(state.model_dump_json()) == state
+        assert JobSnapshot.model_validate_json(state.model_dump_json()) == state
 
     def test_every_route_of_the_gateway_reads_alike(self) -> None:
         """An unreadable answer is one on each of them."""

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from prefect_happyhorse.domain.requests import TextToImage
 from prefect_happyhorse.engine.jobs.poll import Poller
-from prefect_happyhorse.engine.jobs.results import Collector
+from prefect_happyhorse.engine.jobs.results import OutputStore
 from prefect_happyhorse.engine.jobs.submit import OnUncertain, Submitter, prepare
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
@@ -22,7 +22,7 @@ async def make(store: Store, account: Account, number: int, on_uncertain: OnUnce
     prepared = await prepare(TextToImage(model="gpt-image-2", prompt=f"Horse {number}"), account)
     job = await Submitter(store=store, on_uncertain=on_uncertain).submit(prepared)
     result = await Poller(account=account, store=store).poll(job)
-    asset = (await Collector(account=account, store=store).collect(result)).asset
+    asset = (await OutputStore(account=account, store=store).collect(result)).asset
     return job.task_id, asset.uri, asset.sha256
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.e2e.studio import QUIET, ROOT, Studio, fetch, nothing_left_behind, until
+from tests.e2e.stack import QUIET, ROOT, Stack, fetch, nothing_left_behind, until
 
 pytestmark = pytest.mark.e2e
 
@@ -17,35 +17,35 @@ FLOWS = {"awaited": 1, "mapped": 2, "synchronous": 1, "without-a-way": 1}
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A server, a sandbox whose jobs take for ever, and a worker with the four flows deployed."""
-    folder = tmp_path_factory.mktemp("studio")
+    folder = tmp_path_factory.mktemp("stack")
     with nothing_left_behind() as processes:
-        studio = Studio(folder, processes)
-        fetch(f"{studio.sandbox}/_sandbox/settings", {"job_s": 36_000, "check_inputs": "never"}, method="PATCH")
-        studio.environment |= {"INFIFLOW_BASE_URL": f"{studio.sandbox}/infiflow", "INFIFLOW_API_KEY": "sesame-1234"}
-        studio.prefect("work-pool", "create", "waiting", "--type", "process")
+        stack = Stack(folder, processes)
+        fetch(f"{stack.sandbox}/_sandbox/settings", {"job_s": 36_000, "check_inputs": "never"}, method="PATCH")
+        stack.environment |= {"INFIFLOW_BASE_URL": f"{stack.sandbox}/infiflow", "INFIFLOW_API_KEY": "sesame-1234"}
+        stack.prefect("work-pool", "create", "waiting", "--type", "process")
         for name in FLOWS:
             entrypoint = f"tests/reliability/waiting_flows.py:{name.replace('-', '_')}"
-            studio.prefect("deploy", entrypoint, "--name", "waiting", "--pool", "waiting")
+            stack.prefect("deploy", entrypoint, "--name", "waiting", "--pool", "waiting")
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "waiting"]
-        worker = subprocess.Popen(command, env=studio.environment, cwd=ROOT, **QUIET)
+        worker = subprocess.Popen(command, env=stack.environment, cwd=ROOT, **QUIET)
         processes.callback(worker.wait, 60)
         processes.callback(worker.terminate)
-        yield studio
+        yield stack
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_a_cancelled_run_stops_asking_and_cancels_its_jobs(studio: Studio, name: str) -> None:
+def test_a_cancelled_run_stops_asking_and_cancels_its_jobs(stack: Stack, name: str) -> None:
     """Awaited, mapped and sync alike: no poll later than 5 s, the gateway's answer in the journal, the submit not called undone."""
 
     def mine() -> list[Any]:
-        return studio.ledger()[before:]
+        return stack.ledger()[before:]
 
-    before = len(studio.ledger())
-    deployment = fetch(f"{studio.api}/deployments/name/{name}/waiting")
-    run = fetch(f"{studio.api}/deployments/{deployment['id']}/create_flow_run", {})
-    run_url = f"{studio.api}/flow_runs/{run['id']}"
+    before = len(stack.ledger())
+    deployment = fetch(f"{stack.api}/deployments/name/{name}/waiting")
+    run = fetch(f"{stack.api}/deployments/{deployment['id']}/create_flow_run", {})
+    run_url = f"{stack.api}/flow_runs/{run['id']}"
     until(lambda: len(mine()) == FLOWS[name] and all(entry["polls"] > 1 for entry in mine()))
     fetch(f"{run_url}/set_state", {"state": {"type": "CANCELLING"}})
     asked = time.monotonic()
@@ -58,11 +58,11 @@ def test_a_cancelled_run_stops_asking_and_cancels_its_jobs(studio: Studio, name:
             counts, last_poll = now, time.monotonic()
         time.sleep(0.1)
     assert last_poll - asked < 5
-    bought = [entry for entry in studio.journal() if entry["flow_run_id"] == run["id"]]
+    bought = [entry for entry in stack.journal() if entry["flow_run_id"] == run["id"]]
     assert len(bought) == FLOWS[name]
     assert {entry["job"]["task_id"] for entry in bought} == {entry["task_id"] for entry in mine()}
     can = name != "without-a-way"
-    assert {(entry["state"], entry["cancellation"]["accepted"]) for entry in bought} == {("canceled" if can else "submitted", can)}
-    assert {entry["state"] for entry in mine()} == {"canceled" if can else "queued"}
-    tasks = fetch(f"{studio.api}/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+    assert {(entry["state"], entry["cancellation"]["accepted"]) for entry in bought} == {("cancelled" if can else "submitted", can)}
+    assert {entry["state"] for entry in mine()} == {"cancelled" if can else "queued"}
+    tasks = fetch(f"{stack.api}/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
     assert {task["state"]["name"] for task in tasks if task["name"].startswith("submit")} == {"Completed"}

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from prefect_happyhorse.domain.requests import TextToImage
 from prefect_happyhorse.engine.jobs.submit import prepare
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
-from prefect_happyhorse.engine.journal.owner import Claimant
+from prefect_happyhorse.engine.journal.owner import LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.sandbox import SandboxServer
@@ -38,7 +38,7 @@ def bucket() -> Iterator[dict[str, Any]]:
     server.start()
     host, port = server.get_host_and_port()
     options = {"key": "x", "secret": "y", "client_kwargs": {"endpoint_url": f"http://{host}:{port}", "region_name": "us-east-1"}}
-    boto3.client("s3", aws_access_key_id="x", aws_secret_access_key="y", **options["client_kwargs"]).create_bucket(Bucket="studio")
+    boto3.client("s3", aws_access_key_id="x", aws_secret_access_key="y", **options["client_kwargs"]).create_bucket(Bucket="stack")
     yield options
     server.stop()
 
@@ -72,7 +72,7 @@ def test_machines_that_share_a_store_share_its_jobs(
 ) -> None:
     """The same pictures asked for by several processes at the same moment: one charge each, and the same files for all."""
     sandbox.settings(job_s=0.5)
-    store = Store(url=f"s3://studio/{tmp_path.name}", options=bucket) if kind == "s3" else Store(url=str(tmp_path / "outputs"))
+    store = Store(url=f"s3://stack/{tmp_path.name}", options=bucket) if kind == "s3" else Store(url=str(tmp_path / "outputs"))
     base_url = sandbox.base_url("happyhorse")
     said = {"store": store.url, "options": dict(store.options), "base_url": base_url, "count": PICTURES, "on_uncertain": "raise"}
     first, *others = buy(said, tmp_path, processes)
@@ -87,7 +87,7 @@ def test_machines_that_share_a_store_share_its_jobs(
 @pytest.mark.parametrize("kind", ["s3", "local"])
 def test_of_machines_that_would_all_pay_again_one_does(sandbox: SandboxServer, bucket: dict[str, Any], tmp_path: Path, kind: str) -> None:
     """A submit was left uncertain, and four processes are told to resubmit at the same moment: one of them does."""
-    store = f"s3://studio/{tmp_path.name}" if kind == "s3" else str(tmp_path / "outputs")
+    store = f"s3://stack/{tmp_path.name}" if kind == "s3" else str(tmp_path / "outputs")
     options = bucket if kind == "s3" else {}
 
     async def leave_uncertain() -> None:
@@ -101,7 +101,7 @@ def test_of_machines_that_would_all_pay_again_one_does(sandbox: SandboxServer, b
             account="default",
             take=1,
             request=request,
-            intent=Claimant(run="another"),
+            owner=LeaseOwner(run="another"),
         )
         assert await Journal(Store(url=store, options=options)).claim(gone)
 

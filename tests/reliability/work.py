@@ -15,10 +15,10 @@ from pydantic import SecretStr
 
 from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.domain.requests import GenerationRequest, ReferenceToVideo, TextToImage, TextToVideo
-from prefect_happyhorse.engine.download.exchange import FetchLimits
+from prefect_happyhorse.engine.download.exchange import DownloadOptions
 from prefect_happyhorse.engine.jobs.manage import adopt, forget
 from prefect_happyhorse.engine.jobs.poll import Poller
-from prefect_happyhorse.engine.jobs.results import Collector
+from prefect_happyhorse.engine.jobs.results import OutputStore
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
@@ -60,7 +60,7 @@ def accounts_at(base_url: str) -> dict[str, Account]:
     return {name: Account(gateway=name, base_url=f"{base_url}/{name}", key=SecretStr("sesame-1234")) for name in GATEWAYS}
 
 
-_IMPATIENT = FetchLimits(stall_s=0.5, backoff_s=0.01, backoff_max_s=0.02, retries=3)
+_IMPATIENT = DownloadOptions(stall_s=0.5, backoff_s=0.01, backoff_max_s=0.02, retries=3)
 
 
 async def _nap(seconds: float) -> None:
@@ -83,7 +83,7 @@ async def make_all(asked: list[Asked], accounts: dict[str, Account], store: Stor
         account = accounts[gateway]
         job = await Submitter(store=store, sleep=_nap).submit(await prepare(request, account))
         result = await Poller(account=account, store=store, sleep=_nap, deadline_s=30).poll(job)
-        await Collector(account=account, store=store, limits=_IMPATIENT).collect(result)
+        await OutputStore(account=account, store=store, limits=_IMPATIENT).collect(result)
 
     ended = await asyncio.gather(*(one(*each) for each in asked), return_exceptions=True)
     for error in ended:
@@ -155,7 +155,7 @@ async def judge(sandbox: SandboxServer, asked: list[Asked], accounts: dict[str, 
     """
     charged = [entry for entry in sandbox.ledger() if not entry.refunded]
     entries = await Journal(store).entries()
-    known = {job.task_id for entry in entries for job in (entry.job, *entry.doubles) if job is not None}
+    known = {job.task_id for entry in entries for job in (entry.job, *entry.duplicate_jobs) if job is not None}
     kept = {entry.digest for entry in entries if entry.state == "kept"}
     wanted = {(await prepare(request, accounts[gateway])).digest for gateway, request in asked}
     unknown = [entry for entry in charged if entry.task_id not in known]

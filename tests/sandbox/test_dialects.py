@@ -77,7 +77,7 @@ def test_dashscope_cancels_only_what_is_pending(gateways: Caller) -> None:
     refused = gateways.client.post(f"{base}/{second}/cancel", headers=headers)
     assert (refused.status_code, refused.json()["code"]) == (400, "UnsupportedOperation")
     assert gateways.client.get(f"{base}/{first}", headers=headers).json()["output"]["task_status"] == "CANCELED"
-    assert [(e.state, e.refunded) for e in gateways.sandbox.ledger()] == [("canceled", True), ("running", False)]
+    assert [(e.state, e.refunded) for e in gateways.sandbox.ledger()] == [("cancelled", True), ("running", False)]
 
 
 def test_a_foreign_or_old_task_is_not_there(gateways: Caller) -> None:

@@ -78,10 +78,10 @@ def test_the_environment_gives_credentials(monkeypatch: pytest.MonkeyPatch) -> N
     """Key, address, account and Chanjing's pair are read from <GATEWAY>_ variables."""
     monkeypatch.setenv("CHANJING_APP_ID", "app-1")
     monkeypatch.setenv("CHANJING_SECRET_KEY", "s")
-    monkeypatch.setenv("CHANJING_ACCOUNT", "studio")
+    monkeypatch.setenv("CHANJING_ACCOUNT", "sandbox_env")
     monkeypatch.setenv("CHANJING_BASE_URL", "https://open-api.chanjing.cc/")
     account = GatewayCredentials.from_environment("chanjing").to_account()
-    assert (account.app_id, account.label, account.base_url) == ("app-1", "studio", "https://open-api.chanjing.cc")
+    assert (account.app_id, account.label, account.base_url) == ("app-1", "sandbox_env", "https://open-api.chanjing.cc")
 
 
 @pytest.mark.parametrize(

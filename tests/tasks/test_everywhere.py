@@ -12,11 +12,11 @@ from prefect_happyhorse import (
     Job,
     MediaAsset,
     TextToImage,
-    ask,
     download_sync,
     generate,
     generate_sync,
     open_jobs,
+    poll_once,
     poll_sync,
     submit,
     submit_sync,
@@ -36,28 +36,28 @@ def horse(number: int = 0) -> TextToImage:
     return TextToImage(model="gpt-image-2", prompt=f"Horse {number}")
 
 
-def test_a_script_without_a_flow(studio: SandboxServer) -> None:
+def test_a_script_without_a_flow(sandbox_env: SandboxServer) -> None:
     """The twins one by one and all in one, called as functions: the same asset, paid for once."""
     asset = download_sync(poll_sync(submit_sync(horse(), "happyhorse"), "happyhorse"), "happyhorse")
     assert Path(asset.uri.removeprefix("file://")).stat().st_size == asset.bytes
     assert generate_sync(horse(), "happyhorse") == asset
     assert asyncio.run(generate(horse(), "happyhorse")) == asset
-    assert len(studio.ledger()) == 1
+    assert len(sandbox_env.ledger()) == 1
 
 
-async def test_a_notebook_cell(studio: SandboxServer) -> None:
+async def test_a_notebook_cell(sandbox_env: SandboxServer) -> None:
     """Where an event loop runs already, a cell awaits the task; the sync twin works there too, and neither gives a coroutine."""
     awaited = await generate(horse(), "happyhorse")
     assert isinstance(awaited, MediaAsset)
     assert generate_sync(horse(), "happyhorse") == awaited
     job = await submit(horse(), "happyhorse")
     assert isinstance(job, Job)
-    assert (await ask(job, "happyhorse")).status.final
+    assert (await poll_once(job, "happyhorse")).status.final
     assert await open_jobs() == []
-    assert len(studio.ledger()) == 1
+    assert len(sandbox_env.ledger()) == 1
 
 
-def test_a_sync_flow_without_a_single_await(studio: SandboxServer) -> None:
+def test_a_sync_flow_without_a_single_await(sandbox_env: SandboxServer) -> None:
     """A direct call gives the asset, .submit() a future of it, .map() many."""
 
     @flow
@@ -68,4 +68,4 @@ def test_a_sync_flow_without_a_single_await(studio: SandboxServer) -> None:
         return [direct, submitted, *mapped]
 
     assert [asset.prompt for asset in many()] == [f"Horse {number}" for number in range(4)]
-    assert len(studio.ledger()) == 4
+    assert len(sandbox_env.ledger()) == 4

@@ -69,22 +69,22 @@ def four_mapped() -> list[MediaAsset]:
     return generate_sync.map([horse(number) for number in range(4)], "happyhorse").result()
 
 
-async def test_no_more_jobs_are_open_than_the_limit_allows(studio: SandboxServer, account: str) -> None:
+async def test_no_more_jobs_are_open_than_the_limit_allows(sandbox_env: SandboxServer, account: str) -> None:
     """With one slot the jobs come one after the other, whoever runs them; none is stuck behind itself."""
-    studio.settings(job_s=0.4)
+    sandbox_env.settings(job_s=0.4)
     assert await save_limits("happyhorse", account, jobs=1, calls_per_s=None) == [jobs_limit("happyhorse", account)]
     await two()
-    starts = sorted(entry.charged_at for entry in studio.ledger())
+    starts = sorted(entry.charged_at for entry in sandbox_env.ledger())
     assert all(later - earlier >= 0.4 for earlier, later in pairwise(starts))
     assert len(starts) == 2
 
 
-def test_sync_tasks_share_the_limit(studio: SandboxServer, account: str) -> None:
+def test_sync_tasks_share_the_limit(sandbox_env: SandboxServer, account: str) -> None:
     """The same holds for mapped sync tasks."""
-    studio.settings(job_s=0.4)
+    sandbox_env.settings(job_s=0.4)
     asyncio.run(save_limits("happyhorse", account, jobs=2, calls_per_s=None))
     four_mapped()
-    starts = sorted(entry.charged_at for entry in studio.ledger())
+    starts = sorted(entry.charged_at for entry in sandbox_env.ledger())
     assert all(third - first >= 0.4 for first, third in zip(starts, starts[2:], strict=False))
     assert len(starts) == 4
 
@@ -101,7 +101,7 @@ async def one_slot_for_the_tag() -> AsyncIterator[None]:
         await client.delete_global_concurrency_limit_by_name("tag:happyhorse")
 
 
-async def test_a_limit_on_the_tag_lets_steps_pass(studio: SandboxServer, one_slot_for_the_tag: None) -> None:
+async def test_a_limit_on_the_tag_lets_steps_pass(sandbox_env: SandboxServer, one_slot_for_the_tag: None) -> None:
     """The `generate` that holds the only slot does not wait for itself; those beside it wait for it."""
 
     @flow
@@ -110,11 +110,11 @@ async def test_a_limit_on_the_tag_lets_steps_pass(studio: SandboxServer, one_slo
 
     with anyio.fail_after(60):
         assert len(await three()) == 3
-    jobs = sorted(studio.ledger(), key=lambda job: job.charged_at)
+    jobs = sorted(sandbox_env.ledger(), key=lambda job: job.charged_at)
     assert [job.downloads for job in jobs] == [1, 1, 1]
 
 
-def test_a_limit_on_the_tag_lets_sync_steps_pass(studio: SandboxServer, one_slot_for_the_tag: None) -> None:
+def test_a_limit_on_the_tag_lets_sync_steps_pass(sandbox_env: SandboxServer, one_slot_for_the_tag: None) -> None:
     """As above."""
 
     @flow
@@ -124,7 +124,7 @@ def test_a_limit_on_the_tag_lets_sync_steps_pass(studio: SandboxServer, one_slot
     assert one().bytes > 0
 
 
-async def test_calls_wait_for_their_turn(studio: SandboxServer, account: str) -> None:
+async def test_calls_wait_for_their_turn(sandbox_env: SandboxServer, account: str) -> None:
     """Submits and polls alike: at least eight calls at two a second, of which two may come at once."""
     name = calls_limit("happyhorse", account)
     assert await save_limits("happyhorse", account, jobs=None, calls_per_s=2) == [name]
@@ -134,17 +134,17 @@ async def test_calls_wait_for_their_turn(studio: SandboxServer, account: str) ->
     async with get_client() as client:
         limit = await client.read_global_concurrency_limit_by_name(name)
     assert (limit.limit, limit.slot_decay_per_second) == (2, 2)
-    assert len(studio.ledger()) == 4
+    assert len(sandbox_env.ledger()) == 4
 
 
-async def test_without_limits_everything_works(studio: SandboxServer, account: str) -> None:
+async def test_without_limits_everything_works(sandbox_env: SandboxServer, account: str) -> None:
     """Nothing was set up, nothing is asked for, nothing is made."""
     await four()
     async with get_client() as client:
         for name in (jobs_limit("happyhorse", account), calls_limit("happyhorse", account)):
             with pytest.raises(ObjectNotFound):
                 await client.read_global_concurrency_limit_by_name(name)
-    assert len(studio.ledger()) == 4
+    assert len(sandbox_env.ledger()) == 4
 
 
 @pytest.fixture
@@ -164,9 +164,9 @@ def told() -> dict[str, dict[str, str]]:
     return {event.event: dict(event.resource.root) for event in events if event.event.startswith("happyhorse.")}
 
 
-async def test_the_feed_hears_of_a_jobs_life(studio: SandboxServer, feed: list[object]) -> None:
+async def test_the_feed_hears_of_a_jobs_life(sandbox_env: SandboxServer, feed: list[object]) -> None:
     """Submitted, running, succeeded, with the job as resource and no secret in it."""
-    studio.settings(job_s=1.0)
+    sandbox_env.settings(job_s=1.0)
 
     @flow
     async def one() -> MediaAsset:
@@ -181,20 +181,20 @@ async def test_the_feed_hears_of_a_jobs_life(studio: SandboxServer, feed: list[o
     assert "sesame" not in str(events)
 
 
-async def test_the_feed_hears_of_every_bad_end(studio: SandboxServer, feed: list[object]) -> None:
+async def test_the_feed_hears_of_every_bad_end(sandbox_env: SandboxServer, feed: list[object]) -> None:
     """Failed and uncertain, with what an automation needs to tell them apart."""
 
     @flow
     async def one(number: int) -> MediaAsset:
         return await generate(horse(number), "happyhorse")
 
-    studio.fault(at="submit", kind="drop_after")
+    sandbox_env.fault(at="submit", kind="drop_after")
     with pytest.raises(SubmissionUncertain):
         await one(1)
-    studio.fault(at="poll", kind="fail_job")
+    sandbox_env.fault(at="poll", kind="fail_job")
     with pytest.raises(JobFailed):
         await one(2)
-    studio.fault(at="submit", kind="moderation")
+    sandbox_env.fault(at="submit", kind="moderation")
     with pytest.raises(ModerationRejected):
         await one(3)
     events = told()
@@ -202,16 +202,16 @@ async def test_the_feed_hears_of_every_bad_end(studio: SandboxServer, feed: list
     assert events["happyhorse.job.failed"]["happyhorse.reason"] == "moderation"
 
 
-async def test_outside_a_run_nothing_is_emitted(studio: SandboxServer, feed: list[object]) -> None:
+async def test_outside_a_run_nothing_is_emitted(sandbox_env: SandboxServer, feed: list[object]) -> None:
     """An error outside of a run belongs to no run, and a script needs no server."""
-    from prefect_happyhorse.runtime.events import telling_of_failure
+    from prefect_happyhorse.runtime.events import emitting_failure
 
-    with pytest.raises(SubmissionUncertain), telling_of_failure():
+    with pytest.raises(SubmissionUncertain), emitting_failure():
         raise SubmissionUncertain("Nobody knows.")
     assert told() == {}
 
 
-async def test_the_automation_is_saved_once(studio: SandboxServer) -> None:
+async def test_the_automation_is_saved_once(sandbox_env: SandboxServer) -> None:
     """Saved twice it is there once, and it pauses the deployment whose submit is uncertain."""
     await save(uncertain_automation())
     name = await save(uncertain_automation())
@@ -222,7 +222,7 @@ async def test_the_automation_is_saved_once(studio: SandboxServer) -> None:
     assert isinstance(uncertain_automation(), Automation)
 
 
-async def test_files_are_assets_with_what_they_were_made_from(studio: SandboxServer, feed: list[object]) -> None:
+async def test_files_are_assets_with_what_they_were_made_from(sandbox_env: SandboxServer, feed: list[object]) -> None:
     """The video's materialization names the picture; a second run, which makes nothing, still shows where things come from."""
     from prefect_happyhorse import ReferenceToVideo
 
@@ -241,7 +241,7 @@ async def test_files_are_assets_with_what_they_were_made_from(studio: SandboxSer
     assert made[video.uri].payload["sha256"] == video.sha256
 
 
-async def test_a_lineage_that_cannot_be_told_fails_nothing(studio: SandboxServer, feed: list[object], tmp_path: Path) -> None:
+async def test_a_lineage_that_cannot_be_told_fails_nothing(sandbox_env: SandboxServer, feed: list[object], tmp_path: Path) -> None:
     """A prompt longer than an asset's description may be, and a folder whose name no asset's key may hold."""
 
     @flow

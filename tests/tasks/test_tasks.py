@@ -45,7 +45,7 @@ def local(asset: MediaAsset) -> Path:
     return Path(asset.uri.removeprefix("file://"))
 
 
-async def test_the_three_steps_one_by_one(studio: SandboxServer) -> None:
+async def test_the_three_steps_one_by_one(sandbox_env: SandboxServer) -> None:
     """Submit gives a job, poll a result, download an asset whose bytes are there."""
 
     @flow
@@ -56,10 +56,10 @@ async def test_the_three_steps_one_by_one(studio: SandboxServer) -> None:
     asset = await steps()
     assert local(asset).stat().st_size == asset.bytes
     assert (asset.kind, asset.model, asset.account, asset.prompt) == ("image", "gpt-image-2", "sandbox", "A white horse")
-    assert len(studio.ledger()) == 1
+    assert len(sandbox_env.ledger()) == 1
 
 
-async def test_generate_twice_is_charged_once_and_gives_the_same_asset(studio: SandboxServer) -> None:
+async def test_generate_twice_is_charged_once_and_gives_the_same_asset(sandbox_env: SandboxServer) -> None:
     """A second flow run buys nothing, fetches nothing, and shows its own artifacts."""
 
     @flow
@@ -67,13 +67,13 @@ async def test_generate_twice_is_charged_once_and_gives_the_same_asset(studio: S
         return await generate(HORSE, "happyhorse")
 
     assert await one() == await one()
-    (charged,) = studio.ledger()
+    (charged,) = sandbox_env.ledger()
     assert charged.downloads == 1
 
 
-async def test_an_asset_feeds_the_next_request(studio: SandboxServer) -> None:
+async def test_an_asset_feeds_the_next_request(sandbox_env: SandboxServer) -> None:
     """The picture's address at the provider is what the next job reads."""
-    studio.settings(check_inputs="submit", media="full")
+    sandbox_env.settings(check_inputs="submit", media="full")
 
     @flow
     async def chain() -> MediaAsset:
@@ -87,7 +87,7 @@ async def test_an_asset_feeds_the_next_request(studio: SandboxServer) -> None:
     assert film.duration_s >= 2.9
 
 
-def test_a_sync_flow_submits_and_maps(studio: SandboxServer) -> None:
+def test_a_sync_flow_submits_and_maps(sandbox_env: SandboxServer) -> None:
     """.submit() and .map() work from a sync flow; a block is wrapped in unmapped, a name is not."""
     block = GatewayCredentials.from_environment("happyhorse")
 
@@ -100,10 +100,10 @@ def test_a_sync_flow_submits_and_maps(studio: SandboxServer) -> None:
 
     assets = many()
     assert len({asset.task_id for asset in assets}) == 6
-    assert len(studio.ledger()) == 6
+    assert len(sandbox_env.ledger()) == 6
 
 
-def test_a_sync_flow_calls_the_sync_twin(studio: SandboxServer) -> None:
+def test_a_sync_flow_calls_the_sync_twin(sandbox_env: SandboxServer) -> None:
     """generate_sync returns the asset itself, in a flow and without one."""
 
     @flow
@@ -111,7 +111,7 @@ def test_a_sync_flow_calls_the_sync_twin(studio: SandboxServer) -> None:
         return generate_sync(HORSE, "happyhorse")
 
     assert local(one()).exists()
-    assert len(studio.ledger()) == 1
+    assert len(sandbox_env.ledger()) == 1
 
 
 async def _runs(state: State[Any]) -> tuple[list[Any], list[Any]]:
@@ -124,7 +124,7 @@ async def _runs(state: State[Any]) -> tuple[list[Any], list[Any]]:
     return tasks, artifacts
 
 
-async def test_a_run_shows_names_tags_link_and_picture(studio: SandboxServer) -> None:
+async def test_a_run_shows_names_tags_link_and_picture(sandbox_env: SandboxServer) -> None:
     """Readable run names, the tag, a link artifact, and a card with prompt, ids and an inline JPEG."""
 
     @flow
@@ -141,7 +141,7 @@ async def test_a_run_shows_names_tags_link_and_picture(studio: SandboxServer) ->
         assert expected in card
 
 
-async def test_a_wrong_request_fails_at_once_and_is_not_retried(studio: SandboxServer) -> None:
+async def test_a_wrong_request_fails_at_once_and_is_not_retried(sandbox_env: SandboxServer) -> None:
     """All problems stand in one error; nothing was sent and Prefect tries nothing again."""
     wrong = TextToImage(model="gpt-image-2", prompt="A horse", n=0, options={"sharpness": 3})
 
@@ -152,12 +152,12 @@ async def test_a_wrong_request_fails_at_once_and_is_not_retried(studio: SandboxS
     with pytest.raises(InvalidRequest) as caught:
         await one()
     assert len(caught.value.problems) == 2
-    assert studio.ledger() == []
+    assert sandbox_env.ledger() == []
 
 
-async def test_an_uncertain_submit_is_never_retried(studio: SandboxServer) -> None:
+async def test_an_uncertain_submit_is_never_retried(sandbox_env: SandboxServer) -> None:
     """Prefect's task retries leave SubmissionUncertain alone: one request, one charge."""
-    studio.fault(at="submit", kind="drop_after", times=None)
+    sandbox_env.fault(at="submit", kind="drop_after", times=None)
 
     @flow
     async def one() -> MediaAsset:
@@ -165,8 +165,8 @@ async def test_an_uncertain_submit_is_never_retried(studio: SandboxServer) -> No
 
     with pytest.raises(SubmissionUncertain):
         await one()
-    assert studio.faults()[0]["struck"] == 1
-    assert len(studio.ledger()) == 1
+    assert sandbox_env.faults()[0]["struck"] == 1
+    assert len(sandbox_env.ledger()) == 1
 
 
 class _Everything(logging.Handler):
@@ -193,10 +193,10 @@ def everything() -> Iterator[_Everything]:
 
 
 async def test_what_cannot_be_shown_is_kept_all_the_same(
-    studio: SandboxServer, everything: _Everything, monkeypatch: pytest.MonkeyPatch
+    sandbox_env: SandboxServer, everything: _Everything, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An artifact or event that the server will not take costs a warning, never the run: the job is paid for."""
-    studio.settings(job_s=0.5)
+    sandbox_env.settings(job_s=0.5)
 
     async def refuse(**facts: object) -> None:
         raise RuntimeError("the server says no")
@@ -219,7 +219,7 @@ async def test_what_cannot_be_shown_is_kept_all_the_same(
     assert "could not be emitted" in told
 
 
-async def test_a_job_of_another_account_is_refused(studio: SandboxServer) -> None:
+async def test_a_job_of_another_account_is_refused(sandbox_env: SandboxServer) -> None:
     """Credentials that do not fit the job are told before the gateway is asked."""
 
     @flow
@@ -231,7 +231,7 @@ async def test_a_job_of_another_account_is_refused(studio: SandboxServer) -> Non
         await mixed()
 
 
-async def test_the_key_is_found_nowhere(studio: SandboxServer, everything: _Everything, tmp_path: Path) -> None:
+async def test_the_key_is_found_nowhere(sandbox_env: SandboxServer, everything: _Everything, tmp_path: Path) -> None:
     """Logs, artifacts, task runs, results, journal, files and exceptions of good and bad runs are searched for it."""
     block = GatewayCredentials.from_environment("happyhorse")
     results = tmp_path / "results"
@@ -241,9 +241,9 @@ async def test_the_key_is_found_nowhere(studio: SandboxServer, everything: _Ever
         return await generate(request, credentials)
 
     state = await one(HORSE, block, return_state=True)
-    studio.fault(at="submit", kind="unauthorized", times=1)
+    sandbox_env.fault(at="submit", kind="unauthorized", times=1)
     refused = await one(HORSE.model_copy(update={"prompt": "Another"}), block, return_state=True)
-    studio.fault(at="poll", kind="fail_job", times=1)
+    sandbox_env.fault(at="poll", kind="fail_job", times=1)
     failed = await one(HORSE.model_copy(update={"prompt": "A third"}), block, return_state=True)
     assert refused.is_failed()
     with pytest.raises(JobFailed) as caught:
@@ -261,7 +261,7 @@ async def test_the_key_is_found_nowhere(studio: SandboxServer, everything: _Ever
     assert any("A white horse" in text for text in texts)
 
 
-async def test_a_store_may_be_any_that_fsspec_knows(studio: SandboxServer) -> None:
+async def test_a_store_may_be_any_that_fsspec_knows(sandbox_env: SandboxServer) -> None:
     """The same flow keeps its file in memory."""
 
     @flow
@@ -272,7 +272,7 @@ async def test_a_store_may_be_any_that_fsspec_knows(studio: SandboxServer) -> No
     assert asset.uri.startswith("memory://shelf/")
 
 
-async def test_the_journal_reads_like_a_book(studio: SandboxServer, tmp_path: Path) -> None:
+async def test_the_journal_reads_like_a_book(sandbox_env: SandboxServer, tmp_path: Path) -> None:
     """One JSON file per request, with the request, the job and the asset in it."""
 
     @flow

@@ -29,8 +29,8 @@ from prefect.logging import get_run_logger
 from prefect_happyhorse.artifacts.markdown import Tile, card, grid
 from prefect_happyhorse.catalog import find_route
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.jobs import Job, JobState
-from prefect_happyhorse.engine.jobs.results import kept_poster
+from prefect_happyhorse.domain.jobs import Job, JobSnapshot
+from prefect_happyhorse.engine.jobs.results import stored_thumbnail
 from prefect_happyhorse.engine.media.thumbnail import thumbnail
 from prefect_happyhorse.engine.storage.store import Store
 
@@ -198,7 +198,7 @@ class Gallery:
         tiles: list[Tile] = []
         without = 0
         for head, (_, asset) in sorted(self._assets.items(), key=lambda item: item[1][0]):
-            poster = await kept_poster(asset, self._store)
+            poster = await stored_thumbnail(asset, self._store)
             small = None if poster is None else await anyio.to_thread.run_sync(partial(thumbnail, poster, max_side_px=_THUMBNAIL_PX))
             # Prefect's server drops what makes an event too large, so the last of very many stand there without their picture.
             if small is not None and len(small) > left:
@@ -254,7 +254,7 @@ class Progress:
         self._typical_s = find_route(job.gateway, job.capability, job.model).typical_s
         self._artifact: UUID | None = None
 
-    async def show(self, state: JobState, elapsed_s: float) -> None:
+    async def show(self, state: JobSnapshot, elapsed_s: float) -> None:
         """Show where the job stands; a job that ends at its first answer needs no progress.
 
         Args:
@@ -277,7 +277,7 @@ class Progress:
             else:
                 await aupdate_progress_artifact(self._artifact, progress=percent, description=description)
 
-    def _is_due(self, state: JobState) -> bool:
+    def _is_due(self, state: JobSnapshot) -> bool:
         if state.status.final:
             return self._artifact is not None
         return time.monotonic() - self._shown_at >= _PROGRESS_EVERY_S and _ALLOWANCE.takes()

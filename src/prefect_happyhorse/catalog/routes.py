@@ -70,7 +70,7 @@ class WireField(_Fact):
         return fields | {"from": (fields["from"],)} if isinstance(fields.get("from"), str) else fields
 
     @model_validator(mode="after")
-    def _hangs_together(self) -> WireField:
+    def _check_consistency(self) -> WireField:
         if (self.type == "media[]") != bool(self.items):
             raise ValueError(f"{self.to}: entries belong to media[] and media[] needs entries")
         if self.const is not None and self.source:

@@ -24,11 +24,11 @@ from prefect_happyhorse.cli.jobs import jobs
 from prefect_happyhorse.cli.output import REFUSED, console, errors, fail
 from prefect_happyhorse.cli.setup import setup
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.jobs import Job, JobState
+from prefect_happyhorse.domain.jobs import Job, JobSnapshot
 from prefect_happyhorse.domain.requests import GenerationRequest, iter_media, parse_request, replace_media
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S, Poller
-from prefect_happyhorse.engine.jobs.results import Collector
+from prefect_happyhorse.engine.jobs.results import OutputStore
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, build_body, form_parts, get_gateway
@@ -150,7 +150,7 @@ async def _generate(request: GenerationRequest, gateway: str, output: Path, take
         job = await Submitter(store=store).submit(prepared)
         progress.update(bar, description=f"{job.model} {job.task_id}")
 
-        async def watch(job: Job, state: JobState, elapsed_s: float) -> None:
+        async def watch(job: Job, state: JobSnapshot, elapsed_s: float) -> None:
             estimate = min(elapsed_s / prepared.route.typical_s, 0.95)
             share = estimate if state.progress is None else state.progress
             said = f"{state.provider_status or state.status.value}{'' if state.progress is not None else ' (estimate)'}"
@@ -158,7 +158,7 @@ async def _generate(request: GenerationRequest, gateway: str, output: Path, take
 
         result = await Poller(account=account, store=store, deadline_s=deadline_s, watch=watch).poll(job)
         progress.update(bar, completed=100, said="downloading")
-        return (await Collector(account=account, store=store).collect(result)).asset
+        return (await OutputStore(account=account, store=store).collect(result)).asset
 
 
 @main.command()

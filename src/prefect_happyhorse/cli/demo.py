@@ -155,7 +155,7 @@ class _Teller:
                 continue
             self._say(f"{entry.digest} state", f"  {_STEPS[entry.request.capability]:6} {_sentence(entry)}")
             if entry.state == "submitted" and entry.job is not None:
-                state = await self._poller.ask(entry.job)
+                state = await self._poller.poll_once(entry.job)
                 if state.progress:
                     bar = "#" * round(state.progress * 20)
                     self._say(f"{entry.digest} progress", f"  {_STEPS[entry.request.capability]:6} {bar:20} {state.progress:4.0%}")

@@ -19,7 +19,7 @@ from prefect_happyhorse.cli.output import SPENT, console, errors, fail
 from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.domain.prices import total
 from prefect_happyhorse.engine.jobs import manage as engine
-from prefect_happyhorse.engine.jobs.hints import find_out
+from prefect_happyhorse.engine.jobs.hints import resolve_uncertain
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.journal.journal import OPEN_STATES, Journal, JournalEntry, JournalState
 from prefect_happyhorse.engine.storage.store import Store
@@ -176,7 +176,7 @@ async def _found(place: _Place, name: str) -> JournalEntry:
 def _advice(entry: JournalEntry) -> str:
     short = entry.digest[:12]
     if entry.job is None:
-        return f"Nobody knows whether this submit was accepted. {find_out(entry.digest)}"
+        return f"Nobody knows whether this submit was accepted. {resolve_uncertain(entry.digest)}"
     if entry.is_open:
         return f"It is paid for and no file is kept yet: happyhorse jobs resume {short}"
     if entry.asset is not None:
@@ -216,7 +216,7 @@ async def _resume(place: _Place, names: tuple[str, ...], deadline_s: float, filt
             except (GenerationError, ValueError, OSError) as error:
                 click.echo(f"{entry.digest[:12]}: {type(error).__name__}: {error}", err=True)
                 return False
-        for asset, _ in collected.with_posters():
+        for asset, _ in collected.with_thumbnails():
             click.echo(asset.uri.removeprefix("file://"))
         return True
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_happyhorse.domain.assets import AssetKind
 
-__all__ = ["Job", "JobResult", "JobState", "JobStatus", "Output", "Submission"]
+__all__ = ["Job", "JobResult", "JobSnapshot", "JobStatus", "Output", "Submission"]
 
 
 class JobStatus(str, Enum):
@@ -21,7 +21,7 @@ class JobStatus(str, Enum):
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    CANCELED = "canceled"
+    CANCELLED = "cancelled"
     EXPIRED = "expired"
     UNKNOWN = "unknown"
 
@@ -36,7 +36,7 @@ class JobStatus(str, Enum):
         return self in _FINAL
 
 
-_FINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
+_FINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED})
 
 
 class _Value(BaseModel):
@@ -89,7 +89,7 @@ class Output(_Value):
         return self.url is None
 
 
-class JobState(_Value):
+class JobSnapshot(_Value):
     """What a gateway answers to one poll."""
 
     status: JobStatus

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from prefect_happyhorse.catalog import GatewayFacts, Route, gateway_facts
 from prefect_happyhorse.domain.errors import AuthenticationFailed, GenerationError, JobExpired, ProtocolError
-from prefect_happyhorse.domain.jobs import JobState, JobStatus, Submission
+from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission
 from prefect_happyhorse.domain.prices import Price
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.gateways.answers import json_object, protocol_error, request_id_of
@@ -158,7 +158,7 @@ class Gateway(ABC):
             failed.advice = "Look at the provider's console before sending it again."
         raise failed.about(gateway=self.facts.gateway)
 
-    def read_poll(self, response: httpx.Response, route: Route) -> JobState:
+    def read_poll(self, response: httpx.Response, route: Route) -> JobSnapshot:
         """What a gateway says of a job.
 
         Args:
@@ -255,7 +255,7 @@ class Gateway(ABC):
     def _submission(self, data: dict[str, Any], response: httpx.Response, route: Route) -> Submission | None: ...
 
     @abstractmethod
-    def _state(self, data: dict[str, Any], response: httpx.Response, route: Route) -> JobState: ...
+    def _state(self, data: dict[str, Any], response: httpx.Response, route: Route) -> JobSnapshot: ...
 
 
 def _split(override: str | None, default: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from prefect_happyhorse.catalog import Route
 from prefect_happyhorse.domain.errors import GenerationError, ProtocolError
-from prefect_happyhorse.domain.jobs import JobState, JobStatus, Submission
+from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission
 from prefect_happyhorse.gateways.answers import (
     dig,
     first_text,
@@ -100,7 +100,7 @@ class ChanjingGateway(Gateway):
         task_id = text_of(data.get("data"))
         return None if task_id is None else Submission(task_id=task_id, request_id=request_id_of(data, response))
 
-    def _state(self, data: dict[str, Any], response: httpx.Response, route: Route) -> JobState:
+    def _state(self, data: dict[str, Any], response: httpx.Response, route: Route) -> JobSnapshot:
         word = text_of(dig(data, "data.progress_desc"))
         if word is None:
             raise protocol_error("The answer holds no progress_desc.", response)
@@ -108,7 +108,7 @@ class ChanjingGateway(Gateway):
         reason = text_of(dig(data, "data.err_msg")) if status is JobStatus.FAILED else None
         found: object = dig(data, "data.output_url")
         addresses = cast("list[object]", found) if isinstance(found, list) else [found]
-        return JobState(
+        return JobSnapshot(
             status=status,
             provider_status=shown(word, response),
             outputs=outputs_from(addresses, route, response) if status is JobStatus.SUCCEEDED else (),

@@ -9,7 +9,7 @@ import httpx
 
 from prefect_happyhorse.catalog import Route
 from prefect_happyhorse.domain.errors import GenerationError
-from prefect_happyhorse.domain.jobs import JobState, JobStatus, Submission
+from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission
 from prefect_happyhorse.gateways.answers import (
     dig,
     first_text,
@@ -31,7 +31,7 @@ _WORDS = {
     JobStatus.RUNNING: {"running"},
     JobStatus.SUCCEEDED: {"succeeded"},
     JobStatus.FAILED: {"failed"},
-    JobStatus.CANCELED: {"canceled"},
+    JobStatus.CANCELLED: {"canceled"},
     JobStatus.EXPIRED: {"unknown"},
 }
 
@@ -49,7 +49,7 @@ class TTAPIGateway(Gateway):
     def _submission(self, data: dict[str, Any], response: httpx.Response, route: Route) -> Submission | None:
         return _submission(data, response)
 
-    def _state(self, data: dict[str, Any], response: httpx.Response, route: Route) -> JobState:
+    def _state(self, data: dict[str, Any], response: httpx.Response, route: Route) -> JobSnapshot:
         return _state(data, response, route)
 
 
@@ -67,7 +67,7 @@ class InfiflowGateway(Gateway):
     def _submission(self, data: dict[str, Any], response: httpx.Response, route: Route) -> Submission | None:
         return _submission(data, response)
 
-    def _state(self, data: dict[str, Any], response: httpx.Response, route: Route) -> JobState:
+    def _state(self, data: dict[str, Any], response: httpx.Response, route: Route) -> JobSnapshot:
         return _state(data, response, route)
 
 
@@ -99,7 +99,7 @@ def _submission(data: dict[str, Any], response: httpx.Response) -> Submission | 
     )
 
 
-def _state(data: dict[str, Any], response: httpx.Response, route: Route) -> JobState:
+def _state(data: dict[str, Any], response: httpx.Response, route: Route) -> JobSnapshot:
     output = data.get("output")
     word = text_of(dig(output, "task_status"))
     if word is None:
@@ -110,7 +110,7 @@ def _state(data: dict[str, Any], response: httpx.Response, route: Route) -> JobS
     found = [dig(output, "video_url"), *(dig(entry, "url") for entry in entries)]
     usage = data.get("usage")
     code, message = text_of(dig(output, "code")), text_of(dig(output, "message"))
-    return JobState(
+    return JobSnapshot(
         status=status,
         provider_status=shown(word, response),
         outputs=outputs_from(found, route, response) if status is JobStatus.SUCCEEDED else (),

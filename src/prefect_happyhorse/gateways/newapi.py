@@ -10,7 +10,7 @@ import httpx
 
 from prefect_happyhorse.catalog import Route
 from prefect_happyhorse.domain.errors import GenerationError
-from prefect_happyhorse.domain.jobs import JobState, JobStatus, Submission
+from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission
 from prefect_happyhorse.gateways.answers import (
     dig,
     first_text,
@@ -33,7 +33,7 @@ _WORDS = {
     JobStatus.RUNNING: {"in_progress", "running", "processing"},
     JobStatus.SUCCEEDED: {"success", "succeeded", "completed"},
     JobStatus.FAILED: {"failed", "failure", "error"},
-    JobStatus.CANCELED: {"canceled", "cancelled"},
+    JobStatus.CANCELLED: {"canceled", "cancelled"},
 }
 
 
@@ -86,17 +86,17 @@ class _NewAPIGateway(Gateway):
             provider_status=shown(word, response) if word else None,
         )
 
-    def _state(self, data: dict[str, Any], response: httpx.Response, route: Route) -> JobState:
+    def _state(self, data: dict[str, Any], response: httpx.Response, route: Route) -> JobSnapshot:
         word = first_text(data, self._places(route).status)
         if word is None:
             raise protocol_error("The answer holds no status.", response)
         status = status_from(word, _WORDS)
-        failed = status in {JobStatus.FAILED, JobStatus.CANCELED}
+        failed = status in {JobStatus.FAILED, JobStatus.CANCELLED}
         reason = first_text(data, self.reason_paths) if failed else None
         code = first_text(data, ("error.code", "output.code")) if failed else None
         told = (progress_from(dig(data, path)) for path in self.progress_paths)
         usage = data.get("usage")
-        return JobState(
+        return JobSnapshot(
             status=status,
             provider_status=shown(word, response),
             progress=next((progress for progress in told if progress is not None), None),

@@ -14,7 +14,7 @@ from prefect_happyhorse.catalog import find_route
 from prefect_happyhorse.domain.errors import GenerationError, JobExpired, JobFailed, ModerationRejected, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job
 
-__all__ = ["JobEvent", "tell", "telling_of_failure"]
+__all__ = ["JobEvent", "emit", "emitting_failure"]
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ JobEvent = Literal["submitted", "running", "succeeded", "failed", "expired", "un
 """What can happen to a job; the event's name is `happyhorse.job.` and one of these."""
 
 
-def tell(event: JobEvent, job: Job) -> None:
+def emit(event: JobEvent, job: Job) -> None:
     """Emit an event about a job; the run, its flow and its deployment are related to it by Prefect. Outside a run nothing is emitted.
 
     Args:
@@ -34,7 +34,7 @@ def tell(event: JobEvent, job: Job) -> None:
 
 
 @contextmanager
-def telling_of_failure() -> Generator[None]:
+def emitting_failure() -> Generator[None]:
     """Emit the event that an error stands for, if one is raised in here and stands for one."""
     try:
         yield

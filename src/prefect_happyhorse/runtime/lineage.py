@@ -11,7 +11,7 @@ from prefect.context import AssetContext
 
 from prefect_happyhorse.domain.assets import MediaAsset
 
-__all__ = ["asset_of", "materialized"]
+__all__ = ["asset_of", "record_lineage"]
 
 _MOST_CHARS = 512
 # https://docs.prefect.io/v3/concepts/assets: what a key may not hold.
@@ -40,7 +40,7 @@ def asset_of(uri: str, *, name: str | None = None, description: str | None = Non
     return Asset(key=key, properties=AssetProperties(name=name, description=description))
 
 
-def materialized(asset: MediaAsset, inputs: Iterable[str]) -> None:
+def record_lineage(asset: MediaAsset, inputs: Iterable[str]) -> None:
     """Say that the task run which calls this has made an asset; Prefect tells its server when the run is completed.
 
     Args:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from prefect_happyhorse.domain.jobs import Job, JobState
+from prefect_happyhorse.domain.jobs import Job, JobSnapshot
 from prefect_happyhorse.engine.jobs.poll import Poller
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.tasks.retries import RETRIES, RETRY_DELAYS_S, is_retryable
 from prefect_happyhorse.tasks.work import Credentials, StoreRef, account_of, store_of
 
-__all__ = ["ask", "open_jobs"]
+__all__ = ["open_jobs", "poll_once"]
 
 
 @task(name="open-jobs", tags={"happyhorse"}, cache_policy=NO_CACHE, persist_result=False)
@@ -37,16 +37,16 @@ async def open_jobs(store: StoreRef = None) -> list[JournalEntry]:
 
 
 @task(
-    name="ask",
+    name="poll-once",
     tags={"happyhorse"},
-    task_run_name="ask {job.gateway} {job.task_id}",
+    task_run_name="poll once {job.gateway} {job.task_id}",
     retries=RETRIES,
     retry_delay_seconds=RETRY_DELAYS_S,
     retry_condition_fn=is_retryable,
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-async def ask(job: Job, credentials: Credentials, store: StoreRef = None) -> JobState:
+async def poll_once(job: Job, credentials: Credentials, store: StoreRef = None) -> JobSnapshot:
     """Ask for a job once, without waiting for it.
 
     Args:
@@ -63,7 +63,7 @@ async def ask(job: Job, credentials: Credentials, store: StoreRef = None) -> Job
 
     Example:
         ```python
-        state = await ask(job, "happyhorse")
+        state = await poll_once(job, "happyhorse")
         ```
     """
-    return await Poller(account=await account_of(credentials, job), store=await store_of(store)).ask(job)
+    return await Poller(account=await account_of(credentials, job), store=await store_of(store)).poll_once(job)

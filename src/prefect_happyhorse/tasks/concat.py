@@ -7,18 +7,18 @@ from prefect.cache_policies import NO_CACHE
 
 from prefect_happyhorse.artifacts.show import show_asset
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.engine.jobs.results import kept_poster
-from prefect_happyhorse.engine.media import film as joining
+from prefect_happyhorse.engine.jobs.results import stored_thumbnail
+from prefect_happyhorse.engine.media import film as film_module
 from prefect_happyhorse.tasks.retries import RETRIES, RETRY_DELAYS_S, is_retryable
 from prefect_happyhorse.tasks.work import StoreRef, store_of
 
-__all__ = ["join"]
+__all__ = ["concat"]
 
 
 @task(
-    name="join",
+    name="concat",
     tags={"happyhorse"},
-    task_run_name='join "{title}"',
+    task_run_name='concat "{title}"',
     retries=RETRIES,
     retry_delay_seconds=RETRY_DELAYS_S,
     retry_condition_fn=is_retryable,
@@ -27,7 +27,7 @@ __all__ = ["join"]
     persist_result=True,
     result_serializer="json",
 )
-async def join(videos: list[MediaAsset], store: StoreRef = None, *, title: str = "film") -> MediaAsset:
+async def concat(videos: list[MediaAsset], store: StoreRef = None, *, title: str = "film") -> MediaAsset:
     """Join kept videos into one film, in their order, keep it beside them, and show it. Nothing is bought.
 
     Args:
@@ -39,15 +39,15 @@ async def join(videos: list[MediaAsset], store: StoreRef = None, *, title: str =
         The film. Videos of one coding, size and sound are copied as they are; others are fitted into the size and frame rate of the first.
 
     Raises:
-        SpliceFailed: When a video cannot be read.
+        ConcatFailed: When a video cannot be read.
         ImportError: When the extra `media` is not installed.
 
     Example:
         ```python
-        film = await join([first, second], title="The ride")
+        film = await concat([first, second], title="The ride")
         ```
     """
     place = await store_of(store)
-    film = await joining.join(videos, place, title=title)
-    await show_asset(film, poster=await kept_poster(film, place), store=place)
+    film = await film_module.concat(videos, place, title=title)
+    await show_asset(film, poster=await stored_thumbnail(film, place), store=place)
     return film

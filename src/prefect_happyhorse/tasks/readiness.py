@@ -46,7 +46,7 @@ async def check_ready(store: StoreRef, *credentials: Credentials) -> None:
 
 async def _problems_of(store: Store) -> list[str]:
     # Claimed as a job would be, since a store may take files and yet have no way to claim one.
-    path = f"journal/claims/probe-{secrets.token_hex(8)}"
+    path = f"journal/leases/probe-{secrets.token_hex(8)}"
     try:
         await store.create(path, b"")
         await store.delete(path)

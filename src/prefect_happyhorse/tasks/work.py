@@ -13,19 +13,19 @@ from prefect.logging import get_run_logger
 from prefect_happyhorse.artifacts.show import Progress, show_asset
 from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.jobs import Job, JobResult, JobState, JobStatus
+from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.jobs.poll import Poller
-from prefect_happyhorse.engine.jobs.results import Collector
+from prefect_happyhorse.engine.jobs.results import OutputStore
 from prefect_happyhorse.engine.jobs.submit import OnUncertain, Submitter, prepare
-from prefect_happyhorse.engine.journal.budget import Budget, Purse
+from prefect_happyhorse.engine.journal.budget import Budget, BudgetTracker
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.runtime.cancellation import cancel_if_its_run_is, cancelled_with_its_run, flow_run_id
 from prefect_happyhorse.runtime.concurrency import call_turn, job_slot
-from prefect_happyhorse.runtime.events import tell, telling_of_failure
-from prefect_happyhorse.runtime.lineage import materialized
+from prefect_happyhorse.runtime.events import emit, emitting_failure
+from prefect_happyhorse.runtime.lineage import record_lineage
 
 __all__ = [
     "Credentials",
@@ -89,12 +89,12 @@ class _Report:
         self._last: str | None = None
         self._ran = False
 
-    async def __call__(self, job: Job, state: JobState, elapsed_s: float) -> None:
+    async def __call__(self, job: Job, state: JobSnapshot, elapsed_s: float) -> None:
         word = state.provider_status or state.status.value
         if word != self._last:
             if state.status is JobStatus.RUNNING and not self._ran:
                 self._ran = True
-                tell("running", job)
+                emit("running", job)
             self._last = word
             percent = "" if state.progress is None else f", {state.progress:.0%}"
             _logger().info("%s %s is %s (%s%s) after %.0f s", job.gateway, job.task_id, state.status.value, word, percent, elapsed_s)
@@ -116,13 +116,13 @@ class Terms:
     budget: Budget | None
 
 
-_PURSES: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, Budget], Purse]] = WeakKeyDictionary()
+_TRACKERS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, Budget], BudgetTracker]] = WeakKeyDictionary()
 
 
-def _purse(budget: Budget, store: Store) -> Purse:
+def _tracker(budget: Budget, store: Store) -> BudgetTracker:
     """One for all jobs of an event loop, since it remembers what it has read."""
-    purses = _PURSES.setdefault(asyncio.get_running_loop(), {})
-    return purses.setdefault((store.url, budget), Purse(budget, Journal(store)))
+    purses = _TRACKERS.setdefault(asyncio.get_running_loop(), {})
+    return purses.setdefault((store.url, budget), BudgetTracker(budget, Journal(store)))
 
 
 async def submit_job(request: GenerationRequest, credentials: Credentials, store: StoreRef, terms: Terms) -> Job:
@@ -148,13 +148,13 @@ async def submit_job(request: GenerationRequest, credentials: Credentials, store
         store=place,
         on_uncertain=terms.on_uncertain,
         flow_run_id=None if run is None else str(run),
-        purse=None if terms.budget is None else _purse(terms.budget, place),
+        tracker=None if terms.budget is None else _tracker(terms.budget, place),
     )
     async with job_slot(account):
         await call_turn(account)()
-        with telling_of_failure():
+        with emitting_failure():
             job = await submitter.submit(prepared)
-    tell("submitted", job)
+    emit("submitted", job)
     request_id = f", request id {job.request_id}" if job.request_id else ""
     _logger().info("%s %s: task id %s%s, digest %s", job.gateway, job.model, job.task_id, request_id, job.digest[:12])
     return job
@@ -179,9 +179,9 @@ async def poll_job(job: Job, credentials: Credentials, store: StoreRef, deadline
     place = await store_of(store)
     poller = Poller(account=account, store=place, deadline_s=deadline_s, watch=_Report(job), turn=call_turn(account))
     async with job_slot(account), cancelled_with_its_run(job, account, place, _logger()):
-        with telling_of_failure():
+        with emitting_failure():
             result = await poller.poll(job)
-    tell("succeeded", job)
+    emit("succeeded", job)
     return result
 
 
@@ -211,9 +211,9 @@ async def download_job(result: JobResult, credentials: Credentials, store: Store
         GenerationError: See `prefect_happyhorse.tasks.steps.download`.
     """
     place = await store_of(store)
-    collected = await Collector(account=await account_of(credentials, result.job), store=place).collect(result)
-    for asset, poster in collected.with_posters():
+    collected = await OutputStore(account=await account_of(credentials, result.job), store=place).collect(result)
+    for asset, poster in collected.with_thumbnails():
         _logger().info("%s kept at %s (%d bytes)", asset.kind, asset.uri, asset.bytes)
         await show_asset(asset, poster=poster, store=place)
-        materialized(asset, collected.inputs)
+        record_lineage(asset, collected.inputs)
     return collected.asset

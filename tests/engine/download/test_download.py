@@ -34,7 +34,7 @@ from prefect_happyhorse.domain.errors import DownloadFailed, GatewayUnavailable,
 from prefect_happyhorse.domain.jobs import Job, Output
 from prefect_happyhorse.engine.download import attempt as transfer_module
 from prefect_happyhorse.engine.download import download as download_module
-from prefect_happyhorse.engine.download.download import FetchLimits, Kept, download, forget_partial
+from prefect_happyhorse.engine.download.download import DownloadOptions, StoredOutput, download, forget_partial
 from prefect_happyhorse.engine.http.client import http_client
 from prefect_happyhorse.engine.media.probe import MediaNotReadable, Probe, decoders
 from prefect_happyhorse.engine.storage.store import Store
@@ -51,7 +51,7 @@ JOB = Job(
 )
 PLACE = "2026-11-20/text_to_video/happyhorse-1.1-0123456789abcdef.mp4"
 VIDEO = with_padding(movie(), 400_000)
-LIMITS = FetchLimits(stall_s=0.5, connect_s=5, checkpoint_bytes=10_000)
+LIMITS = DownloadOptions(stall_s=0.5, connect_s=5, checkpoint_bytes=10_000)
 
 
 @pytest.fixture
@@ -79,15 +79,15 @@ class Gateway:
 
 
 @pytest.fixture
-def get(client: httpx.AsyncClient, store: Store, naps: Naps) -> Callable[..., Awaitable[Kept]]:
-    async def get(output: Output | str, **changes: Any) -> Kept:
+def get(client: httpx.AsyncClient, store: Store, naps: Naps) -> Callable[..., Awaitable[StoredOutput]]:
+    async def get(output: Output | str, **changes: Any) -> StoredOutput:
         usual = {"job": JOB, "store": store, "client": client, "refresh": Gateway(), "local_allowed": True, "limits": LIMITS, "sleep": naps}
         return await download(Output(kind="video", url=output) if isinstance(output, str) else output, **(usual | changes))
 
     return get
 
 
-Get = Callable[..., Awaitable[Kept]]
+Get = Callable[..., Awaitable[StoredOutput]]
 
 
 def lying(store: Store) -> dict[str, bytes]:
@@ -108,7 +108,7 @@ async def test_whole_file(get: Get, store: Store) -> None:
     """A file that comes whole is kept under the template's name, and all that is known of it is told."""
     async with Wire([file(VIDEO)]) as wire:
         kept = await get(wire.url("/a/horse.bin?Signature=1"))
-        expected = Kept(
+        expected = StoredOutput(
             path=PLACE,
             uri=store.uri(PLACE),
             sha256=hashlib.sha256(VIDEO).hexdigest(),
@@ -239,7 +239,7 @@ async def test_comes_in_pieces(get: Get, store: Store) -> None:
     """Retries count anew while the file gets longer, so that a line that breaks often brings a long file all the same."""
     long = with_padding(movie(), 16 << 20)
     async with Wire([*[cut(long, 2 << 20)] * 8, file(long)]) as wire:
-        await get(wire.url(), limits=FetchLimits(retries=1))
+        await get(wire.url(), limits=DownloadOptions(retries=1))
     assert lying(store) == {PLACE: long}
 
 
@@ -248,7 +248,7 @@ async def test_no_progress_is_no_progress(get: Get) -> None:
     long = with_padding(movie(), 4 << 20)
     async with Wire([cut(long, 2 << 20, tag=None)] * 9) as wire:
         with pytest.raises(DownloadFailed):
-            await get(wire.url(), limits=FetchLimits(retries=2))
+            await get(wire.url(), limits=DownloadOptions(retries=2))
     assert len(wire.received) == 3
 
 
@@ -338,7 +338,7 @@ async def test_size_cap(step: Step, get: Get, store: Store) -> None:
     """What is longer than allowed is refused, whether its length is announced or not."""
     async with Wire([step]) as wire:
         with pytest.raises(DownloadFailed, match="allowed are at most 50,000"):
-            await get(wire.url(), limits=FetchLimits(max_bytes={"video": 50_000}))
+            await get(wire.url(), limits=DownloadOptions(max_bytes={"video": 50_000}))
     assert len(wire.received) == 1
     assert lying(store) == {}
 
@@ -366,7 +366,7 @@ async def test_no_address_at_all(get: Get, store: Store) -> None:
     """What is no address is asked for anew."""
     async with Wire([file(VIDEO)]) as wire:
         with pytest.raises(DownloadFailed, match=r"could not be fetched from http://.*the address of the result is none"):
-            await get("http://[::1?a=secret", limits=FetchLimits(refreshes=0))
+            await get("http://[::1?a=secret", limits=DownloadOptions(refreshes=0))
         await get("http://[::1", refresh=Gateway(Output(kind="video", url=wire.url())))
     assert lying(store) == {PLACE: VIDEO}
 
@@ -394,7 +394,9 @@ async def test_forget_while_somebody_is_at_it(get: Get, store: Store) -> None:
     long = with_padding(movie(), 5 << 20)
     under_way = asyncio.Event()
     async with Wire([stall(long, 3 << 20), file(long)]) as wire:
-        task = asyncio.create_task(get(wire.url(), limits=FetchLimits(stall_s=2, checkpoint_bytes=1), progress=lambda *_: under_way.set()))
+        task = asyncio.create_task(
+            get(wire.url(), limits=DownloadOptions(stall_s=2, checkpoint_bytes=1), progress=lambda *_: under_way.set())
+        )
         await under_way.wait()
         await forget_partial(JOB, store=store)
         assert len(partial_files(store.scratch_dir())) == 1
@@ -423,7 +425,7 @@ async def test_redirect_circle(get: Get) -> None:
     """Redirects that lead in a circle end."""
     async with Wire([redirect("/again")] * 9) as wire:
         with pytest.raises(DownloadFailed, match="more than 2 redirects"):
-            await get(wire.url(), limits=FetchLimits(redirects=2, refreshes=0))
+            await get(wire.url(), limits=DownloadOptions(redirects=2, refreshes=0))
     assert len(wire.received) == 3
 
 
@@ -515,7 +517,7 @@ async def test_certificate(name: str, is_good: bool, get: Get, store: Store, mon
             assert wire.received[0].headers["host"] == f"results.example:{wire.port}"
         else:
             with pytest.raises(DownloadFailed, match="CERTIFICATE_VERIFY_FAILED"):
-                await get(url, client=client, limits=FetchLimits(retries=0))
+                await get(url, client=client, limits=DownloadOptions(retries=0))
     assert lying(store) == ({PLACE: VIDEO} if is_good else {})
 
 
@@ -669,7 +671,7 @@ async def test_cancelled(get: Get, store: Store) -> None:
     long = with_padding(movie(), 5 << 20)
     under_way = asyncio.Event()
     async with Wire([stall(long, 3 << 20), file(long)]) as wire:
-        patient = FetchLimits(checkpoint_bytes=10_000)
+        patient = DownloadOptions(checkpoint_bytes=10_000)
         task = asyncio.create_task(get(wire.url(), limits=patient, progress=lambda *_: under_way.set()))
         await under_way.wait()
         task.cancel()
@@ -686,7 +688,7 @@ import asyncio, sys
 from datetime import datetime, timezone
 import httpx
 from prefect_happyhorse.domain.jobs import Job, Output
-from prefect_happyhorse.engine.download.download import FetchLimits, download
+from prefect_happyhorse.engine.download.download import DownloadOptions, download
 from prefect_happyhorse.engine.storage.store import Store
 
 async def refresh():
@@ -696,7 +698,7 @@ async def main(url, folder, job):
     async with httpx.AsyncClient(trust_env=False) as client:
         await download(
             Output(kind="video", url=url), job=Job.model_validate_json(job), store=Store(folder), client=client, refresh=refresh,
-            local_allowed=True, limits=FetchLimits(checkpoint_bytes=1), progress=lambda done, total: print(done, flush=True),
+            local_allowed=True, limits=DownloadOptions(checkpoint_bytes=1), progress=lambda done, total: print(done, flush=True),
         )
 
 asyncio.run(main(*sys.argv[1:]))
@@ -727,7 +729,7 @@ async def test_damaged_state(state: bytes, get: Get, store: Store) -> None:
     """A state file that makes no sense costs a new start, not the result."""
     async with Wire([cut(VIDEO, 100_000), file(VIDEO)]) as wire:
         with pytest.raises(DownloadFailed):
-            await get(wire.url(), limits=FetchLimits(retries=0))
+            await get(wire.url(), limits=DownloadOptions(retries=0))
         (path,) = store.scratch_dir().glob("*.json")
         path.write_bytes(state)
         await get(wire.url())
@@ -739,7 +741,7 @@ async def test_noise_at_the_end(get: Get, store: Store) -> None:
     """Only what was synced counts after a crash: what a power cut left beyond it is not taken for part of the file."""
     async with Wire([cut(VIDEO, 100_000), file(VIDEO)]) as wire:
         with pytest.raises(DownloadFailed):
-            await get(wire.url(), limits=FetchLimits(retries=0))
+            await get(wire.url(), limits=DownloadOptions(retries=0))
         (path,) = store.scratch_dir().glob("*.part")
         path.write_bytes(path.read_bytes() + bytes(50_000))
         await get(wire.url())
@@ -751,7 +753,7 @@ async def test_all_there_but_unfinished(get: Get, store: Store) -> None:
     """A process that died when every byte was there leaves nothing to fetch."""
     async with Wire([cut(VIDEO, 100_000), file(VIDEO)]) as wire:
         with pytest.raises(DownloadFailed):
-            await get(wire.url(), limits=FetchLimits(retries=0))
+            await get(wire.url(), limits=DownloadOptions(retries=0))
         (path,), (state,) = store.scratch_dir().glob("*.part"), store.scratch_dir().glob("*.json")
         path.write_bytes(VIDEO)
         state.write_text(state.read_text().replace('"safe_bytes": 100000', f'"safe_bytes": {len(VIDEO)}'))
@@ -764,7 +766,7 @@ async def test_all_there_of_unknown_length(get: Get, store: Store) -> None:
     """A server that says there is nothing beyond what is there has said that it is whole."""
     async with Wire([cut(VIDEO, 100_000), file(VIDEO)]) as wire:
         with pytest.raises(DownloadFailed):
-            await get(wire.url(), limits=FetchLimits(retries=0))
+            await get(wire.url(), limits=DownloadOptions(retries=0))
         (path,), (state,) = store.scratch_dir().glob("*.part"), store.scratch_dir().glob("*.json")
         path.write_bytes(VIDEO)
         changed = state.read_text().replace('"safe_bytes": 100000', f'"safe_bytes": {len(VIDEO)}')
@@ -857,7 +859,7 @@ async def test_no_more_media_are_decoded_than_there_are_processors(get: Get, mon
     monkeypatch.setattr(download_module, "_poster", counted(download_module._poster))
     async with Wire([file(VIDEO)] * 8) as wire:
         jobs = [JOB.model_copy(update={"task_id": f"0123456789abcde{number}"}) for number in range(8)]
-        downloads = [asyncio.create_task(get(wire.url(), job=job, with_poster=True, limits=FetchLimits())) for job in jobs]
+        downloads = [asyncio.create_task(get(wire.url(), job=job, with_poster=True, limits=DownloadOptions())) for job in jobs]
         with anyio.fail_after(30):
             while decoders().statistics().tasks_waiting < 6:  # noqa: ASYNC110 -- a limiter tells nobody who comes
                 await asyncio.sleep(0)
@@ -897,7 +899,7 @@ async def test_no_more_come_at_a_time_than_have_a_turn(get: Get, store: Store) -
 
     async with Wire([gate] * 40) as wire, http_client():
         jobs = [JOB.model_copy(update={"task_id": f"0123456789abcd{number}"}) for number in range(10, 50)]
-        downloads = [asyncio.create_task(get(wire.url(), job=job, limits=FetchLimits())) for job in jobs]
+        downloads = [asyncio.create_task(get(wire.url(), job=job, limits=DownloadOptions())) for job in jobs]
         await full.wait()
         await anyio.wait_all_tasks_blocked()
         assert begun == 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefect_happyhorse.engine.http.rate_limit import Pacer, pacer_for
+from prefect_happyhorse.engine.http.rate_limit import RateLimiter, limiter_for
 
 
 class Time:
@@ -22,25 +22,25 @@ class Time:
 async def test_calls_are_let_through_in_turn_at_the_rate() -> None:
     """The first goes at once, each further one a gap later."""
     time = Time()
-    pacer = Pacer(per_s=20, clock=time, sleep=time.sleep)
+    limiter = RateLimiter(per_s=20, clock=time, sleep=time.sleep)
     for _ in range(4):
-        await pacer.wait()
+        await limiter.wait()
     assert [round(nap, 6) for nap in time.naps] == [0.05, 0.1, 0.15]
 
 
 async def test_a_quiet_time_is_saved_up_for_one_burst() -> None:
     """Three may come at once after any pause, not more."""
     time = Time()
-    pacer = Pacer(per_s=10, burst=3, clock=time, sleep=time.sleep)
+    limiter = RateLimiter(per_s=10, burst=3, clock=time, sleep=time.sleep)
     time.now += 1000
     for _ in range(5):
-        await pacer.wait()
+        await limiter.wait()
     assert [round(nap, 6) for nap in time.naps] == [0.1, 0.2]
 
 
 def test_all_jobs_of_an_account_share_a_pacer() -> None:
     """And no other account's jobs do."""
-    one = pacer_for("ttapi", "a", "https://x", per_s=20)
-    assert pacer_for("ttapi", "a", "https://x", per_s=20) is one
-    assert pacer_for("ttapi", "b", "https://x", per_s=20) is not one
-    assert pacer_for("uniall", "a", "https://x", per_s=None) is not one
+    one = limiter_for("ttapi", "a", "https://x", per_s=20)
+    assert limiter_for("ttapi", "a", "https://x", per_s=20) is one
+    assert limiter_for("ttapi", "b", "https://x", per_s=20) is not one
+    assert limiter_for("uniall", "a", "https://x", per_s=None) is not one

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_happyhorse.engine.http.ssrf import AddressRefused, checked_addresses, is_local_host, is_public, pinned
+from prefect_happyhorse.engine.http.ssrf import AddressRefused, checked_addresses, is_local_host, is_public, pin_to_ip
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ async def test_real_resolver(host: str) -> None:
 def test_pinned(url: str, address: str, expected: str) -> None:
     """A pinned request goes to the address, and says the name wherever names are said."""
     request = httpx.Request("GET", url, headers={"Range": "bytes=1-"}, extensions={"timeout": {"read": 1}})
-    sent = pinned(request, address)
+    sent = pin_to_ip(request, address)
     assert (str(sent.url), sent.headers["Host"], sent.headers["Range"], sent.headers["Connection"], sent.extensions) == (
         expected,
         request.headers["Host"],
@@ -194,5 +194,5 @@ def test_pinned(url: str, address: str, expected: str) -> None:
 
 def test_pinned_international() -> None:
     """A name beyond ASCII is said the way that names are sent."""
-    sent = pinned(httpx.Request("GET", "https://b\u00fccher.example/"), "1.1.1.1")
+    sent = pin_to_ip(httpx.Request("GET", "https://b\u00fccher.example/"), "1.1.1.1")
     assert (sent.headers["Host"], sent.extensions["sni_hostname"]) == ("xn--bcher-kva.example", "xn--bcher-kva.example")

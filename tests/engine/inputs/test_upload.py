@@ -16,7 +16,7 @@ from prefect_happyhorse.catalog import Route, find_route
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import MediaUnreachable
 from prefect_happyhorse.domain.requests import GenerationRequest, ReferenceToVideo, TextToVideo, VideoEdit
-from prefect_happyhorse.engine.inputs.upload import publish
+from prefect_happyhorse.engine.inputs.upload import upload_inputs
 from prefect_happyhorse.engine.storage.store import Store
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=timezone.utc)
@@ -33,7 +33,7 @@ def asking(*references: Any) -> ReferenceToVideo:
 async def addresses(
     *references: Any, route: Route = PLAIN, store: Store | None = None, gateway_is_local: bool = False
 ) -> tuple[object, ...]:
-    published = await publish(asking(*references), route, store, now=NOW, gateway_is_local=gateway_is_local)
+    published = await upload_inputs(asking(*references), route, store, now=NOW, gateway_is_local=gateway_is_local)
     assert published == asking(*published.references)  # type: ignore[union-attr]
     return published.references  # type: ignore[union-attr]
 
@@ -80,7 +80,7 @@ async def test_web_addresses() -> None:
 async def test_no_media() -> None:
     """A request without media stays as it is."""
     request = TextToVideo(model="m", prompt="p")
-    assert await publish(request, PLAIN, None, now=NOW, gateway_is_local=False) == request
+    assert await upload_inputs(request, PLAIN, None, now=NOW, gateway_is_local=False) == request
 
 
 @pytest.mark.parametrize("lives", [None, NOW + timedelta(minutes=11)])
@@ -120,7 +120,7 @@ async def test_from_another_store(public: Store) -> None:
     other = Store(f"memory://{os.urandom(6).hex()}")
     await other.write("clip.mp4", movie())
     request = VideoEdit(model="m", prompt="p", video=other.uri("clip.mp4"))
-    published = await publish(request, PLAIN, public, now=NOW, gateway_is_local=False)
+    published = await upload_inputs(request, PLAIN, public, now=NOW, gateway_is_local=False)
     name = f"inputs/{hashlib.sha256(movie()).hexdigest()}.mp4"
     assert published.video == f"https://media.example.com/out/{name}"  # type: ignore[union-attr]
     assert await public.read(name) == movie()
@@ -222,7 +222,7 @@ async def test_other_fields_stay(horse: Path, public: Store) -> None:
     request: GenerationRequest = VideoEdit(
         model="m", prompt="@1 and @2", video="https://example.com/v.mp4", references=[str(horse), "https://example.com/r.png"], duration=5
     )
-    published = await publish(request, PLAIN, public, now=NOW, gateway_is_local=False)
+    published = await upload_inputs(request, PLAIN, public, now=NOW, gateway_is_local=False)
     assert published == request.model_copy(update={"references": (f"https://media.example.com/out/{NAME}", "https://example.com/r.png")})
 
 

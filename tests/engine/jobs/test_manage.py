@@ -15,7 +15,7 @@ from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.jobs import manage as jobs
 from prefect_happyhorse.engine.jobs.poll import Poller
 from prefect_happyhorse.engine.jobs.submit import Prepared, Submitter, prepare
-from prefect_happyhorse.engine.journal.journal import Claimant, Journal, JournalEntry
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.sandbox import SandboxServer
@@ -80,7 +80,7 @@ async def test_what_cannot_be_adopted(sandbox: SandboxServer, account: AccountMa
     assert paid.job is not None
     with pytest.raises(ValueError, match="has a job already"):
         await jobs.adopt(journal, paid, "t-2", account=None)
-    under_way = paid.model_copy(update={"digest": "0" * 64, "state": "intent", "job": None, "intent": Claimant()})
+    under_way = paid.model_copy(update={"digest": "0" * 64, "state": "intent", "job": None, "intent": LeaseOwner()})
     await journal.write(under_way)
     with pytest.raises(ValueError, match="right now"):
         await jobs.adopt(journal, under_way, "t-2", account=None)
@@ -104,7 +104,7 @@ async def test_a_submit_under_way_is_not_forgotten(account: AccountMaker, store:
     """Forgetting it would let another run submit at the same time; a dead process's may be forgotten."""
     journal = Journal(store)
     paid = await bought(store, account())
-    under_way = paid.model_copy(update={"state": "intent", "job": None, "intent": Claimant()})
+    under_way = paid.model_copy(update={"state": "intent", "job": None, "intent": LeaseOwner()})
     with pytest.raises(ValueError, match="right now"):
         await jobs.forget(journal, under_way)
     await jobs.forget(journal, under_way.model_copy(update={"intent": ended()}))
@@ -122,7 +122,7 @@ async def test_a_waiting_job_is_canceled_and_may_be_bought_again(
     answer = await jobs.cancel(Journal(store), entry.job, account(gateway))
     assert answer.accepted
     entry = await entry_of(store, entry.digest)
-    assert (entry.state, entry.cancellation) == ("canceled", answer)
+    assert (entry.state, entry.cancellation) == ("cancelled", answer)
     assert entry.job is not None
     with pytest.raises(JobFailed, match="canceled before it began") as caught:
         await Poller(account=account(gateway), store=store).poll(entry.job)
@@ -176,7 +176,7 @@ async def test_jobs_are_chosen_by_state_payer_run_and_age(account: AccountMaker,
     """Every filter that is given has to fit."""
     one = await bought(store, account())
     two = (await bought(store, account("ttapi", label="other"))).model_copy(update={"flow_run_id": "run"})
-    two = two.model_copy(update={"intent": two.intent.model_copy(update={"at": two.intent.at - timedelta(hours=2)})})
+    two = two.model_copy(update={"intent": two.owner.model_copy(update={"at": two.owner.at - timedelta(hours=2)})})
     both = [one, two]
     assert jobs.select(both) == both
     assert jobs.select(both, states=["kept"]) == []

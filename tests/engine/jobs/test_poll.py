@@ -9,7 +9,7 @@ from tests.engine.conftest import AccountMaker, Naps
 from tests.engine.jobs.test_submit import HORSE, ride
 
 from prefect_happyhorse.domain.errors import AuthenticationFailed, JobExpired, JobFailed, JobTimedOut, ProtocolError
-from prefect_happyhorse.domain.jobs import Job, JobState, JobStatus
+from prefect_happyhorse.domain.jobs import Job, JobSnapshot, JobStatus
 from prefect_happyhorse.domain.requests import TextToImage
 from prefect_happyhorse.engine.jobs.poll import Poller
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
@@ -64,7 +64,7 @@ async def test_the_watcher_hears_every_answer_in_order(sandbox: SandboxServer, a
     job = await bought(account, store)
     heard: list[tuple[JobStatus, float]] = []
 
-    async def watch(job: Job, state: JobState, elapsed_s: float) -> None:
+    async def watch(job: Job, state: JobSnapshot, elapsed_s: float) -> None:
         heard.append((state.status, elapsed_s))
 
     result = await Poller(account=account(), store=store, watch=watch, clock=clock, sleep=clock.sleep).poll(job)

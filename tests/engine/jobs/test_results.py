@@ -12,9 +12,9 @@ from tests.engine.jobs.test_submit import HORSE
 from prefect_happyhorse.domain.errors import DownloadFailed, JobExpired
 from prefect_happyhorse.domain.jobs import JobResult
 from prefect_happyhorse.domain.requests import TextToImage
-from prefect_happyhorse.engine.download.download import FetchLimits
+from prefect_happyhorse.engine.download.download import DownloadOptions
 from prefect_happyhorse.engine.jobs.poll import Poller
-from prefect_happyhorse.engine.jobs.results import Collector, kept_poster
+from prefect_happyhorse.engine.jobs.results import OutputStore, stored_thumbnail
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
@@ -33,11 +33,11 @@ def file_of(uri: str) -> Path:
 async def test_an_output_is_kept_with_its_source_and_picture(account: AccountMaker, store: Store) -> None:
     """The file, a JSON beside it, a small picture, and the asset in the journal."""
     result = await finished(account, store)
-    collected = await Collector(account=account(), store=store).collect(result)
+    collected = await OutputStore(account=account(), store=store).collect(result)
     asset = collected.asset
     beside = json.loads(file_of(f"{asset.uri}.json").read_text())
     assert (beside["sha256"], beside["task_id"], beside["prompt"]) == (asset.sha256, result.job.task_id, HORSE.prompt)
-    assert await kept_poster(asset, store) == collected.posters[asset.sha256]
+    assert await stored_thumbnail(asset, store) == collected.posters[asset.sha256]
     entry = await Journal(store).read(result.job.digest)
     assert entry is not None
     assert (entry.state, entry.asset) == ("kept", asset)
@@ -46,7 +46,7 @@ async def test_an_output_is_kept_with_its_source_and_picture(account: AccountMak
 async def test_a_kept_output_is_not_fetched_again(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
     """A second run finds the file and its picture."""
     result = await finished(account, store)
-    collector = Collector(account=account(), store=store)
+    collector = OutputStore(account=account(), store=store)
     assert await collector.collect(result) == await collector.collect(result)
     assert sandbox.ledger()[0].downloads == 1
 
@@ -54,7 +54,7 @@ async def test_a_kept_output_is_not_fetched_again(sandbox: SandboxServer, accoun
 async def test_a_file_that_is_gone_is_fetched_again(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
     """What the journal calls kept is looked at before it is believed."""
     result = await finished(account, store)
-    collector = Collector(account=account(), store=store)
+    collector = OutputStore(account=account(), store=store)
     first = (await collector.collect(result)).asset
     file_of(first.uri).unlink()
     again = (await collector.collect(result)).asset
@@ -67,7 +67,7 @@ async def test_a_dead_address_is_asked_for_anew(sandbox: SandboxServer, account:
     """The gateway gives a fresh address, nobody said how long it lives, and nothing is bought."""
     result = await finished(account, store)
     sandbox.fault(at="download", kind="expire")
-    asset = (await Collector(account=account(), store=store).collect(result)).asset
+    asset = (await OutputStore(account=account(), store=store).collect(result)).asset
     assert asset.url != result.outputs[0].url
     assert asset.url_expires_at is None
     assert len(sandbox.ledger()) == 1
@@ -78,7 +78,7 @@ async def test_what_came_inside_the_answer_is_asked_for_again(account: AccountMa
     request = TextToImage(model="gpt-image-2", prompt="A horse", n=3, options={"response_format": "b64_json"})
     result = JobResult.model_validate_json((await finished(account, store, request)).model_dump_json())
     assert [output.inline for output in result.outputs] == [None] * 3
-    asset = (await Collector(account=account(), store=store).collect(result)).asset
+    asset = (await OutputStore(account=account(), store=store).collect(result)).asset
     assert len({asset.uri, *(sibling.uri for sibling in asset.siblings)}) == 3
     assert all(file_of(one.uri).stat().st_size == one.bytes for one in (asset, *asset.siblings))
 
@@ -92,9 +92,9 @@ async def test_a_result_that_is_lost_says_which_job(
     sandbox.fault(at="download", kind="expire" if error is JobExpired else "wrong_type", times=None)
     if error is JobExpired:
         sandbox.fault(at="poll", kind="vanish", times=None)
-    limits = FetchLimits(retries=0, refreshes=1, backoff_s=0.0)
+    limits = DownloadOptions(retries=0, refreshes=1, backoff_s=0.0)
     with pytest.raises(error) as caught:
-        await Collector(account=account(), store=store, limits=limits).collect(result)
+        await OutputStore(account=account(), store=store, limits=limits).collect(result)
     assert getattr(caught.value, "task_id", None) == result.job.task_id
     assert getattr(caught.value, "digest", None) == result.job.digest
     assert [file for file in file_of(store.url).rglob("*.png") if ".partial" not in file.parts] == []
@@ -106,7 +106,7 @@ async def test_a_job_that_was_finished_and_is_not_is_odd(sandbox: SandboxServer,
     sandbox.fault(at="download", kind="expire", times=None)
     sandbox.fault(at="poll", kind="unknown_status", times=None)
     with pytest.raises(Exception, match="now the gateway says"):
-        await Collector(account=account(), store=store).collect(result)
+        await OutputStore(account=account(), store=store).collect(result)
     entry = await Journal(store).read(result.job.digest)
     assert entry is not None
     assert entry.state == "succeeded"

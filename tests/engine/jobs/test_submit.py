@@ -25,7 +25,7 @@ from prefect_happyhorse.domain.errors import (
 )
 from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
-from prefect_happyhorse.engine.journal.journal import Claimant, Journal, JournalEntry
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.sandbox import SandboxServer
@@ -90,8 +90,8 @@ async def test_the_intent_is_written_before_the_request_is_sent(
     assert len(sandbox.ledger()) == 1
 
 
-def _long_gone() -> Claimant:
-    return Claimant(at=datetime.now(timezone.utc) - timedelta(hours=1))
+def _long_gone() -> LeaseOwner:
+    return LeaseOwner(at=datetime.now(timezone.utc) - timedelta(hours=1))
 
 
 @pytest.mark.parametrize("gateway", ["ttapi", "uniall", "chanjing", "infiflow", "happyhorse"])
@@ -163,7 +163,7 @@ async def test_a_dead_claimant_on_this_machine_is_seen_at_once(
 ) -> None:
     """A process that died between claim and answer leaves an uncertain submit, told without waiting."""
     prepared = await prepare(HORSE, account())
-    dead = Claimant(process=_process_that_ended(), run="another")
+    dead = LeaseOwner(process=_process_that_ended(), run="another")
     await Journal(store).claim(_entry(prepared.digest, dead))
     with pytest.raises(SubmissionUncertain, match="nobody knows"):
         await submitter.submit(prepared)
@@ -176,8 +176,8 @@ def _process_that_ended() -> int:
     return ended.pid
 
 
-def _entry(digest: str, claimant: Claimant) -> JournalEntry:
-    return JournalEntry(digest=digest, state="intent", gateway="happyhorse", account="default", take=1, request=HORSE, intent=claimant)
+def _entry(digest: str, claimant: LeaseOwner) -> JournalEntry:
+    return JournalEntry(digest=digest, state="intent", gateway="happyhorse", account="default", take=1, request=HORSE, owner=claimant)
 
 
 async def test_resubmit_pays_again_when_told_to(sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps) -> None:
@@ -192,12 +192,12 @@ async def test_a_claim_that_is_given_back_is_taken(sandbox: SandboxServer, accou
     """A run that waits for another's claim submits itself once the other's request was refused."""
     prepared = await prepare(HORSE, account())
     journal = Journal(store)
-    await journal.claim(_entry(prepared.digest, Claimant()))
+    await journal.claim(_entry(prepared.digest, LeaseOwner()))
 
-    async def give_back(seconds: float) -> None:
+    async def release(seconds: float) -> None:
         await journal.forget(prepared.digest)
 
-    job = await Submitter(store=store, sleep=give_back).submit(prepared)
+    job = await Submitter(store=store, sleep=release).submit(prepared)
     assert [entry.task_id for entry in sandbox.ledger()] == [job.task_id]
 
 

@@ -28,8 +28,8 @@ from prefect_happyhorse.domain.prices import Estimate, Price
 from prefect_happyhorse.domain.requests import TextToImage
 from prefect_happyhorse.engine.jobs.manage import cancel
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
-from prefect_happyhorse.engine.journal.budget import Budget, Purse
-from prefect_happyhorse.engine.journal.journal import Cancellation, Claimant, Journal, JournalEntry
+from prefect_happyhorse.engine.journal.budget import Budget, BudgetTracker
+from prefect_happyhorse.engine.journal.journal import Cancellation, Journal, JournalEntry, LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.sandbox import SandboxServer
@@ -43,9 +43,9 @@ def horse(number: int) -> TextToImage:
 
 
 async def buy(store: Store, account: Account, number: int, budget: Budget) -> str:
-    """Buy with a purse of its own, as another process would."""
-    purse = Purse(budget, Journal(store))
-    return (await Submitter(store=store, purse=purse).submit(await prepare(horse(number), account))).task_id
+    """Buy with a tracker of its own, as another process would."""
+    tracker = BudgetTracker(budget, Journal(store))
+    return (await Submitter(store=store, tracker=tracker).submit(await prepare(horse(number), account))).task_id
 
 
 def cny(amount: str, days: int | None = None) -> Budget:
@@ -70,7 +70,7 @@ async def test_one_purse_sees_what_came_and_went(sandbox: SandboxServer, account
     """What others buy meanwhile counts, and what was forgotten does not."""
     payer = account(prices=(ONE,))
     journal = Journal(store)
-    submitter = Submitter(store=store, purse=Purse(cny("2.20"), journal))
+    submitter = Submitter(store=store, tracker=BudgetTracker(cny("2.20"), journal))
     first = await submitter.submit(await prepare(horse(0), payer))
     await buy(store, payer, 1, cny("100"))
     with pytest.raises(BudgetExceeded):
@@ -81,7 +81,7 @@ async def test_one_purse_sees_what_came_and_went(sandbox: SandboxServer, account
 
 
 async def test_many_purses_at_once_never_go_over(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
-    """Of ten at the same moment, each with a purse of its own, no more are bought than fit."""
+    """Of ten at the same moment, each with a tracker of its own, no more are bought than fit."""
     payer = account(prices=(ONE,))
     answers = await asyncio.gather(*(buy(store, payer, number, cny("3.30")) for number in range(10)), return_exceptions=True)
     assert {type(answer) for answer in answers} <= {str, BudgetExceeded}
@@ -89,9 +89,9 @@ async def test_many_purses_at_once_never_go_over(sandbox: SandboxServer, account
 
 
 async def test_one_purse_buys_what_fits_to_the_last_job(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
-    """Of ten at the same moment with one purse, the three that come first are bought: none waits for one that comes later."""
+    """Of ten at the same moment with one tracker, the three that come first are bought: none waits for one that comes later."""
     payer = account(prices=(ONE,))
-    submitter = Submitter(store=store, purse=Purse(cny("3.30"), Journal(store)))
+    submitter = Submitter(store=store, tracker=BudgetTracker(cny("3.30"), Journal(store)))
     prepared = [await prepare(horse(number), payer) for number in range(10)]
     answers = await asyncio.gather(*(submitter.submit(one) for one in prepared), return_exceptions=True)
     assert len([answer for answer in answers if isinstance(answer, BudgetExceeded)]) == 7
@@ -135,7 +135,7 @@ from prefect_happyhorse.domain.errors import BudgetExceeded
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.prices import Price
 from prefect_happyhorse.domain.requests import TextToImage
-from prefect_happyhorse.engine.journal.budget import Budget, Purse
+from prefect_happyhorse.engine.journal.budget import Budget, BudgetTracker
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
@@ -146,7 +146,7 @@ async def main(said):
     account = Account(
         gateway="happyhorse", base_url=said["base_url"], key=SecretStr("sesame-1234"), prices=(Price.model_validate(said["price"]),)
     )
-    submitter = Submitter(store=store, purse=Purse(Budget(amount=said["amount"], currency="CNY"), Journal(store)))
+    submitter = Submitter(store=store, tracker=BudgetTracker(Budget(amount=said["amount"], currency="CNY"), Journal(store)))
     async def buy(number):
         prepared = await prepare(TextToImage(model="gpt-image-2", prompt=f"Horse {number}"), account)
         return await submitter.submit(prepared)
@@ -185,7 +185,7 @@ async def test_days_leave_out_what_is_older(sandbox: SandboxServer, account: Acc
     await buy(store, payer, 0, cny("1.10"))
     journal = Journal(store)
     (entry,) = await journal.entries()
-    intent = entry.intent.model_copy(update={"at": entry.intent.at - timedelta(days=2)})
+    intent = entry.owner.model_copy(update={"at": entry.owner.at - timedelta(days=2)})
     await journal.write(entry.model_copy(update={"intent": intent}))
     with pytest.raises(BudgetExceeded):
         await buy(store, payer, 1, cny("1.10", days=3))
@@ -197,17 +197,17 @@ async def test_what_the_gateway_took_back_is_not_counted(sandbox: SandboxServer,
     """A job that was cancelled before it began cost nothing."""
     sandbox.settings(job_s=3600)
     payer = account("infiflow", prices=(ONE,))
-    submitter = Submitter(store=store, purse=Purse(cny("1.10"), Journal(store)))
+    submitter = Submitter(store=store, tracker=BudgetTracker(cny("1.10"), Journal(store)))
     job = await submitter.submit(await prepare(ride("infiflow"), payer))
     assert (await cancel(Journal(store), job, payer)).accepted
-    again = Submitter(store=store, purse=Purse(cny("1.10"), Journal(store)))
+    again = Submitter(store=store, tracker=BudgetTracker(cny("1.10"), Journal(store)))
     await again.submit(await prepare(ride("infiflow"), payer, take=2))
 
 
 async def test_an_entry_that_cannot_be_read_may_be_money(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
-    """It is told by its name, nothing is bought and the claim is given back; once it is mended or gone, the same purse goes on."""
+    """It is told by its name, nothing is bought and the claim is given back; once it is mended or gone, the same tracker goes on."""
     await store.write("journal/broken.json", b"{")
-    submitter = Submitter(store=store, purse=Purse(cny("100"), Journal(store)))
+    submitter = Submitter(store=store, tracker=BudgetTracker(cny("100"), Journal(store)))
     prepared = await prepare(horse(0), account(prices=(ONE,)))
     for _ in range(2):
         with pytest.raises(BudgetExceeded, match=r"journal/broken.json cannot be read") as caught:
@@ -237,17 +237,17 @@ def test_a_budget_is_money() -> None:
 def intent(number: int, amount: str | None = "1", currency: str = "CNY", **more: Any) -> JournalEntry:
     """An intent whose job costs so much, or nobody knows how much."""
     known = Estimate(reason="nobody says") if amount is None else Estimate(amount=Decimal(amount), currency=currency, reason="")
-    facts: dict[str, Any] = {"state": "intent", "gateway": "happyhorse", "account": "default", "take": 1, "intent": Claimant()} | more
+    facts: dict[str, Any] = {"state": "intent", "gateway": "happyhorse", "account": "default", "take": 1, "intent": LeaseOwner()} | more
     return JournalEntry(digest=f"{number:064x}", request=horse(number), estimate=known, **facts)
 
 
-async def claim_and_ask(purse: Purse, journal: Journal, entry: JournalEntry) -> bool:
+async def claim_and_ask(tracker: BudgetTracker, journal: Journal, entry: JournalEntry) -> bool:
     """What a submitter does before it sends."""
     assert await journal.claim(entry)
     try:
-        await purse.admit(entry)
+        await tracker.admit(entry)
     except BudgetExceeded:
-        await journal.give_back(entry)
+        await journal.release(entry)
         return False
     return True
 
@@ -276,29 +276,29 @@ async def test_each_entry_is_read_once_and_looks_are_shared(store: Store, calls:
     journal = Journal(store)
     for number in range(50):
         await journal.claim(intent(number))
-    purse = Purse(cny("1000"), journal)
-    assert await claim_and_ask(purse, journal, intent(50))
+    tracker = BudgetTracker(cny("1000"), journal)
+    assert await claim_and_ask(tracker, journal, intent(50))
     mine = [intent(number) for number in range(100, 300)]
     for entry in mine:
         await journal.claim(entry)
     calls.clear()
-    await asyncio.gather(*(purse.admit(entry) for entry in mine))
+    await asyncio.gather(*(tracker.admit(entry) for entry in mine))
     assert calls["journal"] <= 2
     await journal.claim(intent(60))
-    assert await claim_and_ask(purse, journal, intent(61))
+    assert await claim_and_ask(tracker, journal, intent(61))
     assert [path for path in calls if path.endswith(".json")] == [journal.path(intent(60).digest)]
 
 
 async def test_what_was_cancelled_and_bought_again_counts(store: Store) -> None:
-    """A purse that once read that a job cost nothing learns that somebody else has bought it since."""
+    """A tracker that once read that a job cost nothing learns that somebody else has bought it since."""
     journal = Journal(store)
-    returned = await journal.write(intent(1, state="canceled", cancellation=Cancellation(accepted=True, message="")))
-    purse = Purse(cny("2"), journal)
-    assert await claim_and_ask(purse, journal, intent(2))
+    returned = await journal.write(intent(1, state="cancelled", cancellation=Cancellation(accepted=True, message="")))
+    tracker = BudgetTracker(cny("2"), journal)
+    assert await claim_and_ask(tracker, journal, intent(2))
     again = await journal.take_over(returned, intent(1))
     assert again is not None
-    await Purse(cny("2"), journal).admit(again)
-    assert not await claim_and_ask(purse, journal, intent(3))
+    await BudgetTracker(cny("2"), journal).admit(again)
+    assert not await claim_and_ask(tracker, journal, intent(3))
 
 
 async def test_every_job_of_a_request_counts(store: Store) -> None:
@@ -307,12 +307,12 @@ async def test_every_job_of_a_request_counts(store: Store) -> None:
     facts = {"gateway": "happyhorse", "account": "default", "capability": "text_to_image", "model": "m", "prompt": "", "submitted_at": NOW}
     jobs = [Job.model_validate(facts | {"task_id": name, "digest": intent(1).digest}) for name in "ab"]
     both = await journal.write(intent(1).with_job(jobs[0]).with_job(jobs[1]))
-    assert not await claim_and_ask(Purse(cny("2"), journal), journal, intent(2))
-    assert await claim_and_ask(Purse(cny("3"), journal), journal, intent(3))
+    assert not await claim_and_ask(BudgetTracker(cny("2"), journal), journal, intent(2))
+    assert await claim_and_ask(BudgetTracker(cny("3"), journal), journal, intent(3))
     await journal.forget(intent(3).digest)
-    await journal.write(both.becoming("canceled", cancellation=Cancellation(accepted=True, message="")))
-    assert await claim_and_ask(Purse(cny("2"), journal), journal, intent(4))
-    assert not await claim_and_ask(Purse(cny("2"), journal), journal, intent(5))
+    await journal.write(both.becoming("cancelled", cancellation=Cancellation(accepted=True, message="")))
+    assert await claim_and_ask(BudgetTracker(cny("2"), journal), journal, intent(4))
+    assert not await claim_and_ask(BudgetTracker(cny("2"), journal), journal, intent(5))
 
 
 class Held:
@@ -345,19 +345,19 @@ async def test_a_second_try_that_is_refused_still_counts_the_first(store: Store,
     await journal.claim(first)
     await journal.claim(last)
     held = Held(monkeypatch, journal.path(dearer.digest), files=2)
-    purse = Purse(cny("3.50"), journal)
-    asked_first = asyncio.create_task(purse.admit(first))
+    tracker = BudgetTracker(cny("3.50"), journal)
+    asked_first = asyncio.create_task(tracker.admit(first))
     await held.reached.wait()
     # Two that come while the first one looks share the next look, which sees somebody else's claim.
-    asked = asyncio.gather(purse.admit(dearer), purse.admit(last), return_exceptions=True)
+    asked = asyncio.gather(tracker.admit(dearer), tracker.admit(last), return_exceptions=True)
     await journal.claim(rival)
     held.goes_on.set()
     await asked_first
     assert [type(answer) for answer in await asked] == [BudgetExceeded, BudgetExceeded]
-    await journal.put_back(dearer, uncertain)
-    await journal.give_back(last)
-    assert await claim_and_ask(purse, journal, intent(5, "0.40"))
-    assert not await claim_and_ask(purse, journal, intent(6, "0.01"))
+    await journal.reinstate(dearer, uncertain)
+    await journal.release(last)
+    assert await claim_and_ask(tracker, journal, intent(5, "0.40"))
+    assert not await claim_and_ask(tracker, journal, intent(6, "0.01"))
 
 
 async def test_a_second_try_that_waits_counts_what_it_took_the_place_of(store: Store) -> None:
@@ -368,8 +368,8 @@ async def test_a_second_try_that_waits_counts_what_it_took_the_place_of(store: S
     assert again is not None
     before = intent(2)
     await journal.claim(before)
-    purse = Purse(cny("2.50"), journal)
-    answers = await asyncio.gather(purse.admit(before), purse.admit(again), return_exceptions=True)
+    tracker = BudgetTracker(cny("2.50"), journal)
+    answers = await asyncio.gather(tracker.admit(before), tracker.admit(again), return_exceptions=True)
     assert [type(answer) for answer in answers] == [BudgetExceeded, type(None)]
 
 
@@ -383,10 +383,10 @@ async def test_a_claim_that_is_seen_before_it_asks_waits_for_its_turn(
     for entry in (first, later, other):
         await journal.claim(entry)
     held = Held(monkeypatch, journal.path(intent(held_number).digest), files=2)
-    purse = Purse(cny("1"), journal)
-    asked_first = asyncio.create_task(purse.admit(first))
+    tracker = BudgetTracker(cny("1"), journal)
+    asked_first = asyncio.create_task(tracker.admit(first))
     await held.reached.wait()
-    asked_later = asyncio.create_task(purse.admit(later))
+    asked_later = asyncio.create_task(tracker.admit(later))
     await asyncio.sleep(0)
     held.goes_on.set()
     await asked_first
@@ -397,30 +397,30 @@ async def test_a_claim_that_is_seen_before_it_asks_waits_for_its_turn(
 async def test_what_is_refused_takes_nobodys_room(store: Store) -> None:
     """A job of unknown price, and one that was called off while it waited, stand in nobody's way before their claims are given back."""
     journal = Journal(store)
-    purse = Purse(cny("1"), journal)
+    tracker = BudgetTracker(cny("1"), journal)
     unknown, called_off, wanted = intent(1, None), intent(2), intent(3)
     for entry in (unknown, called_off, wanted):
         await journal.claim(entry)
     with pytest.raises(BudgetExceeded, match="is unknown: nobody says"):
-        await purse.admit(unknown)
-    waiting = asyncio.create_task(purse.admit(called_off))
+        await tracker.admit(unknown)
+    waiting = asyncio.create_task(tracker.admit(called_off))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    await purse.admit(wanted)
+    await tracker.admit(wanted)
     assert await journal.digests() != [wanted.digest]
 
 
 async def test_a_claim_that_is_somebody_elses_by_now_counts(store: Store) -> None:
     """What was refused here and given back may be bought by another with more money."""
     journal = Journal(store)
-    purse = Purse(cny("1.50"), journal)
-    assert await claim_and_ask(purse, journal, intent(1))
-    assert not await claim_and_ask(purse, journal, intent(2))
+    tracker = BudgetTracker(cny("1.50"), journal)
+    assert await claim_and_ask(tracker, journal, intent(1))
+    assert not await claim_and_ask(tracker, journal, intent(2))
     await journal.forget(intent(1).digest)
-    assert await claim_and_ask(Purse(cny("9"), journal), journal, intent(2))
-    assert not await claim_and_ask(purse, journal, intent(3))
+    assert await claim_and_ask(BudgetTracker(cny("9"), journal), journal, intent(2))
+    assert not await claim_and_ask(tracker, journal, intent(3))
 
 
 async def test_a_file_that_the_store_does_not_give_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,11 +434,11 @@ async def test_a_file_that_the_store_does_not_give_is_named(store: Store, monkey
         raise PermissionError(errno.EACCES, "not yours")
 
     monkeypatch.setattr(Store, "read", refuse)
-    purse = Purse(cny("9"), journal)
+    tracker = BudgetTracker(cny("9"), journal)
     with pytest.raises(PermissionError, match=rf"not yours.*{intent(1).digest}.json"):
-        await purse.admit(intent(2))
+        await tracker.admit(intent(2))
     monkeypatch.setattr(Store, "read", read)
-    await purse.admit(intent(2))
+    await tracker.admit(intent(2))
 
 
 async def test_all_that_cannot_be_counted_is_told(store: Store) -> None:
@@ -447,10 +447,10 @@ async def test_all_that_cannot_be_counted_is_told(store: Store) -> None:
     await journal.claim(intent(1, None))
     await journal.claim(intent(2, "1", "USD"))
     with pytest.raises(BudgetExceeded, match=r"cannot be kept\. That goes for 2 entries of the journal"):
-        await Purse(cny("9"), journal).admit(intent(3))
+        await BudgetTracker(cny("9"), journal).admit(intent(3))
     await journal.forget(intent(1).digest)
     with pytest.raises(BudgetExceeded, match=r"costs 1 USD, and the budget is in CNY"):
-        await Purse(cny("9"), journal).admit(intent(3))
+        await BudgetTracker(cny("9"), journal).admit(intent(3))
 
 
 @pytest.mark.parametrize(
@@ -458,10 +458,10 @@ async def test_all_that_cannot_be_counted_is_told(store: Store) -> None:
 )
 def test_what_is_hopeless_is_told_before_anything_is_read(hopeless: JournalEntry, told: str) -> None:
     """There is no such folder, and nobody looks for it."""
-    purse = Purse(cny("9"), Journal(Store("/nowhere/at/all")))
+    tracker = BudgetTracker(cny("9"), Journal(Store("/nowhere/at/all")))
     with pytest.raises(BudgetExceeded, match=told):
-        purse.check(hopeless)
-    purse.check(intent(2, "9"))
+        tracker.check(hopeless)
+    tracker.check(intent(2, "9"))
 
 
 @settings(max_examples=40, deadline=None)
@@ -473,7 +473,7 @@ def test_whoever_asks_in_whatever_order_the_sum_fits(jobs: list[tuple[int, Decim
 
     async def ask_all(folder: str) -> None:
         journal = Journal(Store(folder))
-        purses = [Purse(cny(str(limit)), journal) for _ in range(3)]
+        purses = [BudgetTracker(cny(str(limit)), journal) for _ in range(3)]
         entries = [(which, intent(number, str(amount))) for number, (which, amount) in enumerate(jobs)]
         answers = await asyncio.gather(*(claim_and_ask(purses[which], journal, entry) for which, entry in entries))
         costs = [amount for (_, amount), admitted in zip(jobs, answers, strict=True) if admitted]

@@ -11,7 +11,7 @@ import pytest
 
 from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.domain.requests import TextToImage
-from prefect_happyhorse.engine.journal.journal import Claimant, Journal, JournalEntry
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=timezone.utc)
@@ -30,7 +30,7 @@ def entry(digest: str, at: datetime = NOON, **changes: object) -> JournalEntry:
         account="default",
         take=1,
         request=TextToImage(model="gpt-image-2", prompt="A horse"),
-        intent=Claimant(at=at),
+        owner=LeaseOwner(at=at),
     )
     return begun.model_copy(update=changes)
 

@@ -20,8 +20,8 @@ from prefect_happyhorse.domain.errors import RateLimited, SubmissionUncertain
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
 from prefect_happyhorse.engine.journal import lease as claims
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
-from prefect_happyhorse.engine.journal.owner import CLAIM_LIFE_S, Claimant
-from prefect_happyhorse.engine.journal.spool import Aside
+from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S, LeaseOwner
+from prefect_happyhorse.engine.journal.spool import Spool
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer
 
@@ -33,27 +33,27 @@ def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path / "home"))
 
 
-def ended() -> Claimant:
+def ended() -> LeaseOwner:
     """A claimant on this machine whose process has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    return Claimant(process=process.pid, run="another")
+    return LeaseOwner(process=process.pid, run="another")
 
 
-def elsewhere(**facts: Any) -> Claimant:
-    return Claimant(host="far", machine="far away", process=1, run="another", **facts)
+def elsewhere(**facts: Any) -> LeaseOwner:
+    return LeaseOwner(host="far", machine="far away", process=1, run="another", **facts)
 
 
 def test_who_counts_as_gone() -> None:
     """A dead process of this machine, and whoever was silent for five heartbeats; nobody else."""
-    late = NOW + timedelta(seconds=CLAIM_LIFE_S + 1)
-    assert not Claimant(at=NOW).gone(NOW)
-    assert Claimant(at=NOW).gone(late)
-    assert ended().died()
+    late = NOW + timedelta(seconds=LEASE_TTL_S + 1)
+    assert not LeaseOwner(at=NOW).expired(NOW)
+    assert LeaseOwner(at=NOW).expired(late)
+    assert ended().is_dead()
     # The same id in another container, and an earlier process that had this one's id.
-    assert not elsewhere(at=NOW).gone(NOW)
-    assert elsewhere(at=NOW).gone(late)
-    assert Claimant(run="another", at=NOW).died()
+    assert not elsewhere(at=NOW).expired(NOW)
+    assert elsewhere(at=NOW).expired(late)
+    assert LeaseOwner(run="another", at=NOW).is_dead()
 
 
 def test_a_claimant_may_not_be_asked_for_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,8 +63,8 @@ def test_a_claimant_may_not_be_asked_for_its_life(monkeypatch: pytest.MonkeyPatc
         raise PermissionError(errno.EPERM, "not yours")
 
     monkeypatch.setattr("os.kill", refuse)
-    other = Claimant(process=1, run="another")
-    assert not other.died()
+    other = LeaseOwner(process=1, run="another")
+    assert not other.is_dead()
 
 
 async def test_of_many_who_resubmit_one_does(sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps) -> None:
@@ -77,19 +77,19 @@ async def test_of_many_who_resubmit_one_does(sandbox: SandboxServer, account: Ac
     assert len(sandbox.ledger()) == 1
 
 
-def _intent(digest: str, claimant: Claimant) -> JournalEntry:
-    return JournalEntry(digest=digest, state="intent", gateway="happyhorse", account="default", take=1, request=HORSE, intent=claimant)
+def _intent(digest: str, claimant: LeaseOwner) -> JournalEntry:
+    return JournalEntry(digest=digest, state="intent", gateway="happyhorse", account="default", take=1, request=HORSE, owner=claimant)
 
 
 async def test_a_rival_that_died_while_it_took_over_stops_nobody(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
     """It claimed the next turn and wrote nothing more; whoever comes takes the turn after that."""
     prepared = await prepare(HORSE, account())
     await Journal(store).claim(_intent(prepared.digest, ended()))
-    await store.create(f"journal/claims/{prepared.digest}.2.json", ended().model_copy(update={"turn": 2}).model_dump_json().encode())
+    await store.create(f"journal/leases/{prepared.digest}.2.json", ended().model_copy(update={"epoch": 2}).model_dump_json().encode())
     job = await Submitter(store=store, on_uncertain="resubmit").submit(prepared)
     entry = await Journal(store).read(prepared.digest)
     assert entry is not None
-    assert (entry.job, entry.intent.turn, len(sandbox.ledger())) == (job, 3, 1)
+    assert (entry.job, entry.owner.epoch, len(sandbox.ledger())) == (job, 3, 1)
 
 
 async def test_a_rival_at_work_is_waited_for(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
@@ -98,7 +98,7 @@ async def test_a_rival_at_work_is_waited_for(sandbox: SandboxServer, account: Ac
     journal = Journal(store)
     await journal.claim(_intent(prepared.digest, ended()))
     rival = elsewhere(at=datetime.now(timezone.utc), turn=2)
-    await store.create(f"journal/claims/{prepared.digest}.2.json", rival.model_dump_json().encode())
+    await store.create(f"journal/leases/{prepared.digest}.2.json", rival.model_dump_json().encode())
     naps = 0
 
     async def meanwhile(seconds: float) -> None:
@@ -117,7 +117,7 @@ async def test_a_clock_that_jumped_makes_nobody_pay_twice(sandbox: SandboxServer
     prepared = await prepare(HORSE, account())
     await Journal(store).claim(_intent(prepared.digest, elsewhere(at=NOW - timedelta(days=400))))
     await Submitter(store=store, on_uncertain="resubmit", sleep=naps).submit(prepared)
-    assert sum(naps.taken) > CLAIM_LIFE_S
+    assert sum(naps.taken) > LEASE_TTL_S
     assert len(sandbox.ledger()) == 1
 
 
@@ -131,13 +131,13 @@ async def test_a_heartbeat_begins_the_silence_anew(sandbox: SandboxServer, accou
 
     async def meanwhile(seconds: float) -> None:
         waited.append(seconds)
-        if sum(waited) < 3 * CLAIM_LIFE_S:
-            assert await journal.still_at_work(entry)
+        if sum(waited) < 3 * LEASE_TTL_S:
+            assert await journal.renew(entry)
         elif await journal.read(prepared.digest) is not None:
-            await journal.give_back(entry)
+            await journal.release(entry)
 
     await Submitter(store=store, on_uncertain="resubmit", sleep=meanwhile).submit(prepared)
-    assert sum(waited) >= 3 * CLAIM_LIFE_S
+    assert sum(waited) >= 3 * LEASE_TTL_S
     assert len(sandbox.ledger()) == 1
 
 
@@ -151,7 +151,7 @@ async def test_a_submit_that_takes_long_says_that_it_is_at_work(
     journal = Journal(store)
     running = asyncio.create_task(Submitter(store=store).submit(prepared))
     first = later = None
-    while first is None or later is None or later.intent.at == first.intent.at:
+    while first is None or later is None or later.owner.at == first.owner.at:
         await asyncio.sleep(0.01)
         later = await journal.read(prepared.digest)
         first = first or later
@@ -159,7 +159,7 @@ async def test_a_submit_that_takes_long_says_that_it_is_at_work(
     job = await running
     entry = await journal.read(prepared.digest)
     assert entry is not None
-    assert (entry.state, entry.job, entry.intent.same(first.intent)) == ("submitted", job, True)
+    assert (entry.state, entry.job, entry.owner.same(first.owner)) == ("submitted", job, True)
 
 
 async def test_a_heartbeat_never_revives_what_somebody_took_over(account: AccountMaker, store: Store) -> None:
@@ -168,11 +168,11 @@ async def test_a_heartbeat_never_revives_what_somebody_took_over(account: Accoun
     journal = Journal(store)
     stalled = _intent(prepared.digest, elsewhere(at=NOW))
     await journal.claim(stalled)
-    taken = await journal.take_over(stalled, _intent(prepared.digest, Claimant()))
+    taken = await journal.take_over(stalled, _intent(prepared.digest, LeaseOwner()))
     assert taken is not None
-    assert not await journal.still_at_work(stalled)
-    await journal.give_back(stalled)
-    await journal.put_back(stalled, stalled.becoming("uncertain"))
+    assert not await journal.renew(stalled)
+    await journal.release(stalled)
+    await journal.reinstate(stalled, stalled.becoming("uncertain"))
     assert await journal.read(prepared.digest) == taken
 
 
@@ -189,7 +189,7 @@ async def test_two_jobs_of_one_request_are_both_kept(
     assert await journal.write_job_down(stalled, late) == job
     entry = await journal.read(prepared.digest)
     assert entry is not None
-    assert (entry.job, entry.doubles) == (job, (late,))
+    assert (entry.job, entry.duplicate_jobs) == (job, (late,))
     assert await journal.write_job_down(stalled, late) == job
     assert await journal.read(prepared.digest) == entry
 
@@ -248,7 +248,7 @@ async def test_a_job_that_the_store_would_not_take_is_kept_aside(
     assert (entry.state, entry.job) == ("intent", None)
     store.mend()
     assert await Submitter(store=store).submit(prepared) == job
-    assert await Aside(store.url).digests() == []
+    assert await Spool(store.url).digests() == []
     assert [entry.job for entry in await Journal(store).entries()] == [job]
     assert len(sandbox.ledger()) == 1
 
@@ -260,7 +260,7 @@ async def test_a_job_kept_aside_is_listed(sandbox: SandboxServer, account: Accou
     journal = Journal(store)
     entry = await journal.read(prepared.digest)
     assert entry is not None
-    await Aside(store.url).put(entry.model_dump_json())
+    await Spool(store.url).put(entry.model_dump_json())
     await store.delete(journal.path(prepared.digest))
     assert [found.job for found in await journal.entries()] == [job]
     assert await journal.restore(prepared.digest) is None
@@ -310,8 +310,8 @@ async def test_what_cannot_be_given_back_is_told_and_hides_no_refusal(
 
 async def test_the_journal_says_who_bought(account: AccountMaker, store: Store) -> None:
     """Flow run, credentials and process stand in the entry, for whoever has to find out."""
-    prepared = await prepare(HORSE, account(credentials="studio"))
+    prepared = await prepare(HORSE, account(credentials="sandbox_env"))
     await Submitter(store=store, flow_run_id="run-1").submit(prepared)
     facts = json.loads(await store.read(f"journal/{prepared.digest}.json"))
-    assert (facts["flow_run_id"], facts["credentials"]) == ("run-1", "studio")
+    assert (facts["flow_run_id"], facts["credentials"]) == ("run-1", "sandbox_env")
     assert facts["intent"]["process"] > 0

@@ -14,7 +14,7 @@ import av
 import pytest
 from PIL import Image
 
-from prefect_happyhorse.engine.media.concat import splice
+from prefect_happyhorse.engine.media.concat import concat_files
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 RATE = 44_100
@@ -59,7 +59,7 @@ def film_of(folder: Path, *clips: bytes) -> tuple[Path, bool]:
     for file, content in zip(files, clips, strict=True):
         file.write_bytes(content)
     film = folder / "film.mp4"
-    return film, splice(files, film)
+    return film, concat_files(files, film)
 
 
 def seen(film: Path, fps: int | Fraction = 24) -> list[str]:
@@ -134,4 +134,4 @@ def test_a_film_that_cannot_be_written_is_not_a_videos_fault(tmp_path: Path, oth
     files[0].write_bytes(clip("red"))
     files[1].write_bytes(clip("green", fps=other))
     with pytest.raises(OSError, match="No space left on device"):
-        splice(files, Path("/dev/full"))
+        concat_files(files, Path("/dev/full"))

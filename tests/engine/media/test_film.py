@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.engine.jobs.results import kept_poster
-from prefect_happyhorse.engine.media import film as joining
-from prefect_happyhorse.engine.media.concat import SpliceFailed, splice
-from prefect_happyhorse.engine.media.film import join
+from prefect_happyhorse.engine.jobs.results import stored_thumbnail
+from prefect_happyhorse.engine.media import film as film_module
+from prefect_happyhorse.engine.media.concat import ConcatFailed, concat_files
+from prefect_happyhorse.engine.media.film import concat
 from prefect_happyhorse.engine.storage.store import Store
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
@@ -79,7 +79,7 @@ def test_equal_codings_are_copied(tmp_path: Path, sound: bool) -> None:
     """Not a packet is changed: three seconds in their order, of the very frames that went in."""
     files = written(tmp_path, *(clip(colour, sound=sound) for colour in COLOURS))
     film = tmp_path / "film.mp4"
-    assert splice(files, film) is False
+    assert concat_files(files, film) is False
     assert seen(film) == ["red"] * 12 + ["green"] * 12 + ["blue"] * 12
     assert lengths(film)["video"] == pytest.approx(3.0, abs=0.1)
     assert set(lengths(film)) == ({"video", "audio"} if sound else {"video"})
@@ -98,7 +98,7 @@ def test_what_differs_is_fitted_into_the_first(tmp_path: Path, other: str) -> No
     """Another size, frame rate, coding or sound: coded anew like the first, each part as long as before."""
     files = written(tmp_path, clip("red"), clip("green", **OTHERS[other]), clip("blue"))
     film = tmp_path / "film.mp4"
-    assert splice(files, film) is True
+    assert concat_files(files, film) is True
     assert seen(film) == ["red"] * 12 + ["green"] * 12 + ["blue"] * 12
     with av.open(str(film)) as container:
         stream = container.streams.video[0]
@@ -112,18 +112,18 @@ def test_what_differs_is_fitted_into_the_first(tmp_path: Path, other: str) -> No
 def test_one_video_is_a_film_too(tmp_path: Path) -> None:
     """It is copied."""
     (file,) = written(tmp_path, clip("red"))
-    assert splice([file], tmp_path / "film.mp4") is False
+    assert concat_files([file], tmp_path / "film.mp4") is False
     assert seen(tmp_path / "film.mp4") == ["red"] * 12
 
 
 def test_a_video_that_does_not_open_is_named(tmp_path: Path) -> None:
     """By its place, before anything is written."""
     files = written(tmp_path, clip("red"), b"no video at all")
-    with pytest.raises(SpliceFailed, match="video 2 cannot be joined"):
-        splice(files, tmp_path / "film.mp4")
+    with pytest.raises(ConcatFailed, match="video 2 cannot be joined"):
+        concat_files(files, tmp_path / "film.mp4")
     assert not (tmp_path / "film.mp4").exists()
     with pytest.raises(ValueError, match="no video"):
-        splice([], tmp_path / "film.mp4")
+        concat_files([], tmp_path / "film.mp4")
 
 
 def asset(store: Store, name: str, content: bytes) -> MediaAsset:
@@ -145,21 +145,21 @@ async def test_a_film_is_kept_beside_its_parts_and_made_once(tmp_path: Path, kin
     for name, content in contents.items():
         await store.write(name, content)
     parts = [asset(store, name, content) for name, content in contents.items()]
-    film = await join(parts, store, title="The ride")
+    film = await concat(parts, store, title="The ride")
     assert film.uri.startswith(store.uri("films/The-ride"))
     assert (film.kind, film.width, film.height) == ("video", 160, 120)
     assert film.duration_s == pytest.approx(3.0, abs=0.1)
     content = await store.read(store.path_of(film.uri) or "")
     assert (len(content), hashlib.sha256(content).hexdigest()) == (film.bytes, film.sha256)
-    assert await kept_poster(film, store) is not None
+    assert await stored_thumbnail(film, store) is not None
 
     def never(*args: object) -> bool:
         raise AssertionError("it is joined a second time")
 
-    monkeypatch.setattr(joining, "splice", never)
-    assert await join(parts, store, title="The ride") == film
+    monkeypatch.setattr(film_module, "concat_files", never)
+    assert await concat(parts, store, title="The ride") == film
     with pytest.raises(AssertionError):
-        await join(parts[::-1], store, title="The ride")
+        await concat(parts[::-1], store, title="The ride")
 
 
 async def test_a_film_that_was_kept_first_stands(tmp_path: Path) -> None:
@@ -169,15 +169,15 @@ async def test_a_film_that_was_kept_first_stands(tmp_path: Path) -> None:
     for name, content in contents.items():
         await store.write(name, content)
     parts = [asset(store, name, content) for name, content in contents.items()]
-    path = store.path_of((await join(parts, store, title="film")).uri) or ""
+    path = store.path_of((await concat(parts, store, title="film")).uri) or ""
     await store.delete(f"{path}.json")
     theirs = clip("blue", seconds=2)
     await store.write(path, theirs)
-    film = await join(parts, store, title="film")
+    film = await concat(parts, store, title="film")
     assert (await store.read(path), film.sha256) == (theirs, hashlib.sha256(theirs).hexdigest())
     assert film.duration_s == pytest.approx(2.0, abs=0.1)
-    assert await kept_poster(film, store) is not None
-    assert await join(parts, store, title="film") == film
+    assert await stored_thumbnail(film, store) is not None
+    assert await concat(parts, store, title="film") == film
 
 
 @pytest.mark.parametrize("kind", ["local", "memory"])
@@ -187,14 +187,14 @@ async def test_a_video_that_is_not_there_is_named(tmp_path: Path, kind: str) -> 
     red = clip("red")
     await store.write("red.mp4", red)
     parts = [asset(store, "red.mp4", red), asset(store, "gone.mp4", b"gone")]
-    with pytest.raises(SpliceFailed, match=r"video 2 cannot be joined: .*gone\.mp4: there is no such file") as caught:
-        await join(parts, store, title="film")
+    with pytest.raises(ConcatFailed, match=r"video 2 cannot be joined: .*gone\.mp4: there is no such file") as caught:
+        await concat(parts, store, title="film")
     assert caught.value.position == 1
     assert await store.list("films") == []
 
 
 def test_what_is_missing_is_told_before_anything_is_paid(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without PyAV no film can be joined."""
-    monkeypatch.setattr(joining, "can_measure", lambda kind: kind == "image")
+    monkeypatch.setattr(film_module, "can_measure", lambda kind: kind == "image")
     with pytest.raises(ImportError, match=r"prefect-happyhorse\[media\]"):
-        joining.check_can_join()
+        film_module.check_can_concat()

@@ -15,7 +15,7 @@ from anyio import to_thread
 
 from prefect_happyhorse.domain.assets import AssetKind
 from prefect_happyhorse.domain.jobs import Output
-from prefect_happyhorse.engine.download.exchange import FetchLimits, FetchProblem, open_result
+from prefect_happyhorse.engine.download.exchange import DownloadOptions, FetchProblem, open_result
 from prefect_happyhorse.engine.download.part_file import Partial
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, kind_of, sniff
 from prefect_happyhorse.engine.media.probe import MediaNotReadable, Probe, decoders, probe
@@ -57,7 +57,7 @@ class Transfer:
 
     kind: AssetKind
     client: httpx.AsyncClient
-    limits: FetchLimits
+    limits: DownloadOptions
     local_allowed: bool
     progress: Progress | None
     now: Callable[[], datetime]

@@ -16,7 +16,7 @@ from prefect_happyhorse.domain.assets import AssetKind
 from prefect_happyhorse.domain.errors import DownloadFailed, GenerationError, JobExpired
 from prefect_happyhorse.domain.jobs import Job, Output
 from prefect_happyhorse.engine.download.attempt import Progress, Transfer, is_inline
-from prefect_happyhorse.engine.download.exchange import FetchLimits, FetchProblem
+from prefect_happyhorse.engine.download.exchange import DownloadOptions, FetchProblem
 from prefect_happyhorse.engine.download.part_file import Finished, Partial, lock_partial, partial_key
 from prefect_happyhorse.engine.http.client import download_turn
 from prefect_happyhorse.engine.http.rate_limit import backoff_s
@@ -26,7 +26,7 @@ from prefect_happyhorse.engine.media.thumbnail import poster
 from prefect_happyhorse.engine.storage.local import CHUNK_BYTES
 from prefect_happyhorse.engine.storage.store import Store
 
-__all__ = ["FetchLimits", "Kept", "Progress", "download", "forget_partial"]
+__all__ = ["DownloadOptions", "Progress", "StoredOutput", "download", "forget_partial"]
 
 _LOCK_WAIT_S = 0.2
 _COLLECT_AGAIN = "Collect the job again; nothing is bought anew."
@@ -37,7 +37,7 @@ def _now() -> datetime:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredOutput:
     """An output that is in its place.
 
     Args:
@@ -84,12 +84,12 @@ async def download(
     refresh: Callable[[], Awaitable[Output]],
     local_allowed: bool = False,
     expires_at: datetime | None = None,
-    limits: FetchLimits | None = None,
+    limits: DownloadOptions | None = None,
     progress: Progress | None = None,
     with_poster: bool = False,
     now: Callable[[], datetime] = _now,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> Kept:
+) -> StoredOutput:
     """Fetch one output of a job into the store.
 
     Nothing of the client but its connections is used: no key, header or cookie of it is sent. An attempt that breaks off goes on where it
@@ -118,7 +118,7 @@ async def download(
         DownloadFailed: When it could not be fetched or kept whole; the message says why, and what to do now.
         JobExpired: When the gateway, asked for a fresh address, no longer knows the job.
     """
-    limits = limits or FetchLimits()
+    limits = limits or DownloadOptions()
     transfer = Transfer(output.kind, client, limits, local_allowed, progress, now)
     return await _Download(output, job, index, store, transfer, limits, refresh, expires_at, with_poster, sleep).run()
 
@@ -155,13 +155,13 @@ class _Download:
     index: int
     store: Store
     transfer: Transfer
-    limits: FetchLimits
+    limits: DownloadOptions
     refresh: Callable[[], Awaitable[Output]]
     expires_at: datetime | None
     with_poster: bool
     sleep: Callable[[float], Awaitable[None]]
 
-    async def run(self) -> Kept:
+    async def run(self) -> StoredOutput:
         try:
             async with self._locked() as partial:
                 await to_thread.run_sync(partial.load)
@@ -227,7 +227,7 @@ class _Download:
             why = f"{problem.message}, and the gateway gave no fresh address: {error.message}"
             raise self._failed(why, advice=_COLLECT_AGAIN, code=error.code, status_code=error.status_code) from error
 
-    async def _keep(self, partial: Partial, facts: Probe) -> Kept:
+    async def _keep(self, partial: Partial, facts: Probe) -> StoredOutput:
         path = self.store.path_for(self.job, index=self.index, extension=facts.extension, kind=facts.kind)
         finished = Finished(path=path, sha256=partial.sha256, facts=facts)
         await to_thread.run_sync(partial.finish, finished)
@@ -235,12 +235,14 @@ class _Download:
         await self.store.keep(partial.path, path)
         return kept
 
-    async def _kept(self, finished: Finished, file: Path | None, *, reused: bool) -> Kept:
+    async def _kept(self, finished: Finished, file: Path | None, *, reused: bool) -> StoredOutput:
         picture = None
         if self.with_poster and file is not None:
             picture = await to_thread.run_sync(_poster, file, finished.facts.kind, limiter=decoders())
         url = None if is_inline(self.output) else self.output.url
-        return Kept(finished.path, self.store.uri(finished.path), finished.sha256, finished.facts, url, reused=reused, poster=picture)
+        return StoredOutput(
+            finished.path, self.store.uri(finished.path), finished.sha256, finished.facts, url, reused=reused, poster=picture
+        )
 
     def _failed(self, why: str, *, advice: str, code: str | None = None, status_code: int | None = None) -> GenerationError:
         at = "" if self.output.url is None or is_inline(self.output) else f" from {stable_url(self.output.url)}"

@@ -15,10 +15,10 @@ import anyio
 import httpx
 
 from prefect_happyhorse.domain.assets import AssetKind
-from prefect_happyhorse.engine.http.ssrf import AddressRefused, checked_addresses, is_local_host, pinned
+from prefect_happyhorse.engine.http.ssrf import AddressRefused, checked_addresses, is_local_host, pin_to_ip
 from prefect_happyhorse.engine.http.urls import stable_url
 
-__all__ = ["FetchLimits", "FetchProblem", "Remedy", "open_result"]
+__all__ = ["DownloadOptions", "FetchProblem", "Remedy", "open_result"]
 
 Remedy = Literal["retry", "refresh", "none"]
 """What may help: the same address again, a fresh address from the gateway, or nothing."""
@@ -32,7 +32,7 @@ _MOST_ADDRESSES = 4
 
 
 @dataclass(frozen=True)
-class FetchLimits:
+class DownloadOptions:
     """How long and how large a download may be.
 
     Args:
@@ -80,7 +80,7 @@ class FetchProblem(Exception):
 
 @asynccontextmanager
 async def open_result(
-    client: httpx.AsyncClient, url: str, *, headers: Mapping[str, str], limits: FetchLimits, local_allowed: bool
+    client: httpx.AsyncClient, url: str, *, headers: Mapping[str, str], limits: DownloadOptions, local_allowed: bool
 ) -> AsyncGenerator[httpx.Response, None]:
     """Ask for a result and follow redirects, each to an address that was checked.
 
@@ -118,7 +118,7 @@ async def open_result(
 
 
 async def _follow(
-    client: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], limits: FetchLimits, local_allowed: bool
+    client: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], limits: DownloadOptions, local_allowed: bool
 ) -> httpx.Response:
     for _ in range(limits.redirects + 1):
         response = await _ask(client, url, headers, limits, local_allowed)
@@ -136,7 +136,7 @@ async def _follow(
 
 
 async def _ask(
-    client: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], limits: FetchLimits, local_allowed: bool
+    client: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], limits: DownloadOptions, local_allowed: bool
 ) -> httpx.Response:
     if url.scheme not in {"http", "https"} or not url.host:
         raise FetchProblem(f"{_named(url)} is no http or https address", remedy="none")
@@ -148,7 +148,7 @@ async def _ask(
     for number, address in enumerate(addresses, start=1):
         try:
             # No `client.build_request`: it would add the client's headers and cookies.
-            sent = request if address is None else pinned(request, address)
+            sent = request if address is None else pin_to_ip(request, address)
             return await client.send(sent, stream=True, auth=None, follow_redirects=False)
         except (httpx.ConnectError, httpx.ConnectTimeout):
             if number == len(addresses):
@@ -156,7 +156,7 @@ async def _ask(
     raise FetchProblem(f"{_named(url)} has no address", remedy="retry")
 
 
-async def _addresses(client: httpx.AsyncClient, url: httpx.URL, limits: FetchLimits, local_allowed: bool) -> tuple[str | None, ...]:
+async def _addresses(client: httpx.AsyncClient, url: httpx.URL, limits: DownloadOptions, local_allowed: bool) -> tuple[str | None, ...]:
     """The addresses to connect to; a single None where a proxy connects."""
     host = url.raw_host.decode("ascii")
     by_proxy = client.trust_env and _has_proxy(url.scheme, host)

@@ -1,4 +1,4 @@
-"""How often may be asked: one pacer for all jobs of an account."""
+"""How often may be asked: one limiter for all jobs of an account."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-__all__ = ["Pacer", "backoff_s", "pacer_for"]
+__all__ = ["RateLimiter", "backoff_s", "limiter_for"]
 
 # The system's own: workers that were forked from one process would draw the same numbers from its generator, and come back together.
 _SPREAD = random.SystemRandom()
@@ -33,7 +33,7 @@ def backoff_s(failures: int, *, first_s: float = 1.0, longest_s: float = 30.0) -
     return min(first_s * 2.0 ** (failures - 1), longest_s) * _SPREAD.uniform(0.5, 1.0)
 
 
-class Pacer:
+class RateLimiter:
     """Lets calls through at most so often, first come first served, from every thread and event loop of the process.
 
     Args:
@@ -44,7 +44,7 @@ class Pacer:
 
     Example:
         >>> import asyncio
-        >>> asyncio.run(Pacer(per_s=1000.0).wait())
+        >>> asyncio.run(RateLimiter(per_s=1000.0).wait())
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Pacer:
             await self._sleep(turn - now)
 
 
-_PACERS: dict[tuple[str, str, str], Pacer] = {}
+_PACERS: dict[tuple[str, str, str], RateLimiter] = {}
 _PACERS_LOCK = threading.Lock()
 
 
@@ -81,8 +81,8 @@ _UNDOCUMENTED_PER_S = 50.0
 _UNDOCUMENTED_BURST = 1000
 
 
-def pacer_for(gateway: str, account: str, base_url: str, *, per_s: float | None) -> Pacer:
-    """The pacer that all jobs of an account share in this process.
+def limiter_for(gateway: str, account: str, base_url: str, *, per_s: float | None) -> RateLimiter:
+    """The limiter that all jobs of an account share in this process.
 
     Args:
         gateway: Id of the gateway.
@@ -94,5 +94,5 @@ def pacer_for(gateway: str, account: str, base_url: str, *, per_s: float | None)
     with _PACERS_LOCK:
         key = (gateway, account, base_url)
         if key not in _PACERS:
-            _PACERS[key] = Pacer(per_s=_UNDOCUMENTED_PER_S, burst=_UNDOCUMENTED_BURST) if per_s is None else Pacer(per_s=per_s)
+            _PACERS[key] = RateLimiter(per_s=_UNDOCUMENTED_PER_S, burst=_UNDOCUMENTED_BURST) if per_s is None else RateLimiter(per_s=per_s)
         return _PACERS[key]

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-__all__ = ["AddressRefused", "checked_addresses", "host_of", "is_local_host", "is_public", "pinned"]
+__all__ = ["AddressRefused", "checked_addresses", "host_of", "is_local_host", "is_public", "pin_to_ip"]
 
 _NOT_PUBLIC = tuple(
     ipaddress.ip_network(text)
@@ -160,7 +160,7 @@ async def checked_addresses(host: str, port: int, *, local_allowed: bool) -> tup
     return allowed
 
 
-def pinned(request: httpx.Request, address: str) -> httpx.Request:
+def pin_to_ip(request: httpx.Request, address: str) -> httpx.Request:
     """A request that goes to one address and to no other, whatever its host's name means by then.
 
     Args:

@@ -17,7 +17,7 @@ from prefect_happyhorse.engine.http.ssrf import host_of
 from prefect_happyhorse.engine.http.urls import content_fingerprint, url_fingerprint
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, MediaFormat, format_of, kind_of, sniff
 from prefect_happyhorse.engine.media.probe import MediaNotReadable, Probe, probe
-from prefect_happyhorse.engine.media.source import MediumNotHeld, local_file, shown, where
+from prefect_happyhorse.engine.media.source import MediaUnavailable, local_file, shown, where
 from prefect_happyhorse.engine.storage.local import hash_file
 from prefect_happyhorse.engine.storage.store import Store
 
@@ -127,7 +127,7 @@ async def _inspect(name: str, position: int | None, medium: MediaAsset | str, ro
     try:
         async with local_file(medium, store=store, max_bytes=None if findings.limit is None else findings.limit.max_bytes) as path:
             await to_thread.run_sync(_check_file, path, findings)
-    except MediumNotHeld as error:
+    except MediaUnavailable as error:
         findings.problem(str(error))
     return findings
 

@@ -18,11 +18,11 @@ from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
 from prefect_happyhorse.engine.http.ssrf import host_of, is_local_host
 from prefect_happyhorse.engine.inputs.preflight import limit_of
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, extension_of, media_type_of, sniff
-from prefect_happyhorse.engine.media.source import MediumNotHeld, local_file, local_path_of, shown, where
+from prefect_happyhorse.engine.media.source import MediaUnavailable, local_file, local_path_of, shown, where
 from prefect_happyhorse.engine.storage.local import hash_file
 from prefect_happyhorse.engine.storage.store import Store
 
-__all__ = ["INPUTS_FOLDER", "publish"]
+__all__ = ["INPUTS_FOLDER", "upload_inputs"]
 
 INPUTS_FOLDER = "inputs"
 """Where in the store the media go that are put there for a gateway to read; each under its SHA-256, so once."""
@@ -31,7 +31,7 @@ _MARGIN = timedelta(minutes=10)
 _UNREADABLE = "where the gateway cannot read it"
 
 
-async def publish(
+async def upload_inputs(
     request: GenerationRequest, route: Route, store: Store | None, *, now: datetime, gateway_is_local: bool
 ) -> GenerationRequest:
     """Replace the media of a request by addresses that its gateway can read.
@@ -58,7 +58,7 @@ async def publish(
         >>> from prefect_happyhorse.domain.requests import ReferenceToVideo
         >>> request = ReferenceToVideo(model="happyhorse-1.1-r2v", prompt="@1 runs", references=["https://example.com/a.png"])
         >>> route = resolve(request, "ttapi")
-        >>> asyncio.run(publish(request, route, None, now=datetime.now(timezone.utc), gateway_is_local=False)).references
+        >>> asyncio.run(upload_inputs(request, route, None, now=datetime.now(timezone.utc), gateway_is_local=False)).references
         ('https://example.com/a.png',)
     """
     publisher = _Publisher(route, store, now, gateway_is_local)
@@ -112,7 +112,7 @@ class _Publisher:
                 return _Address(text)
         try:
             return await self._stored(text) or await self._inline(name, text)
-        except (MediumNotHeld, OSError) as error:
+        except (MediaUnavailable, OSError) as error:
             return _Address(problem=str(error))
 
     def _is_alive(self, asset: MediaAsset) -> bool:
@@ -184,7 +184,7 @@ def _data_url(file: Path) -> str:
     content = file.read_bytes()
     form = sniff(content[:HEAD_BYTES])
     if form is None:
-        raise MediumNotHeld("it is of no known media format")
+        raise MediaUnavailable("it is of no known media format")
     return f"data:{media_type_of(form)};base64,{base64.b64encode(content).decode('ascii')}"
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prefect_happyhorse.catalog import Route
 from prefect_happyhorse.domain.jobs import Job
-from prefect_happyhorse.engine.jobs.schedule import Belief
+from prefect_happyhorse.engine.jobs.schedule import DurationModel
 from prefect_happyhorse.engine.storage.paths import safe
 from prefect_happyhorse.engine.storage.store import Store
 
@@ -56,7 +56,7 @@ class Durations:
         self._looked = False
         self._heard = False
         self._wrote_at = float("-inf")
-        self.belief = Belief.of((), typical_s=typical_s)
+        self.belief = DurationModel.of((), typical_s=typical_s)
 
     async def look(self, store: Store) -> None:
         """Read what earlier runs have learned, once in a process.
@@ -121,7 +121,7 @@ class Durations:
 
     def _believe(self, durations_s: Sequence[float]) -> None:
         self._known = list(durations_s)[-_KEPT:]
-        self.belief = Belief.of(self._known, typical_s=self._typical_s)
+        self.belief = DurationModel.of(self._known, typical_s=self._typical_s)
 
 
 _ALL: dict[tuple[str, str], Durations] = {}

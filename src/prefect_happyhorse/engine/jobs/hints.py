@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["ask_again", "buy_again", "find_out"]
+__all__ = ["rebuy", "repoll", "resolve_uncertain"]
 
 _SHORT = 12
 
 
-def ask_again(digest: str) -> str:
+def repoll(digest: str) -> str:
     """How a job is asked for once more, which is free.
 
     Args:
@@ -16,7 +16,7 @@ def ask_again(digest: str) -> str:
     return f"Asking once more is free: run the same request again, or `happyhorse jobs resume {digest[:_SHORT]}`."
 
 
-def buy_again(digest: str) -> str:
+def rebuy(digest: str) -> str:
     """How the very same request can be bought once more.
 
     Args:
@@ -25,7 +25,7 @@ def buy_again(digest: str) -> str:
     return f"To buy it again give another `take`, or run `happyhorse jobs forget {digest[:_SHORT]}` first."
 
 
-def find_out(digest: str) -> str:
+def resolve_uncertain(digest: str) -> str:
     """How an uncertain submit is settled.
 
     Args:

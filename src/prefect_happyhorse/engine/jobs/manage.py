@@ -10,9 +10,9 @@ from prefect_happyhorse.domain.errors import GatewayUnavailable, GenerationError
 from prefect_happyhorse.domain.jobs import Job, JobStatus
 from prefect_happyhorse.engine.http.auth import TokenStore
 from prefect_happyhorse.engine.http.client import http_client, send
-from prefect_happyhorse.engine.jobs.hints import find_out
+from prefect_happyhorse.engine.jobs.hints import resolve_uncertain
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S, Poller
-from prefect_happyhorse.engine.jobs.results import Collected, Collector
+from prefect_happyhorse.engine.jobs.results import OutputStore, StoredResult
 from prefect_happyhorse.engine.journal.journal import Cancellation, Journal, JournalEntry, JournalState
 from prefect_happyhorse.gateways import Account, get_gateway
 
@@ -116,8 +116,8 @@ async def adopt(journal: Journal, entry: JournalEntry, task_id: str, *, account:
         digest=entry.digest,
         prompt=entry.request.prompt,
         # The gateway took it within the minute after the submit was begun, if it took it at all.
-        submitted_at=entry.intent.at,
-        expires_at=None if lives_s is None else entry.intent.at + timedelta(seconds=lives_s),
+        submitted_at=entry.owner.at,
+        expires_at=None if lives_s is None else entry.owner.at + timedelta(seconds=lives_s),
     )
     if account is not None:
         await _check_known(job, Poller(account=account, store=journal.store))
@@ -127,7 +127,7 @@ async def adopt(journal: Journal, entry: JournalEntry, task_id: str, *, account:
 
 async def _check_known(job: Job, poller: Poller) -> None:
     try:
-        state = await poller.ask(job)
+        state = await poller.poll_once(job)
         reason = state.message or state.provider_status if state.status is JobStatus.EXPIRED else None
     except RequestRejected as error:
         reason = error.message
@@ -142,7 +142,7 @@ async def _check_known(job: Job, poller: Poller) -> None:
         )
 
 
-async def resume(journal: Journal, entry: JournalEntry, account: Account, *, deadline_s: float = DEADLINE_S) -> Collected:
+async def resume(journal: Journal, entry: JournalEntry, account: Account, *, deadline_s: float = DEADLINE_S) -> StoredResult:
     """Wait for a job that stands in the journal, and keep its outputs. Nothing is bought.
 
     Args:
@@ -160,10 +160,13 @@ async def resume(journal: Journal, entry: JournalEntry, account: Account, *, dea
     """
     if entry.job is None:
         raise SubmissionUncertain(
-            "Nobody knows whether this submit was accepted.", gateway=entry.gateway, digest=entry.digest, advice=find_out(entry.digest)
+            "Nobody knows whether this submit was accepted.",
+            gateway=entry.gateway,
+            digest=entry.digest,
+            advice=resolve_uncertain(entry.digest),
         )
     result = await Poller(account=account, store=journal.store, deadline_s=deadline_s).poll(entry.job)
-    return await Collector(account=account, store=journal.store).collect(result)
+    return await OutputStore(account=account, store=journal.store).collect(result)
 
 
 async def forget(journal: Journal, entry: JournalEntry) -> None:
@@ -182,8 +185,8 @@ async def forget(journal: Journal, entry: JournalEntry) -> None:
 
 
 def _check_left(entry: JournalEntry) -> None:
-    if entry.state == "intent" and not entry.intent.gone(datetime.now(timezone.utc)):
-        raise ValueError(f"{entry.digest[:12]} is being submitted right now by {entry.intent}. Nothing was changed.")
+    if entry.state == "intent" and not entry.owner.expired(datetime.now(timezone.utc)):
+        raise ValueError(f"{entry.digest[:12]} is being submitted right now by {entry.owner}. Nothing was changed.")
 
 
 async def cancel(journal: Journal, job: Job, account: Account) -> Cancellation:
@@ -203,7 +206,7 @@ async def cancel(journal: Journal, job: Job, account: Account) -> Cancellation:
     answer = await _ask_to_cancel(job, account)
     entry = await journal.read(job.digest)
     if entry is not None and entry.job is not None and entry.job.task_id == job.task_id and entry.is_open:
-        await journal.write(entry.becoming("canceled" if answer.accepted else entry.state, cancellation=answer))
+        await journal.write(entry.becoming("cancelled" if answer.accepted else entry.state, cancellation=answer))
     return answer
 
 

@@ -21,19 +21,19 @@ from prefect_happyhorse.domain.errors import (
     ProtocolError,
     RequestRejected,
 )
-from prefect_happyhorse.domain.jobs import Job, JobResult, JobState, JobStatus
+from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
 from prefect_happyhorse.engine.http.auth import TokenStore
 from prefect_happyhorse.engine.http.client import http_client, send
-from prefect_happyhorse.engine.http.rate_limit import pacer_for
+from prefect_happyhorse.engine.http.rate_limit import limiter_for
 from prefect_happyhorse.engine.jobs.durations import Durations, durations_of
-from prefect_happyhorse.engine.jobs.hints import ask_again, buy_again
+from prefect_happyhorse.engine.jobs.hints import rebuy, repoll
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, get_gateway
 
-__all__ = ["DEADLINE_S", "Poller", "Watcher"]
+__all__ = ["DEADLINE_S", "OnPoll", "Poller"]
 
-Watcher = Callable[[Job, JobState, float], Awaitable[None]]
+OnPoll = Callable[[Job, JobSnapshot, float], Awaitable[None]]
 """Is told of every answer: the job, what the gateway says, and the seconds since submit.
 
 A job that is not asked for at once is told as queued.
@@ -50,7 +50,7 @@ _MISSING_FOR_S = 60.0
 _MISSING_ANSWERS = 4
 
 
-async def _ignore(job: Job, state: JobState, elapsed_s: float) -> None:
+async def _ignore(job: Job, state: JobSnapshot, elapsed_s: float) -> None:
     pass
 
 
@@ -67,7 +67,7 @@ class Poller:
         store: Where the journal lies.
         deadline_s: How long a job may take, in seconds since it was submitted, restarts included.
         watch: Is told of every answer.
-        turn: Waits until a call may be made, beside the pacer that all jobs of the account share in this process.
+        turn: Waits until a call may be made, beside the limiter that all jobs of the account share in this process.
         tokens: Where access tokens are kept.
         clock: Seconds that only ever grow.
         sleep: Waits for so many seconds.
@@ -76,13 +76,13 @@ class Poller:
     account: Account
     store: Store
     deadline_s: float = DEADLINE_S
-    watch: Watcher = _ignore
+    watch: OnPoll = _ignore
     turn: Callable[[], Awaitable[None]] = _at_once
     tokens: TokenStore = field(default_factory=TokenStore)
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
 
-    async def ask(self, job: Job) -> JobState:
+    async def poll_once(self, job: Job) -> JobSnapshot:
         """Ask for a job once.
 
         Args:
@@ -134,7 +134,7 @@ class Poller:
                 digest=job.digest,
             )
             if isinstance(error, JobExpired):
-                error.advice = f"The provider's console may still show it. {ask_again(job.digest)} {buy_again(job.digest)}"
+                error.advice = f"The provider's console may still show it. {repoll(job.digest)} {rebuy(job.digest)}"
             if isinstance(error, (JobFailed, JobExpired)):
                 await journal.known_failure(error, job)
             raise
@@ -148,12 +148,12 @@ class Poller:
         already_s = max(0.0, (datetime.now(timezone.utc) - job.submitted_at).total_seconds())
         started = self.clock()
         asked = 0
-        patience = _Patience(gone=known_gone or _outlived(job))
+        patience = _ErrorTolerance(gone=known_gone or _outlived(job))
         await durations.look(self.store)
         # When the job was last seen running: right after its submit it surely was.
         ran_s = already_s if already_s < _JUST_SUBMITTED_S else None
         if ran_s is not None and durations.belief.is_learned:
-            await self.watch(job, JobState(status=JobStatus.QUEUED), ran_s)
+            await self.watch(job, JobSnapshot(status=JobStatus.QUEUED), ran_s)
             await self.sleep(min(durations.belief.pause_s(ran_s), max(self.deadline_s - ran_s, 0.0)))
         while True:
             elapsed_s = already_s + self.clock() - started
@@ -185,17 +185,17 @@ class Poller:
                 )
             await self.sleep(min(durations.belief.pause_s(elapsed_s, retry_after_s=retry_after_s), left_s))
 
-    async def _ask(self, job: Job, route: Route) -> JobState:
+    async def _ask(self, job: Job, route: Route) -> JobSnapshot:
         gateway = get_gateway(job.gateway)
         request = gateway.poll_request(route, job.task_id, self.account)
-        await pacer_for(job.gateway, self.account.label, self.account.base_url, per_s=route.facts.polls_per_s).wait()
+        await limiter_for(job.gateway, self.account.label, self.account.base_url, per_s=route.facts.polls_per_s).wait()
         await self.turn()
         async with http_client() as client:
             response: httpx.Response = await send(client, gateway, self.account, request, self.tokens)
         return gateway.read_poll(response, route)
 
 
-class _Patience:
+class _ErrorTolerance:
     """Counts the answers in a row that are strange, or that do not know the job: one may be a passing fault, and the job is paid for.
 
     Args:
@@ -242,8 +242,8 @@ def _known_result(entry: JournalEntry | None, job: Job) -> JobResult | None:
         return None
     if entry.may_be_bought_again:
         raise JobFailed("The job was canceled before it began.", money="not spent", advice="Run the same request again to buy it anew.")
-    if entry.failure is not None and entry.state in {"failed", "canceled"}:
-        raise JobFailed(entry.failure.message, code=entry.failure.code, advice=buy_again(entry.digest))
+    if entry.failure is not None and entry.state in {"failed", "cancelled"}:
+        raise JobFailed(entry.failure.message, code=entry.failure.code, advice=rebuy(entry.digest))
     result = entry.result
     if result is None or any(output.is_inline for output in result.outputs):
         return None
@@ -252,7 +252,7 @@ def _known_result(entry: JournalEntry | None, job: Job) -> JobResult | None:
     return None if expired and entry.asset is None else result
 
 
-def _result(job: Job, route: Route, state: JobState, asked: int) -> JobResult:
+def _result(job: Job, route: Route, state: JobSnapshot, asked: int) -> JobResult:
     if state.status is not JobStatus.SUCCEEDED:
         raise _end(route, state)
     now = datetime.now(timezone.utc)
@@ -268,7 +268,7 @@ def _result(job: Job, route: Route, state: JobState, asked: int) -> JobResult:
     )
 
 
-def _end(route: Route, state: JobState) -> GenerationError:
+def _end(route: Route, state: JobSnapshot) -> GenerationError:
     reason = state.message or "no reason was given"
     if state.status is JobStatus.EXPIRED:
         return JobExpired(f"The gateway does not know the job any more: {reason}", code=state.code, request_id=state.request_id)
@@ -278,5 +278,5 @@ def _end(route: Route, state: JobState) -> GenerationError:
         if moderated
         else "Look at the reason, then change the request, or give another `take` to buy the same again."
     )
-    what = "was canceled" if state.status is JobStatus.CANCELED else "ended without a result"
+    what = "was canceled" if state.status is JobStatus.CANCELLED else "ended without a result"
     return JobFailed(f"The job {what}: {reason}", code=state.code, request_id=state.request_id, advice=advice)

@@ -14,20 +14,20 @@ from prefect_happyhorse.domain.errors import GenerationError, JobExpired, Protoc
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobStatus, Output
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import iter_media
-from prefect_happyhorse.engine.download.download import FetchLimits, Kept, download, forget_partial
+from prefect_happyhorse.engine.download.download import DownloadOptions, StoredOutput, download, forget_partial
 from prefect_happyhorse.engine.http.auth import TokenStore
 from prefect_happyhorse.engine.http.client import http_client, is_local
 from prefect_happyhorse.engine.jobs.poll import Poller
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
-from prefect_happyhorse.engine.media.thumbnail import poster_path
+from prefect_happyhorse.engine.media.thumbnail import thumbnail_path
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 
-__all__ = ["Collected", "Collector", "kept_poster"]
+__all__ = ["OutputStore", "StoredResult", "stored_thumbnail"]
 
 
 @dataclass(frozen=True)
-class Collected:
+class StoredResult:
     """A kept asset and the small pictures of it and its siblings.
 
     Args:
@@ -40,14 +40,14 @@ class Collected:
     posters: dict[str, bytes] = field(default_factory=dict, repr=False)
     inputs: tuple[str, ...] = ()
 
-    def with_posters(self) -> Iterator[tuple[MediaAsset, bytes | None]]:
+    def with_thumbnails(self) -> Iterator[tuple[MediaAsset, bytes | None]]:
         """Every asset with its small picture, or None where there is none."""
         for asset in (self.asset, *self.asset.siblings):
             yield asset, self.posters.get(asset.sha256)
 
 
 @dataclass(frozen=True)
-class Collector:
+class OutputStore:
     """Keeps outputs.
 
     Args:
@@ -60,9 +60,9 @@ class Collector:
     account: Account
     store: Store
     tokens: TokenStore = field(default_factory=TokenStore)
-    limits: FetchLimits | None = None
+    limits: DownloadOptions | None = None
 
-    async def collect(self, result: JobResult) -> Collected:
+    async def collect(self, result: JobResult) -> StoredResult:
         """Keep a job's outputs, or find that they are kept.
 
         Args:
@@ -79,7 +79,7 @@ class Collector:
         journal = Journal(self.store)
         entry = await journal.read(job.digest)
         if entry is not None and entry.asset is not None and entry.asset.task_id == job.task_id and await self._all_there(entry.asset):
-            return Collected(entry.asset, await self._posters(entry.asset), _inputs(entry))
+            return StoredResult(entry.asset, await self._posters(entry.asset), _inputs(entry))
         try:
             async with http_client() as client:
                 kept = await asyncio.gather(*(self._fetch(client, result, index) for index in range(len(result.outputs))))
@@ -94,11 +94,11 @@ class Collector:
         for one in (asset, *others):
             await self._write_beside(one)
         for sha256, poster in posters.items():
-            await self.store.write(poster_path(sha256), poster)
+            await self.store.write(thumbnail_path(sha256), poster)
         await journal.record(job, "kept", {"asset": asset, "result": result})
         for index in range(len(kept)):
             await forget_partial(job, index=index, store=self.store)
-        return Collected(asset, posters, _inputs(entry))
+        return StoredResult(asset, posters, _inputs(entry))
 
     async def _all_there(self, asset: MediaAsset) -> bool:
         for one in (asset, *asset.siblings):
@@ -114,10 +114,10 @@ class Collector:
             return False
 
     async def _posters(self, asset: MediaAsset) -> dict[str, bytes]:
-        found = [(one.sha256, await kept_poster(one, self.store)) for one in (asset, *asset.siblings)]
+        found = [(one.sha256, await stored_thumbnail(one, self.store)) for one in (asset, *asset.siblings)]
         return {sha256: poster for sha256, poster in found if poster is not None}
 
-    async def _fetch(self, client: httpx.AsyncClient, result: JobResult, index: int) -> Kept:
+    async def _fetch(self, client: httpx.AsyncClient, result: JobResult, index: int) -> StoredOutput:
         job = result.job
         output = result.outputs[index]
         if output.is_inline and output.inline is None:
@@ -137,7 +137,7 @@ class Collector:
         )
 
     async def _ask_again(self, job: Job, index: int) -> Output:
-        state = await Poller(account=self.account, store=self.store, tokens=self.tokens).ask(job)
+        state = await Poller(account=self.account, store=self.store, tokens=self.tokens).poll_once(job)
         if state.status is JobStatus.EXPIRED:
             raise JobExpired("The gateway does not know the job any more.", task_id=job.task_id, request_id=state.request_id)
         if state.status is not JobStatus.SUCCEEDED or index >= len(state.outputs):
@@ -157,7 +157,7 @@ class Collector:
         await self.store.write(f"{path}.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-async def kept_poster(asset: MediaAsset, store: Store) -> bytes | None:
+async def stored_thumbnail(asset: MediaAsset, store: Store) -> bytes | None:
     """The small picture that was made of an asset when it was kept, or None.
 
     Args:
@@ -165,7 +165,7 @@ async def kept_poster(asset: MediaAsset, store: Store) -> bytes | None:
         store: Where it is kept.
     """
     try:
-        return await store.read(poster_path(asset.sha256))
+        return await store.read(thumbnail_path(asset.sha256))
     except FileNotFoundError:
         return None
 
@@ -175,7 +175,7 @@ def _inputs(entry: JournalEntry | None) -> tuple[str, ...]:
     return tuple(medium if isinstance(medium, str) else medium.uri for medium in media)
 
 
-def _asset(kept: Kept, result: JobResult, cost: Estimate | None) -> MediaAsset:
+def _asset(kept: StoredOutput, result: JobResult, cost: Estimate | None) -> MediaAsset:
     job = result.job
     return MediaAsset(
         kind=kept.kind,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-__all__ = ["Belief"]
+__all__ = ["DurationModel"]
 
 _SHORTEST_S = 0.5
 _LONGEST_S = 15.0
@@ -24,7 +24,7 @@ _QUICKEST_Z = -3.72
 _ROOM_S = 3.0
 
 # Larger is fewer polls and later news. At 0.1 a job of two minutes is asked for some seven times, and seen three seconds late.
-_THRIFT = 0.1
+_POLL_COST = 0.1
 _STEPS = 40
 
 
@@ -33,7 +33,7 @@ def _tail(z: float) -> float:
 
 
 @dataclass(frozen=True)
-class Belief:
+class DurationModel:
     """How long the jobs of a route are believed to take: a lognormal distribution.
 
     Args:
@@ -47,7 +47,7 @@ class Belief:
     seen: int = 0
 
     @classmethod
-    def of(cls, durations_s: Sequence[float], *, typical_s: float) -> Belief:
+    def of(cls, durations_s: Sequence[float], *, typical_s: float) -> DurationModel:
         """What finished jobs let one believe: the usual update of a normal distribution of unknown mean and variance.
 
         Args:
@@ -55,9 +55,9 @@ class Belief:
             typical_s: What is believed of the first job, in seconds.
 
         Example:
-            >>> round(Belief.of([], typical_s=120.0).median_s)
+            >>> round(DurationModel.of([], typical_s=120.0).median_s)
             120
-            >>> round(Belief.of([60.0] * 50, typical_s=120.0).median_s)
+            >>> round(DurationModel.of([60.0] * 50, typical_s=120.0).median_s)
             60
         """
         prior = math.log(typical_s)
@@ -92,7 +92,7 @@ class Belief:
             Seconds; 0.5 to 15, longer only before the quickest jobs are done, and never less than the gateway asked for.
 
         Example:
-            >>> belief = Belief(median_s=120.0, sigma=0.2, seen=100)
+            >>> belief = DurationModel(median_s=120.0, sigma=0.2, seen=100)
             >>> [round(belief.pause_s(elapsed_s)) for elapsed_s in (0.0, 90.0, 120.0, 600.0)]
             [69, 10, 6, 4]
             >>> belief.pause_s(120.0, retry_after_s=20.0)
@@ -100,7 +100,7 @@ class Belief:
         """
         longest_s = max(_LONGEST_S, self._quickest_s + _LONGEST_S - _ROOM_S - elapsed_s)
         step_s = longest_s / _STEPS
-        left = _THRIFT * math.sqrt(self.median_s)
+        left = _POLL_COST * math.sqrt(self.median_s)
         pause_s = 0.0
         while left > 0 and pause_s < longest_s:
             left -= step_s * math.sqrt(self._rate(elapsed_s + pause_s + step_s / 2))

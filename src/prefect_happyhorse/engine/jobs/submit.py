@@ -22,13 +22,13 @@ from prefect_happyhorse.engine.http.auth import TokenStore
 from prefect_happyhorse.engine.http.client import http_client, is_local, send
 from prefect_happyhorse.engine.http.rate_limit import backoff_s
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
-from prefect_happyhorse.engine.inputs.upload import publish
-from prefect_happyhorse.engine.jobs.hints import buy_again, find_out
-from prefect_happyhorse.engine.journal.budget import Purse
+from prefect_happyhorse.engine.inputs.upload import upload_inputs
+from prefect_happyhorse.engine.jobs.hints import rebuy, resolve_uncertain
+from prefect_happyhorse.engine.journal.budget import BudgetTracker
 from prefect_happyhorse.engine.journal.digest import request_digest
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
-from prefect_happyhorse.engine.journal.lease import Claim
-from prefect_happyhorse.engine.journal.owner import CLAIM_LIFE_S, Claimant
+from prefect_happyhorse.engine.journal.lease import Lease
+from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S, LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, Gateway, get_gateway
 
@@ -97,7 +97,7 @@ class Submitter:
         store: Where the journal lies, and inputs are published to.
         on_uncertain: What to do with a submit of an earlier run whose outcome nobody knows: raise, or pay perhaps twice.
         flow_run_id: The flow run that buys, which is written down.
-        purse: Says whether there is room in a budget; None for no budget.
+        tracker: Says whether there is room in a budget; None for no budget.
         attempts: How often a submit is sent that certainly did no work.
         patience_s: How long is waited in all between those, in seconds.
         tokens: Where access tokens are kept.
@@ -107,7 +107,7 @@ class Submitter:
     store: Store
     on_uncertain: OnUncertain = "raise"
     flow_run_id: str | None = None
-    purse: Purse | None = None
+    tracker: BudgetTracker | None = None
     attempts: int = 5
     patience_s: float = 120.0
     tokens: TokenStore = field(default_factory=TokenStore)
@@ -161,7 +161,7 @@ class Submitter:
         if entry.failure is not None:
             raise _uncertain(f"An earlier submit may have been accepted: {entry.failure.message}", entry.digest)
         raise _uncertain(
-            f"A submit was begun at {entry.intent.at.isoformat(timespec='seconds')} by {entry.intent}, and nobody knows whether it was"
+            f"A submit was begun at {entry.owner.at.isoformat(timespec='seconds')} by {entry.owner}, and nobody knows whether it was"
             " accepted.",
             entry.digest,
         )
@@ -171,16 +171,16 @@ class Submitter:
         silent_s = 0.0
         while True:
             # Clocks differ and jump. Where money hangs on it, silence counts as it is heard here, not by the times that were written.
-            if entry.intent.died() or silent_s > CLAIM_LIFE_S:
+            if entry.owner.is_dead() or silent_s > LEASE_TTL_S:
                 return True
-            if self.on_uncertain == "raise" and entry.intent.gone(datetime.now(timezone.utc)):
+            if self.on_uncertain == "raise" and entry.owner.expired(datetime.now(timezone.utc)):
                 return True
             pause_s = min(_LOOK_AGAIN_S + silent_s / 10, _LOOK_AGAIN_AT_MOST_S)
             await self.sleep(pause_s)
             latest = await journal.read(entry.digest)
-            if latest is None or latest.state != entry.state or not latest.intent.same(entry.intent):
+            if latest is None or latest.state != entry.state or not latest.owner.same(entry.owner):
                 return False
-            silent_s = 0.0 if latest.intent.at != entry.intent.at else silent_s + pause_s
+            silent_s = 0.0 if latest.owner.at != entry.owner.at else silent_s + pause_s
             entry = latest
 
     async def _buy(self, prepared: Prepared, journal: Journal, *, instead_of: JournalEntry | None) -> Job | None:
@@ -189,7 +189,7 @@ class Submitter:
         gateway = get_gateway(account.gateway)
         now = datetime.now(timezone.utc)
         # Publishing is free and may fail, so it comes before the claim.
-        published = await publish(prepared.request, prepared.route, self.store, now=now, gateway_is_local=is_local(account))
+        published = await upload_inputs(prepared.request, prepared.route, self.store, now=now, gateway_is_local=is_local(account))
         request = gateway.submit_request(published, prepared.route, account)
         entry = JournalEntry(
             digest=prepared.digest,
@@ -201,11 +201,11 @@ class Submitter:
             estimate=prepared.estimate,
             credentials=account.credentials,
             flow_run_id=self.flow_run_id,
-            intent=Claimant(),
+            owner=LeaseOwner(),
         )
-        if self.purse is not None:
+        if self.tracker is not None:
             # Before the claim, so that no other process meets an intent of unknown price that is about to be given back.
-            self.purse.check(entry)
+            self.tracker.check(entry)
         if instead_of is None:
             if not await journal.claim(entry):
                 return None
@@ -215,7 +215,7 @@ class Submitter:
                 await self.sleep(_LOOK_AGAIN_S)
                 return None
             entry = claimed
-        claim = Claim(entry, instead_of, journal)
+        claim = Lease(entry, instead_of, journal)
         await self._admit(claim)
         sending = asyncio.ensure_future(self._send_and_write_down(gateway, prepared, request, claim))
         try:
@@ -227,21 +227,21 @@ class Submitter:
                 sending.exception()
             raise
 
-    async def _admit(self, claim: Claim) -> None:
-        if self.purse is None:
+    async def _admit(self, claim: Lease) -> None:
+        if self.tracker is None:
             return
         try:
             # A long journal takes its time to read, and a silent claimant would count as gone.
-            async with claim.kept_alive():
-                await self.purse.admit(claim.entry)
+            async with claim.heartbeat():
+                await self.tracker.admit(claim.entry)
         except BaseException:
             # Whatever kept the budget from being counted, nothing was sent.
             await claim.undo()
             raise
 
-    async def _send_and_write_down(self, gateway: Gateway, prepared: Prepared, request: httpx.Request, claim: Claim) -> Job:
+    async def _send_and_write_down(self, gateway: Gateway, prepared: Prepared, request: httpx.Request, claim: Lease) -> Job:
         try:
-            async with claim.kept_alive():
+            async with claim.heartbeat():
                 submission = await self._send(gateway, prepared, request)
         except GenerationError as error:
             if error.money == "not spent":
@@ -304,7 +304,7 @@ def _job(prepared: Prepared, submission: Submission) -> Job:
 
 def _job_of(entry: JournalEntry, job: Job) -> Job:
     # That a gateway did not know a job may have been its mistake, so an expired one is asked for again.
-    if entry.state not in {"failed", "canceled"}:
+    if entry.state not in {"failed", "cancelled"}:
         return job
     reason = "" if entry.failure is None else f": {entry.failure.message}"
     raise JobFailed(
@@ -312,7 +312,7 @@ def _job_of(entry: JournalEntry, job: Job) -> Job:
         task_id=job.task_id,
         request_id=job.request_id,
         code=None if entry.failure is None else entry.failure.code,
-        advice=buy_again(entry.digest),
+        advice=rebuy(entry.digest),
     )
 
 
@@ -323,5 +323,5 @@ def _uncertain(message: str, digest: str, error: GenerationError | None = None) 
         status_code=None if error is None else error.status_code,
         request_id=None if error is None else error.request_id,
         digest=digest,
-        advice=find_out(digest),
+        advice=resolve_uncertain(digest),
     )

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from prefect_happyhorse.domain.errors import BudgetExceeded, SubmissionUncertain
 from prefect_happyhorse.domain.prices import EXACT, Amount, Currency
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
-from prefect_happyhorse.engine.journal.owner import Claimant
+from prefect_happyhorse.engine.journal.owner import LeaseOwner
 
-__all__ = ["Budget", "Purse"]
+__all__ = ["Budget", "BudgetTracker"]
 
 _AT_ONCE = 16
 
@@ -41,15 +41,15 @@ class Budget(BaseModel):
         return f"{self.amount:f} {self.currency}{'' if self.days is None else f' in {self.days} days'}"
 
 
-class Purse:
+class BudgetTracker:
     """Says of each job whether its budget has room for it.
 
     The intent is written before it is counted, so of two processes that come at the same moment each sees the other's: both may be
-    refused, but never do both go over. Within one purse there is an order: a job waits until those before it are decided, and counts
+    refused, but never do both go over. Within one tracker there is an order: a job waits until those before it are decided, and counts
     none of those after it, so that exactly what fits is bought.
 
     Whoever is refused sends nothing and gives its claim back. Entries are read once, since an estimate never changes: a job that is
-    cancelled, or forgotten and bought anew, after this purse read it counts as it was then. Only what changed hands is read each time.
+    cancelled, or forgotten and bought anew, after this tracker read it counts as it was then. Only what changed hands is read each time.
 
     Args:
         budget: The budget.
@@ -59,10 +59,10 @@ class Purse:
     def __init__(self, budget: Budget, journal: Journal) -> None:
         self._budget = budget
         self._journal = journal
-        self._account = _Account()
+        self._totals = _Totals()
         self._unread: set[str] = set()
         self._undecided: dict[str, JournalEntry] = {}
-        self._refused: dict[str, Claimant] = {}
+        self._refused: dict[str, LeaseOwner] = {}
         self._turn = asyncio.Lock()
         self._looks_begun = 0
         self._looks_done = 0
@@ -100,35 +100,35 @@ class Purse:
             OSError: When the journal cannot be read. Nothing was sent.
         """
         self._refused.pop(entry.digest, None)
-        if entry.intent.turn == 1:
+        if entry.owner.epoch == 1:
             # Only a first intent stands for nothing but this job; what a later one took the place of may be charged.
             self._undecided[entry.digest] = entry
-            self._account.strike(entry.digest)
+            self._totals.strike(entry.digest)
         try:
             self.check(entry)
             await self._look()
             self._decide(entry)
         except BaseException:
-            if entry.intent.turn == 1:
-                self._refused[entry.digest] = entry.intent
+            if entry.owner.epoch == 1:
+                self._refused[entry.digest] = entry.owner
             raise
         finally:
             self._undecided.pop(entry.digest, None)
 
     def _decide(self, entry: JournalEntry) -> None:
-        before = self._account.strike(entry.digest)
+        before = self._totals.strike(entry.digest)
         try:
             line = self._fitting(entry)
         except BudgetExceeded:
             if before is not None:
-                self._account.enter(entry.digest, before)
+                self._totals.enter(entry.digest, before)
             raise
-        self._account.enter(entry.digest, line)
+        self._totals.enter(entry.digest, line)
         self._unread.discard(entry.digest)
 
     def _fitting(self, entry: JournalEntry) -> _Line:
         line = self._line(entry)
-        account = self._account
+        account = self._totals
         if account.problems:
             raise self._uncountable(list(account.problems.values()))
         if EXACT.add(account.spent, line.cost) > self._budget.amount:
@@ -162,13 +162,13 @@ class Purse:
     async def _read_what_changed(self) -> None:
         """The names alone tell what came, what went, and what changed hands: who takes a digest over says so in a file of its own."""
         digests = set(await self._journal.digests())
-        taken_over = {name.partition(".")[0] for name in await self._journal.store.list("journal/claims")}
-        self._account.keep(digests)
+        taken_over = {name.partition(".")[0] for name in await self._journal.store.list("journal/leases")}
+        self._totals.keep(digests)
         self._refused = {digest: claim for digest, claim in self._refused.items() if digest in digests}
-        self._unread = (self._unread | (digests - self._account.lines.keys()) | (digests & taken_over) | self._refused.keys()) & digests
+        self._unread = (self._unread | (digests - self._totals.lines.keys()) | (digests & taken_over) | self._refused.keys()) & digests
         await self._read_all(self._unread - self._undecided.keys())
         if self._budget.days is not None:
-            self._account.leave_out(before=datetime.now(timezone.utc) - timedelta(days=self._budget.days))
+            self._totals.leave_out(before=datetime.now(timezone.utc) - timedelta(days=self._budget.days))
 
     async def _read_all(self, digests: Collection[str]) -> None:
         names = iter(digests)
@@ -191,7 +191,7 @@ class Purse:
             entry = await self._journal.read(digest)
         except SubmissionUncertain as error:
             # It stays unread, so that it is looked at again: somebody may mend it.
-            self._account.enter(digest, _Line(datetime.now(timezone.utc), Decimal(0), error.message.rstrip(".")))
+            self._totals.enter(digest, _Line(datetime.now(timezone.utc), Decimal(0), error.message.rstrip(".")))
             return
         except OSError as error:
             # An object store's own error names the bucket alone.
@@ -200,15 +200,15 @@ class Purse:
         if digest in self._undecided:
             return
         self._unread.discard(digest)
-        if entry is None or self._refused.get(digest) == entry.intent:
+        if entry is None or self._refused.get(digest) == entry.owner:
             # Gone meanwhile; or refused here, and its claim not given back yet.
-            self._account.strike(digest)
+            self._totals.strike(digest)
             return
         self._refused.pop(digest, None)
-        self._account.enter(digest, self._line(entry))
+        self._totals.enter(digest, self._line(entry))
 
     def _line(self, entry: JournalEntry) -> _Line:
-        charged = len(entry.doubles) + (0 if entry.may_be_bought_again else 1)
+        charged = len(entry.duplicate_jobs) + (0 if entry.may_be_bought_again else 1)
         estimate = entry.estimate
         if charged == 0:
             return _Line(entry.begun_at, Decimal(0))
@@ -233,7 +233,7 @@ class _Line(NamedTuple):
     problem: str | None = None
 
 
-class _Account:
+class _Totals:
     """The lines of a journal and their sum, kept up while lines come and go."""
 
     def __init__(self) -> None:

@@ -11,11 +11,11 @@ from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobResult
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import GenerationRequest
-from prefect_happyhorse.engine.journal.owner import Claimant
+from prefect_happyhorse.engine.journal.owner import LeaseOwner
 
 __all__ = ["OPEN_STATES", "Cancellation", "Failure", "JournalEntry", "JournalState"]
 
-JournalState = Literal["intent", "uncertain", "submitted", "succeeded", "kept", "failed", "expired", "canceled"]
+JournalState = Literal["intent", "uncertain", "submitted", "succeeded", "kept", "failed", "expired", "cancelled"]
 """Where a request stands: about to be sent; perhaps taken, perhaps not; taken; finished; its file kept; and three ends without one."""
 
 OPEN_STATES: tuple[JournalState, ...] = ("intent", "uncertain", "submitted", "succeeded")
@@ -61,19 +61,21 @@ class JournalEntry(_Record):
     estimate: Estimate | None = Field(default=None, description="What it should cost, by the price list at its submit.")
     credentials: str | None = Field(default=None, description="The name under which the credentials can be found again.")
     flow_run_id: str | None = Field(default=None, description="The flow run that bought it.")
-    intent: Claimant
+    owner: LeaseOwner
     job: Job | None = None
     result: JobResult | None = None
     asset: MediaAsset | None = None
     failure: Failure | None = None
     cancellation: Cancellation | None = None
-    doubles: tuple[Job, ...] = Field(default=(), description="Further jobs of the same request, bought because somebody chose to resubmit.")
+    duplicate_jobs: tuple[Job, ...] = Field(
+        default=(), description="Further jobs of the same request, bought because somebody chose to resubmit."
+    )
     updated_at: datetime = Field(default_factory=_now)
 
     @property
     def begun_at(self) -> datetime:
         """When the submit was begun."""
-        return self.intent.at
+        return self.owner.at
 
     @property
     def is_open(self) -> bool:
@@ -83,7 +85,7 @@ class JournalEntry(_Record):
     @property
     def may_be_bought_again(self) -> bool:
         """Whether the gateway itself said that it took the job back before it began."""
-        return self.state == "canceled" and self.cancellation is not None and self.cancellation.accepted
+        return self.state == "cancelled" and self.cancellation is not None and self.cancellation.accepted
 
     def becoming(self, state: JournalState, **facts: object) -> JournalEntry:
         """The entry in a new state.
@@ -102,6 +104,6 @@ class JournalEntry(_Record):
         """
         if self.job is None:
             return self.becoming("submitted", job=job, failure=None)
-        if job.task_id in {one.task_id for one in (self.job, *self.doubles)}:
+        if job.task_id in {one.task_id for one in (self.job, *self.duplicate_jobs)}:
             return self
-        return self.model_copy(update={"doubles": (*self.doubles, job)})
+        return self.model_copy(update={"duplicate_jobs": (*self.duplicate_jobs, job)})

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from prefect_happyhorse.domain.errors import GenerationError, JobExpired, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.journal.entry import OPEN_STATES, Cancellation, Failure, JournalEntry, JournalState
-from prefect_happyhorse.engine.journal.owner import Claimant
-from prefect_happyhorse.engine.journal.spool import Aside
+from prefect_happyhorse.engine.journal.owner import LeaseOwner
+from prefect_happyhorse.engine.journal.spool import Spool
 from prefect_happyhorse.engine.storage.store import Store
 
-__all__ = ["OPEN_STATES", "Cancellation", "Claimant", "Failure", "Journal", "JournalEntry", "JournalState"]
+__all__ = ["OPEN_STATES", "Cancellation", "Failure", "Journal", "JournalEntry", "JournalState", "LeaseOwner"]
 
 _PAUSES_S = (0.5, 2.0, 5.0)
 
@@ -39,7 +39,7 @@ class Journal:
     def __init__(self, store: Store, *, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
         self.store = store
         self._sleep = sleep
-        self._aside = Aside(store.url)
+        self._spool = Spool(store.url)
 
     def path(self, digest: str) -> str:
         """Where the entry of a digest lies in the store.
@@ -85,19 +85,19 @@ class Journal:
         Returns:
             The entry as it now stands, or None when somebody else was first.
         """
-        turn = entry.intent.turn
+        turn = entry.owner.epoch
         while True:
             turn += 1
-            mine = successor.intent.model_copy(update={"turn": turn})
-            path = f"journal/claims/{entry.digest}.{turn}.json"
+            mine = successor.owner.model_copy(update={"epoch": turn})
+            path = f"journal/leases/{entry.digest}.{turn}.json"
             if await self.store.create(path, mine.model_dump_json().encode()):
-                return await self.write(successor.model_copy(update={"intent": mine, "doubles": entry.doubles}))
-            rival = Claimant.model_validate_json(await self.store.read(path))
+                return await self.write(successor.model_copy(update={"intent": mine, "duplicate_jobs": entry.duplicate_jobs}))
+            rival = LeaseOwner.model_validate_json(await self.store.read(path))
             latest = await self.read(entry.digest)
-            if not rival.gone(_now()) or latest is None or latest.intent.turn >= turn:
+            if not rival.expired(_now()) or latest is None or latest.owner.epoch >= turn:
                 return None
 
-    async def still_at_work(self, entry: JournalEntry) -> bool:
+    async def renew(self, entry: JournalEntry) -> bool:
         """Say that a claimant is still at work.
 
         Args:
@@ -107,22 +107,22 @@ class Journal:
             False when the claim is no longer its own.
         """
         latest = await self.read(entry.digest)
-        if latest is None or not latest.intent.same(entry.intent):
+        if latest is None or not latest.owner.same(entry.owner):
             return False
-        await self.write(latest.model_copy(update={"intent": latest.intent.beating()}))
+        await self.write(latest.model_copy(update={"intent": latest.owner.renewed()}))
         return True
 
-    async def give_back(self, entry: JournalEntry) -> None:
+    async def release(self, entry: JournalEntry) -> None:
         """Remove an intent under which certainly nothing was bought, unless it is somebody else's by now.
 
         Args:
             entry: The entry that its claimant wrote.
         """
         latest = await self.read(entry.digest)
-        if latest is not None and latest.job is None and latest.intent.same(entry.intent):
+        if latest is not None and latest.job is None and latest.owner.same(entry.owner):
             await self._remove(latest)
 
-    async def put_back(self, entry: JournalEntry, instead: JournalEntry) -> None:
+    async def reinstate(self, entry: JournalEntry, instead: JournalEntry) -> None:
         """Write an entry in place of an intent, unless that is somebody else's by now.
 
         Args:
@@ -130,9 +130,9 @@ class Journal:
             instead: What is to stand there.
         """
         latest = await self.read(entry.digest)
-        if latest is not None and latest.job is None and latest.intent.same(entry.intent):
+        if latest is not None and latest.job is None and latest.owner.same(entry.owner):
             # The turn stays: a number that was once taken is never free again.
-            await self.write(instead.model_copy(update={"intent": instead.intent.model_copy(update={"turn": latest.intent.turn})}))
+            await self.write(instead.model_copy(update={"intent": instead.owner.model_copy(update={"epoch": latest.owner.epoch})}))
 
     async def write_job_down(self, entry: JournalEntry, job: Job) -> Job:
         """Write down a job that was just accepted: it is not lost while anything can be written anywhere.
@@ -152,13 +152,13 @@ class Journal:
                 written = await self.write((await self.read(job.digest) or entry).with_job(job))
             except OSError as error:
                 if pause_s is None:
-                    await self._aside.put(entry.with_job(job).model_dump_json())
+                    await self._spool.put(entry.with_job(job).model_dump_json())
                     _log.warning(
                         "The store cannot be written (%s): job %s of %s stands in %s until it can.",
                         error,
                         job.task_id,
                         job.gateway,
-                        self._aside,
+                        self._spool,
                     )
                     return job
                 await self._sleep(pause_s)
@@ -175,13 +175,13 @@ class Journal:
         Returns:
             The entry, or None when there is no such job.
         """
-        kept = await self._aside.get(digest)
+        kept = await self._spool.get(digest)
         if kept is None:
             return None
         entry = JournalEntry.model_validate_json(kept)
         latest = await self.read(digest) or entry
         written = await self.write(latest if entry.job is None else latest.with_job(entry.job))
-        await self._aside.remove(digest)
+        await self._spool.remove(digest)
         return written
 
     async def write(self, entry: JournalEntry) -> JournalEntry:
@@ -222,14 +222,14 @@ class Journal:
             digest: The request digest.
         """
         entry = await self.read(digest)
-        await self._aside.remove(digest)
+        await self._spool.remove(digest)
         if entry is not None:
             await self._remove(entry)
 
     async def _remove(self, entry: JournalEntry) -> None:
         # The claims first: were the entry gone and they not, the next turn would find itself taken.
-        for turn in range(2, entry.intent.turn + 1):
-            await self.store.delete(f"journal/claims/{entry.digest}.{turn}.json")
+        for turn in range(2, entry.owner.epoch + 1):
+            await self.store.delete(f"journal/leases/{entry.digest}.{turn}.json")
         await self.store.delete(self.path(entry.digest))
 
     async def digests(self) -> list[str]:
@@ -242,11 +242,11 @@ class Journal:
         Raises:
             SubmissionUncertain: When an entry cannot be read.
         """
-        for digest in await self._aside.digests():
+        for digest in await self._spool.digests():
             await self.restore(digest)
         paths = [self.path(digest) for digest in await self.digests()]
         found = [self._parsed(path, content) async for path, content in self.store.read_all(paths)]
-        return sorted(found, key=lambda entry: (entry.intent.at, entry.digest))
+        return sorted(found, key=lambda entry: (entry.owner.at, entry.digest))
 
     def _parsed(self, path: str, content: bytes) -> JournalEntry:
         try:
@@ -266,7 +266,7 @@ class Journal:
             job: The job.
         """
         entry = await self.read(job.digest)
-        if entry is not None and entry.state == "canceled":
+        if entry is not None and entry.state == "cancelled":
             # That the gateway now calls it ended is no news.
             return
         state: JournalState = "expired" if isinstance(error, JobExpired) else "failed"

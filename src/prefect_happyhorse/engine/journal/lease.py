@@ -14,18 +14,18 @@ from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.engine.journal.journal import Failure, Journal, JournalEntry
 from prefect_happyhorse.engine.journal.owner import HEARTBEAT_S
 
-__all__ = ["Claim"]
+__all__ = ["Lease"]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Claim:
+class Lease:
     """A request that this process alone may submit.
 
     Args:
         entry: The intent.
-        before: What stood in its place: an uncertain submit that was chosen to be sent again, or a canceled job.
+        before: What stood in its place: an uncertain submit that was chosen to be sent again, or a cancelled job.
         journal: Where it stands.
     """
 
@@ -34,16 +34,16 @@ class Claim:
     journal: Journal
 
     @asynccontextmanager
-    async def kept_alive(self) -> AsyncGenerator[None]:
+    async def heartbeat(self) -> AsyncGenerator[None]:
         """Say every now and then that the submit is still at work, as long as it is."""
         over = asyncio.Event()
-        beating = asyncio.create_task(self._beat(over))
+        renewed = asyncio.create_task(self._beat(over))
         try:
             yield
         finally:
             over.set()
             # Waited for rather than cancelled: a late heartbeat must not land on top of the job.
-            await beating
+            await renewed
 
     async def _beat(self, over: asyncio.Event) -> None:
         while True:
@@ -52,7 +52,7 @@ class Claim:
             if over.is_set():
                 return
             try:
-                if not await self.journal.still_at_work(self.entry):
+                if not await self.journal.renew(self.entry):
                     _log.warning("Somebody took over %s, which is still being submitted here.", self.entry.digest[:12])
                     return
             except (OSError, GenerationError) as error:
@@ -62,9 +62,9 @@ class Claim:
         """Certainly nothing was bought: leave the journal as it was before the claim."""
         try:
             if self.before is None:
-                await self.journal.give_back(self.entry)
+                await self.journal.release(self.entry)
             else:
-                await self.journal.put_back(self.entry, self.before)
+                await self.journal.reinstate(self.entry, self.before)
         except OSError as error:
             # The refusal is what the caller has to hear; the claim that is left only makes the next run ask a person.
             _log.warning("The claim of %s could not be given back: %s", self.entry.digest[:12], error)
@@ -73,7 +73,7 @@ class Claim:
         """Write down that nobody knows whether the submit was accepted, and why."""
         failure = Failure(message=error.message, code=error.code)
         try:
-            await self.journal.put_back(self.entry, self.entry.becoming("uncertain", failure=failure))
+            await self.journal.reinstate(self.entry, self.entry.becoming("uncertain", failure=failure))
         except OSError as problem:
             # The intent stands, and means the same.
             _log.warning("Could not write down that %s is uncertain: %s", self.entry.digest[:12], problem)

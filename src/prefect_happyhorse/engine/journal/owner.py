@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["CLAIM_LIFE_S", "HEARTBEAT_S", "Claimant"]
+__all__ = ["HEARTBEAT_S", "LEASE_TTL_S", "LeaseOwner"]
 
 HEARTBEAT_S = 30.0
 """How often a claimant that is still at work says so."""
 
-CLAIM_LIFE_S = 150.0
+LEASE_TTL_S = 150.0
 """How long a claimant may be silent before it counts as gone: five heartbeats."""
 
 _RUN = uuid.uuid4().hex
@@ -39,7 +39,7 @@ def _machine() -> str:
     return " ".join(parts)
 
 
-class Claimant(BaseModel):
+class LeaseOwner(BaseModel):
     """A process that set out to submit.
 
     Args:
@@ -57,35 +57,35 @@ class Claimant(BaseModel):
     machine: str = Field(default_factory=_machine)
     process: int = Field(default_factory=os.getpid)
     run: str = _RUN
-    turn: int = 1
+    epoch: int = 1
     at: datetime = Field(default_factory=_now)
 
-    def beating(self) -> Claimant:
+    def renewed(self) -> LeaseOwner:
         """The same claimant, at work now."""
         return self.model_copy(update={"at": _now()})
 
-    def same(self, other: Claimant) -> bool:
+    def same(self, other: LeaseOwner) -> bool:
         """Whether another record is of this very claim.
 
         Args:
             other: The record.
         """
-        return (self.run, self.turn) == (other.run, other.turn)
+        return (self.run, self.epoch) == (other.run, other.epoch)
 
-    def died(self) -> bool:
+    def is_dead(self) -> bool:
         """Whether the process is known to have ended; it cannot be known of another machine's."""
         if self.machine != _machine() or self.run == _RUN:
             return False
         # A process of the same id as this one was an earlier one, as in a container that was started again.
         return self.process == os.getpid() or not _alive(self.process)
 
-    def gone(self, now: datetime) -> bool:
+    def expired(self, now: datetime) -> bool:
         """Whether it can be taken that the claimant is no longer sending its submit.
 
         Args:
             now: The present, as this machine's clock has it.
         """
-        return self.died() or (now - self.at).total_seconds() > CLAIM_LIFE_S
+        return self.is_dead() or (now - self.at).total_seconds() > LEASE_TTL_S
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"

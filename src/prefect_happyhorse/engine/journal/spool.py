@@ -11,10 +11,10 @@ from anyio import to_thread
 from prefect_happyhorse.engine.storage.local import replace_file
 from prefect_happyhorse.engine.storage.machine import state_folder
 
-__all__ = ["Aside"]
+__all__ = ["Spool"]
 
 
-class Aside:
+class Spool:
     """A folder of this machine, beside every store, for journal entries that their store would not take.
 
     Args:
@@ -22,7 +22,7 @@ class Aside:
     """
 
     def __init__(self, url: str) -> None:
-        self.folder = state_folder() / "aside" / hashlib.sha256(url.encode()).hexdigest()[:16]
+        self.folder = state_folder() / "spool" / hashlib.sha256(url.encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
         return str(self.folder)

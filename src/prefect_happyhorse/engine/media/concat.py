@@ -10,14 +10,14 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, cast
 
-__all__ = ["SpliceFailed", "splice"]
+__all__ = ["ConcatFailed", "concat_files"]
 
 _AUDIO_RATE = 48_000
 _AUDIO_SAMPLES = 1024
 _LONGEST_PAUSE_S = Fraction(1, 10)
 
 
-class SpliceFailed(ValueError):
+class ConcatFailed(ValueError):
     """When a video cannot be read, so that nothing can be joined.
 
     Args:
@@ -46,7 +46,7 @@ class _Coding:
     audio: tuple[object, ...] | None
 
 
-def splice(files: Sequence[Path], target: Path) -> bool:
+def concat_files(files: Sequence[Path], target: Path) -> bool:
     """Write videos one after the other into an MP4 file. This blocks: call it in a thread.
 
     Args:
@@ -59,7 +59,7 @@ def splice(files: Sequence[Path], target: Path) -> bool:
         video is cut where the next video begins.
 
     Raises:
-        SpliceFailed: When a video cannot be read.
+        ConcatFailed: When a video cannot be read.
         ValueError: When there are none.
         OSError: When the file cannot be written.
     """
@@ -85,10 +85,10 @@ def _opened(position: int, file: Path) -> Generator[Any]:
     try:
         opened = cast("Any", av.open(str(file)))
     except (FFmpegError, OSError) as error:
-        raise SpliceFailed(position, str(error)) from error
+        raise ConcatFailed(position, str(error)) from error
     with opened as container:
         if not container.streams.video:
-            raise SpliceFailed(position, "it has no pictures")
+            raise ConcatFailed(position, "it has no pictures")
         yield container
 
 
@@ -99,7 +99,7 @@ def _read(position: int, source: Iterable[Any]) -> Iterator[Any]:
     try:
         yield from source
     except FFmpegError as error:
-        raise SpliceFailed(position, str(error)) from error
+        raise ConcatFailed(position, str(error)) from error
 
 
 def _coding_of(position: int, file: Path) -> _Coding:
@@ -137,7 +137,7 @@ def _span(position: int, file: Path) -> tuple[Fraction, Fraction]:
                 begins.append(packet.pts * packet.time_base)
                 ends.append(begins[-1] + (packet.duration * packet.time_base if packet.duration else usual))
     if not begins:
-        raise SpliceFailed(position, "it has no pictures")
+        raise ConcatFailed(position, "it has no pictures")
     return min(begins), max(ends)
 
 

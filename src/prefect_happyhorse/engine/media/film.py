@@ -14,18 +14,18 @@ from pathlib import Path
 from anyio import to_thread
 
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.engine.media.concat import SpliceFailed, splice
+from prefect_happyhorse.engine.media.concat import ConcatFailed, concat_files
 from prefect_happyhorse.engine.media.probe import can_measure, probe
-from prefect_happyhorse.engine.media.source import MediumNotHeld, local_file
-from prefect_happyhorse.engine.media.thumbnail import poster, poster_path
+from prefect_happyhorse.engine.media.source import MediaUnavailable, local_file
+from prefect_happyhorse.engine.media.thumbnail import poster, thumbnail_path
 from prefect_happyhorse.engine.storage.local import hash_file
 from prefect_happyhorse.engine.storage.paths import safe
 from prefect_happyhorse.engine.storage.store import Store
 
-__all__ = ["check_can_join", "join"]
+__all__ = ["check_can_concat", "concat"]
 
 
-def check_can_join() -> None:
+def check_can_concat() -> None:
     """Say what is missing before anything is paid for that is to be joined.
 
     Raises:
@@ -35,7 +35,7 @@ def check_can_join() -> None:
         raise ImportError("Joining videos needs more: pip install 'prefect-happyhorse[media]'. Nothing was sent.")
 
 
-async def join(videos: Sequence[MediaAsset], store: Store, *, title: str) -> MediaAsset:
+async def concat(videos: Sequence[MediaAsset], store: Store, *, title: str) -> MediaAsset:
     """Join kept videos into one film, in their order, and keep it; the same videos give the same film, which is made once.
 
     Args:
@@ -47,11 +47,11 @@ async def join(videos: Sequence[MediaAsset], store: Store, *, title: str) -> Med
         The film.
 
     Raises:
-        SpliceFailed: When a video is not there or cannot be read; says which.
+        ConcatFailed: When a video is not there or cannot be read; says which.
         ImportError: When the extra `media` is not installed.
         OSError: When the store fails.
     """
-    check_can_join()
+    check_can_concat()
     made_of = hashlib.sha256("\n".join(video.sha256 for video in videos).encode()).hexdigest()
     path = f"films/{safe(title)}-{made_of[:16]}.mp4"
     if (kept := await _kept(path, store)) is not None:
@@ -61,10 +61,10 @@ async def join(videos: Sequence[MediaAsset], store: Store, *, title: str) -> Med
         film = folder / "film.mp4"
         async with AsyncExitStack() as held:
             files = [await _local(position, video, store, held) for position, video in enumerate(videos)]
-            anew = await to_thread.run_sync(splice, files, film)
+            anew = await to_thread.run_sync(concat_files, files, film)
         asset, small = await _put(film, path, store)
         if small is not None:
-            await store.write(poster_path(asset.sha256), small)
+            await store.write(thumbnail_path(asset.sha256), small)
         parts = [{"uri": video.uri, "sha256": video.sha256, "task_id": video.task_id} for video in videos]
         beside = asset.model_dump(mode="json", exclude={"siblings"}, exclude_none=True) | {"made_of": parts, "coded_anew": anew}
         await store.write(f"{path}.json", (json.dumps(beside, indent=2, ensure_ascii=False) + "\n").encode())
@@ -76,8 +76,8 @@ async def join(videos: Sequence[MediaAsset], store: Store, *, title: str) -> Med
 async def _local(position: int, video: MediaAsset, store: Store, held: AsyncExitStack) -> Path:
     try:
         return await held.enter_async_context(local_file(video.uri, store=store))
-    except MediumNotHeld as error:
-        raise SpliceFailed(position, f"{video.uri}: {error}") from error
+    except MediaUnavailable as error:
+        raise ConcatFailed(position, f"{video.uri}: {error}") from error
 
 
 async def _put(film: Path, path: str, store: Store) -> tuple[MediaAsset, bytes | None]:

@@ -21,13 +21,13 @@ from prefect_happyhorse.engine.storage.fsspec_backend import open_filesystem, tr
 from prefect_happyhorse.engine.storage.local import CHUNK_BYTES
 from prefect_happyhorse.engine.storage.store import Store
 
-__all__ = ["MediumNotHeld", "local_file", "local_path_of", "shown", "where"]
+__all__ = ["MediaUnavailable", "local_file", "local_path_of", "shown", "where"]
 
 _DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?P<parameters>(?:;[^;,]*)*),", re.IGNORECASE)
 _STEP_CHARS = 4 * 256 * 1024
 
 
-class MediumNotHeld(ValueError):
+class MediaUnavailable(ValueError):
     """When a medium that should be at hand is not; the message goes on from the medium's name, as in "it is a folder"."""
 
 
@@ -88,7 +88,7 @@ async def local_file(medium: str, *, store: Store | None = None, max_bytes: int 
         The file; it is the user's own where the medium is a local path, so it must not be changed.
 
     Raises:
-        MediumNotHeld: When there is no such file, or it cannot be read.
+        MediaUnavailable: When there is no such file, or it cannot be read.
     """
     path = local_path_of(medium)
     if path is not None:
@@ -111,26 +111,26 @@ def _check_file(path: Path) -> None:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise MediumNotHeld("it is a folder")
+            raise MediaUnavailable("it is a folder")
         if not stat.S_ISREG(status.st_mode):
-            raise MediumNotHeld("it is not an ordinary file")
+            raise MediaUnavailable("it is not an ordinary file")
         with path.open("rb"):
             pass
     except FileNotFoundError as error:
-        raise MediumNotHeld(f"there is no such file; looked at {path}") from error
+        raise MediaUnavailable(f"there is no such file; looked at {path}") from error
     except OSError as error:
-        raise MediumNotHeld(f"it cannot be read: {error.strerror or error}") from error
+        raise MediaUnavailable(f"it cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        if isinstance(error, MediumNotHeld):
+        if isinstance(error, MediaUnavailable):
             raise
         # A NUL in the path, for example.
-        raise MediumNotHeld(f"it is no path: {error}") from error
+        raise MediaUnavailable(f"it is no path: {error}") from error
 
 
 def _decode(medium: str, copy: Path) -> None:
     head = _DATA_URL.match(medium)
     if head is None:
-        raise MediumNotHeld("it is a data URL without a comma")
+        raise MediaUnavailable("it is a data URL without a comma")
     with copy.open("wb") as file:
         if not head["parameters"].lower().endswith(";base64"):
             file.write(unquote_to_bytes(medium[head.end() :]))
@@ -139,7 +139,7 @@ def _decode(medium: str, copy: Path) -> None:
             for start in range(head.end(), len(medium), _STEP_CHARS):
                 file.write(base64.b64decode(medium[start : start + _STEP_CHARS], validate=True))
         except (binascii.Error, ValueError) as error:
-            raise MediumNotHeld(f"its base64 is wrong: {error}") from error
+            raise MediaUnavailable(f"its base64 is wrong: {error}") from error
 
 
 def _fetch(medium: str, copy: Path, store: Store | None, max_bytes: int | None) -> None:
@@ -152,10 +152,10 @@ def _fetch(medium: str, copy: Path, store: Store | None, max_bytes: int | None) 
                 with fs.open(path, "rb", block_size=8 * CHUNK_BYTES) as source, copy.open("wb") as file:
                     shutil.copyfileobj(source, file, CHUNK_BYTES)
     except FileNotFoundError as error:
-        raise MediumNotHeld("there is no such file") from error
+        raise MediaUnavailable("there is no such file") from error
     except (OSError, ImportError) as error:
-        raise MediumNotHeld(f"it cannot be read: {error}") from error
+        raise MediaUnavailable(f"it cannot be read: {error}") from error
     if info["type"] != "file":
-        raise MediumNotHeld("it is a folder")
+        raise MediaUnavailable("it is a folder")
     if max_bytes is not None and info["size"] > max_bytes:
-        raise MediumNotHeld(f"it has {info['size']:,} bytes, allowed are at most {max_bytes:,}")
+        raise MediaUnavailable(f"it has {info['size']:,} bytes, allowed are at most {max_bytes:,}")

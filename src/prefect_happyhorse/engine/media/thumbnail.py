@@ -10,7 +10,7 @@ from typing import Any, cast
 from prefect_happyhorse.domain.assets import AssetKind
 from prefect_happyhorse.engine.media.probe import MediaNotReadable, can_measure
 
-__all__ = ["poster", "poster_path", "thumbnail"]
+__all__ = ["poster", "thumbnail", "thumbnail_path"]
 
 _MOST_FRAMES = 120
 _DARK = 16.0
@@ -133,10 +133,10 @@ def _encode(image: Any, max_side_px: int, max_bytes: int) -> bytes:
         side = max(1, side * 3 // 4)
 
 
-def poster_path(sha256: str) -> str:
+def thumbnail_path(sha256: str) -> str:
     """Where the small picture of an asset lies in its store.
 
     Args:
         sha256: The asset's SHA-256.
     """
-    return f"journal/posters/{sha256}.jpg"
+    return f"journal/thumbnails/{sha256}.jpg"

@@ -10,21 +10,21 @@ from typing import ClassVar, TypeVar
 
 from starlette.datastructures import Headers
 
-from prefect_happyhorse.sandbox.jobs.job import Job, JobState, Meaning, fingerprint
+from prefect_happyhorse.sandbox.jobs.job import Job, LedgerState, Meaning, fingerprint
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
 
-__all__ = ["Answer", "Dialect", "PollPath", "View"]
+__all__ = ["Answer", "Dialect", "PollPath", "PollView"]
 
 Answer = dict[str, object]
 Word = TypeVar("Word")
 
 
 @dataclass(frozen=True)
-class View:
+class PollView:
     """A job as one poll reports it."""
 
     job: Job
-    state: JobState
+    state: LedgerState
     progress: float
     now: float
     urls: tuple[str, ...] = ()
@@ -116,7 +116,7 @@ class Dialect(ABC):
         """
 
     @abstractmethod
-    def accepted(self, view: View) -> Answer:
+    def accepted(self, view: PollView) -> Answer:
         """The answer to a submit that was accepted.
 
         Args:
@@ -127,7 +127,7 @@ class Dialect(ABC):
         """
 
     @abstractmethod
-    def status(self, view: View, state: SandboxState) -> Answer:
+    def status(self, view: PollView, state: SandboxState) -> Answer:
         """The answer to a poll.
 
         Args:

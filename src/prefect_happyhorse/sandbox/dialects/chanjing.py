@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from starlette.datastructures import Headers
 
-from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollPath, View
-from prefect_happyhorse.sandbox.jobs.job import JobState, Meaning, fingerprint
+from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollPath, PollView
+from prefect_happyhorse.sandbox.jobs.job import LedgerState, Meaning, fingerprint
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
 
 __all__ = ["Chanjing"]
@@ -106,7 +106,7 @@ class Chanjing(Dialect):
         """
         return 200, {"trace_id": state.new_id().replace("-", ""), "code": _CODES[meaning], "msg": message, "data": None}
 
-    def accepted(self, view: View) -> Answer:
+    def accepted(self, view: PollView) -> Answer:
         """The task id as data.
 
         Args:
@@ -128,7 +128,7 @@ class Chanjing(Dialect):
         """
         return {**answer, "data": ""}
 
-    def status(self, view: View, state: SandboxState) -> Answer:
+    def status(self, view: PollView, state: SandboxState) -> Answer:
         """The task as data.
 
         Args:
@@ -140,7 +140,7 @@ class Chanjing(Dialect):
         """
         return self.envelope(self.task(view), state)
 
-    def task(self, view: View) -> Answer:
+    def task(self, view: PollView) -> Answer:
         """One task as the query and the page show it.
 
         Args:
@@ -149,12 +149,12 @@ class Chanjing(Dialect):
         Returns:
             The task.
         """
-        words: dict[JobState, str] = {
+        words: dict[LedgerState, str] = {
             "queued": view.vary("queued", ["Queued", "Ready"]),
             "running": "Generating",
             "succeeded": "Success",
             "failed": view.vary("failed", ["Error", "Fail"]),
-            "canceled": "Fail",
+            "cancelled": "Fail",
         }
         return {
             "unique_id": view.job.task_id,

@@ -10,19 +10,19 @@ from starlette.responses import JSONResponse, Response
 from prefect_happyhorse.sandbox.dialects.base import Answer
 from prefect_happyhorse.sandbox.dialects.chanjing import Chanjing
 from prefect_happyhorse.sandbox.http.body import Malformed, read_body
-from prefect_happyhorse.sandbox.http.gate import Gate
+from prefect_happyhorse.sandbox.http.gate import Endpoints
 from prefect_happyhorse.sandbox.jobs.files import Files
 from prefect_happyhorse.sandbox.jobs.job import Job
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
-from prefect_happyhorse.sandbox.media.intake import Intake
-from prefect_happyhorse.sandbox.media.studio import Studio
+from prefect_happyhorse.sandbox.media.intake import InputFetcher
+from prefect_happyhorse.sandbox.media.studio import RenderCache
 
 __all__ = ["ChanjingGate"]
 
 _AT_ONCE = 50
 
 
-class ChanjingGate(Gate):
+class ChanjingGate(Endpoints):
     """Chanjing's endpoints.
 
     Args:
@@ -32,7 +32,7 @@ class ChanjingGate(Gate):
         files: Serves results.
     """
 
-    def __init__(self, state: SandboxState, studio: Studio, intake: Intake, files: Files) -> None:
+    def __init__(self, state: SandboxState, studio: RenderCache, intake: InputFetcher, files: Files) -> None:
         self._chanjing = Chanjing()
         super().__init__(self._chanjing, state, studio, intake, files)
 

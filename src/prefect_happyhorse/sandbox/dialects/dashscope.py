@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from starlette.datastructures import Headers
 
-from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollPath, View
-from prefect_happyhorse.sandbox.jobs.job import JobState, Meaning
+from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollPath, PollView
+from prefect_happyhorse.sandbox.jobs.job import LedgerState, Meaning
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
 
 __all__ = ["Infiflow", "Ttapi"]
@@ -28,12 +28,12 @@ _CODES: dict[Meaning, tuple[int, str]] = {
     "unsupported": (400, "UnsupportedOperation"),
     "internal": (500, "InternalError"),
 }
-_WORDS: dict[JobState, str] = {
+_WORDS: dict[LedgerState, str] = {
     "queued": "PENDING",
     "running": "RUNNING",
     "succeeded": "SUCCEEDED",
     "failed": "FAILED",
-    "canceled": "CANCELED",
+    "cancelled": "CANCELED",
 }
 _CHINA = timezone(timedelta(hours=8))
 
@@ -63,7 +63,7 @@ class _DashScope(Dialect):
         status, code = _CODES[meaning]
         return status, {"code": code, "message": message, "request_id": state.new_id()}
 
-    def accepted(self, view: View) -> Answer:
+    def accepted(self, view: PollView) -> Answer:
         """Task id and status in `output`.
 
         Args:
@@ -87,7 +87,7 @@ class _DashScope(Dialect):
         """
         return 200, {"request_id": state.new_id(), "output": {"task_id": task_id, "task_status": "UNKNOWN"}}
 
-    def status(self, view: View, state: SandboxState) -> Answer:
+    def status(self, view: PollView, state: SandboxState) -> Answer:
         """The task in `output`, what is billed in `usage`.
 
         Args:
@@ -113,7 +113,7 @@ class _DashScope(Dialect):
             output["code"], output["message"] = _CODES[job.failure.meaning][1], job.failure.message
         return answer
 
-    def _usage(self, view: View) -> Answer:
+    def _usage(self, view: PollView) -> Answer:
         fit, seconds = view.job.fit, _whole(view.job.shape.duration_s)
         resolution = (fit.text("resolution") or "1080P").upper().removesuffix("P")
         return {

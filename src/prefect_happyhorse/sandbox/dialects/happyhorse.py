@@ -9,20 +9,20 @@ from typing import ClassVar
 
 from starlette.datastructures import Headers
 
-from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollPath, View
+from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollPath, PollView
 from prefect_happyhorse.sandbox.dialects.dashscope import bearer
 from prefect_happyhorse.sandbox.dialects.uniall import new_api_error
-from prefect_happyhorse.sandbox.jobs.job import JobState, Meaning
+from prefect_happyhorse.sandbox.jobs.job import LedgerState, Meaning
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
 
 __all__ = ["Happyhorse"]
 
-_WORDS: dict[JobState, tuple[str, ...]] = {
+_WORDS: dict[LedgerState, tuple[str, ...]] = {
     "queued": ("queued", "QUEUED", "SUBMITTED", "NOT_START", "pending"),
     "running": ("in_progress", "IN_PROGRESS", "processing", "running"),
     "succeeded": ("success", "SUCCESS", "succeeded", "completed", "Completed"),
     "failed": ("failed", "FAILURE", "error", "Failed"),
-    "canceled": ("failed",),
+    "cancelled": ("failed",),
 }
 
 
@@ -63,7 +63,7 @@ class Happyhorse(Dialect):
             return 400, {"code": "task_not_exist", "message": message, "data": None}
         return new_api_error(meaning, message)
 
-    def accepted(self, view: View) -> Answer:
+    def accepted(self, view: PollView) -> Answer:
         """The task id where the route's document puts it.
 
         Args:
@@ -83,7 +83,7 @@ class Happyhorse(Dialect):
             return {"output": {"task_id": job.task_id, "task_status": status}, "model": job.route.model}
         return {place: job.task_id, "object": "video", "model": job.route.model, "status": status, "created_at": int(job.submitted_at)}
 
-    def status(self, view: View, state: SandboxState) -> Answer:
+    def status(self, view: PollView, state: SandboxState) -> Answer:
         """The job where the route's document puts it.
 
         Args:
@@ -98,7 +98,7 @@ class Happyhorse(Dialect):
             return self._image(view, word)
         return self._older(view, word) if _is_older(view) else self._video(view, word)
 
-    def _image(self, view: View, word: str) -> Answer:
+    def _image(self, view: PollView, word: str) -> Answer:
         data: Answer = {"task_id": view.job.task_id, "status": word, "progress": view.percent, "fail_reason": view.reason}
         if view.state == "succeeded":
             key, results = ("b64_json", view.b64) if view.b64 else ("url", view.urls)
@@ -108,15 +108,15 @@ class Happyhorse(Dialect):
                 data["fail_reason"] = view.vary("fail_reason", ["", view.urls[0]])
         return {"code": "success", "message": "", "data": data}
 
-    def _older(self, view: View, word: str) -> Answer:
+    def _older(self, view: PollView, word: str) -> Answer:
         output: Answer = {"task_id": view.job.task_id, "task_status": word}
         if view.state == "succeeded" and view.urls:
             output[view.vary("url", ["media_url", "video_url", "result_url"])] = view.urls[0]
-        if view.state in {"failed", "canceled"}:
+        if view.state in {"failed", "cancelled"}:
             output["fail_reason"] = view.reason or "task canceled"
         return {"output": output, "request_id": view.job.request_id}
 
-    def _video(self, view: View, word: str) -> Answer:
+    def _video(self, view: PollView, word: str) -> Answer:
         job = view.job
         answer: Answer = {"id": job.task_id, "model": job.route.model}
         if view.vary("status", [True, False]):
@@ -133,7 +133,7 @@ class Happyhorse(Dialect):
                 answer.update(self._result(view, view.urls[0]))
         return answer
 
-    def _result(self, view: View, url: str) -> Answer:
+    def _result(self, view: PollView, url: str) -> Answer:
         place = view.vary("url", ["video_url", "media_url", "result_url", "metadata", "results"])
         if place == "metadata":
             return {"metadata": {"url": url}}
@@ -142,5 +142,5 @@ class Happyhorse(Dialect):
         return {place: url}
 
 
-def _is_older(view: View) -> bool:
+def _is_older(view: PollView) -> bool:
     return view.job.route.submit.endswith("/v1/videos/generations")

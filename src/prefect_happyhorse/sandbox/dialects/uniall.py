@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from starlette.datastructures import Headers
 
-from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollPath, View
+from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollPath, PollView
 from prefect_happyhorse.sandbox.dialects.dashscope import bearer
-from prefect_happyhorse.sandbox.jobs.job import JobState, Meaning
+from prefect_happyhorse.sandbox.jobs.job import LedgerState, Meaning
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
 
 __all__ = ["Uniall", "new_api_error"]
@@ -25,12 +25,12 @@ _ERRORS: dict[Meaning, tuple[int, str, str]] = {
     "unsupported": (404, "invalid_request_error", "invalid_url"),
     "internal": (500, "server_error", "internal_error"),
 }
-_WORDS: dict[JobState, str] = {
+_WORDS: dict[LedgerState, str] = {
     "queued": "queued",
     "running": "in_progress",
     "succeeded": "completed",
     "failed": "failed",
-    "canceled": "failed",
+    "cancelled": "failed",
 }
 
 
@@ -92,7 +92,7 @@ class Uniall(Dialect):
             renamed["images"] = renamed.pop("reference_image_urls")
         return renamed
 
-    def accepted(self, view: View) -> Answer:
+    def accepted(self, view: PollView) -> Answer:
         """The job, queued.
 
         Args:
@@ -113,7 +113,7 @@ class Uniall(Dialect):
             "seconds": str(int(job.fit.number("duration") or 0)),
         }
 
-    def status(self, view: View, state: SandboxState) -> Answer:
+    def status(self, view: PollView, state: SandboxState) -> Answer:
         """The job, with its result when it is done.
 
         Args:
@@ -124,7 +124,7 @@ class Uniall(Dialect):
             The body.
         """
         job = view.job
-        reason = view.reason or ("task canceled" if view.state == "canceled" else "")
+        reason = view.reason or ("task canceled" if view.state == "cancelled" else "")
         code = _ERRORS[job.failure.meaning][2] if job.failure else "internal_error"
         answer: Answer = {
             "id": job.task_id,

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["ACCEPTING_KINDS", "FaultBook", "FaultKind", "FaultPoint", "FaultRule"]
+__all__ = ["ACCEPTING_KINDS", "FaultInjector", "FaultKind", "FaultPoint", "FaultRule"]
 
 FaultPoint = Literal["submit", "poll", "download", "token"]
 FaultKind = Literal[
@@ -86,7 +86,7 @@ class _Entry:
         return self.rule.times is not None and self.struck >= self.rule.times
 
 
-class FaultBook:
+class FaultInjector:
     """The rules in force, in the order in which they were added, and how often each has struck.
 
     Args:

@@ -17,13 +17,13 @@ from prefect_happyhorse.sandbox.dialects.dashscope import Infiflow, Ttapi
 from prefect_happyhorse.sandbox.dialects.happyhorse import Happyhorse
 from prefect_happyhorse.sandbox.dialects.uniall import Uniall
 from prefect_happyhorse.sandbox.http.control import control_router
-from prefect_happyhorse.sandbox.http.gate import Gate
+from prefect_happyhorse.sandbox.http.gate import Endpoints
 from prefect_happyhorse.sandbox.jobs.files import Files
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
 from prefect_happyhorse.sandbox.jobs.validate import submit_paths
-from prefect_happyhorse.sandbox.media.intake import Intake
-from prefect_happyhorse.sandbox.media.studio import Studio
+from prefect_happyhorse.sandbox.media.intake import InputFetcher
+from prefect_happyhorse.sandbox.media.studio import RenderCache
 
 __all__ = ["create_app"]
 
@@ -45,8 +45,8 @@ def create_app(settings: SandboxSettings | None = None, *, clock: Callable[[], f
         'happyhorse sandbox'
     """
     state = SandboxState(settings or SandboxSettings(), clock)
-    studio = Studio()
-    intake = Intake(studio)
+    studio = RenderCache()
+    intake = InputFetcher(studio)
     files = Files(state, studio)
 
     @asynccontextmanager
@@ -61,14 +61,14 @@ def create_app(settings: SandboxSettings | None = None, *, clock: Callable[[], f
     )
     app.state.sandbox = state
     app.include_router(control_router(state, files), prefix="/_sandbox")
-    gates: list[Gate] = [Gate(dialect, state, studio, intake, files) for dialect in (Ttapi(), Uniall(), Infiflow(), Happyhorse())]
+    gates: list[Endpoints] = [Endpoints(dialect, state, studio, intake, files) for dialect in (Ttapi(), Uniall(), Infiflow(), Happyhorse())]
     gates.append(ChanjingGate(state, studio, intake, files))
     app.router.routes.extend(files.paths())
     app.router.routes.extend(Mount(f"/{gate.dialect.gateway}", routes=_gate_paths(gate)) for gate in gates)
     return app
 
 
-def _gate_paths(gate: Gate) -> list[Path]:
+def _gate_paths(gate: Endpoints) -> list[Path]:
     dialect = gate.dialect
     paths = [Path(path, partial(gate.submit, path=path), methods=["POST"]) for path in submit_paths(dialect.gateway)]
     paths += [Path(poll.path, partial(gate.poll, path=poll), methods=["GET"]) for poll in dialect.polls]

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from prefect_happyhorse.catalog import routes
-from prefect_happyhorse.sandbox.dialects.base import Dialect, PollPath, View
+from prefect_happyhorse.sandbox.dialects.base import Dialect, PollPath, PollView
 from prefect_happyhorse.sandbox.faults.answers import MEANINGS, FaultAnswers
 from prefect_happyhorse.sandbox.faults.faults import FaultRule
 from prefect_happyhorse.sandbox.http.body import Malformed, read_body
@@ -17,12 +17,12 @@ from prefect_happyhorse.sandbox.http.transport import Dropped
 from prefect_happyhorse.sandbox.jobs.files import Files, origin
 from prefect_happyhorse.sandbox.jobs.job import Failure, Job, Meaning
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
-from prefect_happyhorse.sandbox.jobs.validate import Fit, candidates, fit_body
-from prefect_happyhorse.sandbox.media.intake import Intake
+from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody, candidates, fit_body
+from prefect_happyhorse.sandbox.media.intake import InputFetcher
 from prefect_happyhorse.sandbox.media.shape import shape_of
-from prefect_happyhorse.sandbox.media.studio import Studio
+from prefect_happyhorse.sandbox.media.studio import RenderCache
 
-__all__ = ["Gate"]
+__all__ = ["Endpoints"]
 
 
 class _Refused(Exception):
@@ -34,7 +34,7 @@ class _Refused(Exception):
         self.message = message
 
 
-class Gate:
+class Endpoints:
     """The endpoints of one gateway.
 
     Args:
@@ -45,7 +45,7 @@ class Gate:
         files: Serves results.
     """
 
-    def __init__(self, dialect: Dialect, state: SandboxState, studio: Studio, intake: Intake, files: Files) -> None:
+    def __init__(self, dialect: Dialect, state: SandboxState, studio: RenderCache, intake: InputFetcher, files: Files) -> None:
         self.dialect = dialect
         self.state = state
         self._studio = studio
@@ -118,7 +118,7 @@ class Gate:
 
     async def _after_submit(self, rule: FaultRule | None, job: Job) -> Response:
         word = rule.word if rule is not None and rule.kind == "unknown_status" else None
-        answer = self.dialect.accepted(View(job, "queued", 0.0, self.state.now(), word=word))
+        answer = self.dialect.accepted(PollView(job, "queued", 0.0, self.state.now(), word=word))
         if rule is None:
             return JSONResponse(answer)
         if rule.kind == "no_task_id":
@@ -152,7 +152,7 @@ class Gate:
         job.probes, job.shape = probes, shape_of(job.fit, probes, self.state.settings)
         job.inputs_pending = False
 
-    def _fit(self, request: Request, path: str, body: dict[str, object]) -> Fit:
+    def _fit(self, request: Request, path: str, body: dict[str, object]) -> ValidatedBody:
         model = body.get(self.dialect.model_key)
         if not isinstance(model, str) or not model:
             raise _Refused("invalid", f"{self.dialect.model_key}: required, a string")
@@ -230,7 +230,7 @@ class Gate:
             return state == "succeeded"
         return job.reported in {"running", "succeeded"} if rule.kind == "backwards" else True
 
-    async def view(self, job: Job, request: Request, rule: FaultRule | None = None) -> View:
+    async def view(self, job: Job, request: Request, rule: FaultRule | None = None) -> PollView:
         """A job as one poll reports it.
 
         Args:
@@ -249,14 +249,16 @@ class Gate:
             job.fail(Failure(meaning, rule.message or default), now)
         job.polls += 1
         if rule is not None and kind == "backwards":
-            return View(job, "queued" if job.reported == "running" else "running", 0.0, now)
-        view = View(job, job.state(now), job.progress(now), now, word=rule.word if rule is not None and kind == "unknown_status" else None)
+            return PollView(job, "queued" if job.reported == "running" else "running", 0.0, now)
+        view = PollView(
+            job, job.state(now), job.progress(now), now, word=rule.word if rule is not None and kind == "unknown_status" else None
+        )
         job.reported = view.state
         if view.state != "succeeded" or view.word is not None or kind == "empty_result":
             return view
         return await self._with_results(view, request)
 
-    async def _with_results(self, view: View, request: Request) -> View:
+    async def _with_results(self, view: PollView, request: Request) -> PollView:
         job, settings = view.job, self.state.settings
         specs = [job.spec(index, settings) for index in range(job.results)]
         if job.fit.text("options.response_format") == "b64_json":
@@ -283,5 +285,5 @@ class Gate:
         job = self.state.find(self.dialect.gateway, request.path_params["task_id"], account)
         if job is None or job.state(self.state.now()) != "queued":
             return self.refusal("unsupported", "Failed to cancel the task, please confirm if the task is in PENDING status.")
-        job.canceled = True
+        job.cancelled = True
         return JSONResponse({"request_id": self.state.new_id()})

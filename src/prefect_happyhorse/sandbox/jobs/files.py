@@ -14,7 +14,7 @@ from prefect_happyhorse.sandbox.http.transport import CutBody, Dropped
 from prefect_happyhorse.sandbox.jobs.job import Job
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
 from prefect_happyhorse.sandbox.media.intake import FETCHER
-from prefect_happyhorse.sandbox.media.studio import Studio
+from prefect_happyhorse.sandbox.media.studio import RenderCache
 
 __all__ = ["Files", "origin"]
 
@@ -49,7 +49,7 @@ class Files:
         studio: Makes the files.
     """
 
-    def __init__(self, state: SandboxState, studio: Studio) -> None:
+    def __init__(self, state: SandboxState, studio: RenderCache) -> None:
         self._state = state
         self._studio = studio
 

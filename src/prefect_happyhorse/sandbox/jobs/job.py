@@ -10,14 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_happyhorse.catalog import Route
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
-from prefect_happyhorse.sandbox.jobs.validate import Fit
+from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody
 from prefect_happyhorse.sandbox.media.card import MediaSpec
 from prefect_happyhorse.sandbox.media.probe import Probe
 from prefect_happyhorse.sandbox.media.shape import Shape
 
-__all__ = ["Failure", "Job", "JobState", "LedgerEntry", "Meaning", "fingerprint"]
+__all__ = ["Failure", "Job", "LedgerEntry", "LedgerState", "Meaning", "fingerprint"]
 
-JobState = Literal["queued", "running", "succeeded", "failed", "canceled"]
+LedgerState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Meaning = Literal["invalid", "authentication", "moderation", "quota", "rate_limit", "not_found", "missing_task", "unsupported", "internal"]
 
 _QUEUED_SHARE = 0.2
@@ -44,7 +44,7 @@ class LedgerEntry(BaseModel):
     digest: str = Field(description="SHA-256 of the body, as JSON with sorted keys.")
     charged_at: float = Field(description="When it was accepted, in Unix seconds.")
     refunded: bool = Field(description="Whether the charge was taken back, because the job failed or was cancelled.")
-    state: JobState
+    state: LedgerState
     polls: int = Field(description="How often it was asked for.")
     downloads: int = Field(description="How often one of its results was fetched; every range counts.")
     inputs: int = Field(description="How many input media it has.")
@@ -73,7 +73,7 @@ def fingerprint(key: str) -> str:
 class Job:
     """One accepted submit."""
 
-    fit: Fit
+    fit: ValidatedBody
     account: str
     task_id: str
     request_id: str
@@ -85,10 +85,10 @@ class Job:
     inputs_pending: bool = False
     failure: Failure | None = None
     finished_at: float | None = None
-    canceled: bool = False
+    cancelled: bool = False
     polls: int = 0
     downloads: int = 0
-    reported: JobState = "queued"
+    reported: LedgerState = "queued"
     specs: dict[int, MediaSpec] = field(default_factory=dict[int, MediaSpec])
     signatures: dict[int, str] = field(default_factory=dict[int, str])
     issued: dict[str, float] = field(default_factory=dict[str, float])
@@ -103,7 +103,7 @@ class Job:
         """How many results it has when it succeeds."""
         return int(self.fit.number("n") or 1) if self.route.kind == "image" else 1
 
-    def state(self, now: float) -> JobState:
+    def state(self, now: float) -> LedgerState:
         """Where the job stands.
 
         Args:
@@ -112,8 +112,8 @@ class Job:
         Returns:
             Its state.
         """
-        if self.canceled:
-            return "canceled"
+        if self.cancelled:
+            return "cancelled"
         elapsed = now - self.submitted_at
         if self.finished_at is not None or (elapsed >= self.job_s and not self.inputs_pending):
             return "failed" if self.failure else "succeeded"
@@ -204,7 +204,7 @@ class Job:
             task_id=self.task_id,
             digest=self.digest,
             charged_at=self.submitted_at,
-            refunded=state in {"failed", "canceled"},
+            refunded=state in {"failed", "cancelled"},
             state=state,
             polls=self.polls,
             downloads=self.downloads,

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from random import Random
 from uuid import UUID
 
-from prefect_happyhorse.sandbox.faults.faults import FaultBook
+from prefect_happyhorse.sandbox.faults.faults import FaultInjector
 from prefect_happyhorse.sandbox.jobs.job import Job, LedgerEntry
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
-from prefect_happyhorse.sandbox.jobs.validate import Fit
+from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody
 from prefect_happyhorse.sandbox.media.probe import Probe
 from prefect_happyhorse.sandbox.media.shape import Shape
 
@@ -34,7 +34,7 @@ class SandboxState:
         self._ahead_s = 0.0
         self.settings = settings
         self.random = Random(settings.seed)  # noqa: S311  # ids and chances of a test tool, not secrets
-        self.faults = FaultBook(self.random)
+        self.faults = FaultInjector(self.random)
         self.jobs: dict[str, Job] = {}
         self.tokens: dict[str, tuple[str, float]] = {}
         self.dead_tokens: set[str] = set()
@@ -92,7 +92,7 @@ class SandboxState:
         except asyncio.TimeoutError:
             return
 
-    def accept(self, fit: Fit, body: Mapping[str, object], account: str, shape: Shape, probes: tuple[Probe, ...]) -> Job:
+    def accept(self, fit: ValidatedBody, body: Mapping[str, object], account: str, shape: Shape, probes: tuple[Probe, ...]) -> Job:
         """Take a job on, which charges it.
 
         Args:

@@ -11,13 +11,13 @@ from prefect_happyhorse.catalog import Route, WireField, routes
 from prefect_happyhorse.domain.prompts import weighted_length
 from prefect_happyhorse.sandbox.media.wire_media import MediaCheck, WireInput
 
-__all__ = ["Fit", "candidates", "fit_body", "submit_paths"]
+__all__ = ["ValidatedBody", "candidates", "fit_body", "submit_paths"]
 
 _ABSENT = object()
 
 
 @dataclass(frozen=True)
-class Fit:
+class ValidatedBody:
     """What checking a body against one route found."""
 
     route: Route
@@ -102,7 +102,7 @@ def candidates(gateway: str, path: str, model: str) -> tuple[Route, ...]:
 
 def fit_body(
     found: Sequence[Route], body: Mapping[str, object], *, texts: bool, tolerated: frozenset[str] = frozenset(), cuts_prompt: bool = False
-) -> Fit:
+) -> ValidatedBody:
     """Find the route that a body fits, or the one that it misses by least.
 
     Args:
@@ -131,7 +131,7 @@ class _Check:
         self.cut: tuple[int, int] | None = None
         self._media = MediaCheck(route, self.problems)
 
-    def run(self, body: Mapping[str, object]) -> Fit:
+    def run(self, body: Mapping[str, object]) -> ValidatedBody:
         self._unknown_keys(body)
         for wire in self.route.fields:
             source = wire.source[0] if wire.source else wire.to
@@ -144,7 +144,7 @@ class _Check:
                     self.values.setdefault(source, read)
             elif wire.required:
                 self.problems.append(f"{wire.to}: required")
-        return Fit(self.route, tuple(self.problems), tuple(self._media.inputs), self.values, self.defaults, self.cut)
+        return ValidatedBody(self.route, tuple(self.problems), tuple(self._media.inputs), self.values, self.defaults, self.cut)
 
     def _unknown_keys(self, body: Mapping[str, object], prefix: str = "") -> None:
         leaves = {wire.to for wire in self.route.fields} | self.tolerated

@@ -13,12 +13,12 @@ from typing import IO
 import httpx
 
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
-from prefect_happyhorse.sandbox.jobs.validate import Fit
+from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody
 from prefect_happyhorse.sandbox.media.probe import Probe, find_limit_problems, kind_of, probe
-from prefect_happyhorse.sandbox.media.studio import Studio
+from prefect_happyhorse.sandbox.media.studio import RenderCache
 from prefect_happyhorse.sandbox.media.wire_media import WireInput
 
-__all__ = ["FETCHER", "Intake"]
+__all__ = ["FETCHER", "InputFetcher"]
 
 FETCHER = "happyhorse-sandbox-intake"
 """The user agent under which inputs are fetched: such a fetch of the sandbox's own results is neither counted nor struck by faults."""
@@ -26,14 +26,14 @@ FETCHER = "happyhorse-sandbox-intake"
 _IN_MEMORY = 2_000_000
 
 
-class Intake:
+class InputFetcher:
     """Fetches and checks input media.
 
     Args:
         studio: Where media work is done.
     """
 
-    def __init__(self, studio: Studio) -> None:
+    def __init__(self, studio: RenderCache) -> None:
         self._studio = studio
         self._client: httpx.AsyncClient | None = None
         self._seats = asyncio.Semaphore(16)
@@ -44,7 +44,7 @@ class Intake:
             await self._client.aclose()
             self._client = None
 
-    async def take_in(self, fit: Fit, settings: SandboxSettings) -> tuple[tuple[Probe, ...], tuple[str, ...]]:
+    async def take_in(self, fit: ValidatedBody, settings: SandboxSettings) -> tuple[tuple[Probe, ...], tuple[str, ...]]:
         """Fetch and check every input of a submit.
 
         Args:
@@ -111,6 +111,6 @@ class Intake:
         return file
 
 
-def _beyond_limits(fit: Fit, wire: WireInput, found: Probe) -> Sequence[str]:
+def _beyond_limits(fit: ValidatedBody, wire: WireInput, found: Probe) -> Sequence[str]:
     limits = [limit for limit in fit.route.media if wire.source in limit.request_fields]
     return [problem for limit in limits for problem in find_limit_problems(found, limit)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
-from prefect_happyhorse.sandbox.jobs.validate import Fit
+from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody
 from prefect_happyhorse.sandbox.media.probe import Probe
 
 __all__ = ["Shape", "read_ratio", "shape_of"]
@@ -45,7 +45,7 @@ def read_ratio(text: str | None) -> float | None:
     return min(4.0, max(0.25, float(match[1]) / float(match[2])))
 
 
-def shape_of(fit: Fit, probes: Sequence[Probe], settings: SandboxSettings) -> Shape:
+def shape_of(fit: ValidatedBody, probes: Sequence[Probe], settings: SandboxSettings) -> Shape:
     """The shape of a job's results.
 
     Args:
@@ -64,7 +64,7 @@ def shape_of(fit: Fit, probes: Sequence[Probe], settings: SandboxSettings) -> Sh
     return Shape(_even(width), _even(height), _duration_s(fit, probes) if fit.route.kind == "video" else 0.0)
 
 
-def _ratio(fit: Fit, probes: Sequence[Probe]) -> float:
+def _ratio(fit: ValidatedBody, probes: Sequence[Probe]) -> float:
     seen = next((found.ratio for found in probes if found.ratio), None)
     if seen and fit.route.capability in _FOLLOWS_INPUT and read_ratio(fit.given("aspect_ratio")) is None:
         return min(4.0, max(0.25, seen))
@@ -72,7 +72,7 @@ def _ratio(fit: Fit, probes: Sequence[Probe]) -> float:
     return read_ratio(fit.given("size")) or read_ratio(fit.text("aspect_ratio")) or read_ratio(fit.text("size")) or fallback
 
 
-def _duration_s(fit: Fit, probes: Sequence[Probe]) -> float:
+def _duration_s(fit: ValidatedBody, probes: Sequence[Probe]) -> float:
     clip = next((found.duration_s for found in probes if found.kind == "video" and found.duration_s), None)
     if fit.route.capability == "video_edit" and clip:
         return round(min(clip, _EDITED_S), 3)

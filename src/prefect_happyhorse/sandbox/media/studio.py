@@ -12,12 +12,12 @@ from typing import TypeVar
 from prefect_happyhorse.sandbox.media.card import MediaSpec
 from prefect_happyhorse.sandbox.media.encode import write
 
-__all__ = ["Studio"]
+__all__ = ["RenderCache"]
 
 Result = TypeVar("Result")
 
 
-class Studio:
+class RenderCache:
     """A folder of results and two threads that make them."""
 
     def __init__(self) -> None:

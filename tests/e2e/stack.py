@@ -92,7 +92,7 @@ def nothing_left_behind() -> Iterator[ExitStack]:
     assert left == {}, f"Processes were left behind, and are ended now: {left}"
 
 
-class Studio:
+class Stack:
     """A Prefect server and a sandbox as processes, and how to call Prefect's command line there.
 
     Args:

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from . import studio
-from .studio import nothing_left_behind, until
+from . import stack
+from .stack import nothing_left_behind, until
 
 pytestmark = pytest.mark.e2e
 
@@ -27,7 +27,7 @@ def _nobody_reads(pipe: int) -> bool:
 @pytest.mark.skipif(sys.platform != "linux", reason="Only Linux shows the environment of other processes")
 def test_a_process_that_outlives_its_parent_is_named_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits for its input, in a session of its own: the tests that left it fail with its command, and it is gone."""
-    monkeypatch.setattr(studio, "_END_WITHIN_S", 0.0)
+    monkeypatch.setattr(stack, "_END_WITHIN_S", 0.0)
     reading, writing = os.pipe()
     try:
         with pytest.raises(AssertionError, match=r"sys\.stdin\.read\(\)"), nothing_left_behind():
