@@ -32,7 +32,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def at_sandbox(_no_environment: None, sandbox_env: SandboxServer) -> SandboxServer:
-    return studio
+    return sandbox_env
 
 
 def run(*arguments: str) -> Result:

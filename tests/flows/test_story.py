@@ -47,7 +47,7 @@ def story() -> Flow[Any, Any]:
 def drawn(sandbox_env: SandboxServer) -> SandboxServer:
     """A sandbox that draws what it was asked for, so that one shot can be told from another."""
     sandbox_env.settings(check_inputs="submit", media="full", long_side_px=512, fps=8)
-    return studio
+    return sandbox_env
 
 
 def script(folder: Path, text: str, name: str = "script.toml") -> str:

@@ -36,14 +36,6 @@ class Tile(NamedTuple):
 def card(asset: MediaAsset, *, poster: bytes | None, link: str) -> str:
     """An asset as markdown: its picture, its prompt, and where it came from.
 
-    Args:
-        asset: The asset.
-        poster: A small JPEG of it, where there is one.
-        link: Where it can be read.
-
-    Returns:
-        Markdown. Both of Prefect's UIs show a picture that is written into it; only the older shows a video.
-
     Example:
         >>> horse = MediaAsset(kind="image", uri="memory://horse.png", media_type="image/png", bytes=3, sha256="00")
         >>> print(card(horse, poster=None, link="memory://horse.png").splitlines()[0])
@@ -78,14 +70,7 @@ def card(asset: MediaAsset, *, poster: bytes | None, link: str) -> str:
 
 
 def grid(tiles: Sequence[Tile]) -> str:
-    """Pictures side by side, three in a row, each with what it is and a link.
-
-    Args:
-        tiles: The pictures, in the order in which they are to stand.
-
-    Returns:
-        Markdown.
-    """
+    """Pictures side by side, three in a row, each with what it is and a link."""
     return "\n\n".join(_row(tiles[start : start + _COLUMNS]) for start in range(0, len(tiles), _COLUMNS))
 
 

@@ -20,14 +20,6 @@ _NOUNS: dict[WireType, str] = {"integer": "a whole number", "number": "a number"
 def check(request: GenerationRequest, route: Route, *, more: Iterable[str] = ()) -> None:
     r"""Refuse a request that its route cannot carry.
 
-    Args:
-        request: What the user wants.
-        route: The route that it is meant for.
-        more: Problems that were found elsewhere, from the bytes of its media for example.
-
-    Raises:
-        InvalidRequest: When there is a problem; `problems` names every one with field, value and allowed range.
-
     Example:
         >>> from prefect_happyhorse.catalog import resolve
         >>> from prefect_happyhorse.domain.requests import ReferenceToVideo
@@ -53,13 +45,6 @@ def check(request: GenerationRequest, route: Route, *, more: Iterable[str] = ())
 def find_problems(request: GenerationRequest, route: Route) -> tuple[str, ...]:
     """Every problem that a request has with its route, as sentences.
 
-    Args:
-        request: What the user wants.
-        route: The route that it is meant for.
-
-    Returns:
-        Sentences that name field, value and what is allowed; empty when the request fits.
-
     Example:
         >>> from prefect_happyhorse.catalog import resolve
         >>> from prefect_happyhorse.domain.requests import TextToImage
@@ -83,13 +68,6 @@ def find_problems(request: GenerationRequest, route: Route) -> tuple[str, ...]:
 
 def wire_value(value: object, field: WireField) -> object:
     """A request's value as a wire field writes it.
-
-    Args:
-        value: The value, for example `"720p"`.
-        field: The wire field.
-
-    Returns:
-        The value on the wire, for example `"720P"` or `720`; the value itself where the field's way of writing does not apply to it.
 
     Example:
         >>> wire_value("1080p", WireField.model_validate({"to": "clarity", "from": "resolution", "type": "integer", "render": "number"}))

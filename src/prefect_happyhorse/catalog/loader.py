@@ -26,18 +26,7 @@ GATEWAYS = ("ttapi", "uniall", "chanjing", "infiflow", "happyhorse")
 
 
 def load_gateway(text: str) -> tuple[GatewayFacts, tuple[Route, ...]]:
-    """Read one gateway's data file.
-
-    Args:
-        text: The TOML: `[gateway]` with the common facts, `[shapes.NAME]` with field lists that several rows share, `[limits.NAME]`
-            with media limits that several rows share, and a `[[route]]` table per row.
-
-    Returns:
-        The common facts, and the routes in the order of the file.
-
-    Raises:
-        CatalogError: When the data is not TOML, breaks the schema, names a shape or limit that is not there, or holds a route twice.
-    """
+    """Read one gateway's data file."""
     try:
         data = _DataFile.model_validate(tomllib.loads(text))
     except ValueError as error:
@@ -94,15 +83,6 @@ def _loaded(gateway: str) -> tuple[GatewayFacts, tuple[Route, ...]]:
 def gateway_facts(gateway: str) -> GatewayFacts:
     """What holds for every route of a gateway.
 
-    Args:
-        gateway: Id of the gateway.
-
-    Returns:
-        The facts.
-
-    Raises:
-        CatalogError: When there is no such gateway.
-
     Example:
         >>> gateway_facts("ttapi").base_url
         'https://api.ttapi.io'
@@ -112,15 +92,6 @@ def gateway_facts(gateway: str) -> GatewayFacts:
 
 def routes(gateway: str | None = None) -> tuple[Route, ...]:
     """All routes, or those of one gateway.
-
-    Args:
-        gateway: Id of the gateway; None for all.
-
-    Returns:
-        The routes, in the order of the data files.
-
-    Raises:
-        CatalogError: When there is no such gateway.
 
     Example:
         >>> len(routes())
@@ -132,18 +103,6 @@ def routes(gateway: str | None = None) -> tuple[Route, ...]:
 
 def find_route(gateway: str, capability: str, model: str) -> Route:
     """The route of a gateway for a capability of a model.
-
-    Args:
-        gateway: Id of the gateway.
-        capability: For example `"text_to_video"`.
-        model: The model, as the gateway names it.
-
-    Returns:
-        The route.
-
-    Raises:
-        InvalidRequest: When the gateway does not offer it; names who does, and what the gateway does offer.
-        CatalogError: When there is no such gateway.
 
     Example:
         >>> find_route("uniall", "video_edit", "happy-horse-edit-720p").submit
@@ -165,17 +124,6 @@ def find_route(gateway: str, capability: str, model: str) -> Route:
 def resolve(request: GenerationRequest, gateway: str) -> Route:
     """The route that carries a request on a gateway.
 
-    Args:
-        request: What the user wants.
-        gateway: Id of the gateway.
-
-    Returns:
-        The route.
-
-    Raises:
-        InvalidRequest: When the gateway does not offer it; names who does, and what the gateway does offer.
-        CatalogError: When there is no such gateway.
-
     Example:
         >>> from prefect_happyhorse.domain.requests import TextToImage
         >>> resolve(TextToImage(model="gpt-image-2", prompt="A horse"), "happyhorse").title
@@ -186,15 +134,6 @@ def resolve(request: GenerationRequest, gateway: str) -> Route:
 
 def offers(gateway: str, capability: str, model: str) -> tuple[str, ...]:
     """What there is in place of a route that is missing.
-
-    Args:
-        gateway: Id of the gateway that lacks it.
-        capability: The capability that was asked for.
-        model: The model that was asked for.
-
-    Returns:
-        Sentences: which gateways offer this very capability of the model, what the model can do on this gateway, which models this
-        gateway has for the capability, and which other gateways have any.
 
     Example:
         >>> offers("ttapi", "reference_to_video", "wan2.7-r2v")[0]

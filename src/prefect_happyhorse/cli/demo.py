@@ -42,15 +42,6 @@ _ELSEWHERE = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_
 def flow_file(name: str) -> Path:
     """The file of a flow that comes with the project: in the installed package, or in a checkout beside `src`.
 
-    Args:
-        name: The flow's name, for example `"image_to_video_edit"`.
-
-    Returns:
-        The file.
-
-    Raises:
-        FileNotFoundError: When it is in neither place.
-
     Example:
         >>> flow_file("batch").name
         'batch.py'
@@ -64,16 +55,7 @@ def flow_file(name: str) -> Path:
 
 
 def run_demo(output: Path, console: Console) -> None:
-    """Make a picture, a video that stars it and an edit of that video, and say where they lie.
-
-    Args:
-        output: The folder for the files.
-        console: Where to say it.
-
-    Raises:
-        GenerationError: When a step fails.
-        ImportError: When the sandbox's extra is not installed.
-    """
+    """Make a picture, a video that stars it and an edit of that video, and say where they lie."""
     from prefect_happyhorse.sandbox.http.server import SandboxServer
     from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
 

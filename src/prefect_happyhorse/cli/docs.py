@@ -12,12 +12,6 @@ __all__ = ["gateways_page", "routes_table"]
 def routes_table(found: Iterable[Route]) -> str:
     """Routes as a markdown table, a line for every gateway and capability.
 
-    Args:
-        found: The routes.
-
-    Returns:
-        Markdown.
-
     Example:
         >>> from prefect_happyhorse.catalog import routes
         >>> print(routes_table(routes("chanjing")).splitlines()[2])
@@ -32,9 +26,6 @@ def routes_table(found: Iterable[Route]) -> str:
 
 def gateways_page() -> str:
     """What is known of each gateway, and what its document leaves open: the page `docs/gateways.md`.
-
-    Returns:
-        Markdown.
 
     Example:
         >>> gateways_page().splitlines()[0]

@@ -31,21 +31,12 @@ def errors() -> Generator[None]:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """End the command.
-
-    Args:
-        message: What happened.
-        code: The exit code.
-    """
+    """End the command."""
     click.echo(message, err=True)
     sys.exit(code)
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where tables and progress go.
-
-    Args:
-        stderr: Whether that is standard error.
-    """
+    """Where tables and progress go."""
     # A pipe or a log file has no width; the usual 80 would cut the tables.
     return Console(stderr=stderr, width=None if sys.stdout.isatty() else 200, highlight=False)

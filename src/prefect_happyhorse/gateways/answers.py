@@ -30,17 +30,7 @@ _REQUEST_ID_HEADERS = ("x-request-id", "x-dashscope-request-id", "x-oneapi-reque
 
 
 def json_object(response: httpx.Response) -> dict[str, Any]:
-    """The answer as a JSON object.
-
-    Args:
-        response: The answer, read to its end.
-
-    Returns:
-        The object.
-
-    Raises:
-        ProtocolError: When it is not JSON, or not an object.
-    """
+    """The answer as a JSON object."""
     data = _parsed(response.content)
     if not isinstance(data, dict):
         raise protocol_error("The answer is not a JSON object.", response)
@@ -67,27 +57,12 @@ def _mended(value: object) -> object:
 
 
 def protocol_error(message: str, response: httpx.Response) -> ProtocolError:
-    """An error for an answer that the gateway's documentation does not describe.
-
-    Args:
-        message: What is wrong with the answer.
-        response: The answer.
-
-    Returns:
-        The error, with the start of the answer in it.
-    """
+    """An error for an answer that the gateway's documentation does not describe."""
     return ProtocolError(message, excerpt=excerpt(response), status_code=response.status_code, request_id=request_id_of({}, response))
 
 
 def dig(data: object, path: str) -> Any:
     """What stands at a dotted path inside JSON values, or None.
-
-    Args:
-        data: The JSON values.
-        path: Names and positions, for example `"results.0.url"`.
-
-    Returns:
-        The value, or None when any step is missing.
 
     Example:
         >>> dig({"results": [{"url": "u"}]}, "results.0.url")
@@ -107,9 +82,6 @@ def dig(data: object, path: str) -> Any:
 def text_of(value: object) -> str | None:
     """A JSON value as text where it is a non-empty string or a whole number, else None.
 
-    Args:
-        value: The value.
-
     Example:
         >>> text_of(40001), text_of(""), text_of({"a": 1})
         ('40001', None, None)
@@ -124,10 +96,6 @@ def text_of(value: object) -> str | None:
 def first_text(data: object, paths: Iterable[str]) -> str | None:
     """The first text that stands at one of several paths, or None.
 
-    Args:
-        data: The JSON values.
-        paths: Where to look, in order.
-
     Example:
         >>> first_text({"task_id": "t-1"}, ("id", "task_id"))
         't-1'
@@ -136,31 +104,18 @@ def first_text(data: object, paths: Iterable[str]) -> str | None:
 
 
 def request_id_of(data: object, response: httpx.Response) -> str | None:
-    """The provider's id of an HTTP exchange, from the body or the headers, or None.
-
-    Args:
-        data: The body as JSON values.
-        response: The answer.
-    """
+    """The provider's id of an HTTP exchange, from the body or the headers, or None."""
     found = first_text(data, ("request_id", "trace_id")) or first_text(response.headers, _REQUEST_ID_HEADERS)
     return None if found is None else scrub(found, response)
 
 
 def status_from(word: str, words: Mapping[JobStatus, Iterable[str]]) -> JobStatus:
-    """The status that a provider's word stands for; a word that is not listed is `unknown`.
-
-    Args:
-        word: The provider's word.
-        words: The provider's words in lower case, by status.
-    """
+    """The status that a provider's word stands for; a word that is not listed is `unknown`."""
     return next((status for status, known in words.items() if word.lower() in known), JobStatus.UNKNOWN)
 
 
 def progress_from(value: object) -> float | None:
     """How far a job is, from 0 to 1, or None when it does not say.
-
-    Args:
-        value: What the provider says: `30`, `"30%"`, `"30"` or `0.3`.
 
     Example:
         >>> progress_from("30%"), progress_from(30), progress_from(0.3), progress_from("soon")
@@ -181,16 +136,7 @@ def progress_from(value: object) -> float | None:
 
 
 def outputs_from(found: Iterable[object], route: Route, response: httpx.Response) -> tuple[Output, ...]:
-    """The outputs of a finished job in order, an address that stands in several places once.
-
-    Args:
-        found: What stood where results may stand: addresses and data URLs; a place that holds nothing is passed over.
-        route: The route of the job.
-        response: The answer.
-
-    Raises:
-        ProtocolError: When a result is neither an address that can be fetched nor base64 data.
-    """
+    """The outputs of a finished job in order, an address that stands in several places once."""
     outputs: list[Output] = []
     for value in filter(None, found):
         output = _output(value, route) if isinstance(value, str) else None

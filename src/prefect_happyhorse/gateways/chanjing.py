@@ -43,14 +43,7 @@ class ChanjingGateway(Gateway):
         super().__init__("chanjing")
 
     def token_request(self, account: Account) -> httpx.Request:
-        """The call that asks for an access token. A new token makes the one before worthless.
-
-        Args:
-            account: The account, with app id and secret key.
-
-        Raises:
-            ValueError: When the account has no app id or secret key.
-        """
+        """The call that asks for an access token. A new token makes the one before worthless."""
         if account.app_id is None or account.secret_key is None or self.facts.token is None:
             raise ValueError("An access token is asked for with an app id and a secret key.")
         method, _, path = self.facts.token.partition(" ")
@@ -58,15 +51,7 @@ class ChanjingGateway(Gateway):
         return httpx.Request(method, account.base_url + path, json=body)
 
     def read_token(self, response: httpx.Response) -> tuple[SecretStr, datetime]:
-        """An access token and when it ends.
-
-        Args:
-            response: The answer to `token_request`.
-
-        Raises:
-            GenerationError: When the gateway refuses.
-            ProtocolError: When the answer holds no token or no end.
-        """
+        """An access token and when it ends."""
         self._checked(_without_data(response))
         data = json_object(response)
         token = text_of(dig(data, "data.access_token"))
@@ -76,11 +61,7 @@ class ChanjingGateway(Gateway):
         return SecretStr(token), ends
 
     def refuses_token(self, response: httpx.Response) -> bool:
-        """Whether the answer says that the access token is not valid, so that no work was started.
-
-        Args:
-            response: The answer, read to its end.
-        """
+        """Whether the answer says that the access token is not valid, so that no work was started."""
         try:
             return text_of(json_object(response).get("code")) == _REFUSED_CODE
         except ProtocolError:

@@ -62,16 +62,7 @@ _ERRORS: dict[CodeMeaning, tuple[type[GenerationError], str]] = {
 
 
 def meaning_of(code: str | None, status_code: int, facts: GatewayFacts) -> CodeMeaning | None:
-    """What a failure means: what the gateway documents for the code, else what HTTP says of the status.
-
-    Args:
-        code: The provider's code, where it gave one.
-        status_code: The HTTP status.
-        facts: The gateway's facts, with the codes it documents.
-
-    Returns:
-        The meaning, or None when neither code nor status has a documented one.
-    """
+    """What a failure means: what the gateway documents for the code, else what HTTP says of the status."""
     if code is not None and code in facts.codes:
         return facts.codes[code]
     if status_code >= 500 or status_code in _PASSING_STATUSES:
@@ -82,15 +73,7 @@ def meaning_of(code: str | None, status_code: int, facts: GatewayFacts) -> CodeM
 def failure(
     data: object, response: httpx.Response, facts: GatewayFacts, *, code: str | None, message: str | None
 ) -> GenerationError | None:
-    """The error that an answer stands for, or None when neither its code nor its status has a documented meaning.
-
-    Args:
-        data: The body as JSON values.
-        response: The answer.
-        facts: The gateway's facts.
-        code: The provider's code, where it gave one.
-        message: The provider's message, where it gave one.
-    """
+    """The error that an answer stands for, or None when neither its code nor its status has a documented meaning."""
     meaning = meaning_of(code, response.status_code, facts)
     if meaning is None:
         return None
@@ -113,10 +96,6 @@ def failure(
 def error_code(data: object, paths: Iterable[str]) -> str | None:
     """The first code that stands at one of several paths, or None when there is none or it means success.
 
-    Args:
-        data: The body as JSON values.
-        paths: Where to look, in order.
-
     Example:
         >>> error_code({"code": "success"}, ("code",)), error_code({"code": 40001}, ("code",))
         (None, '40001')
@@ -126,11 +105,7 @@ def error_code(data: object, paths: Iterable[str]) -> str | None:
 
 
 def retry_after_s(response: httpx.Response) -> float | None:
-    """How long the gateway asks to wait, in seconds, or None.
-
-    Args:
-        response: The answer; its Retry-After may be seconds or a date (https://www.rfc-editor.org/rfc/rfc9110#field.retry-after).
-    """
+    """How long the gateway asks to wait, in seconds, or None."""
     value = response.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdecimal():
         seconds = float(value)

@@ -19,14 +19,7 @@ _SECRET_FIELDS = ("secret_key", "access_token")
 
 
 def excerpt(response: httpx.Response) -> str:
-    """The start of an answer, without any key that the request carried.
-
-    Args:
-        response: The answer.
-
-    Returns:
-        At most 300 characters.
-    """
+    """The start of an answer, without any key that the request carried."""
     return scrub(" ".join(_text(response).split()), response)[:_EXCERPT_CHARS]
 
 
@@ -39,28 +32,12 @@ def _text(response: httpx.Response) -> str:
 
 
 def shown(word: str, response: httpx.Response) -> str:
-    """A code or status word of a gateway as errors and job states show it.
-
-    Args:
-        word: What the gateway wrote.
-        response: The answer that it came with.
-
-    Returns:
-        At most 100 characters, without any key.
-    """
+    """A code or status word of a gateway as errors and job states show it."""
     return scrub(word, response)[:_WORD_CHARS]
 
 
 def scrub(text: str, response: httpx.Response) -> str:
-    """A text that came from a gateway, without any key that the request carried: a server may echo what it was sent.
-
-    Args:
-        text: The text.
-        response: The answer that it came with.
-
-    Returns:
-        The text with stars in place of keys.
-    """
+    """A text that came from a gateway, without any key that the request carried: a server may echo what it was sent."""
     for secret in _secrets_of(response):
         for spelling in (secret, json.dumps(secret)[1:-1], secret.replace("/", r"\/"), quote(secret, safe=""), html.escape(secret)):
             text = text.replace(spelling, "***")

@@ -17,16 +17,6 @@ __all__ = ["build_body", "form_parts"]
 def build_body(request: GenerationRequest, route: Route) -> dict[str, Any]:
     """The body of a submit: only what the request sets, and what the route always sends.
 
-    Args:
-        request: What the user wants, its media given as addresses that the gateway can read. It must have passed the catalog's check.
-        route: The route that carries it.
-
-    Returns:
-        The body as JSON values; for a multipart route the same values, which `form_parts` writes as text.
-
-    Raises:
-        TypeError: When a medium is still an asset and not an address.
-
     Example:
         >>> from prefect_happyhorse.catalog import resolve
         >>> from prefect_happyhorse.domain.requests import TextToVideo
@@ -49,12 +39,6 @@ def build_body(request: GenerationRequest, route: Route) -> dict[str, Any]:
 
 def form_parts(body: Mapping[str, Any]) -> dict[str, tuple[None, str]]:
     """The body of a multipart submit, as httpx takes it: every part is text and has no file name.
-
-    Args:
-        body: What `build_body` made.
-
-    Returns:
-        The parts, by name.
 
     Example:
         >>> form_parts({"n": 1, "image": "https://example.com/a.png"})

@@ -15,11 +15,7 @@ __all__ = ["moderation_automation", "save", "uncertain_automation"]
 
 
 def uncertain_automation() -> Automation:
-    """Pause a deployment as soon as one of its submits is uncertain, until a person has looked.
-
-    Returns:
-        The automation, not saved yet.
-    """
+    """Pause a deployment as soon as one of its submits is uncertain, until a person has looked."""
     return Automation(
         name="happyhorse: pause on an uncertain submit",
         description="Nobody knows whether a submit was accepted. `happyhorse jobs list --open` shows it; adopt or forget it, then resume.",
@@ -29,14 +25,7 @@ def uncertain_automation() -> Automation:
 
 
 def moderation_automation(notification_block_id: UUID) -> Automation:
-    """Notify somebody when a provider's content rules refuse a prompt or a result.
-
-    Args:
-        notification_block_id: Id of the notification block's document.
-
-    Returns:
-        The automation, not saved yet.
-    """
+    """Notify somebody when a provider's content rules refuse a prompt or a result."""
     return Automation(
         name="happyhorse: notify on moderation",
         description="The provider's content rules refused a prompt, a medium or a result. The same request would be refused again.",
@@ -63,14 +52,7 @@ def _on(event: str, match: ResourceSpecification | None = None) -> EventTrigger:
 
 
 async def save(automation: Automation) -> str:
-    """Save an automation, in place of one of the same name.
-
-    Args:
-        automation: The automation.
-
-    Returns:
-        Its name.
-    """
+    """Save an automation, in place of one of the same name."""
     async with get_client() as client:
         for old in await client.read_automations_by_name(automation.name):
             await client.delete_automation(old.id)

@@ -77,14 +77,7 @@ async def _is_cancelled(run: UUID, *, fresh: bool = False) -> bool:
 
 @asynccontextmanager
 async def cancelled_with_its_run(job: Job, account: Account, store: Store, log: _Log) -> AsyncGenerator[None]:
-    """Wait for a job in here: when the flow run is cancelled the waiting ends at once, and the job is cancelled at its gateway.
-
-    Args:
-        job: The job.
-        account: Who paid.
-        store: Where the journal lies.
-        log: Hears what the gateway answered.
-    """
+    """Wait for a job in here: when the flow run is cancelled the waiting ends at once, and the job is cancelled at its gateway."""
     run = flow_run_id()
     if run is None:
         yield
@@ -109,14 +102,7 @@ async def cancelled_with_its_run(job: Job, account: Account, store: Store, log: 
 
 
 async def cancel_if_its_run_is(job: Job, account: Account, store: Store, log: _Log) -> None:
-    """Cancel a job at its gateway if its flow run is being cancelled; a run that ends for any other reason keeps its jobs.
-
-    Args:
-        job: The job.
-        account: Who paid.
-        store: Where the journal lies.
-        log: Hears what the gateway answered.
-    """
+    """Cancel a job at its gateway if its flow run is being cancelled; a run that ends for any other reason keeps its jobs."""
     run = flow_run_id()
     with anyio.move_on_after(_GIVE_UP_S):
         if run is not None and await _is_cancelled(run, fresh=True):

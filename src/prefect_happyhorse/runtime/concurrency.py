@@ -36,10 +36,6 @@ _HOLDS_SLOT: ContextVar[bool] = ContextVar("_HOLDS_SLOT", default=False)
 def jobs_limit(gateway: str, account: str) -> str:
     """Name of the limit on open jobs of an account.
 
-    Args:
-        gateway: Id of the gateway.
-        account: Label of the account.
-
     Example:
         >>> jobs_limit("infiflow", "film")
         'happyhorse-infiflow-film-jobs'
@@ -49,10 +45,6 @@ def jobs_limit(gateway: str, account: str) -> str:
 
 def calls_limit(gateway: str, account: str) -> str:
     """Name of the limit on calls a second of an account.
-
-    Args:
-        gateway: Id of the gateway.
-        account: Label of the account.
 
     Example:
         >>> calls_limit("infiflow", "film")
@@ -101,11 +93,7 @@ _KNOWN = _Known()
 
 @asynccontextmanager
 async def job_slot(account: Account) -> AsyncGenerator[None]:
-    """Hold one of the account's slots for open jobs, where there is such a limit; steps inside hold no second one.
-
-    Args:
-        account: Who pays.
-    """
+    """Hold one of the account's slots for open jobs, where there is such a limit; steps inside hold no second one."""
     name = jobs_limit(account.gateway, account.label)
     if _HOLDS_SLOT.get() or not await _KNOWN.has(name):
         yield
@@ -121,11 +109,7 @@ async def job_slot(account: Account) -> AsyncGenerator[None]:
 
 @contextmanager
 def job_slot_sync(account: Account) -> Generator[None]:
-    """`job_slot` for sync code.
-
-    Args:
-        account: See `job_slot`.
-    """
+    """`job_slot` for sync code."""
     name = jobs_limit(account.gateway, account.label)
     if _HOLDS_SLOT.get() or not run_coro_as_sync(_KNOWN.has(name)):
         yield
@@ -139,11 +123,7 @@ def job_slot_sync(account: Account) -> Generator[None]:
 
 
 def call_turn(account: Account) -> Callable[[], Awaitable[None]]:
-    """What waits for the turn of a call, where there is a limit on the account's calls.
-
-    Args:
-        account: Who pays.
-    """
+    """What waits for the turn of a call, where there is a limit on the account's calls."""
     name = calls_limit(account.gateway, account.label)
 
     async def wait() -> None:
@@ -154,17 +134,7 @@ def call_turn(account: Account) -> Callable[[], Awaitable[None]]:
 
 
 async def save_limits(gateway: str, account: str, *, jobs: int | None, calls_per_s: float | None) -> list[str]:
-    """Make or change the limits of an account on the Prefect server.
-
-    Args:
-        gateway: Id of the gateway.
-        account: Label of the account.
-        jobs: How many jobs may be open at once; None leaves that limit alone.
-        calls_per_s: How many calls may be made a second; None leaves that limit alone.
-
-    Returns:
-        The names of the limits.
-    """
+    """Make or change the limits of an account on the Prefect server."""
     wanted: list[tuple[str, int, float]] = []
     if jobs is not None:
         wanted.append((jobs_limit(gateway, account), jobs, 0.0))

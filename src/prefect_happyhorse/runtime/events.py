@@ -23,12 +23,7 @@ JobEvent = Literal["submitted", "running", "succeeded", "failed", "expired", "un
 
 
 def emit(event: JobEvent, job: Job) -> None:
-    """Emit an event about a job; the run, its flow and its deployment are related to it by Prefect. Outside a run nothing is emitted.
-
-    Args:
-        event: What happened.
-        job: The job.
-    """
+    """Emit an event about a job; the run, its flow and its deployment are related to it by Prefect. Outside a run nothing is emitted."""
     labels = {"gateway": job.gateway, "account": job.account, "model": job.model, "capability": job.capability, "digest": job.digest}
     _emit(event, f"{job.gateway}.{job.task_id}", labels)
 

@@ -23,11 +23,6 @@ _log = logging.getLogger(__name__)
 def asset_of(uri: str, *, name: str | None = None, description: str | None = None) -> Asset | None:
     """The Prefect asset of a file, or None where its address cannot be the key of one.
 
-    Args:
-        uri: The file's address; what stands behind a question mark is left out.
-        name: What it is called.
-        description: What it is.
-
     Example:
         >>> asset_of("s3://studio/outputs/horse.png").key
         's3://studio/outputs/horse.png'
@@ -41,12 +36,7 @@ def asset_of(uri: str, *, name: str | None = None, description: str | None = Non
 
 
 def record_lineage(asset: MediaAsset, inputs: Iterable[str]) -> None:
-    """Say that the task run which calls this has made an asset; Prefect tells its server when the run is completed.
-
-    Args:
-        asset: The asset.
-        inputs: The addresses of the media that its request held.
-    """
+    """Say that the task run which calls this has made an asset; Prefect tells its server when the run is completed."""
     context = AssetContext.get()
     if context is None:
         return

@@ -34,11 +34,7 @@ _NOUNS: dict[AssetKind, str] = {"image": "picture", "video": "video", "audio": "
 
 
 def is_inline(output: Output) -> bool:
-    """Whether an output's bytes are at hand, as base64 or as a data URL.
-
-    Args:
-        output: The output.
-    """
+    """Whether an output's bytes are at hand, as base64 or as a data URL."""
     return output.inline is not None or (output.url is not None and output.url.startswith("data:"))
 
 
@@ -63,20 +59,7 @@ class Transfer:
     now: Callable[[], datetime]
 
     async def bring(self, output: Output, partial: Partial, expires_at: datetime | None) -> Probe:
-        """Bring all bytes of an output into its file and look at it.
-
-        Args:
-            output: The output.
-            partial: Its unfinished file; what is there is used where the server can go on from it.
-            expires_at: When its address stops working, where that is known.
-
-        Returns:
-            What the whole file is.
-
-        Raises:
-            FetchProblem: When something stood in the way; says what may help.
-            OSError: When the file cannot be written.
-        """
+        """Bring all bytes of an output into its file and look at it."""
         if is_inline(output):
             await to_thread.run_sync(self._decode, partial, output.inline or output.url or "")
         elif output.url is None:

@@ -95,28 +95,6 @@ async def download(
     Nothing of the client but its connections is used: no key, header or cookie of it is sent. An attempt that breaks off goes on where it
     ended, in another process too, where the server has a way for it. An output that is finished already is not fetched again until
     `forget_partial` is called.
-
-    Args:
-        output: The output: the provider's address of it, or its bytes in base64.
-        job: The job that it comes from.
-        index: Which of the job's outputs it is, from 0.
-        store: Where it is kept; the store's template says under which name.
-        client: Carries the exchanges, by HTTP/1.1.
-        refresh: Asks the gateway for the output anew, with an address that works now.
-        local_allowed: Whether it may come from this machine or a private network, since the gateway itself is there.
-        expires_at: When the address stops working, where that is known.
-        limits: How long and how large it may be.
-        progress: Is told how far it is.
-        with_poster: Whether to make a small JPEG of it.
-        now: Gives the present.
-        sleep: Waits for so many seconds.
-
-    Returns:
-        Where it is and what it is.
-
-    Raises:
-        DownloadFailed: When it could not be fetched or kept whole; the message says why, and what to do now.
-        JobExpired: When the gateway, asked for a fresh address, no longer knows the job.
     """
     limits = limits or DownloadOptions()
     transfer = Transfer(output.kind, client, limits, local_allowed, progress, now)
@@ -124,16 +102,7 @@ async def download(
 
 
 async def forget_partial(job: Job, *, index: int = 0, store: Store) -> None:
-    """Drop what is remembered of a download, once its output is recorded elsewhere as kept.
-
-    Args:
-        job: The job.
-        index: Which of its outputs, from 0.
-        store: Where the output is kept.
-
-    Raises:
-        OSError: When it cannot be dropped.
-    """
+    """Drop what is remembered of a download, once its output is recorded elsewhere as kept."""
 
     def forget() -> None:
         folder, key = store.scratch_dir(), partial_key(job, index)

@@ -86,19 +86,6 @@ async def open_result(
 
     Neither the client's headers nor its cookies nor its authentication are sent. Where the environment names a proxy for the host and the
     client goes by the environment, it is the proxy that connects; then names are checked as far as they can be resolved here.
-
-    Args:
-        client: Carries the exchange.
-        url: The address.
-        headers: Headers to send, Range for example.
-        limits: Time-outs and the number of redirects.
-        local_allowed: Whether addresses off the public internet are welcome too.
-
-    Yields:
-        The answer, with status 200, 206 or 416, its body unread.
-
-    Raises:
-        FetchProblem: When there is no such answer; breaking while the body is read included.
     """
     try:
         response = await _follow(client, httpx.URL(url), headers, limits, local_allowed)

@@ -41,26 +41,13 @@ class _State(BaseModel):
 
 
 def partial_key(job: Job, index: int) -> str:
-    """What the files of an unfinished output are called.
-
-    Args:
-        job: The job.
-        index: Which of its outputs it is, from 0.
-    """
+    """What the files of an unfinished output are called."""
     whole = repr((job.gateway, job.account, job.digest, job.task_id, index))
     return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
 def lock_partial(folder: Path, key: str) -> FileLock | None:
-    """Hold an unfinished output against other processes and tasks, if nobody else does. A dead process holds nothing.
-
-    Args:
-        folder: The folder for partial downloads.
-        key: The output's key.
-
-    Returns:
-        The lock, to be released; None when somebody else holds it.
-    """
+    """Hold an unfinished output against other processes and tasks, if nobody else does. A dead process holds nothing."""
     locks = folder / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     # A lock file cannot be removed safely, so there is a fixed number of them: two outputs that share one take turns.
@@ -110,11 +97,7 @@ class Partial:
         return self.offset > 0 and self.offset == self.total
 
     def load(self) -> None:
-        """Go on from what an earlier process left; anything that is not understood is thrown away.
-
-        Raises:
-            OSError: When the files cannot be read or written.
-        """
+        """Go on from what an earlier process left; anything that is not understood is thrown away."""
         with self._open():
             state = self._read_state()
             self.finished, self.validator, self.total, self._safe_bytes = state.finished, state.validator, state.total, state.safe_bytes
@@ -129,15 +112,7 @@ class Partial:
                 self.offset = self.high_water = self._safe_bytes = file.tell()
 
     def restart(self, *, validator: str | None = None, total: int | None = None) -> None:
-        """Throw away what is there.
-
-        Args:
-            validator: The entity tag or date by which the server knows the file, to go on from it later.
-            total: How many bytes will come, where the server says so.
-
-        Raises:
-            OSError: When the files cannot be written.
-        """
+        """Throw away what is there."""
         with self._open():
             self._close()
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,14 +123,7 @@ class Partial:
             self._write_state()
 
     def append(self, data: bytes | bytearray) -> None:
-        """Add bytes to the end.
-
-        Args:
-            data: The bytes.
-
-        Raises:
-            OSError: When they cannot be written; what was there before stays good.
-        """
+        """Add bytes to the end."""
         with self._open():
             if self._file is None:
                 self._file = self.path.open("rb+")
@@ -175,25 +143,14 @@ class Partial:
                 self._write_state()
 
     def checkpoint(self) -> None:
-        """Sync what is there, so that another process can go on from it.
-
-        Raises:
-            OSError: When it cannot be synced.
-        """
+        """Sync what is there, so that another process can go on from it."""
         with self._open():
             if self._file is not None and self.offset > self._safe_bytes:
                 self._sync()
                 self._write_state()
 
     def finish(self, finished: Finished) -> None:
-        """Note that all is there and good, so that nothing is fetched again if putting it in its place fails.
-
-        Args:
-            finished: Where it goes and what it is.
-
-        Raises:
-            OSError: When it cannot be noted.
-        """
+        """Note that all is there and good, so that nothing is fetched again if putting it in its place fails."""
         with self._open():
             if self._file is not None:
                 self._sync()

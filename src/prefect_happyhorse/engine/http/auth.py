@@ -34,32 +34,13 @@ class TokenStore:
         self.folder = folder or state_folder() / "tokens"
 
     async def current(self, account: Account, gateway: ChanjingGateway, issue: Callable[[], Awaitable[httpx.Response]]) -> SecretStr:
-        """The account's token, asked for when there is none that still lives.
-
-        Args:
-            account: The account, with app id and secret key.
-            gateway: Reads the answer.
-            issue: Asks the gateway for a token.
-
-        Raises:
-            GenerationError: When the gateway refuses.
-        """
+        """The account's token, asked for when there is none that still lives."""
         return await self._token(account, gateway, issue, refused=None)
 
     async def renewed(
         self, account: Account, gateway: ChanjingGateway, issue: Callable[[], Awaitable[httpx.Response]], *, refused: SecretStr
     ) -> SecretStr:
-        """A token other than the one that was refused: another process's newer one, else a new one.
-
-        Args:
-            account: The account, with app id and secret key.
-            gateway: Reads the answer.
-            issue: Asks the gateway for a token.
-            refused: The token that the gateway no longer takes.
-
-        Raises:
-            GenerationError: When the gateway refuses.
-        """
+        """A token other than the one that was refused: another process's newer one, else a new one."""
         return await self._token(account, gateway, issue, refused=refused)
 
     async def _token(

@@ -69,14 +69,7 @@ def _ssl_context() -> ssl.SSLContext:
 
 @asynccontextmanager
 async def http_client(make: Callable[[], httpx.AsyncClient] | None = None) -> AsyncGenerator[httpx.AsyncClient]:
-    """The event loop's HTTP client: shared by all who are inside at the same time, closed when the last one leaves.
-
-    Args:
-        make: Makes the client, in place of the usual one; for tests that hand in a transport.
-
-    Yields:
-        The client. It carries no key and follows no redirect.
-    """
+    """The event loop's HTTP client: shared by all who are inside at the same time, closed when the last one leaves."""
     loop = asyncio.get_running_loop()
     shared = _SHARED.get(loop)
     if shared is None:
@@ -107,9 +100,6 @@ def _call_turn(host: str) -> AbstractAsyncContextManager[object]:
 def is_local(account: Account) -> bool:
     """Whether a gateway lies off the public internet, so that its results may lie there too.
 
-    Args:
-        account: The account.
-
     Example:
         >>> is_local(Account(gateway="ttapi", base_url="http://127.0.0.1:8808/ttapi"))
         True
@@ -118,33 +108,13 @@ def is_local(account: Account) -> bool:
 
 
 def is_on_this_machine(account: Account) -> bool:
-    """Whether a gateway runs on this machine, as the sandbox does.
-
-    Args:
-        account: The account.
-    """
+    """Whether a gateway runs on this machine, as the sandbox does."""
     host = httpx.URL(account.base_url).host
     return host == "localhost" or host.endswith(".localhost") or host.startswith("127.") or host == "::1"
 
 
 async def send(client: httpx.AsyncClient, gateway: Gateway, account: Account, request: httpx.Request, tokens: TokenStore) -> httpx.Response:
-    """Sign a call, send it once, and read its answer.
-
-    Args:
-        client: The event loop's client.
-        gateway: The wire protocol.
-        account: Who pays.
-        request: The call.
-        tokens: Where access tokens are kept that every process shares.
-
-    Returns:
-        The answer, read to its end, whatever its status.
-
-    Raises:
-        GatewayUnavailable: When the call broke; `money` says whether it may have been read.
-        AuthenticationFailed: When the account has no key.
-        RequestRejected: When the call would leave the gateway's own address.
-    """
+    """Sign a call, send it once, and read its answer."""
     if not _same_origin(request.url, httpx.URL(account.base_url)):
         raise RequestRejected(
             f"A call to {request.url.host} would take the key away from {account.base_url}; nothing was sent.", gateway=account.gateway
@@ -210,15 +180,7 @@ async def _read(response: httpx.Response, account: Account) -> httpx.Response:
 
 
 def translate(error: httpx.TransportError, account: Account) -> GenerationError:
-    """What a broken call means.
-
-    Args:
-        error: What httpx raised.
-        account: Who was calling.
-
-    Returns:
-        An error whose `money` is "not spent" when the gateway cannot have read the call, else "may be spent".
-    """
+    """What a broken call means."""
     delivered = not isinstance(error, NEVER_DELIVERED)
     what = "broke after it was sent" if delivered else "never reached the gateway"
     return GatewayUnavailable(

@@ -18,14 +18,6 @@ _SPREAD = random.SystemRandom()
 def backoff_s(failures: int, *, first_s: float = 1.0, longest_s: float = 30.0) -> float:
     """How long to wait after so many failures in a row: doubling, and spread, so that those refused together do not come back together.
 
-    Args:
-        failures: How many, from 1.
-        first_s: The longest wait after the first, in seconds.
-        longest_s: The longest wait ever, in seconds.
-
-    Returns:
-        Seconds; between half of that and all of it.
-
     Example:
         >>> 2.0 <= backoff_s(3) <= 4.0
         True
@@ -82,15 +74,7 @@ _UNDOCUMENTED_BURST = 1000
 
 
 def limiter_for(gateway: str, account: str, base_url: str, *, per_s: float | None) -> RateLimiter:
-    """The limiter that all jobs of an account share in this process.
-
-    Args:
-        gateway: Id of the gateway.
-        account: Label of the account.
-        base_url: The gateway's address.
-        per_s: Calls a second that the provider documents; None where it documents none, so that a burst is let through and a
-            RateLimited answer has the last word.
-    """
+    """The limiter that all jobs of an account share in this process."""
     with _PACERS_LOCK:
         key = (gateway, account, base_url)
         if key not in _PACERS:

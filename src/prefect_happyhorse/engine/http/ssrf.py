@@ -57,16 +57,6 @@ class AddressRefused(ValueError):
 def is_public(address: str) -> bool:
     """Whether an IP address belongs to the public internet.
 
-    Args:
-        address: An IPv4 or IPv6 address, with or without a zone.
-
-    Returns:
-        False for private, loopback, link-local, shared, multicast, reserved and unspecified addresses, and for IPv6 addresses that
-        carry such an IPv4 address.
-
-    Raises:
-        ValueError: When it is no IP address.
-
     Example:
         >>> is_public("93.184.215.14"), is_public("::ffff:169.254.169.254"), is_public("100.64.0.1")
         (True, False, False)
@@ -96,9 +86,6 @@ def _carried(address: _IPAddress) -> ipaddress.IPv4Address | None:
 def host_of(url: str) -> str | None:
     """The host of a web address, or None when it is no address.
 
-    Args:
-        url: An http or https address.
-
     Example:
         >>> host_of("https://user@Example.com:8443/x"), host_of("http://[::1"), host_of("http://example.com:port/")
         ('example.com', None, None)
@@ -113,9 +100,6 @@ def host_of(url: str) -> str | None:
 
 def is_local_host(host: str) -> bool:
     """Whether a host, by its text alone, lies on this machine or on a private network. No name is resolved.
-
-    Args:
-        host: A name or an IP address, as in a URL.
 
     Example:
         >>> is_local_host("localhost"), is_local_host("127.1"), is_local_host("192.168.0.7"), is_local_host("example.com")
@@ -139,18 +123,6 @@ async def checked_addresses(host: str, port: int, *, local_allowed: bool) -> tup
     """Resolve a host to the addresses that may be connected to.
 
     Connect to these and to nothing else: the name may mean something else a moment later.
-
-    Args:
-        host: A name or an IP address.
-        port: The port.
-        local_allowed: Whether addresses off the public internet are welcome too, since the gateway itself has one.
-
-    Returns:
-        The addresses, in the resolver's order; at least one.
-
-    Raises:
-        AddressRefused: When the host has no address that may be connected to.
-        OSError: When the name cannot be resolved.
     """
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -161,15 +133,7 @@ async def checked_addresses(host: str, port: int, *, local_allowed: bool) -> tup
 
 
 def pin_to_ip(request: httpx.Request, address: str) -> httpx.Request:
-    """A request that goes to one address and to no other, whatever its host's name means by then.
-
-    Args:
-        request: The request, addressed by name.
-        address: The IP address to connect to.
-
-    Returns:
-        The request with the address in its URL; its Host header and the name that TLS asks for and checks stay those of the URL.
-    """
+    """A request that goes to one address and to no other, whatever its host's name means by then."""
     name = request.url.raw_host.decode("ascii")
     headers = httpx.Headers(request.headers)
     headers["Host"] = request.url.netloc.decode("ascii")

@@ -33,9 +33,6 @@ _FILE_NAME = re.compile(r"\.(jpe?g|png|webp|bmp|gif|mp4|m4v|mov|webm|mp3|wav)$",
 def content_fingerprint(sha256: str) -> str:
     """The fingerprint of a medium whose bytes are known.
 
-    Args:
-        sha256: The SHA-256 of the bytes, in hexadecimal.
-
     Example:
         >>> content_fingerprint("AB12")
         'sha256:ab12'
@@ -46,9 +43,6 @@ def content_fingerprint(sha256: str) -> str:
 def url_fingerprint(url: str) -> str:
     """The fingerprint of a medium that is known by its address alone.
 
-    Args:
-        url: An http or https address.
-
     Example:
         >>> url_fingerprint("https://example.com/horse.png?X-Amz-Signature=1&width=512")
         'url:https://example.com/horse.png?width=512'
@@ -58,13 +52,6 @@ def url_fingerprint(url: str) -> str:
 
 def stable_url(url: str) -> str:
     """An address without what changes from one signing to the next, and without anything secret that a signature carries.
-
-    Args:
-        url: An http or https address.
-
-    Returns:
-        The address without user name, password, fragment and the query parameters of a signature; all other parameters stay as they are
-        written and in their order.
 
     Example:
         >>> stable_url("HTTPS://user:pw@Example.com/a/horse.png?v=2&Expires=1&OSSAccessKeyId=k&Signature=s#top")

@@ -65,10 +65,6 @@ class _Findings:
 def limit_of(route: Route, field: str) -> MediaLimit | None:
     """What a route takes in a media field, or None where its source says nothing.
 
-    Args:
-        route: The route.
-        field: The field, for example `"references"`.
-
     Example:
         >>> from prefect_happyhorse.catalog import find_route
         >>> limit_of(find_route("ttapi", "reference_to_video", "happyhorse-1.1-r2v"), "references").formats
@@ -79,14 +75,6 @@ def limit_of(route: Route, field: str) -> MediaLimit | None:
 
 async def inspect_media(request: GenerationRequest, route: Route, store: Store | None = None) -> Inspection:
     """Check every medium whose bytes or facts are at hand against the limits of a route.
-
-    Args:
-        request: What the user wants.
-        route: The route that is meant to carry it.
-        store: The store whose options open fsspec URLs of its own scheme.
-
-    Returns:
-        Problems, fingerprints, and what could not be checked. Web addresses are told apart by their text and not fetched.
 
     Example:
         >>> import asyncio

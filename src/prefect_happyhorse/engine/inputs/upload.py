@@ -39,19 +39,6 @@ async def upload_inputs(
     In this order: the provider's own address of an asset while it lives; the store's public or presigned address, for which a file that
     lies elsewhere is put into the store once; a data URL where the route takes it.
 
-    Args:
-        request: What the user wants.
-        route: The route that carries it.
-        store: Where files can be put for others to read; None when there is no such place.
-        now: The present, with its time zone.
-        gateway_is_local: Whether the gateway runs on this machine or network and so can read addresses here.
-
-    Returns:
-        A copy of the request in which every medium is an http, https or data URL.
-
-    Raises:
-        MediaUnreachable: When a medium cannot be given such an address; names every one of them and the ways out.
-
     Example:
         >>> from datetime import timezone
         >>> from prefect_happyhorse.catalog import resolve

@@ -59,11 +59,7 @@ class Durations:
         self.belief = DurationModel.of((), typical_s=typical_s)
 
     async def look(self, store: Store) -> None:
-        """Read what earlier runs have learned, once in a process.
-
-        Args:
-            store: Where it is kept.
-        """
+        """Read what earlier runs have learned, once in a process."""
         with self._lock:
             # The first who comes reads; whoever comes meanwhile goes on with what is known so far.
             if self._looked:
@@ -80,12 +76,7 @@ class Durations:
                 self._believe([*known, *self._known])
 
     async def learn(self, duration_s: float, store: Store) -> None:
-        """Remember how long a job took.
-
-        Args:
-            duration_s: From its submit to its end, in seconds.
-            store: Where it is kept. It is written to twice a minute at most, so that a thousand jobs are not a thousand writes.
-        """
+        """Remember how long a job took."""
         with self._lock:
             self._unwritten.append(max(duration_s, _SHORTEST_S))
             self._believe([*self._known, self._unwritten[-1]])
@@ -129,13 +120,7 @@ _ALL_LOCK = threading.Lock()
 
 
 def durations_of(job: Job, route: Route, store: Store) -> Durations:
-    """The durations that all jobs of an account on a route share in this process.
-
-    Args:
-        job: One of the jobs.
-        route: The route that carried it.
-        store: Where the journal lies.
-    """
+    """The durations that all jobs of an account on a route share in this process."""
     name = safe(f"{job.gateway}.{job.account}.{job.capability}.{job.model}")
     path = f"journal/durations/{name}.json"
     with _ALL_LOCK:

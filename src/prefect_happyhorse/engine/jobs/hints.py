@@ -8,29 +8,17 @@ _SHORT = 12
 
 
 def repoll(digest: str) -> str:
-    """How a job is asked for once more, which is free.
-
-    Args:
-        digest: The request digest.
-    """
+    """How a job is asked for once more, which is free."""
     return f"Asking once more is free: run the same request again, or `happyhorse jobs resume {digest[:_SHORT]}`."
 
 
 def rebuy(digest: str) -> str:
-    """How the very same request can be bought once more.
-
-    Args:
-        digest: The request digest.
-    """
+    """How the very same request can be bought once more."""
     return f"To buy it again give another `take`, or run `happyhorse jobs forget {digest[:_SHORT]}` first."
 
 
 def resolve_uncertain(digest: str) -> str:
-    """How an uncertain submit is settled.
-
-    Args:
-        digest: The request digest.
-    """
+    """How an uncertain submit is settled."""
     short = digest[:_SHORT]
     return (
         f"Look for the job in the provider's console. If it is there, run `happyhorse jobs adopt TASK_ID {short}`; if it is not,"

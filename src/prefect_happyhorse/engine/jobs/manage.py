@@ -31,20 +31,7 @@ def select(
     older_than: timedelta | None = None,
     younger_than: timedelta | None = None,
 ) -> list[JournalEntry]:
-    """The entries that fit every filter that is given.
-
-    Args:
-        entries: Entries of a journal.
-        states: The states to keep; empty for all.
-        gateway: Id of a gateway.
-        account: Label of an account.
-        flow_run_id: The flow run that bought them.
-        older_than: How long ago the submit was begun, at least.
-        younger_than: How long ago the submit was begun, at most.
-
-    Returns:
-        The entries, in the order in which they came.
-    """
+    """The entries that fit every filter that is given."""
     now = datetime.now(timezone.utc)
     return [
         entry
@@ -59,18 +46,7 @@ def select(
 
 
 async def find_entry(journal: Journal, name: str) -> JournalEntry:
-    """The entry that a person means.
-
-    Args:
-        journal: The journal.
-        name: A task id, a request digest, or the first six or more characters of one.
-
-    Returns:
-        The entry.
-
-    Raises:
-        ValueError: When no entry or several fit.
-    """
+    """The entry that a person means."""
     digests = [digest for digest in await journal.digests() if len(name) >= _SHORTEST_PREFIX and digest.startswith(name)]
     found = [entry for digest in digests if (entry := await journal.read(digest)) is not None]
     if not found:
@@ -84,22 +60,7 @@ async def find_entry(journal: Journal, name: str) -> JournalEntry:
 
 
 async def adopt(journal: Journal, entry: JournalEntry, task_id: str, *, account: Account | None) -> JournalEntry:
-    """Give a request whose submit was uncertain the job that it became.
-
-    Args:
-        journal: The journal.
-        entry: The entry, which has no job.
-        task_id: The provider's id of the job, as its console shows it.
-        account: Who paid, to ask the gateway whether it knows the job; None to take a person's word for it.
-
-    Returns:
-        The entry, with the job.
-
-    Raises:
-        ValueError: When the entry has a job, is being submitted right now, or the job stands under another request.
-        JobExpired: When the gateway does not know the job.
-        GenerationError: When the gateway could not be asked.
-    """
+    """Give a request whose submit was uncertain the job that it became."""
     if entry.job is not None:
         raise ValueError(f"{entry.digest[:12]} has a job already: {entry.job.task_id}. Nothing was changed.")
     _check_left(entry)
@@ -143,21 +104,7 @@ async def _check_known(job: Job, poller: Poller) -> None:
 
 
 async def resume(journal: Journal, entry: JournalEntry, account: Account, *, deadline_s: float = DEADLINE_S) -> StoredResult:
-    """Wait for a job that stands in the journal, and keep its outputs. Nothing is bought.
-
-    Args:
-        journal: The journal.
-        entry: The entry.
-        account: Who paid.
-        deadline_s: How long the job may take, in seconds since it was submitted.
-
-    Returns:
-        The assets.
-
-    Raises:
-        SubmissionUncertain: When the entry has no job, since nobody knows its task id.
-        GenerationError: As waiting and keeping do.
-    """
+    """Wait for a job that stands in the journal, and keep its outputs. Nothing is bought."""
     if entry.job is None:
         raise SubmissionUncertain(
             "Nobody knows whether this submit was accepted.",
@@ -170,15 +117,7 @@ async def resume(journal: Journal, entry: JournalEntry, account: Account, *, dea
 
 
 async def forget(journal: Journal, entry: JournalEntry) -> None:
-    """Remove an entry, so that the same request is bought anew when it is asked for again. No file is removed.
-
-    Args:
-        journal: The journal.
-        entry: The entry.
-
-    Raises:
-        ValueError: When the request is being submitted right now.
-    """
+    """Remove an entry, so that the same request is bought anew when it is asked for again. No file is removed."""
     if entry.job is None:
         _check_left(entry)
     await journal.forget(entry.digest)
@@ -190,19 +129,7 @@ def _check_left(entry: JournalEntry) -> None:
 
 
 async def cancel(journal: Journal, job: Job, account: Account) -> Cancellation:
-    """Ask the gateway to cancel a job, and write its answer down.
-
-    Args:
-        journal: The journal.
-        job: The job.
-        account: Who paid.
-
-    Returns:
-        What the gateway answered. Only a job that it took back is ended; any other goes on, and can be collected.
-
-    Raises:
-        OSError: When the answer could not be written down.
-    """
+    """Ask the gateway to cancel a job, and write its answer down."""
     answer = await _ask_to_cancel(job, account)
     entry = await journal.read(job.digest)
     if entry is not None and entry.job is not None and entry.job.task_id == job.task_id and entry.is_open:

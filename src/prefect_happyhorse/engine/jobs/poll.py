@@ -83,36 +83,11 @@ class Poller:
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
 
     async def poll_once(self, job: Job) -> JobSnapshot:
-        """Ask for a job once.
-
-        Args:
-            job: The job.
-
-        Returns:
-            What the gateway says.
-
-        Raises:
-            JobExpired: When the gateway does not know the job any more.
-            GenerationError: When the gateway could not be asked.
-        """
+        """Ask for a job once."""
         return await self._ask(job, find_route(job.gateway, job.capability, job.model))
 
     async def poll(self, job: Job) -> JobResult:
-        """Ask for a job until it has a result.
-
-        Args:
-            job: The job.
-
-        Returns:
-            The result, with the provider's addresses of its outputs.
-
-        Raises:
-            JobFailed: When the provider ended it without a result.
-            JobExpired: When the gateway does not know it any more.
-            JobTimedOut: When the deadline passed first; it may still finish.
-            AuthenticationFailed: When the key is not allowed to ask.
-            ProtocolError: When the gateway kept answering in a way that its documentation does not describe.
-        """
+        """Ask for a job until it has a result."""
         journal = Journal(self.store)
         entry = await journal.read(job.digest)
         route = find_route(job.gateway, job.capability, job.model)
@@ -212,12 +187,7 @@ class _ErrorTolerance:
         self._missing_since_s = 0.0
 
     def ends(self, error: GenerationError, elapsed_s: float) -> bool:
-        """Whether this is one bad answer too many.
-
-        Args:
-            error: What was answered.
-            elapsed_s: Seconds since submit.
-        """
+        """Whether this is one bad answer too many."""
         if isinstance(error, AuthenticationFailed):
             return True
         if isinstance(error, ProtocolError):

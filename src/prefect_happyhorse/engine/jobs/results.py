@@ -63,18 +63,7 @@ class OutputStore:
     limits: DownloadOptions | None = None
 
     async def collect(self, result: JobResult) -> StoredResult:
-        """Keep a job's outputs, or find that they are kept.
-
-        Args:
-            result: The finished job.
-
-        Returns:
-            The assets; they and where they came from stand in the journal and beside each file.
-
-        Raises:
-            DownloadFailed: When an output could not be fetched or kept whole.
-            JobExpired: When the provider no longer keeps it.
-        """
+        """Keep a job's outputs, or find that they are kept."""
         job = result.job
         journal = Journal(self.store)
         entry = await journal.read(job.digest)
@@ -158,12 +147,7 @@ class OutputStore:
 
 
 async def stored_thumbnail(asset: MediaAsset, store: Store) -> bytes | None:
-    """The small picture that was made of an asset when it was kept, or None.
-
-    Args:
-        asset: The asset.
-        store: Where it is kept.
-    """
+    """The small picture that was made of an asset when it was kept, or None."""
     try:
         return await store.read(thumbnail_path(asset.sha256))
     except FileNotFoundError:

@@ -50,10 +50,6 @@ class DurationModel:
     def of(cls, durations_s: Sequence[float], *, typical_s: float) -> DurationModel:
         """What finished jobs let one believe: the usual update of a normal distribution of unknown mean and variance.
 
-        Args:
-            durations_s: How long they took, in seconds.
-            typical_s: What is believed of the first job, in seconds.
-
         Example:
             >>> round(DurationModel.of([], typical_s=120.0).median_s)
             120
@@ -83,13 +79,6 @@ class DurationModel:
 
         To see results as early as so many polls allow, the pauses have to go with one over the square root of the rate at which jobs
         that are still running finish.
-
-        Args:
-            elapsed_s: Seconds since the job was submitted.
-            retry_after_s: Seconds that the gateway asked to wait.
-
-        Returns:
-            Seconds; 0.5 to 15, longer only before the quickest jobs are done, and never less than the gateway asked for.
 
         Example:
             >>> belief = DurationModel(median_s=120.0, sigma=0.2, seen=100)

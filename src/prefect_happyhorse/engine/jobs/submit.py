@@ -65,20 +65,7 @@ class Prepared:
 
 
 async def prepare(request: GenerationRequest, account: Account, *, take: int = 1, store: Store | None = None) -> Prepared:
-    """Check a request against its route and its media, and give it its digest. Nothing is sent.
-
-    Args:
-        request: What the user wants.
-        account: Who pays.
-        take: 1, or another number for who wants another variation of the very same request.
-        store: The store whose options open media of its own scheme.
-
-    Returns:
-        The request, ready to be submitted.
-
-    Raises:
-        InvalidRequest: When the gateway has no such route, or the request has problems; all of them are named.
-    """
+    """Check a request against its route and its media, and give it its digest. Nothing is sent."""
     route = resolve(request, account.gateway)
     inspection = await inspect_media(request, route, store)
     for sentence in inspection.unchecked:
@@ -114,22 +101,7 @@ class Submitter:
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
 
     async def submit(self, prepared: Prepared) -> Job:
-        """Submit a request, or return the job that was submitted under its digest before.
-
-        Args:
-            prepared: The request.
-
-        Returns:
-            The job; it stands in the journal before this returns.
-
-        Raises:
-            SubmissionUncertain: When this or an earlier submit may have been accepted but nobody knows its task id.
-            JobFailed: When the journal says that the provider ended this very job without a result.
-            RequestRejected: When the gateway refuses the request, or there is no room in the budget; no work was started.
-            GatewayUnavailable: When the gateway could not be reached; no work was started.
-            MediaUnreachable: When an input cannot be given an address that the gateway can read.
-            OSError: When the journal cannot be read or written; nothing was sent.
-        """
+        """Submit a request, or return the job that was submitted under its digest before."""
         account = prepared.account
         journal = Journal(self.store, sleep=self.sleep)
         try:

@@ -68,14 +68,7 @@ class BudgetTracker:
         self._looks_done = 0
 
     def check(self, entry: JournalEntry) -> None:
-        """Refuse a job that can have no room whatever else is bought. Nothing is read, so this may come before the claim.
-
-        Args:
-            entry: Its intent, written or not.
-
-        Raises:
-            BudgetExceeded: When its price is not known, in another currency, or above the budget.
-        """
+        """Refuse a job that can have no room whatever else is bought. Nothing is read, so this may come before the claim."""
         line = self._line(entry)
         if line.problem is not None:
             raise self._refusal(
@@ -89,16 +82,7 @@ class BudgetTracker:
             )
 
     async def admit(self, entry: JournalEntry) -> None:
-        """Refuse a job that has no room.
-
-        Args:
-            entry: Its intent, as it stands in the journal.
-
-        Raises:
-            BudgetExceeded: When the journal with this job would cost more than the budget, a price is not known, or an entry cannot be
-                understood, since it may stand for money. Nothing was sent.
-            OSError: When the journal cannot be read. Nothing was sent.
-        """
+        """Refuse a job that has no room."""
         self._refused.pop(entry.digest, None)
         if entry.owner.epoch == 1:
             # Only a first intent stands for nothing but this job; what a later one took the place of may be charged.

@@ -16,16 +16,6 @@ def request_digest(
 ) -> str:
     """The digest of a request: equal for equal requests on one account, whatever machine or process asks.
 
-    Args:
-        request: What the user wants.
-        gateway: Id of the gateway.
-        account: Label of the account; two accounts never share a digest.
-        take: 1, or another number for who wants another variation of the very same request.
-        fingerprints: For every medium, by field and position, what it is told by: its content where the bytes are held, else its address.
-
-    Returns:
-        64 hexadecimal characters. No secret goes into it.
-
     Example:
         >>> from prefect_happyhorse.domain.requests import TextToImage
         >>> request = TextToImage(model="gpt-image-2", prompt="A horse")

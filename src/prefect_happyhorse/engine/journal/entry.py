@@ -88,20 +88,11 @@ class JournalEntry(_Record):
         return self.state == "cancelled" and self.cancellation is not None and self.cancellation.accepted
 
     def becoming(self, state: JournalState, **facts: object) -> JournalEntry:
-        """The entry in a new state.
-
-        Args:
-            state: The new state.
-            facts: What is newly known.
-        """
+        """The entry in a new state."""
         return self.model_copy(update={"state": state, "updated_at": _now(), **facts})
 
     def with_job(self, job: Job) -> JournalEntry:
-        """The entry with a job that was accepted; a second one of the same request is kept beside the first.
-
-        Args:
-            job: The job.
-        """
+        """The entry with a job that was accepted; a second one of the same request is kept beside the first."""
         if self.job is None:
             return self.becoming("submitted", job=job, failure=None)
         if job.task_id in {one.task_id for one in (self.job, *self.duplicate_jobs)}:

@@ -42,22 +42,11 @@ class Journal:
         self._spool = Spool(store.url)
 
     def path(self, digest: str) -> str:
-        """Where the entry of a digest lies in the store.
-
-        Args:
-            digest: The request digest.
-        """
+        """Where the entry of a digest lies in the store."""
         return f"journal/{digest}.json"
 
     async def read(self, digest: str) -> JournalEntry | None:
-        """The entry of a digest, or None when nothing was ever set out to be bought under it.
-
-        Args:
-            digest: The request digest.
-
-        Raises:
-            SubmissionUncertain: When there is an entry but it cannot be read: it may stand for a paid job.
-        """
+        """The entry of a digest, or None when nothing was ever set out to be bought under it."""
         try:
             content = await self.store.read(self.path(digest))
         except FileNotFoundError:
@@ -65,26 +54,11 @@ class Journal:
         return self._parsed(self.path(digest), content)
 
     async def claim(self, entry: JournalEntry) -> bool:
-        """Set out to submit: write the intent, unless somebody else has.
-
-        Args:
-            entry: The entry, in the state "intent".
-
-        Returns:
-            True when this call wrote it, so that its caller alone may submit.
-        """
+        """Set out to submit: write the intent, unless somebody else has."""
         return await self.store.create(self.path(entry.digest), _bytes(entry))
 
     async def take_over(self, entry: JournalEntry, successor: JournalEntry) -> JournalEntry | None:
-        """Claim what somebody else claimed who is gone; of several who try at the same time, exactly one succeeds.
-
-        Args:
-            entry: The entry as it stands.
-            successor: The entry, in the state "intent", that is to take its place.
-
-        Returns:
-            The entry as it now stands, or None when somebody else was first.
-        """
+        """Claim what somebody else claimed who is gone; of several who try at the same time, exactly one succeeds."""
         turn = entry.owner.epoch
         while True:
             turn += 1
@@ -98,14 +72,7 @@ class Journal:
                 return None
 
     async def renew(self, entry: JournalEntry) -> bool:
-        """Say that a claimant is still at work.
-
-        Args:
-            entry: The entry that it wrote.
-
-        Returns:
-            False when the claim is no longer its own.
-        """
+        """Say that a claimant is still at work."""
         latest = await self.read(entry.digest)
         if latest is None or not latest.owner.same(entry.owner):
             return False
@@ -113,40 +80,20 @@ class Journal:
         return True
 
     async def release(self, entry: JournalEntry) -> None:
-        """Remove an intent under which certainly nothing was bought, unless it is somebody else's by now.
-
-        Args:
-            entry: The entry that its claimant wrote.
-        """
+        """Remove an intent under which certainly nothing was bought, unless it is somebody else's by now."""
         latest = await self.read(entry.digest)
         if latest is not None and latest.job is None and latest.owner.same(entry.owner):
             await self._remove(latest)
 
     async def reinstate(self, entry: JournalEntry, instead: JournalEntry) -> None:
-        """Write an entry in place of an intent, unless that is somebody else's by now.
-
-        Args:
-            entry: The intent that its claimant wrote.
-            instead: What is to stand there.
-        """
+        """Write an entry in place of an intent, unless that is somebody else's by now."""
         latest = await self.read(entry.digest)
         if latest is not None and latest.job is None and latest.owner.same(entry.owner):
             # The turn stays: a number that was once taken is never free again.
             await self.write(instead.model_copy(update={"intent": instead.owner.model_copy(update={"epoch": latest.owner.epoch})}))
 
     async def write_job_down(self, entry: JournalEntry, job: Job) -> Job:
-        """Write down a job that was just accepted: it is not lost while anything can be written anywhere.
-
-        Args:
-            entry: The entry under which it was submitted.
-            job: The job.
-
-        Returns:
-            The job that stands in the journal: another one when somebody chose to resubmit meanwhile.
-
-        Raises:
-            OSError: When the job could be written neither to the store nor to this machine's own folder.
-        """
+        """Write down a job that was just accepted: it is not lost while anything can be written anywhere."""
         for pause_s in (*_PAUSES_S, None):
             try:
                 written = await self.write((await self.read(job.digest) or entry).with_job(job))
@@ -167,14 +114,7 @@ class Journal:
         raise AssertionError("unreachable: the last try returns or raises")
 
     async def restore(self, digest: str) -> JournalEntry | None:
-        """Bring a job into the journal that could only be written to this machine's own folder.
-
-        Args:
-            digest: The request digest.
-
-        Returns:
-            The entry, or None when there is no such job.
-        """
+        """Bring a job into the journal that could only be written to this machine's own folder."""
         kept = await self._spool.get(digest)
         if kept is None:
             return None
@@ -185,28 +125,12 @@ class Journal:
         return written
 
     async def write(self, entry: JournalEntry) -> JournalEntry:
-        """Replace the entry of a digest.
-
-        Args:
-            entry: The entry.
-
-        Returns:
-            The entry.
-        """
+        """Replace the entry of a digest."""
         await self.store.write(self.path(entry.digest), _bytes(entry))
         return entry
 
     async def record(self, job: Job, state: JournalState, facts: Mapping[str, Any]) -> JournalEntry | None:
-        """Add what is newly known of a job to the entry as it is now, so that what another run wrote meanwhile is kept.
-
-        Args:
-            job: The job.
-            state: The new state.
-            facts: What is newly known.
-
-        Returns:
-            The entry, or None when there is none, or one of another job.
-        """
+        """Add what is newly known of a job to the entry as it is now, so that what another run wrote meanwhile is kept."""
         entry = await self.read(job.digest) or await self.restore(job.digest)
         if entry is None or (entry.job is not None and entry.job.task_id != job.task_id):
             return None
@@ -216,11 +140,7 @@ class Journal:
         return await self.write(entry.becoming(state, job=job, **facts))
 
     async def forget(self, digest: str) -> None:
-        """Remove the entry of a digest, so that the same request would be bought anew.
-
-        Args:
-            digest: The request digest.
-        """
+        """Remove the entry of a digest, so that the same request would be bought anew."""
         entry = await self.read(digest)
         await self._spool.remove(digest)
         if entry is not None:
@@ -237,11 +157,7 @@ class Journal:
         return [name.removesuffix(".json") for name in await self.store.list("journal") if name.endswith(".json")]
 
     async def entries(self) -> list[JournalEntry]:
-        """Every entry, oldest first.
-
-        Raises:
-            SubmissionUncertain: When an entry cannot be read.
-        """
+        """Every entry, oldest first."""
         for digest in await self._spool.digests():
             await self.restore(digest)
         paths = [self.path(digest) for digest in await self.digests()]
@@ -259,12 +175,7 @@ class Journal:
             ) from error
 
     async def known_failure(self, error: GenerationError, job: Job) -> None:
-        """Keep how a job ended without a result.
-
-        Args:
-            error: The failure.
-            job: The job.
-        """
+        """Keep how a job ended without a result."""
         entry = await self.read(job.digest)
         if entry is not None and entry.state == "cancelled":
             # That the gateway now calls it ended is no news.

@@ -65,11 +65,7 @@ class LeaseOwner(BaseModel):
         return self.model_copy(update={"at": _now()})
 
     def same(self, other: LeaseOwner) -> bool:
-        """Whether another record is of this very claim.
-
-        Args:
-            other: The record.
-        """
+        """Whether another record is of this very claim."""
         return (self.run, self.epoch) == (other.run, other.epoch)
 
     def is_dead(self) -> bool:
@@ -80,11 +76,7 @@ class LeaseOwner(BaseModel):
         return self.process == os.getpid() or not _alive(self.process)
 
     def expired(self, now: datetime) -> bool:
-        """Whether it can be taken that the claimant is no longer sending its submit.
-
-        Args:
-            now: The present, as this machine's clock has it.
-        """
+        """Whether it can be taken that the claimant is no longer sending its submit."""
         return self.is_dead() or (now - self.at).total_seconds() > LEASE_TTL_S
 
     def __str__(self) -> str:

@@ -28,22 +28,11 @@ class Spool:
         return str(self.folder)
 
     async def put(self, entry: str) -> None:
-        """Keep an entry.
-
-        Args:
-            entry: The entry in JSON.
-
-        Raises:
-            OSError: When this machine's own disk cannot be written either.
-        """
+        """Keep an entry."""
         await to_thread.run_sync(replace_file, self.folder / f"{json.loads(entry)['digest']}.json", entry.encode())
 
     async def get(self, digest: str) -> str | None:
-        """The entry of a digest, or None.
-
-        Args:
-            digest: The request digest.
-        """
+        """The entry of a digest, or None."""
         return await to_thread.run_sync(_read, self.folder / f"{digest}.json")
 
     async def digests(self) -> list[str]:
@@ -51,11 +40,7 @@ class Spool:
         return await to_thread.run_sync(_names, self.folder)
 
     async def remove(self, digest: str) -> None:
-        """Keep an entry no longer; nothing happens when there is none.
-
-        Args:
-            digest: The request digest.
-        """
+        """Keep an entry no longer; nothing happens when there is none."""
         await to_thread.run_sync(lambda: (self.folder / f"{digest}.json").unlink(missing_ok=True))
 
 

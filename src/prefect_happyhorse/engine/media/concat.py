@@ -47,22 +47,7 @@ class _Coding:
 
 
 def concat_files(files: Sequence[Path], target: Path) -> bool:
-    """Write videos one after the other into an MP4 file. This blocks: call it in a thread.
-
-    Args:
-        files: The videos, in their order.
-        target: Where the file goes; what is there is replaced.
-
-    Returns:
-        Whether they were coded anew. Videos of one coding, size and sound are copied packet by packet, without any loss; others are
-        fitted into the size and frame rate of the first, with silence where one has no sound. Sound that outlasts the pictures of its
-        video is cut where the next video begins.
-
-    Raises:
-        ConcatFailed: When a video cannot be read.
-        ValueError: When there are none.
-        OSError: When the file cannot be written.
-    """
+    """Write videos one after the other into an MP4 file. This blocks: call it in a thread."""
     if not files:
         raise ValueError("There is no video to join.")
     codings = [_coding_of(position, file) for position, file in enumerate(files)]

@@ -26,31 +26,13 @@ __all__ = ["check_can_concat", "concat"]
 
 
 def check_can_concat() -> None:
-    """Say what is missing before anything is paid for that is to be joined.
-
-    Raises:
-        ImportError: When the extra `media` is not installed.
-    """
+    """Say what is missing before anything is paid for that is to be joined."""
     if not (can_measure("video") and can_measure("image")):
         raise ImportError("Joining videos needs more: pip install 'prefect-happyhorse[media]'. Nothing was sent.")
 
 
 async def concat(videos: Sequence[MediaAsset], store: Store, *, title: str) -> MediaAsset:
-    """Join kept videos into one film, in their order, and keep it; the same videos give the same film, which is made once.
-
-    Args:
-        videos: The videos.
-        store: Where they are kept, and the film goes.
-        title: What the film is called.
-
-    Returns:
-        The film.
-
-    Raises:
-        ConcatFailed: When a video is not there or cannot be read; says which.
-        ImportError: When the extra `media` is not installed.
-        OSError: When the store fails.
-    """
+    """Join kept videos into one film, in their order, and keep it; the same videos give the same film, which is made once."""
     check_can_concat()
     made_of = hashlib.sha256("\n".join(video.sha256 for video in videos).encode()).hexdigest()
     path = f"films/{safe(title)}-{made_of[:16]}.mp4"

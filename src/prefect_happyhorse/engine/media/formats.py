@@ -41,12 +41,6 @@ _BOXES = frozenset({b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
 def sniff(head: bytes) -> MediaFormat | None:
     r"""The format of a file by its first bytes.
 
-    Args:
-        head: The first 64 bytes, or all there are.
-
-    Returns:
-        The format, or None when it is none of those that are known here.
-
     Example:
         >>> sniff(b"\x89PNG\r\n\x1a\n" + bytes(24)), sniff(b"<!DOCTYPE html>")
         ('png', None)
@@ -94,9 +88,6 @@ def _sniff_mp3(head: bytes) -> MediaFormat | None:
 def kind_of(form: MediaFormat) -> AssetKind:
     """What a format holds: image, video or audio.
 
-    Args:
-        form: The format.
-
     Example:
         >>> kind_of("webm")
         'video'
@@ -106,9 +97,6 @@ def kind_of(form: MediaFormat) -> AssetKind:
 
 def media_type_of(form: MediaFormat) -> str:
     """The media type of a format.
-
-    Args:
-        form: The format.
 
     Example:
         >>> media_type_of("mov")
@@ -120,9 +108,6 @@ def media_type_of(form: MediaFormat) -> str:
 def extension_of(form: MediaFormat) -> str:
     """The extension of a format's files, without the dot.
 
-    Args:
-        form: The format.
-
     Example:
         >>> extension_of("jpeg")
         'jpg'
@@ -132,9 +117,6 @@ def extension_of(form: MediaFormat) -> str:
 
 def format_of(media_type: str) -> MediaFormat | None:
     """The format that a media type names, or None when it is none of those that are known here.
-
-    Args:
-        media_type: The media type, with or without parameters.
 
     Example:
         >>> format_of("image/jpeg; charset=binary"), format_of("text/html")

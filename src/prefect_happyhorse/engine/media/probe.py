@@ -70,27 +70,12 @@ class Probe:
 
 
 def can_measure(kind: AssetKind) -> bool:
-    """Whether sizes and times of such media can be told, which takes the extra `media`.
-
-    Args:
-        kind: Image, video or audio.
-    """
+    """Whether sizes and times of such media can be told, which takes the extra `media`."""
     return importlib.util.find_spec("PIL" if kind == "image" else "av") is not None
 
 
 def probe(path: Path) -> Probe:
-    """Look at a media file. This blocks: call it in a thread.
-
-    Args:
-        path: The file.
-
-    Returns:
-        What is known of it. Without the extra `media` only its format and length are.
-
-    Raises:
-        MediaNotReadable: When it is of no known format, does not open as what its first bytes claim, or is cut short.
-        OSError: When the file cannot be read.
-    """
+    """Look at a media file. This blocks: call it in a thread."""
     size = path.stat().st_size
     with path.open("rb") as file:
         form = sniff(file.read(HEAD_BYTES))

@@ -34,10 +34,6 @@ class MediaUnavailable(ValueError):
 def where(field: str, position: int | None) -> str:
     """A medium's place in a request, as problems name it.
 
-    Args:
-        field: The field.
-        position: The position within the field; None where the field holds one medium.
-
     Example:
         >>> where("references", 1)
         'references[1]'
@@ -48,9 +44,6 @@ def where(field: str, position: int | None) -> str:
 def shown(medium: str) -> str:
     """A medium as problems show it: a data URL is cut, the rest is whole.
 
-    Args:
-        medium: The medium as the request gives it.
-
     Example:
         >>> shown("data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAA")
         "'data:image/png;base64,iVBORw0K...'"
@@ -60,9 +53,6 @@ def shown(medium: str) -> str:
 
 def local_path_of(medium: str) -> Path | None:
     """The path of a medium on the local disk, or None when it lies elsewhere.
-
-    Args:
-        medium: A local path or an fsspec URL.
 
     Example:
         >>> local_path_of("file:///srv/horse.png"), local_path_of("s3://bucket/horse.png")
@@ -77,19 +67,7 @@ def local_path_of(medium: str) -> Path | None:
 
 @asynccontextmanager
 async def local_file(medium: str, *, store: Store | None = None, max_bytes: int | None = None) -> AsyncGenerator[Path, None]:
-    """A medium as a local file, for as long as the context lasts.
-
-    Args:
-        medium: A local path, an fsspec URL or a data URL.
-        store: The store whose options open fsspec URLs of its own scheme.
-        max_bytes: How long a file may be that has to be copied here first.
-
-    Yields:
-        The file; it is the user's own where the medium is a local path, so it must not be changed.
-
-    Raises:
-        MediaUnavailable: When there is no such file, or it cannot be read.
-    """
+    """A medium as a local file, for as long as the context lasts."""
     path = local_path_of(medium)
     if path is not None:
         await to_thread.run_sync(_check_file, path)

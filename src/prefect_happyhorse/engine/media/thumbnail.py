@@ -18,21 +18,7 @@ _QUALITIES = (82, 70, 55, 40, 25)
 
 
 def poster(path: Path, kind: AssetKind, *, max_side_px: int = 480, max_bytes: int = 60_000) -> bytes | None:
-    """A small JPEG of a picture, or of a frame in the course of a video. This blocks: call it in a thread.
-
-    Args:
-        path: The file.
-        kind: What it is; a sound has no poster.
-        max_side_px: The longer side of the JPEG in pixels, at most; a smaller original is not made larger.
-        max_bytes: The length of the JPEG, at most.
-
-    Returns:
-        The JPEG, or None for a sound and where the extra `media` is not installed.
-
-    Raises:
-        MediaNotReadable: When the file does not open.
-        OSError: When it cannot be read.
-    """
+    """A small JPEG of a picture, or of a frame in the course of a video. This blocks: call it in a thread."""
     if kind == "audio" or not can_measure("image") or not can_measure(kind):
         return None
     try:
@@ -45,15 +31,7 @@ def poster(path: Path, kind: AssetKind, *, max_side_px: int = 480, max_bytes: in
 
 
 def thumbnail(jpeg: bytes, *, max_side_px: int) -> bytes:
-    """A smaller JPEG of a poster, for where many stand side by side. This blocks: call it in a thread.
-
-    Args:
-        jpeg: The poster.
-        max_side_px: The longer side in pixels, at most.
-
-    Returns:
-        The smaller JPEG; the poster itself where it is small enough, or the extra `media` is not installed.
-    """
+    """A smaller JPEG of a poster, for where many stand side by side. This blocks: call it in a thread."""
     if not can_measure("image"):
         return jpeg
     from PIL import Image
@@ -134,9 +112,5 @@ def _encode(image: Any, max_side_px: int, max_bytes: int) -> bytes:
 
 
 def thumbnail_path(sha256: str) -> str:
-    """Where the small picture of an asset lies in its store.
-
-    Args:
-        sha256: The asset's SHA-256.
-    """
+    """Where the small picture of an asset lies in its store."""
     return f"journal/thumbnails/{sha256}.jpg"

@@ -25,15 +25,7 @@ _MEMORY_TURN = threading.RLock()
 
 
 def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
-    """The fsspec filesystem of a URL, and the path that the URL names within it.
-
-    Args:
-        url: An fsspec URL.
-        options: What fsspec needs to get there.
-
-    Raises:
-        ImportError: When the package for such URLs is not installed.
-    """
+    """The fsspec filesystem of a URL, and the path that the URL names within it."""
     import fsspec.core  # pyright: ignore[reportMissingTypeStubs] -- not at the top: with it come the object stores' client libraries
 
     chosen = dict(options)
@@ -45,11 +37,7 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
 
 @contextmanager
 def translated(place: str) -> Generator[None, None, None]:
-    """Turn what object stores' client libraries raise into OSError, which is what callers know.
-
-    Args:
-        place: What the error is about.
-    """
+    """Turn what object stores' client libraries raise into OSError, which is what callers know."""
     try:
         yield
     except (OSError, ImportError):

@@ -23,15 +23,7 @@ _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 
 
 def replace_file(target: Path, data: bytes) -> None:
-    """Write a file, in place of one that is there.
-
-    Args:
-        target: Where it goes; missing folders are made.
-        data: What it holds.
-
-    Raises:
-        OSError: When it cannot be written; a file that was there is as it was.
-    """
+    """Write a file, in place of one that is there."""
     with _temporary(target.parent) as draft:
         _write(draft, data)
         os.replace(draft, target)
@@ -39,18 +31,7 @@ def replace_file(target: Path, data: bytes) -> None:
 
 
 def create_file(target: Path, data: bytes) -> bool:
-    """Write a file unless one is there.
-
-    Args:
-        target: Where it goes; missing folders are made.
-        data: What it holds.
-
-    Returns:
-        True when this call wrote it; of several calls at the same time exactly one did.
-
-    Raises:
-        OSError: When it cannot be written, or the file system has no hard links and so no way to do this safely.
-    """
+    """Write a file unless one is there."""
     with _temporary(target.parent) as draft:
         _write(draft, data)
         try:
@@ -67,17 +48,7 @@ def create_file(target: Path, data: bytes) -> bool:
 
 
 def keep_file(source: Path, target: Path, *, move: bool) -> None:
-    """Put a finished file in its place, where no different file may be lost.
-
-    Args:
-        source: The finished file.
-        target: Where it goes; missing folders are made.
-        move: Whether `source` is gone afterwards.
-
-    Raises:
-        FileExistsError: When a different file is there. It stays, and so does `source`.
-        OSError: When it cannot be written.
-    """
+    """Put a finished file in its place, where no different file may be lost."""
     target.parent.mkdir(parents=True, exist_ok=True)
     _sync_file(source)
     try:
@@ -94,26 +65,14 @@ def keep_file(source: Path, target: Path, *, move: bool) -> None:
 
 
 def same_content(one: Path, other: Path) -> bool:
-    """Whether two files hold the same bytes.
-
-    Args:
-        one: A file.
-        other: Another.
-    """
+    """Whether two files hold the same bytes."""
     if os.path.samefile(one, other):
         return True
     return one.stat().st_size == other.stat().st_size and hash_file(one) == hash_file(other)
 
 
 def hash_file(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal.
-
-    Args:
-        path: The file.
-
-    Raises:
-        OSError: When it cannot be read.
-    """
+    """The SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -122,11 +81,7 @@ def hash_file(path: Path) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make sure that the names in a folder outlast a power cut, where the system can.
-
-    Args:
-        folder: The folder.
-    """
+    """Make sure that the names in a folder outlast a power cut, where the system can."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -29,12 +29,6 @@ _UNMISTAKABLE = re.compile(r"(?:[A-Za-z]+_)?[A-Za-z0-9]{16,64}|[0-9a-fA-F]{8}(?:
 def check_template(template: str) -> None:
     """Refuse a template that cannot give every output a place of its own.
 
-    Args:
-        template: For example `"{date}/{capability}/{model}-{task_id}{suffix}.{ext}"`.
-
-    Raises:
-        ValueError: When it names an unknown field, leaves the store's folder, or leaves out the job, the output or the extension.
-
     Example:
         >>> check_template("{date}/{job}.{ext}")
         Traceback (most recent call last):
@@ -70,15 +64,6 @@ def _template_problems(template: str) -> Iterable[str]:
 def check_relative(path: str) -> str:
     """Refuse a path that would leave the store's folder.
 
-    Args:
-        path: A path below the store's folder, with slashes.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: When it is empty or absolute, or a part of it is empty, `.` or `..`.
-
     Example:
         >>> check_relative("../horse.png")
         Traceback (most recent call last):
@@ -104,13 +89,6 @@ def _path_problem(path: str) -> str | None:
 def safe(value: str) -> str:
     """A value as it may stand inside one part of a path.
 
-    Args:
-        value: Any text.
-
-    Returns:
-        Letters, digits, dots, dashes and underscores, at most 80 of them, no dot first or last. Where something had to be changed, a
-        short hash of the value is added, so that different values stay different.
-
     Example:
         >>> safe("happyhorse-1.1-r2v"), safe("../../etc/passwd")
         ('happyhorse-1.1-r2v', 'etc-passwd-3754d6cb3a')
@@ -126,16 +104,6 @@ def safe(value: str) -> str:
 
 def render(template: str, job: Job, *, index: int, extension: str, kind: str) -> str:
     """The path of an output below its store's folder.
-
-    Args:
-        template: A template that `check_template` let pass.
-        job: The job that the output comes from.
-        index: Which of the job's outputs it is, from 0.
-        extension: The file's extension, without the dot.
-        kind: `"image"`, `"video"` or `"audio"`.
-
-    Returns:
-        The path, which no other output of this or any other job gets.
 
     Example:
         >>> from datetime import datetime, timezone

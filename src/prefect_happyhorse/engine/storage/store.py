@@ -83,21 +83,11 @@ class Store:
         return Path(self.url.removeprefix("file://")) if self.scheme == "file" else None
 
     def uri(self, path: str) -> str:
-        """The fsspec URL of a file.
-
-        Args:
-            path: The file's path below the store's folder.
-
-        Raises:
-            ValueError: When the path leaves the folder.
-        """
+        """The fsspec URL of a file."""
         return f"{self.url.rstrip('/')}/{check_relative(path)}"
 
     def path_of(self, uri: str) -> str | None:
         """The path of a file below the store's folder, or None when it lies elsewhere.
-
-        Args:
-            uri: An fsspec URL.
 
         Example:
             >>> Store("memory://outputs").path_of("memory://outputs/horse.png")
@@ -113,17 +103,7 @@ class Store:
             return None
 
     def path_for(self, job: Job, *, index: int, extension: str, kind: AssetKind) -> str:
-        """Where an output goes, by the store's template.
-
-        Args:
-            job: The job that it comes from.
-            index: Which of the job's outputs it is, from 0.
-            extension: Its extension, without the dot.
-            kind: What it is.
-
-        Returns:
-            Its path below the store's folder, which no other output gets.
-        """
+        """Where an output goes, by the store's template."""
         return render(self.template, job, index=index, extension=extension, kind=kind)
 
     def scratch_dir(self) -> Path:
@@ -140,14 +120,7 @@ class Store:
         return _private_cache(name)
 
     async def exists(self, path: str) -> bool:
-        """Whether a file lies there.
-
-        Args:
-            path: Its path below the store's folder.
-
-        Raises:
-            OSError: When the store cannot say; that is not the same as no.
-        """
+        """Whether a file lies there."""
         try:
             await self.size(path)
         except FileNotFoundError:
@@ -155,41 +128,15 @@ class Store:
         return True
 
     async def size(self, path: str) -> int:
-        """The length of a file in bytes.
-
-        Args:
-            path: Its path below the store's folder.
-
-        Raises:
-            FileNotFoundError: When there is no such file.
-            OSError: When the store cannot say.
-        """
+        """The length of a file in bytes."""
         return await self._off_loop(self._backend.size, path)
 
     async def read(self, path: str) -> bytes:
-        """The whole of a small file.
-
-        Args:
-            path: Its path below the store's folder.
-
-        Raises:
-            FileNotFoundError: When there is no such file.
-            OSError: When it cannot be read.
-        """
+        """The whole of a small file."""
         return await self._off_loop(self._backend.read, path)
 
     async def read_all(self, paths: Sequence[str]) -> AsyncGenerator[tuple[str, bytes], None]:
-        """The whole of many small files, some at a time and in no order; one that is not there is left out.
-
-        Args:
-            paths: Their paths below the store's folder.
-
-        Yields:
-            A path and what its file holds.
-
-        Raises:
-            OSError: When one cannot be read.
-        """
+        """The whole of many small files, some at a time and in no order; one that is not there is left out."""
         for path in paths:
             check_relative(path)
         if self.folder is not None:
@@ -212,55 +159,19 @@ class Store:
         return found
 
     async def write(self, path: str, data: bytes) -> None:
-        """Write a small file, in place of one that is there.
-
-        Args:
-            path: Its path below the store's folder.
-            data: What it holds.
-
-        Raises:
-            OSError: When it cannot be written.
-        """
+        """Write a small file, in place of one that is there."""
         await self._off_loop(self._backend.write, path, data)
 
     async def create(self, path: str, data: bytes) -> bool:
-        """Write a small file unless one is there.
-
-        Args:
-            path: Its path below the store's folder.
-            data: What it holds.
-
-        Returns:
-            True when this call wrote it; of several calls at the same time exactly one did, on whatever machine.
-
-        Raises:
-            OSError: When it cannot be written, or the store has no way to do this safely.
-        """
+        """Write a small file unless one is there."""
         return await self._off_loop(self._backend.create, path, data)
 
     async def delete(self, path: str) -> None:
-        """Remove a file; nothing happens when there is none.
-
-        Args:
-            path: Its path below the store's folder.
-
-        Raises:
-            OSError: When it cannot be removed.
-        """
+        """Remove a file; nothing happens when there is none."""
         await self._off_loop(self._backend.delete, path)
 
     async def list(self, path: str) -> list[str]:
-        """The names of the files in a folder, sorted; without those in folders below it and those that are being written.
-
-        Args:
-            path: The folder's path below the store's folder; `""` for that folder itself.
-
-        Returns:
-            The names; none when there is no such folder.
-
-        Raises:
-            OSError: When the store cannot say.
-        """
+        """The names of the files in a folder, sorted; without those in folders below it and those that are being written."""
         names = await to_thread.run_sync(self._backend.names, check_relative(path) if path else "")
         return sorted(name for name in names if not (name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)))
 
@@ -268,40 +179,15 @@ class Store:
         """Put a finished local file in its place, where no different file may be lost.
 
         A store whose filesystem has no exclusive upload, as WebDAV, is looked at first, and then it is uploaded.
-
-        Args:
-            file: The finished file.
-            path: Its path below the store's folder.
-            move: Whether `file` is gone afterwards.
-
-        Raises:
-            FileExistsError: When a different file is there. Both files stay.
-            OSError: When it cannot be written.
         """
         await to_thread.run_sync(partial(self._backend.keep, file, check_relative(path), move=move))
 
     async def holds(self, path: str, *, length: int, sha256: str) -> bool:
-        """Whether a file lies there and is the very one that is meant.
-
-        Args:
-            path: Its path below the store's folder.
-            length: Its length in bytes.
-            sha256: Its SHA-256 in hexadecimal.
-
-        Raises:
-            OSError: When the store cannot say.
-        """
+        """Whether a file lies there and is the very one that is meant."""
         return await self._off_loop(self._holds, path, length, sha256)
 
     async def public_url(self, path: str) -> str | None:
-        """An http(s) address at which others read a file, or None where the store has none to give.
-
-        Args:
-            path: Its path below the store's folder.
-
-        Raises:
-            OSError: When presigning fails.
-        """
+        """An http(s) address at which others read a file, or None where the store has none to give."""
         if self.public_base_url is not None:
             return f"{self.public_base_url.rstrip('/')}/{quote(check_relative(path))}"
         if self.presign_s is None:

@@ -32,15 +32,7 @@ class PollView:
     word: str | None = None
 
     def vary(self, about: str, choices: Sequence[Word]) -> Word:
-        """One of several ways in which a provider writes the same, always the same for one job.
-
-        Args:
-            about: What is written.
-            choices: The ways.
-
-        Returns:
-            One of them.
-        """
+        """One of several ways in which a provider writes the same, always the same for one job."""
         return vary(self.job.task_id, about, choices)
 
     @property
@@ -56,16 +48,7 @@ class PollView:
 
 
 def vary(task_id: str, about: str, choices: Sequence[Word]) -> Word:
-    """Choose by a job's id.
-
-    Args:
-        task_id: The job's id.
-        about: What is chosen, so that choices are independent of each other.
-        choices: What there is.
-
-    Returns:
-        One of them.
-    """
+    """Choose by a job's id."""
     return choices[hashlib.sha256(f"{about}:{task_id}".encode()).digest()[0] % len(choices)]
 
 
@@ -93,107 +76,39 @@ class Dialect(ABC):
 
     @abstractmethod
     def credential(self, headers: Headers) -> str:
-        """The key that a request carries.
-
-        Args:
-            headers: The request's headers.
-
-        Returns:
-            The key; empty when there is none.
-        """
+        """The key that a request carries."""
 
     @abstractmethod
     def error(self, meaning: Meaning, message: str, state: SandboxState) -> tuple[int, Answer]:
-        """A refusal.
-
-        Args:
-            meaning: What is refused.
-            message: In words.
-            state: Gives request ids.
-
-        Returns:
-            HTTP status and body.
-        """
+        """A refusal."""
 
     @abstractmethod
     def accepted(self, view: PollView) -> Answer:
-        """The answer to a submit that was accepted.
-
-        Args:
-            view: The job.
-
-        Returns:
-            The body.
-        """
+        """The answer to a submit that was accepted."""
 
     @abstractmethod
     def status(self, view: PollView, state: SandboxState) -> Answer:
-        """The answer to a poll.
-
-        Args:
-            view: The job as this poll reports it.
-            state: Gives request ids.
-
-        Returns:
-            The body.
-        """
+        """The answer to a poll."""
 
     def account(self, key: str, state: SandboxState) -> str | None:
-        """Whose key it is.
-
-        Args:
-            key: The key.
-            state: Knows which keys are good.
-
-        Returns:
-            The account's fingerprint, or None when the key is refused.
-        """
+        """Whose key it is."""
         return fingerprint(key) if state.settings.takes_key(key) else None
 
     def header_problem(self, headers: Headers) -> str | None:
-        """What a submit's headers lack.
-
-        Args:
-            headers: The request's headers.
-
-        Returns:
-            In words, or None.
-        """
+        """What a submit's headers lack."""
         del headers
         return None
 
     def normal(self, body: Mapping[str, object]) -> dict[str, object]:
-        """A submit's body with the provider's aliases replaced.
-
-        Args:
-            body: The body as sent.
-
-        Returns:
-            The body as the catalog names its keys.
-        """
+        """A submit's body with the provider's aliases replaced."""
         return dict(body)
 
     def missing(self, task_id: str, state: SandboxState) -> tuple[int, Answer]:
-        """The answer to a poll of a job that is not there.
-
-        Args:
-            task_id: The id that was asked for.
-            state: Gives request ids.
-
-        Returns:
-            HTTP status and body.
-        """
+        """The answer to a poll of a job that is not there."""
         return self.error("missing_task", f"no such task: {task_id}", state)
 
     def without_task_id(self, answer: Answer) -> Answer:
-        """An answer to a submit from which the job's id is gone.
-
-        Args:
-            answer: The answer.
-
-        Returns:
-            The same without ids.
-        """
+        """An answer to a submit from which the job's id is gone."""
         return {
             key: self.without_task_id(value) if isinstance(value, dict) else value  # pyright: ignore[reportUnknownArgumentType]
             for key, value in answer.items()

@@ -36,26 +36,11 @@ class Chanjing(Dialect):
     batch: ClassVar[str | None] = "/open/v1/ai_creation/task/page"
 
     def credential(self, headers: Headers) -> str:
-        """The value of `access_token`.
-
-        Args:
-            headers: The request's headers.
-
-        Returns:
-            The token; empty when there is none.
-        """
+        """The value of `access_token`."""
         return headers.get("access_token", "")
 
     def account(self, key: str, state: SandboxState) -> str | None:
-        """The app that a token was issued to, or the token itself when it was not issued here.
-
-        Args:
-            key: The token.
-            state: Knows the tokens.
-
-        Returns:
-            The account's fingerprint, or None when the token is refused.
-        """
+        """The app that a token was issued to, or the token itself when it was not issued here."""
         if key in state.tokens:
             app_id, expires_at = state.tokens[key]
             return fingerprint(app_id) if state.now() < expires_at else None
@@ -64,15 +49,7 @@ class Chanjing(Dialect):
         return super().account(key, state)
 
     def issue(self, app_id: str, state: SandboxState) -> Answer:
-        """A new token; the one before dies.
-
-        Args:
-            app_id: The app that asks.
-            state: Keeps the tokens.
-
-        Returns:
-            The envelope's data.
-        """
+        """A new token; the one before dies."""
         for old in [token for token, (owner, _) in state.tokens.items() if owner == app_id]:
             del state.tokens[old]
             state.dead_tokens.add(old)
@@ -82,73 +59,27 @@ class Chanjing(Dialect):
         return {"app_id": app_id, "access_token": token, "expire_in": int(expires_at)}
 
     def envelope(self, data: object, state: SandboxState) -> Answer:
-        """The envelope of a success.
-
-        Args:
-            data: What is inside.
-            state: Gives trace ids.
-
-        Returns:
-            The body.
-        """
+        """The envelope of a success."""
         return {"trace_id": state.new_id().replace("-", ""), "code": 0, "msg": "success", "data": data}
 
     def error(self, meaning: Meaning, message: str, state: SandboxState) -> tuple[int, Answer]:
-        """An envelope with a code, under HTTP 200.
-
-        Args:
-            meaning: What is refused.
-            message: In words.
-            state: Gives trace ids.
-
-        Returns:
-            200 and the body.
-        """
+        """An envelope with a code, under HTTP 200."""
         return 200, {"trace_id": state.new_id().replace("-", ""), "code": _CODES[meaning], "msg": message, "data": None}
 
     def accepted(self, view: PollView) -> Answer:
-        """The task id as data.
-
-        Args:
-            view: The job.
-
-        Returns:
-            The body.
-        """
+        """The task id as data."""
         return {"trace_id": view.job.request_id.replace("-", ""), "code": 0, "msg": "success", "data": view.job.task_id}
 
     def without_task_id(self, answer: Answer) -> Answer:
-        """A success without data.
-
-        Args:
-            answer: The answer.
-
-        Returns:
-            The same with empty data.
-        """
+        """A success without data."""
         return {**answer, "data": ""}
 
     def status(self, view: PollView, state: SandboxState) -> Answer:
-        """The task as data.
-
-        Args:
-            view: The job as this poll reports it.
-            state: Gives trace ids.
-
-        Returns:
-            The body.
-        """
+        """The task as data."""
         return self.envelope(self.task(view), state)
 
     def task(self, view: PollView) -> Answer:
-        """One task as the query and the page show it.
-
-        Args:
-            view: The job as this poll reports it.
-
-        Returns:
-            The task.
-        """
+        """One task as the query and the page show it."""
         words: dict[LedgerState, str] = {
             "queued": view.vary("queued", ["Queued", "Ready"]),
             "running": "Generating",

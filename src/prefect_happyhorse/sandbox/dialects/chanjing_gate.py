@@ -37,14 +37,7 @@ class ChanjingGate(Endpoints):
         super().__init__(self._chanjing, state, studio, intake, files)
 
     async def issue_token(self, request: Request) -> Response:
-        """Give an access token for an app id and its secret key.
-
-        Args:
-            request: The request.
-
-        Returns:
-            The response.
-        """
+        """Give an access token for an app id and its secret key."""
         raw = await request.body()
         rule = self.state.faults.take("token", "chanjing", None)
         if rule is not None:
@@ -65,14 +58,7 @@ class ChanjingGate(Endpoints):
         return JSONResponse(answer) if rule is None else await self.struck.around(rule, answer)
 
     async def poll_many(self, request: Request) -> Response:
-        """Say how up to fifty jobs stand; those that are not there are left out.
-
-        Args:
-            request: The request.
-
-        Returns:
-            The response.
-        """
+        """Say how up to fifty jobs stand; those that are not there are left out."""
         raw = await request.body()
         account = self.account(request)
         try:

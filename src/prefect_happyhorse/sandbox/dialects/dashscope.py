@@ -50,53 +50,21 @@ class _DashScope(Dialect):
     """What TTAPI and Infiflow share."""
 
     def error(self, meaning: Meaning, message: str, state: SandboxState) -> tuple[int, Answer]:
-        """DashScope's error: code, message and request id.
-
-        Args:
-            meaning: What is refused.
-            message: In words.
-            state: Gives request ids.
-
-        Returns:
-            HTTP status and body.
-        """
+        """DashScope's error: code, message and request id."""
         status, code = _CODES[meaning]
         return status, {"code": code, "message": message, "request_id": state.new_id()}
 
     def accepted(self, view: PollView) -> Answer:
-        """Task id and status in `output`.
-
-        Args:
-            view: The job.
-
-        Returns:
-            The body.
-        """
+        """Task id and status in `output`."""
         output = {"task_status": view.word or "PENDING", "task_id": view.job.task_id}
         return {"output": output, "request_id": view.job.request_id}
 
     def missing(self, task_id: str, state: SandboxState) -> tuple[int, Answer]:
-        """An unknown or expired task is answered with status UNKNOWN.
-
-        Args:
-            task_id: The id that was asked for.
-            state: Gives request ids.
-
-        Returns:
-            HTTP status and body.
-        """
+        """An unknown or expired task is answered with status UNKNOWN."""
         return 200, {"request_id": state.new_id(), "output": {"task_id": task_id, "task_status": "UNKNOWN"}}
 
     def status(self, view: PollView, state: SandboxState) -> Answer:
-        """The task in `output`, what is billed in `usage`.
-
-        Args:
-            view: The job as this poll reports it.
-            state: Gives request ids.
-
-        Returns:
-            The body.
-        """
+        """The task in `output`, what is billed in `usage`."""
         job = view.job
         output: Answer = {"task_id": job.task_id, "task_status": view.word or _WORDS[view.state], "submit_time": _time(job.submitted_at)}
         answer: Answer = {"request_id": state.new_id(), "output": output}
@@ -135,27 +103,11 @@ class Ttapi(_DashScope):
     cancel: ClassVar[str | None] = "/happyhorse/api/v1/tasks/{task_id}/cancel"
 
     def credential(self, headers: Headers) -> str:
-        """The value of `TT-API-KEY`.
-
-        Args:
-            headers: The request's headers.
-
-        Returns:
-            The key; empty when there is none.
-        """
+        """The value of `TT-API-KEY`."""
         return headers.get("tt-api-key", "")
 
     def error(self, meaning: Meaning, message: str, state: SandboxState) -> tuple[int, Answer]:
-        """The platform's error for key, balance and rate, DashScope's for the rest.
-
-        Args:
-            meaning: What is refused.
-            message: In words.
-            state: Gives request ids.
-
-        Returns:
-            HTTP status and body.
-        """
+        """The platform's error for key, balance and rate, DashScope's for the rest."""
         platform: dict[Meaning, int] = {"authentication": 401, "quota": 402, "rate_limit": 429, "internal": 500}
         if meaning in platform:
             return platform[meaning], {"status": "FAILED", "message": message, "jobId": "", "data": None}
@@ -172,38 +124,17 @@ class Infiflow(_DashScope):
     cancel: ClassVar[str | None] = "/dashscope/api/v1/tasks/{task_id}/cancel"
 
     def credential(self, headers: Headers) -> str:
-        """The bearer token.
-
-        Args:
-            headers: The request's headers.
-
-        Returns:
-            The key; empty when there is none.
-        """
+        """The bearer token."""
         return bearer(headers)
 
     def header_problem(self, headers: Headers) -> str | None:
-        """A submit must ask for an asynchronous call.
-
-        Args:
-            headers: The request's headers.
-
-        Returns:
-            In words, or None.
-        """
+        """A submit must ask for an asynchronous call."""
         if headers.get("x-dashscope-async", "").lower() == "enable":
             return None
         return "current user api does not support synchronous calls: X-DashScope-Async: enable is required"
 
 
 def bearer(headers: Headers) -> str:
-    """The token of an `Authorization: Bearer` header.
-
-    Args:
-        headers: The request's headers.
-
-    Returns:
-        The token; empty when there is none.
-    """
+    """The token of an `Authorization: Bearer` header."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""

@@ -38,40 +38,17 @@ class Happyhorse(Dialect):
     )
 
     def credential(self, headers: Headers) -> str:
-        """The bearer token.
-
-        Args:
-            headers: The request's headers.
-
-        Returns:
-            The key; empty when there is none.
-        """
+        """The bearer token."""
         return bearer(headers)
 
     def error(self, meaning: Meaning, message: str, state: SandboxState) -> tuple[int, Answer]:
-        """An `error` object; a missing task comes in the family's other envelope.
-
-        Args:
-            meaning: What is refused.
-            message: In words.
-            state: Not used.
-
-        Returns:
-            HTTP status and body.
-        """
+        """An `error` object; a missing task comes in the family's other envelope."""
         if meaning == "missing_task":
             return 400, {"code": "task_not_exist", "message": message, "data": None}
         return new_api_error(meaning, message)
 
     def accepted(self, view: PollView) -> Answer:
-        """The task id where the route's document puts it.
-
-        Args:
-            view: The job.
-
-        Returns:
-            The body.
-        """
+        """The task id where the route's document puts it."""
         job, word = view.job, view.word
         if job.route.kind == "image":
             return {"task_id": job.task_id, **({"status": word} if word else {})}
@@ -84,15 +61,7 @@ class Happyhorse(Dialect):
         return {place: job.task_id, "object": "video", "model": job.route.model, "status": status, "created_at": int(job.submitted_at)}
 
     def status(self, view: PollView, state: SandboxState) -> Answer:
-        """The job where the route's document puts it.
-
-        Args:
-            view: The job as this poll reports it.
-            state: Not used.
-
-        Returns:
-            The body.
-        """
+        """The job where the route's document puts it."""
         word = view.word or view.vary(view.state, _WORDS[view.state])
         if view.job.route.kind == "image":
             return self._image(view, word)

@@ -35,15 +35,7 @@ _WORDS: dict[LedgerState, str] = {
 
 
 def new_api_error(meaning: Meaning, message: str) -> tuple[int, Answer]:
-    """An error as gateways of the new-api family write it.
-
-    Args:
-        meaning: What is refused.
-        message: In words.
-
-    Returns:
-        HTTP status and body.
-    """
+    """An error as gateways of the new-api family write it."""
     status, kind, code = _ERRORS[meaning]
     return status, {"error": {"message": message, "type": kind, "code": code}}
 
@@ -55,52 +47,22 @@ class Uniall(Dialect):
     polls: ClassVar[tuple[PollPath, ...]] = (PollPath("/v1/videos/{task_id}"), PollPath("/v1/videos/generations/{task_id}"))
 
     def credential(self, headers: Headers) -> str:
-        """The bearer token.
-
-        Args:
-            headers: The request's headers.
-
-        Returns:
-            The key; empty when there is none.
-        """
+        """The bearer token."""
         return bearer(headers)
 
     def error(self, meaning: Meaning, message: str, state: SandboxState) -> tuple[int, Answer]:
-        """An `error` object.
-
-        Args:
-            meaning: What is refused.
-            message: In words.
-            state: Not used.
-
-        Returns:
-            HTTP status and body.
-        """
+        """An `error` object."""
         return new_api_error(meaning, message)
 
     def normal(self, body: Mapping[str, object]) -> dict[str, object]:
-        """`reference_image_urls` is another name of `images` where there is no video.
-
-        Args:
-            body: The body as sent.
-
-        Returns:
-            The body with one name.
-        """
+        """`reference_image_urls` is another name of `images` where there is no video."""
         renamed = dict(body)
         if "reference_image_urls" in renamed and "images" not in renamed and "video" not in renamed:
             renamed["images"] = renamed.pop("reference_image_urls")
         return renamed
 
     def accepted(self, view: PollView) -> Answer:
-        """The job, queued.
-
-        Args:
-            view: The job.
-
-        Returns:
-            The body.
-        """
+        """The job, queued."""
         job = view.job
         return {
             "id": job.task_id,
@@ -114,15 +76,7 @@ class Uniall(Dialect):
         }
 
     def status(self, view: PollView, state: SandboxState) -> Answer:
-        """The job, with its result when it is done.
-
-        Args:
-            view: The job as this poll reports it.
-            state: Not used.
-
-        Returns:
-            The body.
-        """
+        """The job, with its result when it is done."""
         job = view.job
         reason = view.reason or ("task canceled" if view.state == "cancelled" else "")
         code = _ERRORS[job.failure.meaning][2] if job.failure else "internal_error"

@@ -41,42 +41,19 @@ class FaultAnswers:
         self._state = state
 
     async def before(self, rule: FaultRule) -> Response | None:
-        """What a rule does before the call is looked at.
-
-        Args:
-            rule: The rule.
-
-        Returns:
-            The response, or None when the call goes on.
-        """
+        """What a rule does before the call is looked at."""
         if rule.kind == "stall_before":
             await self._state.stall(rule.seconds)
         return Dropped() if rule.kind == "drop_before" else None
 
     async def around(self, rule: FaultRule, answer: Answer) -> Response:
-        """What a rule makes of an answer that is ready to go.
-
-        Args:
-            rule: The rule.
-            answer: The answer.
-
-        Returns:
-            The response.
-        """
+        """What a rule makes of an answer that is ready to go."""
         if rule.kind == "stall_after":
             await self._state.stall(rule.seconds)
         return self.instead(rule, answer) or JSONResponse(answer)
 
     def instead(self, rule: FaultRule, answer: Answer | None = None) -> Response | None:
-        """What comes in place of an answer.
-
-        Args:
-            rule: The rule.
-            answer: The answer, where there is one.
-
-        Returns:
-            The response, or None when the rule leaves the answer alone.
-        """
+        """What comes in place of an answer."""
         if rule.kind == "garbage":
             text = json.dumps(answer or {"data": "nothing was accepted"})
             return Response(text[: max(1, len(text) * 2 // 3)], media_type="application/json")

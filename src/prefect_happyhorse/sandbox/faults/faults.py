@@ -99,14 +99,7 @@ class FaultInjector:
         self._numbers = 0
 
     def add(self, rule: FaultRule) -> int:
-        """Put a rule in force.
-
-        Args:
-            rule: The rule.
-
-        Returns:
-            Its number.
-        """
+        """Put a rule in force."""
         self._numbers += 1
         self._entries.append(_Entry(self._numbers, rule))
         return self._numbers
@@ -116,25 +109,11 @@ class FaultInjector:
         self._entries.clear()
 
     def describe(self) -> list[dict[str, object]]:
-        """Every rule with how often it matched and struck.
-
-        Returns:
-            One JSON-safe mapping per rule: number, matched, struck and the rule's own fields.
-        """
+        """Every rule with how often it matched and struck."""
         return [{"number": e.number, "matched": e.matched, "struck": e.struck, **e.rule.model_dump(mode="json")} for e in self._entries]
 
     def take(self, at: FaultPoint, gateway: str, model: str | None, applies: Callable[[FaultRule], bool] | None = None) -> FaultRule | None:
-        """The rule that strikes a call, which counts as one stroke of it.
-
-        Args:
-            at: Which call it is.
-            gateway: Id of its gateway.
-            model: The model that it is about, where known.
-            applies: Says whether a rule means anything for this call; a rule that does not is neither counted nor spent.
-
-        Returns:
-            The rule, or None when the call passes unharmed.
-        """
+        """The rule that strikes a call, which counts as one stroke of it."""
         if not self._entries:
             return None
         for entry in self._entries:

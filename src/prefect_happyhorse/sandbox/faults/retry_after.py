@@ -13,12 +13,6 @@ __all__ = ["retry_after"]
 def retry_after(rule: FaultRule) -> dict[str, str]:
     """The header that a rule asks for.
 
-    Args:
-        rule: The rule.
-
-    Returns:
-        The header, or nothing when the rule asks for none.
-
     Example:
         >>> retry_after(FaultRule(at="poll", kind="throttle", retry_after_s=3))
         {'retry-after': '3'}

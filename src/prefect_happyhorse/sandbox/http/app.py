@@ -33,13 +33,6 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 def create_app(settings: SandboxSettings | None = None, *, clock: Callable[[], float] | None = None) -> FastAPI:
     """The sandbox as an ASGI application.
 
-    Args:
-        settings: How it behaves; None is the defaults.
-        clock: Gives Unix seconds and never runs backwards; None is this machine's.
-
-    Returns:
-        The application. Its `state.sandbox` is the `SandboxState`.
-
     Example:
         >>> create_app(SandboxSettings(job_s=0)).title
         'happyhorse sandbox'

@@ -15,18 +15,7 @@ class Malformed(ValueError):
 
 
 def read_body(raw: bytes, content_type: str) -> dict[str, object]:
-    """A submit's body as a mapping.
-
-    Args:
-        raw: The body.
-        content_type: Its Content-Type.
-
-    Returns:
-        The JSON object, or the form's texts by name.
-
-    Raises:
-        Malformed: When it is neither; says why.
-    """
+    """A submit's body as a mapping."""
     if content_type.lower().startswith("multipart/form-data"):
         return _read_form(raw, content_type)
     try:

@@ -64,15 +64,7 @@ class _Controls:
 
 
 def control_router(state: SandboxState, files: Files) -> APIRouter:
-    """The endpoints that control a sandbox.
-
-    Args:
-        state: What it knows.
-        files: Its results.
-
-    Returns:
-        A router without prefix.
-    """
+    """The endpoints that control a sandbox."""
     router = APIRouter(tags=["sandbox"])
     controls = _Controls(state, files)
     router.add_api_route("/", controls.page, response_class=HTMLResponse, summary="Jobs and their pictures")

@@ -55,39 +55,16 @@ class Endpoints:
         self._models = frozenset(route.model for route in routes(dialect.gateway))
 
     def refusal(self, meaning: Meaning, message: str) -> Response:
-        """A refusal in the gateway's own shape.
-
-        Args:
-            meaning: What is refused.
-            message: In words.
-
-        Returns:
-            The response.
-        """
+        """A refusal in the gateway's own shape."""
         status, body = self.dialect.error(meaning, message, self.state)
         return JSONResponse(body, status)
 
     def account(self, request: Request) -> str | None:
-        """Whose request it is.
-
-        Args:
-            request: The request.
-
-        Returns:
-            The account's fingerprint, or None when the key is missing or refused.
-        """
+        """Whose request it is."""
         return self.dialect.account(self.dialect.credential(request.headers), self.state)
 
     async def submit(self, request: Request, path: str) -> Response:
-        """Take a submit: refuse it, or accept it and charge it.
-
-        Args:
-            request: The request.
-            path: The path that it came by, without the gateway's prefix.
-
-        Returns:
-            The response.
-        """
+        """Take a submit: refuse it, or accept it and charge it."""
         raw = await request.body()
         try:
             body, malformed = read_body(raw, request.headers.get("content-type", "")), None
@@ -171,15 +148,7 @@ class Endpoints:
         return fit
 
     async def poll(self, request: Request, path: PollPath) -> Response:
-        """Say how a job stands.
-
-        Args:
-            request: The request.
-            path: The path that it came by.
-
-        Returns:
-            The response.
-        """
+        """Say how a job stands."""
         query = self.dialect.poll_query
         task_id = request.query_params.get(query, "") if query else request.path_params["task_id"]
         account = self.account(request)
@@ -210,15 +179,7 @@ class Endpoints:
         return job
 
     def matters(self, rule: FaultRule, job: Job | None) -> bool:
-        """Whether a rule means anything for a poll of a job.
-
-        Args:
-            rule: The rule.
-            job: The job, where there is one.
-
-        Returns:
-            False when it would change nothing, so that it is kept for a poll where it does.
-        """
+        """Whether a rule means anything for a poll of a job."""
         if rule.kind not in {"unknown_status", "vanish", "moderation", "fail_job", "empty_result", "backwards"}:
             return True
         if job is None:
@@ -231,16 +192,7 @@ class Endpoints:
         return job.reported in {"running", "succeeded"} if rule.kind == "backwards" else True
 
     async def view(self, job: Job, request: Request, rule: FaultRule | None = None) -> PollView:
-        """A job as one poll reports it.
-
-        Args:
-            job: The job.
-            request: The poll.
-            rule: The fault that strikes it.
-
-        Returns:
-            The view.
-        """
+        """A job as one poll reports it."""
         now = self.state.now()
         kind = rule.kind if rule is not None else None
         if rule is not None and kind in {"moderation", "fail_job"}:
@@ -271,14 +223,7 @@ class Endpoints:
         return replace(view, urls=tuple(self._files.address(job, index, base) for index in range(job.results)))
 
     async def cancel(self, request: Request) -> Response:
-        """Cancel a job that has not begun.
-
-        Args:
-            request: The request.
-
-        Returns:
-            The response.
-        """
+        """Cancel a job that has not begun."""
         account = self.account(request)
         if account is None:
             return self.refusal("authentication", "the key is missing or not valid")

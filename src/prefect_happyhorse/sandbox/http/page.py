@@ -28,16 +28,7 @@ h1 { font-size: 1.5rem; margin: 0 0 .25rem; } p { margin: .25rem 0 1rem; } code 
 
 
 def render_page(state: SandboxState, files: Files, host: str) -> str:
-    """The page.
-
-    Args:
-        state: What the sandbox knows.
-        files: Its results.
-        host: Host and port under which the reader reached it.
-
-    Returns:
-        HTML.
-    """
+    """The page."""
     now = state.now()
     entries = state.ledger()
     refunded = sum(entry.refunded for entry in entries)

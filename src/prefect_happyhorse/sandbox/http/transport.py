@@ -18,11 +18,7 @@ class SandboxProtocol(H11Protocol):
     """uvicorn's HTTP protocol that hands the connection's transport to the application."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Keep the transport where every request of the connection finds it.
-
-        Args:
-            transport: The connection.
-        """
+        """Keep the transport where every request of the connection finds it."""
         super().connection_made(transport)
         # uvicorn copies this mapping into the scope of each request: https://asgi.readthedocs.io/en/latest/specs/lifespan.html#lifespan-state
         self.app_state = {**self.app_state, _KEY: transport}
@@ -44,13 +40,7 @@ class Dropped(Response):
     """No answer at all: the connection closes."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Close the connection.
-
-        Args:
-            scope: The request's scope.
-            receive: The request's messages.
-            send: Not used.
-        """
+        """Close the connection."""
         _transport(scope).abort()
         await _wait_until_gone(receive)
 
@@ -78,13 +68,7 @@ class CutBody(Response):
         self._closed = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the inner response, interrupted.
-
-        Args:
-            scope: The request's scope.
-            receive: The request's messages.
-            send: Where the response goes.
-        """
+        """Send the inner response, interrupted."""
 
         async def forward(message: Message) -> None:
             if message["type"] == "http.response.start":

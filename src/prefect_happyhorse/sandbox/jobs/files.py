@@ -22,15 +22,7 @@ _NAME = re.compile(r"([0-9a-zA-Z_-]+)-([0-9]+)\.[0-9a-z]+")
 
 
 def origin(request: Request, state: SandboxState) -> str:
-    """The address under which a client reaches the sandbox.
-
-    Args:
-        request: The client's request.
-        state: Knows the public address, where one is set.
-
-    Returns:
-        Scheme and host, without a slash at the end.
-    """
+    """The address under which a client reaches the sandbox."""
     if state.settings.public_url is not None:
         return state.settings.public_url.rstrip("/")
     return f"{request.url.scheme}://{request.url.netloc}"
@@ -54,11 +46,7 @@ class Files:
         self._studio = studio
 
     def paths(self) -> list[Path]:
-        """The paths that are served.
-
-        Returns:
-            Starlette routes.
-        """
+        """The paths that are served."""
         return [
             Path("/files/circle/{hop:int}", self._circle, methods=["GET", "HEAD"]),
             Path("/files/{name}", self._serve, methods=["GET", "HEAD"]),
@@ -66,16 +54,7 @@ class Files:
         ]
 
     def address(self, job: Job, index: int, base: str) -> str:
-        """Where a result can be fetched; the same address until it expires, then a fresh one.
-
-        Args:
-            job: The job.
-            index: Which result, from 0.
-            base: Scheme and host under which the client reaches the sandbox.
-
-        Returns:
-            A signed URL.
-        """
+        """Where a result can be fetched; the same address until it expires, then a fresh one."""
         now = self._state.now()
         signature = job.signatures.get(index)
         if signature is None or job.issued[signature] <= now:
@@ -85,15 +64,7 @@ class Files:
         return f"{base}/files/{self.name(job, index)}?Expires={int(job.issued[signature])}&Signature={signature}"
 
     def name(self, job: Job, index: int) -> str:
-        """The file name of a result.
-
-        Args:
-            job: The job.
-            index: Which result, from 0.
-
-        Returns:
-            The name.
-        """
+        """The file name of a result."""
         return f"{job.task_id}-{index}{job.spec(index, self._state.settings).suffix}"
 
     def _find(self, request: Request) -> tuple[Job, int] | None:

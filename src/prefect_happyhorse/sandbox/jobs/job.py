@@ -56,12 +56,6 @@ class LedgerEntry(BaseModel):
 def fingerprint(key: str) -> str:
     """How a key is named where the key itself must not appear.
 
-    Args:
-        key: The key.
-
-    Returns:
-        Eight hexadecimal digits.
-
     Example:
         >>> fingerprint("sk-1")
         '0f2c10bf'
@@ -104,14 +98,7 @@ class Job:
         return int(self.fit.number("n") or 1) if self.route.kind == "image" else 1
 
     def state(self, now: float) -> LedgerState:
-        """Where the job stands.
-
-        Args:
-            now: The sandbox's time.
-
-        Returns:
-            Its state.
-        """
+        """Where the job stands."""
         if self.cancelled:
             return "cancelled"
         elapsed = now - self.submitted_at
@@ -120,39 +107,19 @@ class Job:
         return "queued" if elapsed < self.job_s * _QUEUED_SHARE else "running"
 
     def progress(self, now: float) -> float:
-        """How far the job is.
-
-        Args:
-            now: The sandbox's time.
-
-        Returns:
-            A share from 0 to 1.
-        """
+        """How far the job is."""
         if self.state(now) in {"succeeded", "failed"}:
             return 1.0
         return 0.0 if self.job_s == 0 else min(0.99, max(0.0, (now - self.submitted_at) / self.job_s))
 
     def fail(self, failure: Failure, now: float) -> None:
-        """End the job without a result, at once.
-
-        Args:
-            failure: Why.
-            now: The sandbox's time.
-        """
+        """End the job without a result, at once."""
         self.failure = failure
         self.finished_at = now
         self.inputs_pending = False
 
     def spec(self, index: int, settings: SandboxSettings) -> MediaSpec:
-        """What one of the job's results looks like.
-
-        Args:
-            index: Which result, from 0.
-            settings: The sandbox's settings.
-
-        Returns:
-            Everything that decides its bytes; settled when it is first asked for.
-        """
+        """What one of the job's results looks like."""
         if index not in self.specs:
             self.specs[index] = self._new_spec(index, settings)
         return self.specs[index]
@@ -187,14 +154,7 @@ class Job:
         )
 
     def entry(self, now: float) -> LedgerEntry:
-        """The job's line in the ledger.
-
-        Args:
-            now: The sandbox's time.
-
-        Returns:
-            The line.
-        """
+        """The job's line in the ledger."""
         state = self.state(now)
         return LedgerEntry(
             gateway=self.route.gateway,

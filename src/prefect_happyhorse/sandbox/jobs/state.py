@@ -44,19 +44,11 @@ class SandboxState:
         self._closing = False
 
     def now(self) -> float:
-        """The sandbox's time.
-
-        Returns:
-            Unix seconds, with what `advance` added.
-        """
+        """The sandbox's time."""
         return self._clock() + self._ahead_s
 
     def advance(self, seconds: float) -> None:
-        """Put the clock forward, so that jobs finish and addresses expire without waiting.
-
-        Args:
-            seconds: By how much.
-        """
+        """Put the clock forward, so that jobs finish and addresses expire without waiting."""
         self._ahead_s += seconds
 
     def reset(self) -> None:
@@ -82,29 +74,14 @@ class SandboxState:
         self.release()
 
     async def stall(self, seconds: float) -> None:
-        """Wait in real time, or until stalls are released.
-
-        Args:
-            seconds: How long.
-        """
+        """Wait in real time, or until stalls are released."""
         try:
             await asyncio.wait_for(self._released.wait(), seconds)
         except asyncio.TimeoutError:
             return
 
     def accept(self, fit: ValidatedBody, body: Mapping[str, object], account: str, shape: Shape, probes: tuple[Probe, ...]) -> Job:
-        """Take a job on, which charges it.
-
-        Args:
-            fit: The checked body.
-            body: The body as sent.
-            account: Fingerprint of the account.
-            shape: The shape of its results.
-            probes: Its inputs, where they were fetched.
-
-        Returns:
-            The job.
-        """
+        """Take a job on, which charges it."""
         wanted = self.settings.job_s
         job = Job(
             fit=fit,
@@ -121,16 +98,7 @@ class SandboxState:
         return job
 
     def find(self, gateway: str, task_id: str, account: str) -> Job | None:
-        """The job that an account asks for.
-
-        Args:
-            gateway: Id of the gateway.
-            task_id: The job's id.
-            account: Fingerprint of the account.
-
-        Returns:
-            The job, or None when there is none, it is another account's, or it is too old to be asked for.
-        """
+        """The job that an account asks for."""
         job = self.jobs.get(task_id)
         if (
             job is None
@@ -142,15 +110,7 @@ class SandboxState:
         return job
 
     def asks_too_often(self, gateway: str, account: str) -> bool:
-        """Count one query of an account.
-
-        Args:
-            gateway: Id of the gateway.
-            account: Fingerprint of the account.
-
-        Returns:
-            True when it passes the limit of the current second.
-        """
+        """Count one query of an account."""
         limit = self.settings.queries_per_s
         if limit is None:
             return False
@@ -161,29 +121,14 @@ class SandboxState:
         return number > limit
 
     def new_id(self) -> str:
-        """A new identifier.
-
-        Returns:
-            A UUID.
-        """
+        """A new identifier."""
         return str(UUID(int=self.random.getrandbits(128), version=4))
 
     def new_task_id(self, gateway: str) -> str:
-        """A new task id as a gateway writes it.
-
-        Args:
-            gateway: Id of the gateway.
-
-        Returns:
-            The id.
-        """
+        """A new task id as a gateway writes it."""
         return f"task_{self.new_id().replace('-', '')[:24]}" if gateway in {"uniall", "happyhorse"} else self.new_id()
 
     def ledger(self) -> list[LedgerEntry]:
-        """What was charged.
-
-        Returns:
-            One entry per accepted job, in the order of acceptance.
-        """
+        """What was charged."""
         now = self.now()
         return [job.entry(now) for job in self.jobs.values()]

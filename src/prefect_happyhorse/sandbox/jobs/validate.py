@@ -28,38 +28,17 @@ class ValidatedBody:
     cut: tuple[int, int] | None = None
 
     def given(self, source: str) -> str | None:
-        """The value of a request field as text, where the body has one.
-
-        Args:
-            source: The request field, for example `"aspect_ratio"` or `"options.output_format"`.
-
-        Returns:
-            The text, or None where the body has none.
-        """
+        """The value of a request field as text, where the body has one."""
         value = self.values.get(source)
         return None if value is None else str(value)
 
     def text(self, source: str) -> str | None:
-        """The value of a request field as text, the provider's default included.
-
-        Args:
-            source: The request field, for example `"aspect_ratio"` or `"options.output_format"`.
-
-        Returns:
-            The text, or None where neither body nor catalog has one.
-        """
+        """The value of a request field as text, the provider's default included."""
         value = self.values.get(source, self.defaults.get(source))
         return None if value is None else str(value)
 
     def number(self, source: str) -> float | None:
-        """The value of a request field as a number, the provider's default included.
-
-        Args:
-            source: The request field.
-
-        Returns:
-            The number, or None where there is none.
-        """
+        """The value of a request field as a number, the provider's default included."""
         text = self.text(source)
         try:
             return None if text is None else float(text)
@@ -68,30 +47,14 @@ class ValidatedBody:
 
 
 def submit_paths(gateway: str) -> tuple[str, ...]:
-    """The paths at which a gateway takes submits.
-
-    Args:
-        gateway: Id of the gateway.
-
-    Returns:
-        The paths, the alternative that its source names among them.
-    """
+    """The paths at which a gateway takes submits."""
     found = [route.submit.split(" ", 1)[1] for route in routes(gateway)]
     other = [route.facts.alternative_submit.split(" ", 1)[1] for route in routes(gateway) if route.facts.alternative_submit]
     return tuple(dict.fromkeys([*found, *other]))
 
 
 def candidates(gateway: str, path: str, model: str) -> tuple[Route, ...]:
-    """The routes that a submit may be meant for.
-
-    Args:
-        gateway: Id of the gateway.
-        path: The path of the submit.
-        model: The model that the body names.
-
-    Returns:
-        Every route of that model at that path: several capabilities may share both.
-    """
+    """The routes that a submit may be meant for."""
     return tuple(
         route
         for route in routes(gateway)
@@ -103,18 +66,7 @@ def candidates(gateway: str, path: str, model: str) -> tuple[Route, ...]:
 def fit_body(
     found: Sequence[Route], body: Mapping[str, object], *, texts: bool, tolerated: frozenset[str] = frozenset(), cuts_prompt: bool = False
 ) -> ValidatedBody:
-    """Find the route that a body fits, or the one that it misses by least.
-
-    Args:
-        found: The routes that share the body's path and model; at least one.
-        body: The body.
-        texts: Whether every value is a text, as in a multipart form.
-        tolerated: Dotted keys that are let in though no document names them.
-        cuts_prompt: Whether a prompt that is too long is cut silently, as one provider says it does.
-
-    Returns:
-        The first fit without problems, else the one with the fewest.
-    """
+    """Find the route that a body fits, or the one that it misses by least."""
     fits = [_Check(route, texts=texts, tolerated=tolerated, cuts_prompt=cuts_prompt).run(body) for route in found]
     return min(fits, key=lambda fit: len(fit.problems))
 

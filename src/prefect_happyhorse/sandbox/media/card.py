@@ -73,23 +73,11 @@ class Card:
         return max(4, round(min(self._spec.width, self._spec.height) / 40))
 
     def picture(self) -> Image.Image:
-        """The card as a picture.
-
-        Returns:
-            An RGB picture of the spec's size.
-        """
+        """The card as a picture."""
         return self._compose(0.5)
 
     def frame(self, index: int, frames: int) -> Image.Image:
-        """One picture of a video: the sun wanders, and a bar shows how far it is.
-
-        Args:
-            index: Which picture, from 0.
-            frames: How many there are.
-
-        Returns:
-            An RGB picture of the spec's size.
-        """
+        """One picture of a video: the sun wanders, and a bar shows how far it is."""
         share = index / max(1, frames - 1)
         picture = self._compose(share)
         spec, unit = self._spec, self._unit

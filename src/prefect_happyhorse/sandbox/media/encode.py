@@ -14,12 +14,7 @@ __all__ = ["write"]
 
 
 def write(spec: MediaSpec, path: Path) -> None:
-    """Make a result.
-
-    Args:
-        spec: What to make.
-        path: Where to.
-    """
+    """Make a result."""
     card = Card(spec)
     if spec.kind == "video":
         _write_video(spec, card, path)

@@ -45,15 +45,7 @@ class InputFetcher:
             self._client = None
 
     async def take_in(self, fit: ValidatedBody, settings: SandboxSettings) -> tuple[tuple[Probe, ...], tuple[str, ...]]:
-        """Fetch and check every input of a submit.
-
-        Args:
-            fit: The checked body.
-            settings: The sandbox's settings.
-
-        Returns:
-            What each input is, in the order of the body, and what is wrong with them.
-        """
+        """Fetch and check every input of a submit."""
         taken = await asyncio.gather(*(self._take_one(wire, settings) for wire in fit.inputs))
         probes = tuple(found for found, _ in taken if found is not None)
         problems = [problem for _, problem in taken if problem is not None]

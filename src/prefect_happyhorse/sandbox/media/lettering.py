@@ -72,27 +72,12 @@ def _family(text: str) -> str | None:
 
 
 def font_for(text: str, size: int) -> Font:
-    """A font that draws a text as far as this machine can.
-
-    Args:
-        text: The text.
-        size: The height of a line in pixels, roughly.
-
-    Returns:
-        Pillow's own font where it has every character, else a system font that draws Chinese, where there is one.
-    """
+    """A font that draws a text as far as this machine can."""
     return _font(_family(text), max(8, size))
 
 
 def readable(text: str) -> str:
-    """A text as it can be drawn here: runs of characters that no font has become an ellipsis.
-
-    Args:
-        text: The text.
-
-    Returns:
-        The text on one line; when nothing of it can be drawn, a note that says how long it is.
-    """
+    """A text as it can be drawn here: runs of characters that no font has become an ellipsis."""
     flat = " ".join(text.split())
     name = _family(flat)
     kept = re.sub("\ufffd+", "\u2026", "".join(c if _draws(name, c) else "\ufffd" for c in flat))
@@ -102,17 +87,7 @@ def readable(text: str) -> str:
 
 
 def wrap(text: str, font: Font, width: float, lines: int) -> list[str]:
-    """Break a text into lines.
-
-    Args:
-        text: The text, on one line.
-        font: The font.
-        width: How wide a line may be, in pixels.
-        lines: How many lines there may be.
-
-    Returns:
-        The lines; the last one ends in an ellipsis when there was no room for the rest.
-    """
+    """Break a text into lines."""
     done: list[str] = []
     line = ""
     for piece in _pieces(text, font, width):

@@ -54,31 +54,12 @@ class Probe:
 
 
 def kind_of(source: str) -> AssetKind:
-    """What kind of medium a request field holds.
-
-    Args:
-        source: The request field, for example `"references"`.
-
-    Returns:
-        image, video or audio.
-    """
+    """What kind of medium a request field holds."""
     return _KINDS.get(source, "image")
 
 
 def probe(file: IO[bytes], expected: AssetKind, *, with_thumb: bool) -> Probe:
-    """Look into a medium.
-
-    Args:
-        file: Its bytes, from the beginning.
-        expected: What it should be.
-        with_thumb: Whether a small picture of it is wanted.
-
-    Returns:
-        What it is.
-
-    Raises:
-        ValueError: When it is not a readable medium of the expected kind; says why.
-    """
+    """Look into a medium."""
     digest = hashlib.sha256()
     size = 0
     while chunk := file.read(1 << 20):
@@ -145,15 +126,7 @@ def _thumb(picture: Image.Image, sha256: str, kind: AssetKind) -> Thumb:
 
 
 def find_limit_problems(found: Probe, limit: MediaLimit) -> Iterator[str]:
-    """Where a medium passes the limits of a route.
-
-    Args:
-        found: The medium.
-        limit: The limits.
-
-    Yields:
-        What is wrong, without saying where.
-    """
+    """Where a medium passes the limits of a route."""
     if found.format not in limit.formats:
         yield f"its format is {found.format}, accepted are {', '.join(limit.formats)}"
     if found.size > limit.max_bytes:

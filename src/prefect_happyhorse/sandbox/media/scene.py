@@ -51,11 +51,7 @@ class Scene:
         return _colour(self._hue + 0.5, 0.35, 1.0)
 
     def sky(self) -> Image.Image:
-        """The sky, from dark above to light at the horizon.
-
-        Returns:
-            An RGB picture of the scene's size.
-        """
+        """The sky, from dark above to light at the horizon."""
         top, bottom = _colour(self._hue, 0.55, 0.42), _colour(self._hue + 0.09, 0.42, 0.96)
         column = Image.new("RGB", (1, 64))
         for row in range(64):
@@ -64,11 +60,7 @@ class Scene:
         return _resize(column, (self.width, self.height))
 
     def sun(self) -> Image.Image:
-        """The sun with its glow.
-
-        Returns:
-            A square RGBA picture.
-        """
+        """The sun with its glow."""
         radius = round(min(self.width, self.height) * 0.1)
         side = radius * 4
         glow = Image.new("L", (side, side), 0)
@@ -82,25 +74,14 @@ class Scene:
         return sun
 
     def sun_at(self, share: float) -> tuple[int, int]:
-        """Where the sun stands.
-
-        Args:
-            share: How far the day is, 0 to 1.
-
-        Returns:
-            The left upper corner of the sun's picture, in pixels.
-        """
+        """Where the sun stands."""
         side = round(min(self.width, self.height) * 0.1) * 4
         x = -side * 0.1 + share * (self.width - side * 0.8)
         y = self.height * 0.42 - math.sin(math.pi * (0.12 + 0.76 * share)) * self.height * 0.36 - side * 0.2
         return round(x), round(y)
 
     def hills(self) -> Image.Image:
-        """Three rows of hills, the nearest darkest.
-
-        Returns:
-            An RGBA picture of the scene's size, transparent above the hills.
-        """
+        """Three rows of hills, the nearest darkest."""
         random = self._random("hills")
         scale = 2
         picture = Image.new("RGBA", (self.width * scale, self.height * scale), (0, 0, 0, 0))

@@ -29,12 +29,6 @@ class Shape:
 def read_ratio(text: str | None) -> float | None:
     """Width to height from the ways in which requests write it.
 
-    Args:
-        text: For example `"16:9"`, `"1536x1024"` or `"1K"`.
-
-    Returns:
-        The ratio, kept between 1:4 and 4:1, or None when the text holds none.
-
     Example:
         >>> read_ratio("1536x1024"), read_ratio("1K")
         (1.5, None)
@@ -46,16 +40,7 @@ def read_ratio(text: str | None) -> float | None:
 
 
 def shape_of(fit: ValidatedBody, probes: Sequence[Probe], settings: SandboxSettings) -> Shape:
-    """The shape of a job's results.
-
-    Args:
-        fit: The checked body.
-        probes: Its inputs, where they were fetched.
-        settings: The sandbox's settings.
-
-    Returns:
-        Even sides in the asked proportion, and the playing time.
-    """
+    """The shape of a job's results."""
     ratio = _ratio(fit, probes)
     long = float(settings.long_side_px)
     short = max(long / max(ratio, 1 / ratio), float(settings.min_short_side_px))

@@ -27,38 +27,17 @@ class RenderCache:
         self._kept: set[asyncio.Task[None]] = set()
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Do a piece of media work in one of the threads.
-
-        Args:
-            work: What to do.
-
-        Returns:
-            What it returns.
-        """
+        """Do a piece of media work in one of the threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def begin(self, spec: MediaSpec) -> asyncio.Task[Path]:
-        """Start making a result, unless it is made or being made already.
-
-        Args:
-            spec: What to make.
-
-        Returns:
-            The task that ends with the file's path.
-        """
+        """Start making a result, unless it is made or being made already."""
         if spec.key not in self._made:
             self._made[spec.key] = asyncio.get_running_loop().create_task(self._make(spec))
         return self._made[spec.key]
 
     async def make(self, spec: MediaSpec) -> Path:
-        """The file of a result, made when it is not there yet.
-
-        Args:
-            spec: What to make.
-
-        Returns:
-            The file's path.
-        """
+        """The file of a result, made when it is not there yet."""
         # A caller that goes away must not take the work from the others that wait for it.
         return await asyncio.shield(self.begin(spec))
 
@@ -70,11 +49,7 @@ class RenderCache:
         return path
 
     def keep(self, work: Coroutine[object, object, None]) -> None:
-        """Let work go on in the background until it ends or the studio closes.
-
-        Args:
-            work: What to do.
-        """
+        """Let work go on in the background until it ends or the studio closes."""
         task = asyncio.get_running_loop().create_task(work)
         # The loop holds tasks weakly: https://docs.python.org/3/library/asyncio-task.html#creating-tasks
         self._kept.add(task)

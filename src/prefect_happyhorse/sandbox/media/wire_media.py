@@ -50,13 +50,7 @@ class MediaCheck:
         self.inputs: list[WireInput] = []
 
     def url(self, where: str, value: object, source: str) -> None:
-        """One address.
-
-        Args:
-            where: Where it stands in the body.
-            value: What stands there.
-            source: The request field that it carries.
-        """
+        """One address."""
         if not isinstance(value, str) or not value:
             self.problems.append(f"{where}: must be a URL")
         elif value.startswith("data:"):
@@ -88,22 +82,12 @@ class MediaCheck:
         return items
 
     def urls(self, wire: WireField, value: object) -> None:
-        """An array of addresses.
-
-        Args:
-            wire: The wire field.
-            value: What stands there.
-        """
+        """An array of addresses."""
         for index, item in enumerate(self._array(wire, value)):
             self.url(f"{wire.to}[{index}]", item, wire.source[min(index, len(wire.source) - 1)])
 
     def typed(self, wire: WireField, value: object) -> None:
-        """An array of objects that each say their type.
-
-        Args:
-            wire: The wire field.
-            value: What stands there.
-        """
+        """An array of objects that each say their type."""
         by_type = {item.type: item for item in wire.items}
         counts: dict[str, int] = {}
         for index, entry in enumerate(self._array(wire, value)):
@@ -133,15 +117,7 @@ class MediaCheck:
         self.problems.extend(f"{where}.{key}: unknown field" for key in parts if key not in set(allowed))
 
     def messages(self, wire: WireField, value: object) -> str | None:
-        """A chat message with texts and pictures in it.
-
-        Args:
-            wire: The wire field.
-            value: What stands there.
-
-        Returns:
-            Its text.
-        """
+        """A chat message with texts and pictures in it."""
         texts: list[str] = []
         for index, message in enumerate(self._array(wire, value)):
             where = f"{wire.to}[{index}]"
