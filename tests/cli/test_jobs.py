@@ -110,7 +110,7 @@ def begun_one_after_another(store: Store, number: int) -> list[str]:
         digests = [f"{999 - position:012}" for position in range(number)]
         for position, digest in enumerate(digests):
             intent = entry.owner.model_copy(update={"at": entry.owner.at - timedelta(hours=number - position)})
-            await Journal(store).write(entry.model_copy(update={"digest": digest, "intent": intent}))
+            await Journal(store).write(entry.model_copy(update={"digest": digest, "owner": intent}))
         return digests
 
     return asyncio.run(write_down())
@@ -225,7 +225,7 @@ def test_forgetting_asks_first(sandbox_env: SandboxServer, store: Store) -> None
 def test_a_submit_under_way_is_left_alone(store: Store) -> None:
     """Neither forgotten nor cancelled."""
     entry = bought(store)
-    write(store, entry.model_copy(update={"state": "intent", "job": None, "intent": LeaseOwner()}))
+    write(store, entry.model_copy(update={"state": "intent", "job": None, "owner": LeaseOwner()}))
     assert "right now" in run("forget", entry.digest, "--yes").stderr
     assert "nothing to cancel" in run("cancel", entry.digest).stderr
 

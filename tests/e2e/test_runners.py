@@ -85,7 +85,7 @@ def test_jobs_that_are_made_on_other_processes_are_bought_and_kept_once(stack: S
     kept = stack.journal()
     assert {entry["job"]["task_id"] for entry in kept} == {entry["task_id"] for entry in bought}
     assert {entry["state"] for entry in kept} == {"kept"}
-    assert len({entry["intent"]["process"] for entry in kept}) > 1
+    assert len({entry["owner"]["process"] for entry in kept}) > 1
     assert all(Path(asset["uri"].removeprefix("file://")).stat().st_size == asset["bytes"] for asset in assets)
     assert run(stack, scripts, runner, prompts) == assets
     assert run(stack, scripts, "threads", prompts) == assets

@@ -80,7 +80,7 @@ async def test_what_cannot_be_adopted(sandbox: SandboxServer, account: AccountMa
     assert paid.job is not None
     with pytest.raises(ValueError, match="has a job already"):
         await jobs.adopt(journal, paid, "t-2", account=None)
-    under_way = paid.model_copy(update={"digest": "0" * 64, "state": "intent", "job": None, "intent": LeaseOwner()})
+    under_way = paid.model_copy(update={"digest": "0" * 64, "state": "intent", "job": None, "owner": LeaseOwner()})
     await journal.write(under_way)
     with pytest.raises(ValueError, match="right now"):
         await jobs.adopt(journal, under_way, "t-2", account=None)
@@ -104,10 +104,10 @@ async def test_a_submit_under_way_is_not_forgotten(account: AccountMaker, store:
     """Forgetting it would let another run submit at the same time; a dead process's may be forgotten."""
     journal = Journal(store)
     paid = await bought(store, account())
-    under_way = paid.model_copy(update={"state": "intent", "job": None, "intent": LeaseOwner()})
+    under_way = paid.model_copy(update={"state": "intent", "job": None, "owner": LeaseOwner()})
     with pytest.raises(ValueError, match="right now"):
         await jobs.forget(journal, under_way)
-    await jobs.forget(journal, under_way.model_copy(update={"intent": ended()}))
+    await jobs.forget(journal, under_way.model_copy(update={"owner": ended()}))
     assert await journal.read(paid.digest) is None
 
 
@@ -176,7 +176,7 @@ async def test_jobs_are_chosen_by_state_payer_run_and_age(account: AccountMaker,
     """Every filter that is given has to fit."""
     one = await bought(store, account())
     two = (await bought(store, account("ttapi", label="other"))).model_copy(update={"flow_run_id": "run"})
-    two = two.model_copy(update={"intent": two.owner.model_copy(update={"at": two.owner.at - timedelta(hours=2)})})
+    two = two.model_copy(update={"owner": two.owner.model_copy(update={"at": two.owner.at - timedelta(hours=2)})})
     both = [one, two]
     assert jobs.select(both) == both
     assert jobs.select(both, states=["kept"]) == []

@@ -186,7 +186,7 @@ async def test_days_leave_out_what_is_older(sandbox: SandboxServer, account: Acc
     journal = Journal(store)
     (entry,) = await journal.entries()
     intent = entry.owner.model_copy(update={"at": entry.owner.at - timedelta(days=2)})
-    await journal.write(entry.model_copy(update={"intent": intent}))
+    await journal.write(entry.model_copy(update={"owner": intent}))
     with pytest.raises(BudgetExceeded):
         await buy(store, payer, 1, cny("1.10", days=3))
     await buy(store, payer, 1, cny("1.10", days=1))
@@ -237,7 +237,7 @@ def test_a_budget_is_money() -> None:
 def intent(number: int, amount: str | None = "1", currency: str = "CNY", **more: Any) -> JournalEntry:
     """An intent whose job costs so much, or nobody knows how much."""
     known = Estimate(reason="nobody says") if amount is None else Estimate(amount=Decimal(amount), currency=currency, reason="")
-    facts: dict[str, Any] = {"state": "intent", "gateway": "happyhorse", "account": "default", "take": 1, "intent": LeaseOwner()} | more
+    facts: dict[str, Any] = {"state": "intent", "gateway": "happyhorse", "account": "default", "take": 1, "owner": LeaseOwner()} | more
     return JournalEntry(digest=f"{number:064x}", request=horse(number), estimate=known, **facts)
 
 

@@ -97,7 +97,7 @@ async def test_a_rival_at_work_is_waited_for(sandbox: SandboxServer, account: Ac
     prepared = await prepare(HORSE, account())
     journal = Journal(store)
     await journal.claim(_intent(prepared.digest, ended()))
-    rival = elsewhere(at=datetime.now(timezone.utc), turn=2)
+    rival = elsewhere(at=datetime.now(timezone.utc), epoch=2)
     await store.create(f"journal/leases/{prepared.digest}.2.json", rival.model_dump_json().encode())
     naps = 0
 
@@ -314,4 +314,4 @@ async def test_the_journal_says_who_bought(account: AccountMaker, store: Store) 
     await Submitter(store=store, flow_run_id="run-1").submit(prepared)
     facts = json.loads(await store.read(f"journal/{prepared.digest}.json"))
     assert (facts["flow_run_id"], facts["credentials"]) == ("run-1", "sandbox_env")
-    assert facts["intent"]["process"] > 0
+    assert facts["owner"]["process"] > 0

@@ -65,7 +65,7 @@ class Journal:
             mine = successor.owner.model_copy(update={"epoch": turn})
             path = f"journal/leases/{entry.digest}.{turn}.json"
             if await self.store.create(path, mine.model_dump_json().encode()):
-                return await self.write(successor.model_copy(update={"intent": mine, "duplicate_jobs": entry.duplicate_jobs}))
+                return await self.write(successor.model_copy(update={"owner": mine, "duplicate_jobs": entry.duplicate_jobs}))
             rival = LeaseOwner.model_validate_json(await self.store.read(path))
             latest = await self.read(entry.digest)
             if not rival.expired(_now()) or latest is None or latest.owner.epoch >= turn:
@@ -76,7 +76,7 @@ class Journal:
         latest = await self.read(entry.digest)
         if latest is None or not latest.owner.same(entry.owner):
             return False
-        await self.write(latest.model_copy(update={"intent": latest.owner.renewed()}))
+        await self.write(latest.model_copy(update={"owner": latest.owner.renewed()}))
         return True
 
     async def release(self, entry: JournalEntry) -> None:
@@ -90,7 +90,7 @@ class Journal:
         latest = await self.read(entry.digest)
         if latest is not None and latest.job is None and latest.owner.same(entry.owner):
             # The turn stays: a number that was once taken is never free again.
-            await self.write(instead.model_copy(update={"intent": instead.owner.model_copy(update={"epoch": latest.owner.epoch})}))
+            await self.write(instead.model_copy(update={"owner": instead.owner.model_copy(update={"epoch": latest.owner.epoch})}))
 
     async def write_job_down(self, entry: JournalEntry, job: Job) -> Job:
         """Write down a job that was just accepted: it is not lost while anything can be written anywhere."""
