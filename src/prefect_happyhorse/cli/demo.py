@@ -46,7 +46,7 @@ def flow_file(name: str) -> Path:
         >>> flow_file("batch").name
         'batch.py'
     """
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     places = [here / "flows" / f"{name}.py", here.parents[1] / "flows" / f"{name}.py"]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
