@@ -193,7 +193,7 @@ def test_every_list_price_names_its_source() -> None:
         ('[[price]]\nmodel = "m"\n[[price]]\nper = "hour"', r"price 0.per.*price 1.model"),
         (
             '[[price]]\ngateway = "tapi"\n[[price]]\ncapability = "video"',
-            r"no gateway 'tapi'; there are ttapi, .*no capability 'video'.*0.model",
+            r"no gateway 'tapi'; there are chanjing, .*no capability 'video'.*0.model",
         ),
         ("price = 3", "price list is wrong"),
         ("price = [3]", "price 0"),

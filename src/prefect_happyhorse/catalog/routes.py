@@ -10,11 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from prefect_happyhorse.domain.assets import AssetKind
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES
 
-__all__ = ["CodeMeaning", "GatewayFacts", "MediaItem", "MediaLimit", "Route", "WireField", "WireType"]
+__all__ = ["CodeMeaning", "DialectName", "GatewayFacts", "MediaItem", "MediaLimit", "Route", "WireField", "WireType"]
 
 WireType = Literal["string", "integer", "number", "boolean", "url", "url[]", "media[]", "messages"]
 CodeMeaning = Literal["invalid", "authentication", "moderation", "quota", "rate_limit", "not_found", "unavailable", "internal"]
 """What a provider's error code says. All but `internal` mean that no work was started."""
+
+DialectName = Literal["dashscope", "newapi", "chanjing"]
+"""A wire protocol, for which there is code."""
 
 _CALL = r"^(GET|POST) /\S*$"
 _ABOUT_A_JOB = r"^(GET|POST) /\S*\{task_id\}\S*$"
@@ -117,8 +120,9 @@ class MediaLimit(_Fact):
 class GatewayFacts(_Fact):
     """What holds for every route of a gateway."""
 
-    gateway: str
+    gateway: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Its id, from which the names of environment variables are made.")
     title: str
+    dialect: DialectName = Field(description="The wire protocol that it speaks.")
     source: str = Field(description="The provider's document that these facts come from.")
     dated: date = Field(description="When the document was read.")
     base_url: str | None = Field(default=None, description="The default host; None when the user has to give it.")
