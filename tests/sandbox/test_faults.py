@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from prefect_happyhorse.sandbox import FaultRule, SandboxServer
-from prefect_happyhorse.sandbox.faults.faults import FaultKind
+from prefect_happyhorse.sandbox.faults.rules import FaultKind
 
 from .conftest import ONE_EACH, Caller, find_status, find_task_id, find_url, name_of, vector
 

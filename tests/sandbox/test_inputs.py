@@ -126,23 +126,23 @@ def test_fit_inputs_are_taken(strict: Caller, host: str, gateway: str, capabilit
 
 
 UNFIT = [
-    ("ttapi", "reference_to_video", "small.png", "it is 640x399, accepted are sides from 400 pixels"),
-    ("ttapi", "reference_to_video", "fit.bmp", "its format is bmp, accepted are jpeg, png, webp"),
-    ("ttapi", "reference_to_video", "gif.gif", "its format is gif"),
+    ("ttapi", "reference_to_video", "small.png", "its sides must be at least 400 pixels (got 640x399)"),
+    ("ttapi", "reference_to_video", "fit.bmp", "its format must be one of jpeg, png, webp (got bmp)"),
+    ("ttapi", "reference_to_video", "gif.gif", "(got gif)"),
     ("infiflow", "reference_to_video", "text.png", "is not a readable picture"),
     ("infiflow", "reference_to_video", "empty.png", "is not a readable picture"),
     ("infiflow", "reference_to_video", "fit.mp4", "is not a readable picture"),
     ("chanjing", "reference_to_video", "nothing.png", "its server answered 404"),
     ("chanjing", "reference_to_video", "text.png", "is not a readable picture"),
-    ("uniall", "image_to_video", "tiny.png", "accepted are sides from 300 pixels"),
-    ("uniall", "image_to_video", "wide.png", "accepted is a width to height from 0.4 to 2.5"),
-    ("uniall", "video_edit", "short.mp4", "it plays for 2.0 s, accepted are 3 to 60 s"),
-    ("uniall", "video_edit", "narrow.mp4", "accepted are sides from 320 pixels"),
-    ("uniall", "video_edit", "slow.mp4", "it has 8 frames per second, accepted are more than 8"),
+    ("uniall", "image_to_video", "tiny.png", "its sides must be at least 300 pixels"),
+    ("uniall", "image_to_video", "wide.png", "its width to height must be between 0.4 and 2.5"),
+    ("uniall", "video_edit", "short.mp4", "it must play between 3 and 60 seconds (got 2.0)"),
+    ("uniall", "video_edit", "narrow.mp4", "its sides must be at least 320 pixels"),
+    ("uniall", "video_edit", "slow.mp4", "it must have more than 8 frames per second (got 8)"),
     ("uniall", "video_edit", "fit.png", "video"),
     ("uniall", "video_edit", "fit.mp3", "holds no video"),
-    ("happyhorse", "image_edit", "tiny.png", "accepted are sides from 300 pixels"),
-    ("happyhorse", "video_edit", "fit.mov", "its format is mov, accepted are mp4"),
+    ("happyhorse", "image_edit", "tiny.png", "its sides must be at least 300 pixels"),
+    ("happyhorse", "video_edit", "fit.mov", "its format must be one of mp4 (got mov)"),
 ]
 
 
@@ -159,7 +159,7 @@ def test_sounds_are_checked(strict: Caller, host: str) -> None:
     """A sound of the right length is taken, one that is too long or no sound is refused."""
     sent = vector("happyhorse", "image_audio_to_video")
     sent["body"]["image_url"] = f"{host}/fit.png"
-    for name, said in (("long.mp3", "accepted are 2 to 14 s"), ("fit.png", "audio"), ("fit.mp4", "holds no audio")):
+    for name, said in (("long.mp3", "it must play between 2 and 14 seconds"), ("fit.png", "audio"), ("fit.mp4", "holds no audio")):
         sent["body"]["extra_audios"] = [f"{host}/{name}"]
         assert_refused("happyhorse", strict.submit(sent), said)
     sent["body"]["extra_audios"] = [f"{host}/fit.mp3"]
@@ -199,8 +199,8 @@ def test_all_unfit_inputs_at_once(strict: Caller, host: str) -> None:
     for medium, name in zip(sent["body"]["input"]["media"], ("small.png", "gif.gif"), strict=True):
         medium["url"] = f"{host}/{name}"
     message = strict.submit(sent).json()["message"]
-    assert "input.media[0].url: it is 640x399" in message
-    assert "input.media[1].url: its format is gif" in message
+    assert "input.media[0].url: its sides must be at least 400 pixels (got 640x399)" in message
+    assert "input.media[1].url: its format must be one of jpeg, png, webp (got gif)" in message
 
 
 def test_inputs_checked_while_the_job_runs(strict: Caller, host: str) -> None:

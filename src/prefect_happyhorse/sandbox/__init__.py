@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from prefect_happyhorse.sandbox.faults.faults import FaultRule
+    from prefect_happyhorse.sandbox.faults.rules import FaultRule
     from prefect_happyhorse.sandbox.http.app import create_app
     from prefect_happyhorse.sandbox.http.server import SandboxServer, serve
     from prefect_happyhorse.sandbox.jobs.job import LedgerEntry
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["FaultRule", "LedgerEntry", "SandboxServer", "SandboxSettings", "create_app", "serve"]
 
 _HOMES = {
-    "FaultRule": "faults.faults",
+    "FaultRule": "faults.rules",
     "LedgerEntry": "jobs.job",
     "SandboxServer": "http.server",
     "SandboxSettings": "jobs.settings",

@@ -1,1 +1,1 @@
-"""How each gateway speaks: its errors, its answers, its paths."""
+"""The wire protocols, each spoken as its providers document it."""

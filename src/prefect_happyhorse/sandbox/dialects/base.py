@@ -1,4 +1,4 @@
-"""What every dialect has to say."""
+"""What every dialect has to say, and what gateways of all dialects have in common."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from typing import ClassVar, TypeVar
 
 from starlette.datastructures import Headers
 
-from prefect_happyhorse.sandbox.jobs.job import Job, LedgerState, Meaning, fingerprint
+from prefect_happyhorse.catalog import GatewayFacts
+from prefect_happyhorse.sandbox.jobs.job import Failure, Job, LedgerState, Meaning, fingerprint
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
 
-__all__ = ["Answer", "Dialect", "PollPath", "PollView"]
+__all__ = ["Answer", "Dialect", "PollView", "Refused"]
 
 Answer = dict[str, object]
-Word = TypeVar("Word")
+Choice = TypeVar("Choice")
+
+
+class Refused(Exception):
+    """A call that is answered with an error of the provider."""
+
+    def __init__(self, meaning: Meaning, message: str) -> None:
+        super().__init__(message)
+        self.failure = Failure(meaning, message)
 
 
 @dataclass(frozen=True)
@@ -31,81 +40,70 @@ class PollView:
     b64: tuple[str, ...] = ()
     word: str | None = None
 
-    def vary(self, about: str, choices: Sequence[Word]) -> Word:
-        """One of several ways in which a provider writes the same, always the same for one job."""
-        return vary(self.job.task_id, about, choices)
-
-    @property
-    def percent(self) -> int | str:
-        """The progress, as a number or as text with a percent sign."""
-        percent = round(self.progress * 100)
-        return self.vary("progress", [percent, f"{percent}%"])
+    def vary(self, about: str, choices: Sequence[Choice]) -> Choice:
+        """One of several ways in which a provider writes the same, always the same one for a job."""
+        return choices[hashlib.sha256(f"{about}:{self.job.task_id}".encode()).digest()[0] % len(choices)]
 
     @property
     def reason(self) -> str:
-        """Why the job failed; empty when it did not."""
+        """Why the job has no result; empty when it has one or may get one."""
+        if self.state == "cancelled":
+            return "task canceled"
         return self.job.failure.message if self.state == "failed" and self.job.failure else ""
 
 
-def vary(task_id: str, about: str, choices: Sequence[Word]) -> Word:
-    """Choose by a job's id."""
-    return choices[hashlib.sha256(f"{about}:{task_id}".encode()).digest()[0] % len(choices)]
-
-
-@dataclass(frozen=True)
-class PollPath:
-    """A path at which jobs are asked for; `{task_id}` stands for the job."""
-
-    path: str
-    only_its_own: bool = False
-    """Whether a job is found only at the path that its own route names."""
-
-
 class Dialect(ABC):
-    """How one gateway speaks."""
+    """How one gateway speaks: a class per wire protocol, which takes from the facts what is the gateway's own."""
 
-    gateway: ClassVar[str]
     model_key: ClassVar[str] = "model"
-    tolerated: ClassVar[frozenset[str]] = frozenset()
-    cuts_prompt: ClassVar[bool] = False
-    polls: ClassVar[tuple[PollPath, ...]] = ()
-    poll_query: ClassVar[str | None] = None
-    cancel: ClassVar[str | None] = None
-    issue_path: ClassVar[str | None] = None
-    batch: ClassVar[str | None] = None
+    batch_path: ClassVar[str | None] = None
+    tolerated: frozenset[str] = frozenset()
+    cuts_prompt: bool = False
 
-    @abstractmethod
+    def __init__(self, facts: GatewayFacts, state: SandboxState) -> None:
+        self.facts = facts
+        self.state = state
+        self._key_header, _, pattern = facts.auth.partition(": ")
+        self._key_scheme = pattern.partition("<")[0]
+
     def credential(self, headers: Headers) -> str:
-        """The key that a request carries."""
+        """The key that a request carries; empty when there is none."""
+        value = headers.get(self._key_header, "")
+        return value[len(self._key_scheme) :].strip() if value.lower().startswith(self._key_scheme.lower()) else ""
 
-    @abstractmethod
-    def error(self, meaning: Meaning, message: str, state: SandboxState) -> tuple[int, Answer]:
-        """A refusal."""
-
-    @abstractmethod
-    def accepted(self, view: PollView) -> Answer:
-        """The answer to a submit that was accepted."""
-
-    @abstractmethod
-    def status(self, view: PollView, state: SandboxState) -> Answer:
-        """The answer to a poll."""
-
-    def account(self, key: str, state: SandboxState) -> str | None:
-        """Whose key it is."""
-        return fingerprint(key) if state.settings.takes_key(key) else None
+    def account(self, headers: Headers) -> str | None:
+        """Whose request it is; None when its key is refused."""
+        key = self.credential(headers)
+        return fingerprint(key) if self.state.settings.takes_key(key) else None
 
     def header_problem(self, headers: Headers) -> str | None:
         """What a submit's headers lack."""
         del headers
         return None
 
-    def normal(self, body: Mapping[str, object]) -> dict[str, object]:
+    def normalize(self, body: dict[str, object]) -> dict[str, object]:
         """A submit's body with the provider's aliases replaced."""
-        return dict(body)
+        return body
 
-    def missing(self, task_id: str, state: SandboxState) -> tuple[int, Answer]:
+    def new_task_id(self) -> str:
+        """A task id as the provider writes it."""
+        return self.state.new_id()
+
+    @abstractmethod
+    def error(self, meaning: Meaning, message: str) -> tuple[int, Answer]:
+        """Status and body of a refusal."""
+
+    @abstractmethod
+    def accepted(self, view: PollView) -> Answer:
+        """The answer to a submit that was accepted."""
+
+    @abstractmethod
+    def status(self, view: PollView) -> Answer:
+        """The answer to a poll."""
+
+    def missing(self, task_id: str) -> Answer:
         """The answer to a poll of a job that is not there."""
-        return self.error("missing_task", f"no such task: {task_id}", state)
+        raise Refused("missing_task", f"no such task: {task_id}")
 
     def without_task_id(self, answer: Answer) -> Answer:
         """An answer to a submit from which the job's id is gone."""
@@ -114,3 +112,13 @@ class Dialect(ABC):
             for key, value in answer.items()
             if key not in {"id", "task_id"}
         }
+
+    def issue_token(self, body: Mapping[str, object]) -> Answer:
+        """The answer to a call for an access token."""
+        del body
+        raise Refused("unsupported", "there are no access tokens here")
+
+    def batch(self, views: Sequence[PollView]) -> Answer:
+        """The answer to a poll of many jobs at once."""
+        del views
+        raise Refused("unsupported", "jobs cannot be queried in batches")

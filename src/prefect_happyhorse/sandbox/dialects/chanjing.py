@@ -2,94 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from starlette.datastructures import Headers
 
-from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollPath, PollView
+from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollView, Refused
 from prefect_happyhorse.sandbox.jobs.job import LedgerState, Meaning, fingerprint
-from prefect_happyhorse.sandbox.jobs.state import SandboxState
 
 __all__ = ["Chanjing"]
 
-_CODES: dict[Meaning, int] = {
-    "invalid": 40000,
-    "authentication": 10400,
-    "moderation": 40000,
-    "quota": 40000,
-    "rate_limit": 40001,
-    "not_found": 40000,
-    "missing_task": 40000,
-    "unsupported": 400,
-    "internal": 50000,
+# Every other meaning is a wrong parameter.
+_CODES: dict[Meaning, int] = {"authentication": 10400, "rate_limit": 40001, "unsupported": 400, "internal": 50000}
+_WORDS: dict[LedgerState, tuple[str, ...]] = {
+    "queued": ("Queued", "Ready"),
+    "running": ("Generating",),
+    "succeeded": ("Success",),
+    "failed": ("Error", "Fail"),
+    "cancelled": ("Fail",),
 }
 
 
 class Chanjing(Dialect):
     """Chanjing."""
 
-    gateway: ClassVar[str] = "chanjing"
     model_key: ClassVar[str] = "model_code"
-    polls: ClassVar[tuple[PollPath, ...]] = (PollPath("/open/v1/ai_creation/task"),)
-    poll_query: ClassVar[str | None] = "unique_id"
-    issue_path: ClassVar[str | None] = "/open/v1/access_token"
-    batch: ClassVar[str | None] = "/open/v1/ai_creation/task/page"
+    batch_path: ClassVar[str | None] = "/open/v1/ai_creation/task/page"
 
-    def credential(self, headers: Headers) -> str:
-        """The value of `access_token`."""
-        return headers.get("access_token", "")
-
-    def account(self, key: str, state: SandboxState) -> str | None:
+    def account(self, headers: Headers) -> str | None:
         """The app that a token was issued to, or the token itself when it was not issued here."""
-        if key in state.tokens:
-            app_id, expires_at = state.tokens[key]
-            return fingerprint(app_id) if state.now() < expires_at else None
-        if key in state.dead_tokens:
-            return None
-        return super().account(key, state)
+        key = self.credential(headers)
+        if key in self.state.tokens:
+            app_id, expires_at = self.state.tokens[key]
+            return fingerprint(app_id) if self.state.now() < expires_at else None
+        return super().account(headers)
 
-    def issue(self, app_id: str, state: SandboxState) -> Answer:
-        """A new token; the one before dies."""
-        for old in [token for token, (owner, _) in state.tokens.items() if owner == app_id]:
-            del state.tokens[old]
-            state.dead_tokens.add(old)
-        token = state.new_id().replace("-", "")
-        expires_at = state.now() + state.settings.token_ttl_s
-        state.tokens[token] = (app_id, expires_at)
-        return {"app_id": app_id, "access_token": token, "expire_in": int(expires_at)}
+    def issue_token(self, body: Mapping[str, object]) -> Answer:
+        """A new token; the app's tokens before it die."""
+        app_id, secret = body.get("app_id"), body.get("secret_key")
+        if not isinstance(app_id, str) or not isinstance(secret, str) or not app_id or not secret:
+            raise Refused("invalid", "app_id and secret_key: required, strings")
+        if not self.state.settings.takes_key(secret):
+            raise Refused("authentication", "app_id or secret_key is wrong")
+        tokens = self.state.tokens
+        tokens.update({token: (app_id, 0.0) for token, (owner, _) in tokens.items() if owner == app_id})
+        token = self._hexadecimal_id()
+        tokens[token] = (app_id, self.state.now() + self.state.settings.token_ttl_s)
+        return self._envelope({"app_id": app_id, "access_token": token, "expire_in": int(tokens[token][1])})
 
-    def envelope(self, data: object, state: SandboxState) -> Answer:
-        """The envelope of a success."""
-        return {"trace_id": state.new_id().replace("-", ""), "code": 0, "msg": "success", "data": data}
+    def _hexadecimal_id(self) -> str:
+        return self.state.new_id().replace("-", "")
 
-    def error(self, meaning: Meaning, message: str, state: SandboxState) -> tuple[int, Answer]:
+    def _envelope(self, data: object) -> Answer:
+        return {"trace_id": self._hexadecimal_id(), "code": 0, "msg": "success", "data": data}
+
+    def error(self, meaning: Meaning, message: str) -> tuple[int, Answer]:
         """An envelope with a code, under HTTP 200."""
-        return 200, {"trace_id": state.new_id().replace("-", ""), "code": _CODES[meaning], "msg": message, "data": None}
+        return 200, {**self._envelope(None), "code": _CODES.get(meaning, 40000), "msg": message}
 
     def accepted(self, view: PollView) -> Answer:
         """The task id as data."""
-        return {"trace_id": view.job.request_id.replace("-", ""), "code": 0, "msg": "success", "data": view.job.task_id}
+        return self._envelope(view.job.task_id)
 
     def without_task_id(self, answer: Answer) -> Answer:
         """A success without data."""
         return {**answer, "data": ""}
 
-    def status(self, view: PollView, state: SandboxState) -> Answer:
+    def status(self, view: PollView) -> Answer:
         """The task as data."""
-        return self.envelope(self.task(view), state)
+        return self._envelope(self._task(view))
 
-    def task(self, view: PollView) -> Answer:
-        """One task as the query and the page show it."""
-        words: dict[LedgerState, str] = {
-            "queued": view.vary("queued", ["Queued", "Ready"]),
-            "running": "Generating",
-            "succeeded": "Success",
-            "failed": view.vary("failed", ["Error", "Fail"]),
-            "cancelled": "Fail",
-        }
+    def batch(self, views: Sequence[PollView]) -> Answer:
+        """A page of tasks."""
+        return self._envelope({"list": [self._task(view) for view in views], "page_info": {"total_count": len(views)}})
+
+    def _task(self, view: PollView) -> Answer:
         return {
             "unique_id": view.job.task_id,
-            "progress_desc": view.word or words[view.state],
+            "progress_desc": view.word or view.vary(view.state, _WORDS[view.state]),
             "err_msg": view.reason,
             "output_url": list(view.urls),
         }

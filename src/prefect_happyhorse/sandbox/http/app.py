@@ -1,33 +1,31 @@
-"""The sandbox as one application: five gateways below a prefix each, their results, and its own controls."""
+"""The sandbox as one application: every gateway of the catalog below a prefix, their results, and its own controls."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 
 from fastapi import FastAPI
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount
-from starlette.routing import Route as Path
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Router
+from starlette.types import Receive, Scope, Send
 
-from prefect_happyhorse.sandbox.dialects.chanjing_gate import ChanjingGate
-from prefect_happyhorse.sandbox.dialects.dashscope import Infiflow, Ttapi
-from prefect_happyhorse.sandbox.dialects.happyhorse import Happyhorse
-from prefect_happyhorse.sandbox.dialects.uniall import Uniall
+from prefect_happyhorse.catalog import GATEWAYS, DialectName, GatewayFacts, gateway_facts
+from prefect_happyhorse.sandbox.dialects.base import Dialect
+from prefect_happyhorse.sandbox.dialects.chanjing import Chanjing
+from prefect_happyhorse.sandbox.dialects.dashscope import DashScope
+from prefect_happyhorse.sandbox.dialects.newapi import NewAPI
 from prefect_happyhorse.sandbox.http.control import control_router
-from prefect_happyhorse.sandbox.http.gate import Endpoints
-from prefect_happyhorse.sandbox.jobs.files import Files
+from prefect_happyhorse.sandbox.http.endpoints import Endpoints
+from prefect_happyhorse.sandbox.http.files import Files
+from prefect_happyhorse.sandbox.jobs.inputs import InputFetcher
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
-from prefect_happyhorse.sandbox.jobs.validate import submit_paths
-from prefect_happyhorse.sandbox.media.intake import InputFetcher
-from prefect_happyhorse.sandbox.media.studio import RenderCache
+from prefect_happyhorse.sandbox.media.render_cache import RenderCache
 
 __all__ = ["create_app"]
 
-_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+_DIALECTS: dict[DialectName, type[Dialect]] = {"dashscope": DashScope, "newapi": NewAPI, "chanjing": Chanjing}
 
 
 def create_app(settings: SandboxSettings | None = None, *, clock: Callable[[], float] | None = None) -> FastAPI:
@@ -38,41 +36,43 @@ def create_app(settings: SandboxSettings | None = None, *, clock: Callable[[], f
         'happyhorse sandbox'
     """
     state = SandboxState(settings or SandboxSettings(), clock)
-    studio = RenderCache()
-    intake = InputFetcher(studio)
-    files = Files(state, studio)
+    renders = RenderCache()
+    inputs = InputFetcher(renders)
+    files = Files(state, renders)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         yield
         state.close()
-        await intake.close()
-        await studio.close()
+        await inputs.close()
+        await renders.close()
 
     app = FastAPI(
         title="happyhorse sandbox", docs_url="/_sandbox/docs", redoc_url=None, openapi_url="/_sandbox/openapi.json", lifespan=lifespan
     )
     app.state.sandbox = state
     app.include_router(control_router(state, files), prefix="/_sandbox")
-    gates: list[Endpoints] = [Endpoints(dialect, state, studio, intake, files) for dialect in (Ttapi(), Uniall(), Infiflow(), Happyhorse())]
-    gates.append(ChanjingGate(state, studio, intake, files))
-    app.router.routes.extend(files.paths())
-    app.router.routes.extend(Mount(f"/{gate.dialect.gateway}", routes=_gate_paths(gate)) for gate in gates)
+    app.router.routes.extend([*files.paths(), Mount("/{gateway}", _Gateways(state, files, inputs))])
     return app
 
 
-def _gate_paths(gate: Endpoints) -> list[Path]:
-    dialect = gate.dialect
-    paths = [Path(path, partial(gate.submit, path=path), methods=["POST"]) for path in submit_paths(dialect.gateway)]
-    paths += [Path(poll.path, partial(gate.poll, path=poll), methods=["GET"]) for poll in dialect.polls]
-    if dialect.cancel is not None:
-        paths.append(Path(dialect.cancel, gate.cancel, methods=["POST"]))
-    if isinstance(gate, ChanjingGate) and dialect.issue_path is not None and dialect.batch is not None:
-        paths.append(Path(dialect.issue_path, gate.issue_token, methods=["POST"]))
-        paths.append(Path(dialect.batch, gate.poll_many, methods=["POST"]))
+class _Gateways:
+    """The gateways of the catalog, each built at its first call: one may be registered while the sandbox runs."""
 
-    async def elsewhere(request: Request) -> Response:
-        status, body = dialect.error("unsupported", f"Invalid URL ({request.method} {request.url.path})", gate.state)
-        return JSONResponse(body, 404 if status != 200 else 200)
+    def __init__(self, state: SandboxState, files: Files, inputs: InputFetcher) -> None:
+        self._state = state
+        self._files = files
+        self._inputs = inputs
+        self._routers: dict[str, tuple[GatewayFacts, Router]] = {}
 
-    return [*paths, Path("/{rest:path}", elsewhere, methods=_METHODS)]
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a call to its gateway."""
+        gateway = scope["path_params"]["gateway"]
+        if gateway not in GATEWAYS:
+            await PlainTextResponse(f"There is no gateway {gateway!r}. There are {', '.join(GATEWAYS)}.", 404)(scope, receive, send)
+            return
+        facts = gateway_facts(gateway)
+        if gateway not in self._routers or self._routers[gateway][0] is not facts:
+            dialect = _DIALECTS[facts.dialect](facts, self._state)
+            self._routers[gateway] = (facts, Router(Endpoints(dialect, self._files, self._inputs).paths()))
+        await self._routers[gateway][1](scope, receive, send)

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from prefect_happyhorse.sandbox.faults.faults import FaultRule
+from prefect_happyhorse.sandbox.faults.rules import FaultRule
+from prefect_happyhorse.sandbox.http.files import Files
 from prefect_happyhorse.sandbox.http.page import render_page
-from prefect_happyhorse.sandbox.jobs.files import Files
 from prefect_happyhorse.sandbox.jobs.job import LedgerEntry
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
@@ -25,55 +25,49 @@ class _Advance(BaseModel):
     seconds: float = Field(ge=0, description="By how much the sandbox's clock is put forward.")
 
 
-class _Controls:
-    def __init__(self, state: SandboxState, files: Files) -> None:
-        self._state = state
-        self._files = files
-
-    async def page(self, request: Request) -> HTMLResponse:
-        return HTMLResponse(render_page(self._state, self._files, request.url.netloc))
-
-    async def ledger(self) -> list[LedgerEntry]:
-        return self._state.ledger()
-
-    async def settings(self) -> SandboxSettings:
-        return self._state.settings
-
-    async def change(self, changes: Annotated[dict[str, Any], Body()]) -> SandboxSettings:
-        try:
-            self._state.settings = self._state.settings.changed(changes)
-        except ValidationError as error:
-            raise HTTPException(422, error.errors(include_url=False, include_context=False, include_input=False)) from error
-        return self._state.settings
-
-    async def reset(self) -> None:
-        self._state.reset()
-
-    async def advance(self, by: _Advance) -> dict[str, float]:
-        self._state.advance(by.seconds)
-        return {"now": self._state.now()}
-
-    async def faults(self) -> list[dict[str, Any]]:
-        return self._state.faults.describe()
-
-    async def add(self, rule: FaultRule) -> dict[str, int]:
-        return {"number": self._state.faults.add(rule)}
-
-    async def clear(self) -> None:
-        self._state.faults.clear()
-
-
-def control_router(state: SandboxState, files: Files) -> APIRouter:
+def control_router(state: SandboxState, files: Files) -> APIRouter:  # noqa: C901  # one short function per endpoint
     """The endpoints that control a sandbox."""
     router = APIRouter(tags=["sandbox"])
-    controls = _Controls(state, files)
-    router.add_api_route("/", controls.page, response_class=HTMLResponse, summary="Jobs and their pictures")
-    router.add_api_route("/ledger", controls.ledger, summary="What was charged")
-    router.add_api_route("/settings", controls.settings, summary="How it behaves")
-    router.add_api_route("/settings", controls.change, methods=["PATCH"], summary="Change how it behaves")
-    router.add_api_route("/reset", controls.reset, methods=["POST"], status_code=204, summary="Forget jobs, charges, tokens and faults")
-    router.add_api_route("/clock", controls.advance, methods=["POST"], summary="Put the clock forward")
-    router.add_api_route("/faults", controls.faults, summary="Rules in force, and how often each struck")
-    router.add_api_route("/faults", controls.add, methods=["POST"], status_code=201, summary="Add a fault")
-    router.add_api_route("/faults", controls.clear, methods=["DELETE"], status_code=204, summary="Lift every fault")
+
+    @router.get("/", response_class=HTMLResponse, summary="Jobs and their pictures")
+    async def page(request: Request) -> HTMLResponse:
+        return HTMLResponse(render_page(state, files, request.url.netloc))
+
+    @router.get("/ledger", summary="What was charged")
+    async def ledger() -> list[LedgerEntry]:
+        return state.ledger()
+
+    @router.get("/settings", summary="How it behaves")
+    async def settings() -> SandboxSettings:
+        return state.settings
+
+    @router.patch("/settings", summary="Change how it behaves")
+    async def change(changes: Annotated[dict[str, Any], Body()]) -> SandboxSettings:
+        try:
+            state.settings = state.settings.changed(changes)
+        except ValidationError as error:
+            raise HTTPException(422, error.errors(include_url=False, include_context=False, include_input=False)) from error
+        return state.settings
+
+    @router.post("/reset", status_code=204, summary="Forget jobs, charges, tokens and faults")
+    async def reset() -> None:
+        state.reset()
+
+    @router.post("/clock", summary="Put the clock forward")
+    async def advance(by: _Advance) -> dict[str, float]:
+        state.advance(by.seconds)
+        return {"now": state.now()}
+
+    @router.get("/faults", summary="Rules in force, and how often each struck")
+    async def faults() -> list[dict[str, Any]]:
+        return state.faults.describe()
+
+    @router.post("/faults", status_code=201, summary="Add a fault")
+    async def add(rule: FaultRule) -> dict[str, int]:
+        return {"number": state.faults.add(rule)}
+
+    @router.delete("/faults", status_code=204, summary="Lift every fault")
+    async def clear() -> None:
+        state.faults.clear()
+
     return router

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from html import escape
 
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
-from prefect_happyhorse.sandbox.jobs.files import Files
+from prefect_happyhorse.sandbox.http.files import Files
 from prefect_happyhorse.sandbox.jobs.job import Job
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
 
@@ -51,7 +51,7 @@ def _card(job: Job, state: SandboxState, files: Files, now: float) -> str:
     return (
         f'<div class="job">{_media(job, standing, files)}<div class="text"><b>{escape(job.route.model)}</b>'
         f"{escape(job.route.facts.title)} \u00b7 {escape(job.route.capability.replace('_', ' '))} \u00b7 "
-        f'<span class="{standing}">{standing}</span><small>{escape((job.fit.text("prompt") or "")[:160])}</small>{reason}'
+        f'<span class="{standing}">{standing}</span><small>{escape((job.body.text("prompt") or "")[:160])}</small>{reason}'
         f"<small>{when} \u00b7 {job.polls} polls \u00b7 {job.downloads} downloads \u00b7 <code>{escape(job.task_id)}</code></small>"
         "</div></div>"
     )

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from types import TracebackType
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import uvicorn
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from typing_extensions import Self
 
 from prefect_happyhorse.catalog import GATEWAYS
-from prefect_happyhorse.sandbox.faults.faults import FaultRule
+from prefect_happyhorse.sandbox.faults.rules import FaultRule
 from prefect_happyhorse.sandbox.http.app import create_app
 from prefect_happyhorse.sandbox.http.transport import SandboxProtocol
 from prefect_happyhorse.sandbox.jobs.job import LedgerEntry
@@ -24,8 +24,6 @@ from prefect_happyhorse.sandbox.jobs.state import SandboxState
 __all__ = ["SandboxServer", "serve"]
 
 Result = TypeVar("Result")
-
-_START_S = 30.0
 
 
 def serve(host: str = "127.0.0.1", port: int = 8808, settings: SandboxSettings | None = None) -> None:
@@ -66,28 +64,6 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
-    """A server that says when it has begun, and on which loop."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.began: Future[asyncio.AbstractEventLoop] = Future()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.began.set_result(asyncio.get_running_loop())
-
-    def run_in_thread(self, listener: socket.socket) -> None:
-        try:
-            self.run(sockets=[listener])
-        except BaseException as error:
-            if self.began.done():
-                raise
-            self.began.set_exception(error)
-        if not self.began.done():
-            self.began.set_exception(RuntimeError("The sandbox stopped before it began."))
-
-
 class SandboxServer:
     """A sandbox on a free port of this machine, in a thread of its own, for `with` and `async with`.
 
@@ -104,12 +80,12 @@ class SandboxServer:
     """
 
     def __init__(self, settings: SandboxSettings | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._server = _Server(_config(settings))
+        self._server = uvicorn.Server(_config(settings))
         self._state: SandboxState = self._server.config.app.state.sandbox  # type: ignore[union-attr]
         self._host = host
         self._port = port
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = ExitStack()
+        self._portal: BlockingPortal | None = None
 
     @property
     def url(self) -> str:
@@ -141,22 +117,28 @@ class SandboxServer:
         Raises:
             RuntimeError: When it does not begin.
         """
-        if self._thread is not None:
+        if self._portal is not None or self._server.started:
             raise RuntimeError("The sandbox is running already; a new one needs a new SandboxServer.")
         listener = _listen(self._host, self._port)
         self._port = listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._server.run_in_thread, args=(listener,), name="happyhorse-sandbox", daemon=True)
-        self._thread.start()
-        self._loop = self._server.began.result(_START_S)
+        portal = self._thread.enter_context(start_blocking_portal())
+        serving = portal.start_task_soon(self._server.serve, [listener])
+        self._thread.callback(serving.result)
+        while not self._server.started:
+            if serving.done():
+                self._thread.close()
+                raise RuntimeError("The sandbox stopped before it began.")
+            time.sleep(0.005)
+        self._portal = portal
         return self
 
     def stop(self) -> None:
         """End every stall, close the connections and wait for the thread."""
-        if self._thread is None or not self._thread.is_alive():
-            return
-        self._call(self._state.close)
-        self._server.should_exit = True
-        self._thread.join()
+        if self._portal is not None:
+            self._call(self._state.close)
+            self._portal = None
+            self._server.should_exit = True
+            self._thread.close()
 
     def ledger(self) -> list[LedgerEntry]:
         """What was charged.
@@ -230,27 +212,16 @@ class SandboxServer:
 
     def _call(self, work: Callable[[], Result]) -> Result:
         """Do something in the thread that the state belongs to."""
-        if self._loop is None or self._thread is None or not self._thread.is_alive():
-            return work()
-        done: Future[Result] = Future()
-
-        def run() -> None:
-            try:
-                done.set_result(work())
-            except Exception as error:  # noqa: BLE001  # it is raised again, in the thread that asked
-                done.set_exception(error)
-
-        self._loop.call_soon_threadsafe(run)
-        return done.result(_START_S)
+        return work() if self._portal is None else self._portal.call(work)
 
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     async def __aenter__(self) -> Self:
         return await asyncio.to_thread(self.start)
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self.stop)

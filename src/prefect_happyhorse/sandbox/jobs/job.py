@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_happyhorse.catalog import Route
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
+from prefect_happyhorse.sandbox.jobs.shape import Shape
 from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody
 from prefect_happyhorse.sandbox.media.card import MediaSpec
 from prefect_happyhorse.sandbox.media.probe import Probe
-from prefect_happyhorse.sandbox.media.shape import Shape
 
 __all__ = ["Failure", "Job", "LedgerEntry", "LedgerState", "Meaning", "fingerprint"]
 
@@ -67,7 +67,7 @@ def fingerprint(key: str) -> str:
 class Job:
     """One accepted submit."""
 
-    fit: ValidatedBody
+    body: ValidatedBody
     account: str
     task_id: str
     request_id: str
@@ -85,17 +85,17 @@ class Job:
     reported: LedgerState = "queued"
     specs: dict[int, MediaSpec] = field(default_factory=dict[int, MediaSpec])
     signatures: dict[int, str] = field(default_factory=dict[int, str])
-    issued: dict[str, float] = field(default_factory=dict[str, float])
+    expirations: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
     def route(self) -> Route:
         """The route that the job came by."""
-        return self.fit.route
+        return self.body.route
 
     @property
     def results(self) -> int:
         """How many results it has when it succeeds."""
-        return int(self.fit.number("n") or 1) if self.route.kind == "image" else 1
+        return int(self.body.number("n") or 1) if self.route.kind == "image" else 1
 
     def state(self, now: float) -> LedgerState:
         """Where the job stands."""
@@ -119,38 +119,40 @@ class Job:
         self.inputs_pending = False
 
     def spec(self, index: int, settings: SandboxSettings) -> MediaSpec:
-        """What one of the job's results looks like."""
+        """What one of the job's results looks like; it stays so when the settings change."""
         if index not in self.specs:
             self.specs[index] = self._new_spec(index, settings)
         return self.specs[index]
 
     def _new_spec(self, index: int, settings: SandboxSettings) -> MediaSpec:
-        fit, shape = self.fit, self.shape
-        wanted = fit.text("options.output_format")
-        quality = int(fit.number("options.output_compression") or 90)
+        body, shape = self.body, self.shape
+        asked = body.text("options.output_format")
         plain = MediaSpec(
             kind="video" if self.route.kind == "video" else "image",
-            format="mp4" if self.route.kind == "video" else "jpeg" if wanted == "jpeg" else "webp" if wanted == "webp" else "png",
+            format="mp4" if self.route.kind == "video" else "jpeg" if asked == "jpeg" else "webp" if asked == "webp" else "png",
             width=shape.width,
             height=shape.height,
             duration_s=shape.duration_s,
             fps=settings.fps,
-            quality=max(1, min(100, quality)),
+            quality=max(1, min(100, int(body.number("options.output_compression") or 90))),
         )
         if settings.media == "tiny":
             return plain
-        asked = [fit.text(name) for name in ("size", "resolution", "aspect_ratio")]
-        seconds = f"{shape.duration_s:g} s" if shape.duration_s else None
-        seed = f"seed {fit.given('seed')}" if fit.given("seed") else None
-        count = f"{index + 1} of {self.results}" if self.results > 1 else None
+        details = [
+            "sandbox",
+            *(body.text(name) for name in ("size", "resolution", "aspect_ratio")),
+            f"{shape.duration_s:g} s" if shape.duration_s else None,
+            f"seed {body.given('seed')}" if body.given("seed") else None,
+            f"{index + 1} of {self.results}" if self.results > 1 else None,
+        ]
         return replace(
             plain,
             heading=f"{self.route.facts.title}  \u00b7  {self.route.capability.replace('_', ' ')}".upper(),
             model=self.route.model,
-            prompt=fit.text("prompt") or "",
-            footer="  \u00b7  ".join(part for part in ["sandbox", *asked, seconds, seed, count] if part),
+            prompt=body.text("prompt") or "",
+            footer="  \u00b7  ".join(detail for detail in details if detail),
             number=index + 1,
-            thumbs=tuple(found.thumb for found in self.probes if found.thumb is not None),
+            thumbnails=tuple(found.thumbnail for found in self.probes if found.thumbnail is not None),
         )
 
     def entry(self, now: float) -> LedgerEntry:
@@ -168,6 +170,6 @@ class Job:
             state=state,
             polls=self.polls,
             downloads=self.downloads,
-            inputs=len(self.fit.inputs),
-            prompt_cut=self.fit.cut,
+            inputs=len(self.body.inputs),
+            prompt_cut=self.body.prompt_cut,
         )

@@ -7,15 +7,16 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from random import Random
 from uuid import UUID
 
-from prefect_happyhorse.sandbox.faults.faults import FaultInjector
+from prefect_happyhorse.sandbox.faults.rules import FaultInjector
 from prefect_happyhorse.sandbox.jobs.job import Job, LedgerEntry
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
+from prefect_happyhorse.sandbox.jobs.shape import shape_of
 from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody
 from prefect_happyhorse.sandbox.media.probe import Probe
-from prefect_happyhorse.sandbox.media.shape import Shape
 
 __all__ = ["SandboxState"]
 
@@ -37,7 +38,6 @@ class SandboxState:
         self.faults = FaultInjector(self.random)
         self.jobs: dict[str, Job] = {}
         self.tokens: dict[str, tuple[str, float]] = {}
-        self.dead_tokens: set[str] = set()
         self.refused = 0
         self._queries: dict[tuple[str, str], tuple[int, int]] = {}
         self._released = asyncio.Event()
@@ -56,7 +56,6 @@ class SandboxState:
         self.release()
         self.jobs.clear()
         self.tokens.clear()
-        self.dead_tokens.clear()
         self._queries.clear()
         self.faults.clear()
         self.refused = 0
@@ -75,42 +74,35 @@ class SandboxState:
 
     async def stall(self, seconds: float) -> None:
         """Wait in real time, or until stalls are released."""
-        try:
+        with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._released.wait(), seconds)
-        except asyncio.TimeoutError:
-            return
 
-    def accept(self, fit: ValidatedBody, body: Mapping[str, object], account: str, shape: Shape, probes: tuple[Probe, ...]) -> Job:
+    def accept(self, body: ValidatedBody, sent: Mapping[str, object], account: str, task_id: str, probes: tuple[Probe, ...] = ()) -> Job:
         """Take a job on, which charges it."""
-        wanted = self.settings.job_s
-        job = Job(
-            fit=fit,
+        canonical = json.dumps(sent, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        job_s = self.settings.job_s
+        self.jobs[task_id] = Job(
+            body=body,
             account=account,
-            task_id=self.new_task_id(fit.route.gateway),
+            task_id=task_id,
             request_id=self.new_id(),
-            digest=hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest(),
+            digest=hashlib.sha256(canonical.encode()).hexdigest(),
             submitted_at=self.now(),
-            job_s=wanted if isinstance(wanted, (int, float)) else self.random.uniform(*wanted),
-            shape=shape,
+            job_s=job_s if isinstance(job_s, (int, float)) else self.random.uniform(*job_s),
+            shape=shape_of(body, probes, self.settings),
             probes=probes,
         )
-        self.jobs[job.task_id] = job
-        return job
+        return self.jobs[task_id]
 
-    def find(self, gateway: str, task_id: str, account: str) -> Job | None:
+    def find(self, gateway: str, task_id: str, account: str | None) -> Job | None:
         """The job that an account asks for."""
         job = self.jobs.get(task_id)
-        if (
-            job is None
-            or job.route.gateway != gateway
-            or job.account != account
-            or self.now() - job.submitted_at > self.settings.task_ttl_s
-        ):
+        if job is None or (job.route.gateway, job.account) != (gateway, account):
             return None
-        return job
+        return job if self.now() - job.submitted_at <= self.settings.task_ttl_s else None
 
-    def asks_too_often(self, gateway: str, account: str) -> bool:
-        """Count one query of an account."""
+    def exceeds_rate(self, gateway: str, account: str) -> bool:
+        """Count one query of an account, and say whether it is one too many."""
         limit = self.settings.queries_per_s
         if limit is None:
             return False
@@ -123,10 +115,6 @@ class SandboxState:
     def new_id(self) -> str:
         """A new identifier."""
         return str(UUID(int=self.random.getrandbits(128), version=4))
-
-    def new_task_id(self, gateway: str) -> str:
-        """A new task id as a gateway writes it."""
-        return f"task_{self.new_id().replace('-', '')[:24]}" if gateway in {"uniall", "happyhorse"} else self.new_id()
 
     def ledger(self) -> list[LedgerEntry]:
         """What was charged."""

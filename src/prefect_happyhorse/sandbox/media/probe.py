@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
 from collections.abc import Iterator
@@ -16,21 +15,18 @@ from PIL import Image, ImageOps
 from prefect_happyhorse.catalog import MediaLimit
 from prefect_happyhorse.domain.assets import AssetKind
 
-__all__ = ["Probe", "Thumb", "find_limit_problems", "kind_of", "probe"]
+__all__ = ["Probe", "Thumbnail", "find_limit_problems", "kind_of", "probe"]
 
 _KINDS: dict[str, AssetKind] = {"clip": "video", "video": "video", "reference_videos": "video", "audio": "audio", "voice": "audio"}
-_THUMB_PX = 480
+_THUMBNAIL_PX = 480
 
 
 @dataclass(frozen=True)
-class Thumb:
-    """A small picture of an input medium, as JPEG."""
+class Thumbnail:
+    """A small picture of an input medium."""
 
-    sha256: str
-    jpeg: bytes
     kind: AssetKind
-    width: int
-    height: int
+    jpeg: bytes
 
 
 @dataclass(frozen=True)
@@ -40,12 +36,11 @@ class Probe:
     kind: AssetKind
     format: str
     size: int
-    sha256: str
     width: int | None = None
     height: int | None = None
     duration_s: float | None = None
     fps: float | None = None
-    thumb: Thumb | None = None
+    thumbnail: Thumbnail | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -58,91 +53,80 @@ def kind_of(source: str) -> AssetKind:
     return _KINDS.get(source, "image")
 
 
-def probe(file: IO[bytes], expected: AssetKind, *, with_thumb: bool) -> Probe:
+def probe(file: IO[bytes], expected: AssetKind, *, with_thumbnail: bool) -> Probe:
     """Look into a medium."""
-    digest = hashlib.sha256()
-    size = 0
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-        size += len(chunk)
-    file.seek(0)
-    head = file.read(16)
+    size = file.seek(0, io.SEEK_END)
     file.seek(0)
     if expected == "image":
-        return _probe_picture(file, size, digest.hexdigest(), with_thumb=with_thumb)
-    return _probe_stream(file, head, size, digest.hexdigest(), expected, with_thumb=with_thumb)
+        return _probe_picture(file, size, with_thumbnail=with_thumbnail)
+    return _probe_stream(file, size, expected, with_thumbnail=with_thumbnail)
 
 
-def _probe_picture(file: IO[bytes], size: int, sha256: str, *, with_thumb: bool) -> Probe:
+def _probe_picture(file: IO[bytes], size: int, *, with_thumbnail: bool) -> Probe:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(file)
             with picture:
                 width, height = picture.size
-                thumb = _thumb(picture, sha256, "image") if with_thumb else None
-                return Probe("image", (picture.format or "unknown").lower(), size, sha256, width, height, thumb=thumb)
+                thumbnail = _thumbnail(picture, "image") if with_thumbnail else None
+                return Probe("image", (picture.format or "unknown").lower(), size, width, height, thumbnail=thumbnail)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError("is not a readable picture") from error
 
 
-def _probe_stream(file: IO[bytes], head: bytes, size: int, sha256: str, expected: AssetKind, *, with_thumb: bool) -> Probe:
+def _probe_stream(file: IO[bytes], size: int, expected: AssetKind, *, with_thumbnail: bool) -> Probe:
+    is_quicktime = file.read(12)[4:] == b"ftypqt  "
+    file.seek(0)
     try:
+        # The stubs of PyAV and Pillow lose the type behind `with ... as`.
         container = av.open(file, "r")
         with container:
-            streams = container.streams.video if expected == "video" else container.streams.audio
-            if not streams:
+            if not (container.streams.video if expected == "video" else container.streams.audio):
                 raise ValueError(f"holds no {expected}")
             duration_s = container.duration / av.time_base if container.duration else None
             names = set(container.format.name.split(","))
             if expected == "audio":
-                return Probe("audio", "mp3" if "mp3" in names else min(names), size, sha256, duration_s=duration_s)
+                return Probe("audio", "mp3" if "mp3" in names else min(names), size, duration_s=duration_s)
             stream = container.streams.video[0]
             container.seek((container.duration or 0) // 2)
             frame = next(iter(container.decode(video=0)))
-            thumb = _thumb(cast("Any", frame).to_image(), sha256, "video") if with_thumb else None
+            thumbnail = _thumbnail(cast("Any", frame).to_image(), "video") if with_thumbnail else None
             fps = float(stream.average_rate) if stream.average_rate else None
-            return Probe("video", _video_format(names, head), size, sha256, frame.width, frame.height, duration_s, fps, thumb)
+            form = min(names) if "mp4" not in names else "mov" if is_quicktime else "mp4"
+            return Probe("video", form, size, frame.width, frame.height, duration_s, fps, thumbnail)
     except (av.error.FFmpegError, StopIteration, OSError) as error:
         raise ValueError(f"is not a readable {expected}") from error
 
 
-def _video_format(names: set[str], head: bytes) -> str:
-    if "mp4" in names:
-        return "mov" if head[4:12] == b"ftypqt  " else "mp4"
-    return min(names)
-
-
-def _thumb(picture: Image.Image, sha256: str, kind: AssetKind) -> Thumb:
+def _thumbnail(picture: Image.Image, kind: AssetKind) -> Thumbnail:
     upright = ImageOps.exif_transpose(picture)
-    upright.thumbnail((_THUMB_PX, _THUMB_PX))
-    if upright.mode in {"RGBA", "LA", "PA"} or "transparency" in upright.info:
-        ground = Image.new("RGBA", upright.size, "white")
-        upright = Image.alpha_composite(ground, upright.convert("RGBA"))
-    small = upright.convert("RGB")
+    upright.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    if upright.has_transparency_data:
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=90, subsampling=0)
-    return Thumb(sha256, buffer.getvalue(), kind, small.width, small.height)
+    upright.convert("RGB").save(buffer, "JPEG", quality=90, subsampling=0)
+    return Thumbnail(kind, buffer.getvalue())
 
 
 def find_limit_problems(found: Probe, limit: MediaLimit) -> Iterator[str]:
     """Where a medium passes the limits of a route."""
     if found.format not in limit.formats:
-        yield f"its format is {found.format}, accepted are {', '.join(limit.formats)}"
+        yield f"its format must be one of {', '.join(limit.formats)} (got {found.format})"
     if found.size > limit.max_bytes:
-        yield f"it has {found.size} bytes, accepted are at most {limit.max_bytes}"
+        yield f"it must have at most {limit.max_bytes} bytes (got {found.size})"
     if found.width and found.height:
         short, long = sorted((found.width, found.height))
-        sides = f"it is {found.width}x{found.height}"
+        size = f"(got {found.width}x{found.height})"
         least = max(limit.min_side_px or 0, limit.min_short_side_px or 0)
         if short < least:
-            yield f"{sides}, accepted are sides from {least} pixels"
+            yield f"its sides must be at least {least} pixels {size}"
         if limit.max_long_side_px and long > limit.max_long_side_px:
-            yield f"{sides}, accepted are sides up to {limit.max_long_side_px} pixels"
+            yield f"its sides must be at most {limit.max_long_side_px} pixels {size}"
         if limit.aspect and not limit.aspect[0] <= found.width / found.height <= limit.aspect[1]:
-            yield f"{sides}, accepted is a width to height from {limit.aspect[0]:g} to {limit.aspect[1]:g}"
+            yield f"its width to height must be between {limit.aspect[0]:g} and {limit.aspect[1]:g} {size}"
     # A container's playing time is rounded to its frames, so a tenth of a second either way is within the limit.
     if limit.duration_s and found.duration_s is not None and not limit.duration_s[0] - 0.1 <= found.duration_s <= limit.duration_s[1] + 0.1:
-        yield f"it plays for {found.duration_s:.1f} s, accepted are {limit.duration_s[0]:g} to {limit.duration_s[1]:g} s"
+        yield f"it must play between {limit.duration_s[0]:g} and {limit.duration_s[1]:g} seconds (got {found.duration_s:.1f})"
     if limit.fps_above and found.fps is not None and found.fps <= limit.fps_above:
-        yield f"it has {found.fps:g} frames per second, accepted are more than {limit.fps_above:g}"
+        yield f"it must have more than {limit.fps_above:g} frames per second (got {found.fps:g})"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from random import Random
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["ACCEPTING_KINDS", "FaultInjector", "FaultKind", "FaultPoint", "FaultRule"]
+__all__ = ["FaultInjector", "FaultKind", "FaultPoint", "FaultRule"]
 
 FaultPoint = Literal["submit", "poll", "download", "token"]
 FaultKind = Literal[
@@ -19,17 +21,15 @@ FaultKind = Literal[
 ]  # fmt: skip
 
 _EVERYWHERE = {"unauthorized", "throttle", "http", "html", "garbage", "drop_before", "drop_after", "stall_before", "stall_after"}
+_OF_A_JOB = {"refuse", "quota", "error_in_200", "unknown_status", "moderation", "fail_job"}
 _KINDS: dict[FaultPoint, frozenset[str]] = {
-    "submit": frozenset({*_EVERYWHERE, "refuse", "quota", "error_in_200", "no_task_id", "unknown_status", "moderation", "fail_job"}),
-    "poll": frozenset(
-        {*_EVERYWHERE, "refuse", "quota", "error_in_200", "unknown_status", "backwards", "vanish", "empty_result", "moderation", "fail_job"}
-    ),
+    "submit": frozenset({*_EVERYWHERE, *_OF_A_JOB, "no_task_id"}),
+    "poll": frozenset({*_EVERYWHERE, *_OF_A_JOB, "backwards", "vanish", "empty_result"}),
     "download": frozenset({*_EVERYWHERE, "truncate", "stall_body", "wrong_type", "redirect", "expire"}),
     "token": frozenset({*_EVERYWHERE, "refuse", "error_in_200"}),
 }
-
-ACCEPTING_KINDS = frozenset({"garbage", "no_task_id", "unknown_status", "fail_job", "drop_after", "stall_before", "stall_after"})
-"""The kinds that accept and charge a submit, unless the rule says otherwise."""
+# A submit that one of these strikes is accepted and charged, unless the rule says otherwise.
+_ACCEPTING_KINDS = frozenset({"garbage", "no_task_id", "unknown_status", "fail_job", "drop_after", "stall_before", "stall_after"})
 
 
 class FaultRule(BaseModel):
@@ -70,8 +70,21 @@ class FaultRule(BaseModel):
 
     @property
     def accepts(self) -> bool:
-        """Whether a submit that this rule strikes is accepted and charged."""
-        return self.kind in ACCEPTING_KINDS if self.accept is None else self.accept
+        """Whether a call that this rule strikes is carried out all the same: for a submit, whether it is accepted and charged."""
+        return self.kind in _ACCEPTING_KINDS if self.accept is None else self.accept
+
+    def headers(self) -> dict[str, str]:
+        """The Retry-After header that the rule asks for, in one of the two forms of HTTP.
+
+        Example:
+            >>> FaultRule(at="poll", kind="throttle", retry_after_s=3).headers()
+            {'retry-after': '3'}
+        """
+        if self.retry_after_s is None:
+            return {}
+        if self.retry_after_as == "date":
+            return {"retry-after": format_datetime(datetime.now(timezone.utc) + timedelta(seconds=self.retry_after_s), usegmt=True)}
+        return {"retry-after": f"{self.retry_after_s:g}"}
 
 
 @dataclass(slots=True)
@@ -81,17 +94,15 @@ class _Entry:
     matched: int = 0
     struck: int = 0
 
-    @property
-    def spent(self) -> bool:
-        return self.rule.times is not None and self.struck >= self.rule.times
+    def matches(self, at: FaultPoint, gateway: str, model: str | None) -> bool:
+        rule = self.rule
+        if rule.at != at or rule.gateway not in {None, gateway} or rule.model not in {None, model}:
+            return False
+        return rule.times is None or self.struck < rule.times
 
 
 class FaultInjector:
-    """The rules in force, in the order in which they were added, and how often each has struck.
-
-    Args:
-        random: Source of chance for rules with a probability.
-    """
+    """The rules in force, in the order in which they were added, and how often each has struck."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -99,7 +110,7 @@ class FaultInjector:
         self._numbers = 0
 
     def add(self, rule: FaultRule) -> int:
-        """Put a rule in force."""
+        """Put a rule in force, and give its number."""
         self._numbers += 1
         self._entries.append(_Entry(self._numbers, rule))
         return self._numbers
@@ -114,17 +125,12 @@ class FaultInjector:
 
     def take(self, at: FaultPoint, gateway: str, model: str | None, applies: Callable[[FaultRule], bool] | None = None) -> FaultRule | None:
         """The rule that strikes a call, which counts as one stroke of it."""
-        if not self._entries:
-            return None
         for entry in self._entries:
             rule = entry.rule
-            if entry.spent or rule.at != at or rule.gateway not in {None, gateway} or (rule.model is not None and rule.model != model):
-                continue
-            if applies is not None and not applies(rule):
+            if not entry.matches(at, gateway, model) or (applies is not None and not applies(rule)):
                 continue
             entry.matched += 1
-            if entry.matched <= rule.after or (rule.probability < 1 and self._random.random() >= rule.probability):
-                continue
-            entry.struck += 1
-            return rule
+            if entry.matched > rule.after and (rule.probability == 1 or self._random.random() < rule.probability):
+                entry.struck += 1
+                return rule
         return None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prefect_happyhorse.sandbox.media.card import MediaSpec
 from prefect_happyhorse.sandbox.media.encode import write
@@ -23,47 +23,45 @@ class RenderCache:
     def __init__(self) -> None:
         self._folder: TemporaryDirectory[str] | None = None
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sandbox-media")
-        self._made: dict[str, asyncio.Task[Path]] = {}
-        self._kept: set[asyncio.Task[None]] = set()
+        self._rendered: dict[str, asyncio.Task[Path]] = {}
+        self._background: set[asyncio.Task[None]] = set()
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Do a piece of media work in one of the threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def begin(self, spec: MediaSpec) -> asyncio.Task[Path]:
-        """Start making a result, unless it is made or being made already."""
-        if spec.key not in self._made:
-            self._made[spec.key] = asyncio.get_running_loop().create_task(self._make(spec))
-        return self._made[spec.key]
+        """Start to render a result, unless that was started before."""
+        if spec.key not in self._rendered:
+            self._rendered[spec.key] = asyncio.create_task(self._render(spec))
+        return self._rendered[spec.key]
 
-    async def make(self, spec: MediaSpec) -> Path:
-        """The file of a result, made when it is not there yet."""
+    async def render(self, spec: MediaSpec) -> Path:
+        """The file of a result, rendered when it is not there yet."""
         # A caller that goes away must not take the work from the others that wait for it.
         return await asyncio.shield(self.begin(spec))
 
-    async def _make(self, spec: MediaSpec) -> Path:
-        if self._folder is None:
-            self._folder = TemporaryDirectory(prefix="happyhorse-sandbox-")
+    async def _render(self, spec: MediaSpec) -> Path:
+        self._folder = self._folder or TemporaryDirectory(prefix="happyhorse-sandbox-")
         path = Path(self._folder.name, spec.key + spec.suffix)
         await self.run(lambda: write(spec, path))
         return path
 
-    def keep(self, work: Coroutine[object, object, None]) -> None:
-        """Let work go on in the background until it ends or the studio closes."""
-        task = asyncio.get_running_loop().create_task(work)
+    def run_in_background(self, work: Coroutine[object, object, None]) -> None:
+        """Let work go on until it ends or the sandbox closes."""
+        task = asyncio.create_task(work)
         # The loop holds tasks weakly: https://docs.python.org/3/library/asyncio-task.html#creating-tasks
-        self._kept.add(task)
-        task.add_done_callback(self._kept.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def close(self) -> None:
         """Stop the threads and remove the folder."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-        tasks: list[asyncio.Task[Path] | asyncio.Task[None]] = [*self._made.values(), *self._kept]
+        tasks: list[asyncio.Task[Any]] = [*self._rendered.values(), *self._background]
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        self._made.clear()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._rendered.clear()
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None

@@ -36,33 +36,33 @@ def read_ratio(text: str | None) -> float | None:
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*[:x*×]\s*([0-9]+(?:\.[0-9]+)?)\s*", text or "", re.IGNORECASE)
     if match is None or float(match[1]) == 0 or float(match[2]) == 0:
         return None
-    return min(4.0, max(0.25, float(match[1]) / float(match[2])))
+    return _bounded(float(match[1]) / float(match[2]))
 
 
-def shape_of(fit: ValidatedBody, probes: Sequence[Probe], settings: SandboxSettings) -> Shape:
+def _bounded(ratio: float) -> float:
+    return min(4.0, max(0.25, ratio))
+
+
+def shape_of(body: ValidatedBody, probes: Sequence[Probe], settings: SandboxSettings) -> Shape:
     """The shape of a job's results."""
-    ratio = _ratio(fit, probes)
-    long = float(settings.long_side_px)
-    short = max(long / max(ratio, 1 / ratio), float(settings.min_short_side_px))
-    long = short * max(ratio, 1 / ratio)
+    ratio = _ratio(body, probes)
+    stretch = max(ratio, 1 / ratio)
+    short = max(settings.long_side_px / stretch, settings.min_short_side_px)
+    long, short = (max(2, round(side / 2) * 2) for side in (short * stretch, short))
     width, height = (long, short) if ratio >= 1 else (short, long)
-    return Shape(_even(width), _even(height), _duration_s(fit, probes) if fit.route.kind == "video" else 0.0)
+    return Shape(width, height, _duration_s(body, probes) if body.route.kind == "video" else 0.0)
 
 
-def _ratio(fit: ValidatedBody, probes: Sequence[Probe]) -> float:
+def _ratio(body: ValidatedBody, probes: Sequence[Probe]) -> float:
     seen = next((found.ratio for found in probes if found.ratio), None)
-    if seen and fit.route.capability in _FOLLOWS_INPUT and read_ratio(fit.given("aspect_ratio")) is None:
-        return min(4.0, max(0.25, seen))
-    fallback = 16 / 9 if fit.route.kind == "video" else 1.0
-    return read_ratio(fit.given("size")) or read_ratio(fit.text("aspect_ratio")) or read_ratio(fit.text("size")) or fallback
+    if seen and body.route.capability in _FOLLOWS_INPUT and read_ratio(body.given("aspect_ratio")) is None:
+        return _bounded(seen)
+    fallback = 16 / 9 if body.route.kind == "video" else 1.0
+    return read_ratio(body.given("size")) or read_ratio(body.text("aspect_ratio")) or read_ratio(body.text("size")) or fallback
 
 
-def _duration_s(fit: ValidatedBody, probes: Sequence[Probe]) -> float:
+def _duration_s(body: ValidatedBody, probes: Sequence[Probe]) -> float:
     clip = next((found.duration_s for found in probes if found.kind == "video" and found.duration_s), None)
-    if fit.route.capability == "video_edit" and clip:
+    if body.route.capability == "video_edit" and clip:
         return round(min(clip, _EDITED_S), 3)
-    return min(60.0, max(1.0, fit.number("duration") or _DEFAULT_S))
-
-
-def _even(pixels: float) -> int:
-    return max(2, round(pixels / 2) * 2)
+    return min(60.0, max(1.0, body.number("duration") or _DEFAULT_S))

@@ -8,13 +8,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route as Path
 
-from prefect_happyhorse.sandbox.faults.faults import FaultRule
-from prefect_happyhorse.sandbox.faults.retry_after import retry_after
+from prefect_happyhorse.sandbox.faults.rules import FaultRule
 from prefect_happyhorse.sandbox.http.transport import CutBody, Dropped
+from prefect_happyhorse.sandbox.jobs.inputs import USER_AGENT
 from prefect_happyhorse.sandbox.jobs.job import Job
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
-from prefect_happyhorse.sandbox.media.intake import FETCHER
-from prefect_happyhorse.sandbox.media.studio import RenderCache
+from prefect_happyhorse.sandbox.media.render_cache import RenderCache
 
 __all__ = ["Files", "origin"]
 
@@ -34,34 +33,29 @@ def _denied(message: str) -> Response:
 
 
 class Files:
-    """The results of all jobs as files.
+    """The results of all jobs as files."""
 
-    Args:
-        state: Knows the jobs.
-        studio: Makes the files.
-    """
-
-    def __init__(self, state: SandboxState, studio: RenderCache) -> None:
+    def __init__(self, state: SandboxState, renders: RenderCache) -> None:
+        self.renders = renders
         self._state = state
-        self._studio = studio
 
     def paths(self) -> list[Path]:
         """The paths that are served."""
+        methods = ["GET", "HEAD"]
         return [
-            Path("/files/circle/{hop:int}", self._circle, methods=["GET", "HEAD"]),
-            Path("/files/{name}", self._serve, methods=["GET", "HEAD"]),
-            Path("/_sandbox/files/{name}", self._show, methods=["GET", "HEAD"]),
+            Path("/files/circle/{hop:int}", self._circle, methods=methods),
+            Path("/files/{name}", self._serve, methods=methods),
+            Path("/_sandbox/files/{name}", self._show, methods=methods),
         ]
 
     def address(self, job: Job, index: int, base: str) -> str:
         """Where a result can be fetched; the same address until it expires, then a fresh one."""
         now = self._state.now()
         signature = job.signatures.get(index)
-        if signature is None or job.issued[signature] <= now:
-            signature = self._state.new_id().replace("-", "")
-            job.signatures[index] = signature
-            job.issued[signature] = now + self._state.settings.result_ttl_s
-        return f"{base}/files/{self.name(job, index)}?Expires={int(job.issued[signature])}&Signature={signature}"
+        if signature is None or job.expirations[signature] <= now:
+            signature = job.signatures[index] = self._state.new_id().replace("-", "")
+            job.expirations[signature] = now + self._state.settings.result_ttl_s
+        return f"{base}/files/{self.name(job, index)}?Expires={int(job.expirations[signature])}&Signature={signature}"
 
     def name(self, job: Job, index: int) -> str:
         """The file name of a result."""
@@ -76,7 +70,7 @@ class Files:
 
     async def _file(self, job: Job, index: int) -> FileResponse:
         spec = job.spec(index, self._state.settings)
-        return FileResponse(await self._studio.make(spec), media_type=spec.media_type)
+        return FileResponse(await self.renders.render(spec), media_type=spec.media_type)
 
     async def _show(self, request: Request) -> Response:
         """A result for the sandbox's own page: unsigned, uncounted, never struck."""
@@ -91,17 +85,16 @@ class Files:
         if found is None:
             return Response("not found", 404, media_type="text/plain")
         job, index = found
-        by_client = request.method == "GET" and request.headers.get("user-agent") != FETCHER
+        by_client = request.method == "GET" and request.headers.get("user-agent") != USER_AGENT
         rule = self._state.faults.take("download", job.route.gateway, job.route.model) if by_client else None
         signature = request.query_params.get("Signature", "")
-        if rule is not None and rule.kind == "expire" and signature in job.issued:
-            job.issued[signature] = 0.0
-        if signature not in job.issued:
+        if signature not in job.expirations:
             return _denied("The signature is missing or wrong.")
-        if job.issued[signature] <= self._state.now():
+        if rule is not None and rule.kind == "expire":
+            job.expirations[signature] = 0.0
+        if job.expirations[signature] <= self._state.now():
             return _denied("Request has expired.")
-        if by_client:
-            job.downloads += 1
+        job.downloads += by_client
         if rule is not None and (struck := await self._instead(rule, request)) is not None:
             return struck
         answer = await self._file(job, index)
@@ -117,7 +110,7 @@ class Files:
             return _denied(rule.message or "You have no right to access this object.")
         if rule.kind in {"throttle", "http"}:
             status = 429 if rule.kind == "throttle" else rule.status
-            return Response(f"<html><body><h1>{status}</h1></body></html>", status, retry_after(rule), "text/html")
+            return Response(f"<html><body><h1>{status}</h1></body></html>", status, rule.headers(), "text/html")
         if rule.kind in {"html", "wrong_type"}:
             return HTMLResponse("<!doctype html><html><body>Please sign in to see this file.</body></html>")
         if rule.kind == "redirect":

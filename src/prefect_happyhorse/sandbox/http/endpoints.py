@@ -1,0 +1,240 @@
+"""One gateway's way through the sandbox: who is it, is the body right, accept the job, say how it stands."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from typing import cast
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route as Path
+
+from prefect_happyhorse.catalog import Route, routes
+from prefect_happyhorse.sandbox.dialects.base import Dialect, PollView, Refused
+from prefect_happyhorse.sandbox.faults.rules import FaultPoint, FaultRule
+from prefect_happyhorse.sandbox.http.body import Malformed, read_body
+from prefect_happyhorse.sandbox.http.fault_answers import MEANINGS, FaultAnswers, can_strike
+from prefect_happyhorse.sandbox.http.files import Files, origin
+from prefect_happyhorse.sandbox.jobs.inputs import InputFetcher
+from prefect_happyhorse.sandbox.jobs.job import Failure, Job
+from prefect_happyhorse.sandbox.jobs.shape import shape_of
+from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody, validate
+
+__all__ = ["Endpoints"]
+
+_BATCH = 50
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+_CONTENT_TYPES = {"json": "application/json", "multipart": "multipart/form-data"}
+
+
+class Endpoints:
+    """The endpoints of one gateway."""
+
+    def __init__(self, dialect: Dialect, files: Files, inputs: InputFetcher) -> None:
+        self._dialect = dialect
+        self._gateway = dialect.facts.gateway
+        self._state = dialect.state
+        self._files = files
+        self._inputs = inputs
+        self._routes = routes(self._gateway)
+        self._faults = FaultAnswers(dialect)
+
+    def paths(self) -> list[Path]:
+        """Every path that the gateway serves; any other is refused in its own words."""
+        facts, handlers = self._dialect.facts, dict[str, Callable[[Request], Awaitable[Response]]]()
+        for route in self._routes:
+            handlers.update({call: partial(self._submit, call=call) for call in _submits(route)})
+            handlers.update({call: partial(self._poll, call=call) for call in _polls(route)})
+        handlers.update({facts.cancel: self._cancel} if facts.cancel else {})
+        handlers.update({facts.token: self._issue_token} if facts.token else {})
+        handlers.update({f"POST {self._dialect.batch_path}": self._poll_batch} if self._dialect.batch_path else {})
+        paths: list[Path] = []
+        for call, handler in handlers.items():
+            method, _, path = call.partition("?")[0].partition(" ")
+            paths.append(Path(path, partial(self._answer, handler=handler), methods=[method]))
+        return [*paths, Path("/{rest:path}", partial(self._answer, handler=self._elsewhere), methods=_METHODS)]
+
+    async def _answer(self, request: Request, handler: Callable[[Request], Awaitable[Response]]) -> Response:
+        """Answer a call, a refused one in the gateway's own shape."""
+        await request.body()  # It stays with the request; a connection whose input was not read cannot be used again.
+        try:
+            return await handler(request)
+        except Refused as refused:
+            status, body = self._dialect.error(refused.failure.meaning, refused.failure.message)
+            return JSONResponse(body, status)
+
+    def _fault(self, at: FaultPoint, model: str | None, applies: Callable[[FaultRule], bool] | None = None) -> FaultRule | None:
+        return self._state.faults.take(at, self._gateway, model, applies)
+
+    def _account(self, request: Request) -> str:
+        account = self._dialect.account(request.headers)
+        if account is None:
+            raise Refused("authentication", "the key is missing or not valid")
+        return account
+
+    async def _elsewhere(self, request: Request) -> Response:
+        status, body = self._dialect.error("unsupported", f"Invalid URL ({request.method} {request.url.path})")
+        return JSONResponse(body, 404 if status != 200 else 200)
+
+    async def _submit(self, request: Request, call: str) -> Response:
+        """Refuse a submit, or accept and charge it."""
+        raw = await request.body()
+        try:
+            sent, malformed = read_body(raw, request.headers.get("content-type", "")), None
+        except Malformed as error:
+            sent, malformed = dict[str, object](), str(error)
+        model = sent.get(self._dialect.model_key)
+        rule = self._fault("submit", model if isinstance(model, str) else None)
+        if (struck := await self._faults.before(rule, request)) is not None:
+            return struck
+        try:
+            if malformed is not None:
+                raise Refused("invalid", malformed)
+            job = await self._accept(request, call, sent)
+        except Refused:
+            self._state.refused += 1
+            raise
+        if rule is not None and rule.kind == "fail_job":
+            job.failure = Failure("internal", rule.message or "generation failed")
+        word = rule.word if rule is not None and rule.kind == "unknown_status" else None
+        return await self._faults.after(rule, self._dialect.accepted(PollView(job, "queued", 0.0, self._state.now(), word=word)))
+
+    async def _accept(self, request: Request, call: str, sent: dict[str, object]) -> Job:
+        account = self._account(request)
+        if (problem := self._dialect.header_problem(request.headers)) is not None:
+            raise Refused("invalid", problem)
+        body = self._validate(request, call, sent)
+        checks = self._state.settings.check_inputs if body.inputs else "never"
+        probes, problems = await self._inputs.fetch(body, self._state.settings) if checks == "submit" else ((), ())
+        if problems:
+            raise Refused("invalid", "; ".join(problems))
+        job = self._state.accept(body, sent, account, self._dialect.new_task_id(), probes)
+        if checks == "job":
+            job.inputs_pending = True
+            self._files.renders.run_in_background(self._check_later(job))
+        return job
+
+    async def _check_later(self, job: Job) -> None:
+        job.probes, problems = await self._inputs.fetch(job.body, self._state.settings)
+        if problems:
+            job.fail(Failure("invalid", "; ".join(problems)), self._state.now())
+            return
+        job.shape = shape_of(job.body, job.probes, self._state.settings)
+        job.inputs_pending = False
+
+    def _validate(self, request: Request, call: str, sent: dict[str, object]) -> ValidatedBody:
+        dialect, model = self._dialect, sent.get(self._dialect.model_key)
+        if not isinstance(model, str) or not model:
+            raise Refused("invalid", f"{dialect.model_key}: required, a string")
+        found = [route for route in self._routes if route.model == model and call in _submits(route)]
+        if not found:
+            is_elsewhere = any(route.model == model for route in self._routes)
+            raise Refused("not_found", f"model {model} does not exist{'; it is offered at another path' if is_elsewhere else ''}")
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != _CONTENT_TYPES[found[0].encoding]:
+            raise Refused("invalid", f"Content-Type must be {_CONTENT_TYPES[found[0].encoding]}")
+        body = validate(found, dialect.normalize(sent), tolerated=dialect.tolerated, cuts_prompt=dialect.cuts_prompt)
+        if body.problems:
+            raise Refused("invalid", "; ".join(body.problems))
+        return body
+
+    async def _poll(self, request: Request, call: str) -> Response:
+        """Say how a job stands."""
+        query = call.partition("?")[2].partition("=")[0]
+        task_id = request.query_params.get(query, "") if query else request.path_params["task_id"]
+        job = self._state.find(self._gateway, task_id, self._dialect.account(request.headers))
+        if job is not None and call not in _polls(job.route):
+            job = None
+        rule = self._fault("poll", job.route.model if job else None, lambda rule: can_strike(rule, job, self._state.now()))
+        if (struck := await self._faults.before(rule, request)) is not None:
+            return struck
+        self._check_rate(self._account(request))
+        if job is None or (rule is not None and rule.kind == "vanish"):
+            return JSONResponse(self._dialect.missing(task_id))
+        return await self._faults.after(rule, self._dialect.status(await self._view(job, request, rule)))
+
+    def _check_rate(self, account: str) -> None:
+        if self._state.exceeds_rate(self._gateway, account):
+            raise Refused("rate_limit", f"more than {self._state.settings.queries_per_s:g} queries a second")
+
+    async def _view(self, job: Job, request: Request, rule: FaultRule | None = None) -> PollView:
+        """A job as one poll reports it."""
+        now = self._state.now()
+        kind = rule.kind if rule is not None else None
+        if rule is not None and kind in {"moderation", "fail_job"}:
+            meaning, message = MEANINGS["moderation"] if kind == "moderation" else ("internal", "generation failed")
+            job.fail(Failure(meaning, rule.message or message), now)
+        job.polls += 1
+        if kind == "backwards":
+            return PollView(job, "queued" if job.reported == "running" else "running", 0.0, now)
+        job.reported = job.state(now)
+        word = rule.word if rule is not None and kind == "unknown_status" else None
+        view = PollView(job, job.reported, job.progress(now), now, word=word)
+        if view.state != "succeeded" or kind in {"unknown_status", "empty_result"}:
+            return view
+        return await self._with_results(view, request)
+
+    async def _with_results(self, view: PollView, request: Request) -> PollView:
+        job, renders = view.job, self._files.renders
+        specs = [job.spec(index, self._state.settings) for index in range(job.results)]
+        if job.body.text("options.response_format") == "b64_json":
+            paths = [await renders.render(spec) for spec in specs]
+            texts = await renders.run(lambda: tuple(base64.b64encode(path.read_bytes()).decode() for path in paths))
+            return replace(view, b64=texts)
+        for spec in specs:
+            renders.begin(spec)
+        base = origin(request, self._state)
+        return replace(view, urls=tuple(self._files.address(job, index, base) for index in range(job.results)))
+
+    async def _cancel(self, request: Request) -> Response:
+        """Cancel a job that has not begun."""
+        job = self._state.find(self._gateway, request.path_params["task_id"], self._account(request))
+        if job is None or job.state(self._state.now()) != "queued":
+            raise Refused("unsupported", "Failed to cancel the task, please confirm if the task is in PENDING status.")
+        job.cancelled = True
+        return JSONResponse({"request_id": self._state.new_id()})
+
+    async def _json(self, request: Request) -> dict[str, object]:
+        try:
+            return read_body(await request.body(), request.headers.get("content-type", ""))
+        except Malformed as error:
+            raise Refused("unsupported", str(error)) from error
+
+    async def _issue_token(self, request: Request) -> Response:
+        """Give an access token."""
+        rule = self._fault("token", None)
+        if (struck := await self._faults.before(rule, request)) is not None:
+            return struck
+        return await self._faults.after(rule, self._dialect.issue_token(await self._json(request)))
+
+    async def _poll_batch(self, request: Request) -> Response:
+        """Say how several jobs stand; those that are not there are left out."""
+        task_ids = (await self._json(request)).get("unique_ids")
+        account = self._account(request)
+        names = cast("list[object]", task_ids) if isinstance(task_ids, list) else []
+        if not names or len(names) > _BATCH or not all(isinstance(name, str) for name in names):
+            raise Refused("invalid", f"unique_ids: must hold 1 to {_BATCH} strings")
+        self._check_rate(account)
+        views: list[PollView] = []
+        rules: list[FaultRule] = []
+        for job in [job for name in names if (job := self._state.find(self._gateway, str(name), account)) is not None]:
+            rule = self._fault("poll", job.route.model, lambda rule, job=job: can_strike(rule, job, self._state.now()))
+            # What a rule does to the call as a whole it does to the whole page.
+            if (struck := await self._faults.before(rule, request)) is not None:
+                return struck
+            rules += [rule] if rule is not None else []
+            if rule is None or rule.kind != "vanish":
+                views.append(await self._view(job, request, rule))
+        whole = next((rule for rule in rules if rule.kind in {"garbage", "drop_after", "stall_after"}), None)
+        return await self._faults.after(whole, self._dialect.batch(views))
+
+
+def _submits(route: Route) -> list[str]:
+    return [call for call in (route.submit, route.facts.alternative_submit) if call is not None]
+
+
+def _polls(route: Route) -> list[str]:
+    return [call for call in (route.poll, route.facts.alternative_poll) if call is not None]

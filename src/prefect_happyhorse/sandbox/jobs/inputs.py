@@ -1,0 +1,95 @@
+"""Fetching the input media of a submit, as a provider would, and checking them against the route."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import io
+from tempfile import SpooledTemporaryFile
+from typing import IO
+
+import httpx
+
+from prefect_happyhorse.sandbox.jobs.media_fields import WireInput
+from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
+from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody
+from prefect_happyhorse.sandbox.media.probe import Probe, find_limit_problems, kind_of, probe
+from prefect_happyhorse.sandbox.media.render_cache import RenderCache
+
+__all__ = ["USER_AGENT", "InputFetcher"]
+
+USER_AGENT = "happyhorse-sandbox-inputs"
+"""The user agent under which inputs are fetched: such a fetch of the sandbox's own results is neither counted nor struck by faults."""
+
+_IN_MEMORY = 2_000_000
+
+
+class InputFetcher:
+    """Fetches and checks input media, and looks into them in the threads of the render cache."""
+
+    def __init__(self, renders: RenderCache) -> None:
+        self._renders = renders
+        self._client: httpx.AsyncClient | None = None
+        self._at_once = asyncio.Semaphore(16)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def fetch(self, body: ValidatedBody, settings: SandboxSettings) -> tuple[tuple[Probe, ...], tuple[str, ...]]:
+        """Fetch every input of a submit: what they are, and what is wrong with them."""
+        probes: list[Probe] = []
+        problems: list[str] = []
+        fetched = await asyncio.gather(*(self._fetch_one(wire, settings) for wire in body.inputs))
+        for wire, found in zip(body.inputs, fetched, strict=True):
+            if isinstance(found, str):
+                problems.append(f"{wire.where}: {found}")
+                continue
+            probes.append(found)
+            limits = [limit for limit in body.route.media if wire.source in limit.request_fields]
+            problems += [f"{wire.where}: {problem}" for limit in limits for problem in find_limit_problems(found, limit)]
+        return tuple(probes), tuple(problems)
+
+    async def _fetch_one(self, wire: WireInput, settings: SandboxSettings) -> Probe | str:
+        try:
+            async with self._at_once:
+                with await self._open(wire.url, settings) as file:
+                    return await self._renders.run(lambda: probe(file, kind_of(wire.source), with_thumbnail=settings.media == "full"))
+        except ValueError as error:
+            return f"it {error}"
+        except httpx.HTTPError as error:
+            return f"failed to download it ({type(error).__name__})"
+        except asyncio.TimeoutError:
+            return f"failed to download it within {settings.input_timeout_s:g} s"
+
+    async def _open(self, url: str, settings: SandboxSettings) -> IO[bytes]:
+        if url.startswith("data:"):
+            try:
+                return io.BytesIO(base64.b64decode(url.partition(",")[2], validate=True))
+            except binascii.Error as error:
+                raise ValueError("is not valid base64") from error
+        return await asyncio.wait_for(self._download(url, settings), settings.input_timeout_s)
+
+    async def _download(self, url: str, settings: SandboxSettings) -> IO[bytes]:
+        if self._client is None:
+            # A proxy that the environment names cannot reach this machine's own addresses.
+            direct = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
+            limits = httpx.Limits(max_connections=32, max_keepalive_connections=0)
+            headers = {"user-agent": USER_AGENT}
+            self._client = httpx.AsyncClient(headers=headers, mounts=direct, limits=limits, follow_redirects=True, max_redirects=5)
+        file = SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  # the caller closes it
+        try:
+            async with self._client.stream("GET", url, timeout=settings.input_timeout_s) as response:
+                if response.status_code != 200:
+                    raise ValueError(f"could not be downloaded: its server answered {response.status_code}")
+                async for chunk in response.aiter_bytes():
+                    if file.tell() + len(chunk) > settings.input_max_bytes:
+                        raise ValueError(f"has more than {settings.input_max_bytes} bytes")
+                    file.write(chunk)
+        except BaseException:
+            file.close()
+            raise
+        file.seek(0)
+        return file
