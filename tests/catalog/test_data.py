@@ -81,10 +81,11 @@ def test_times_are_positive(gateway: str) -> None:
 
 
 @every_gateway
-def test_every_shape_and_limit_is_used(gateway: str) -> None:
+def test_every_shape_limit_and_response_is_used(gateway: str) -> None:
     """What no row names is a row that was forgotten."""
     data = written(gateway)
     assert set(data["shapes"]) == {row["shape"] for row in data["route"]}
+    assert set(data.get("responses", {})) == {row["response"] for row in (*data["shapes"].values(), *data["route"]) if "response" in row}
     assert set(data.get("limits", {})) == {name for row in data["route"] for name in row.get("limits", ())}
 
 

@@ -11,6 +11,7 @@ from prefect_happyhorse import catalog
 from prefect_happyhorse.catalog import (
     GATEWAYS,
     GatewayFacts,
+    ResponsePaths,
     find_route,
     gateway_facts,
     load_gateway,
@@ -79,6 +80,17 @@ def test_a_row_goes_before_its_shape() -> None:
     assert route.poll == "GET /other/{task_id}"
 
 
+def test_a_route_says_where_its_responses_hold_what() -> None:
+    """A shape or row goes before the gateway, and what neither says is the dialect's."""
+    of_the_gateway = 'dated = 2026-11-20\nresponse = { task_id = ["job.id"], status = ["job.state"] }'
+    of_the_shape = 'poll = "GET /jobs/{task_id}"\nresponse = "odd"\n'
+    text = GOOD.replace("dated = 2026-11-20", of_the_gateway)
+    text = text.replace("[limits.picture]", '[responses.odd]\nstatus = ["word"]\n[limits.picture]')
+    assert load_gateway(text)[1][0].response == ResponsePaths(task_id=("job.id",), status=("job.state",))
+    _, (route,) = load_gateway(text.replace('poll = "GET /jobs/{task_id}"\n', of_the_shape))
+    assert route.response == ResponsePaths(task_id=("job.id",), status=("word",))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
@@ -93,8 +105,14 @@ def test_a_row_goes_before_its_shape() -> None:
         ('"Authorization: Bearer <key>"', '"Authorization"', "gateway.auth"),
         ("dated = 2026-11-20", 'dated = 2026-11-20\ncancel = "DELETE it"', "gateway.cancel"),
         ("dated = 2026-11-20", 'dated = 2026-11-20\ncodes = { Oops = "bad" }', "gateway.codes.Oops"),
-        ("[limits.picture]", "[limits.horse]", "image_to_video of 'pony': there is no shape or limit 'picture'"),
-        ("[shapes.plain]", "[shapes.other]", "image_to_video of 'pony': there is no shape or limit 'plain'"),
+        ("dated = 2026-11-20", 'dated = 2026-11-20\ncode_paths = ["error code"]', "gateway.code_paths.0"),
+        ("dated = 2026-11-20", 'dated = 2026-11-20\nsubmit_headers = { "X Async" = "on" }', "gateway.submit_headers"),
+        ("dated = 2026-11-20", 'dated = 2026-11-20\nsubmit_headers = { X-Async = "on\\n" }', "gateway.submit_headers"),
+        ("dated = 2026-11-20", 'dated = 2026-11-20\nresponse = { task = ["id"] }', "gateway.response.task"),
+        ("[limits.picture]", '[responses.odd]\nstatus = [""]\n[limits.picture]', "responses.odd.status.0"),
+        ('shape = "plain"', 'shape = "plain"\nresponse = "odd"', "image_to_video of 'pony': there is no shape, limit or response 'odd'"),
+        ("[limits.picture]", "[limits.horse]", "image_to_video of 'pony': there is no shape, limit or response 'picture'"),
+        ("[shapes.plain]", "[shapes.other]", "image_to_video of 'pony': there is no shape, limit or response 'plain'"),
         ("max_bytes = 10", "", "limits.picture.max_bytes"),
         ('role = "image"', 'role = "horse"', "limits.picture.role"),
         ("[[route]]", "[route]", "route"),

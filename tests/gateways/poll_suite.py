@@ -88,6 +88,14 @@ class PollSuite(Dialect):
             state = self.poll(self.state(word, reason="too dark"))
             assert (state.status, state.message, state.outputs) == (JobStatus.FAILED, "too dark", ())
 
+    @pytest.mark.parametrize("reason", ["The content may violate the rules.", "Input data may contain inappropriate content", "内容违规"])
+    def test_a_moderated_failure_has_a_code(self, reason: str) -> None:
+        """The provider's own, else one that stands for what its reason says; any other failure without a code has none."""
+        word = self.words[JobStatus.FAILED][0]
+        own = self.poll(self.state(word, reason="too dark")).code
+        moderated = self.poll(self.state(word, reason=reason)).code
+        assert moderated == own if own is not None else self.protocol.facts.is_moderation(moderated)
+
     @pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE.keys())
     def test_an_unreadable_answer_to_a_poll_is_odd(self, body: bytes) -> None:
         """And says nothing about the job."""

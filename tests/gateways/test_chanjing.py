@@ -20,7 +20,7 @@ from prefect_happyhorse.domain.errors import (
     RateLimited,
 )
 from prefect_happyhorse.domain.jobs import JobStatus
-from prefect_happyhorse.gateways import Account, ChanjingGateway, get_gateway
+from prefect_happyhorse.gateways import AccessToken, Account, Gateway, get_gateway
 
 from .dialect import KEY, TASK_ID, URL, Refusal, response
 from .gateway_suite import GatewayContract
@@ -106,23 +106,30 @@ class TestChanjing(GatewayContract):
         assert self.poll(self.state("Generating", reason="warming up")).message is None
 
 
-def gateway() -> ChanjingGateway:
-    found = get_gateway("chanjing")
-    assert isinstance(found, ChanjingGateway)
-    return found
+def gateway() -> Gateway:
+    return get_gateway("chanjing")
 
 
 def account(**more: Any) -> Account:
     return Account(gateway="chanjing", base_url="https://gateway.example", **{"app_id": "app-1", "secret_key": SecretStr(SECRET), **more})
 
 
-def token_answer(body: object, status: int = 200) -> httpx.Response:
-    return response(body, status, request=gateway().token_request(account()))
+def token_request(**more: Any) -> httpx.Request:
+    return next(gateway().token_flow(account(**more)))
+
+
+def exchanged(body: object, status: int = 200) -> AccessToken:
+    """The token that the exchange gives for a response."""
+    flow = gateway().token_flow(account())
+    answer = response(body, status, request=next(flow))
+    with pytest.raises(StopIteration) as stop:
+        flow.send(answer)
+    return stop.value.value
 
 
 def test_a_token_is_asked_for_with_app_id_and_secret() -> None:
     """In the body of a POST, and in nothing else."""
-    call = gateway().token_request(account())
+    call = token_request()
     assert (call.method, str(call.url)) == ("POST", "https://gateway.example/open/v1/access_token")
     assert json.loads(call.content) == {"app_id": "app-1", "secret_key": SECRET}
     assert SECRET not in str(call.headers)
@@ -132,7 +139,7 @@ def test_a_token_is_asked_for_with_app_id_and_secret() -> None:
 def test_a_token_needs_both(missing: str) -> None:
     """An access token alone asks for no other."""
     with pytest.raises(ValueError, match="app id and a secret key"):
-        gateway().token_request(account(**{missing: None}))
+        token_request(**{missing: None})
 
 
 def test_a_secret_is_shown_by_no_account() -> None:
@@ -143,8 +150,8 @@ def test_a_secret_is_shown_by_no_account() -> None:
 
 def test_a_token_ends_when_the_answer_says() -> None:
     """`expire_in` is a moment, in Unix seconds."""
-    token, ends = gateway().read_token(token_answer(envelope(0, {"access_token": TOKEN, "expire_in": 1_795_000_000})))
-    assert (token.get_secret_value(), ends) == (TOKEN, datetime.fromtimestamp(1_795_000_000, timezone.utc))
+    token = exchanged(envelope(0, {"access_token": TOKEN, "expire_in": 1_795_000_000}))
+    assert (token.value.get_secret_value(), token.expires_at) == (TOKEN, datetime.fromtimestamp(1_795_000_000, timezone.utc))
     assert TOKEN not in repr(token)
 
 
@@ -167,7 +174,7 @@ def test_a_token_ends_when_the_answer_says() -> None:
 def test_an_answer_without_token_and_end_is_odd(data: object) -> None:
     """And shows no token."""
     with pytest.raises(ProtocolError) as caught:
-        gateway().read_token(token_answer(envelope(0, data)))
+        exchanged(envelope(0, data))
     assert caught.value.gateway == "chanjing"
     assert TOKEN not in shown(caught.value)
 
@@ -189,7 +196,7 @@ def test_an_answer_without_token_and_end_is_odd(data: object) -> None:
 def test_a_refused_token_shows_neither_secret_nor_token(status: int, body: object, kind: type[GenerationError]) -> None:
     """Not even where the answer is cut in the middle of one."""
     with pytest.raises(GenerationError) as caught:
-        gateway().read_token(token_answer(body, status))
+        exchanged(body, status)
     assert type(caught.value) is kind
     assert caught.value.gateway == "chanjing"
     assert [secret for secret in (SECRET, TOKEN) if secret in shown(caught.value)] == []

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from prefect_happyhorse.catalog import find_route, resolve, routes
+from prefect_happyhorse.catalog import GATEWAYS, DialectName, find_route, gateway_facts, resolve
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import CatalogError
 from prefect_happyhorse.domain.requests import ImageEdit, MultimodalToVideo, ReferenceToVideo, VideoEdit, VideoExtension, parse_request
-from prefect_happyhorse.gateways import build_body, form_parts, get_gateway
+from prefect_happyhorse.gateways import DIALECTS, build_body, form_parts, get_gateway
 
 ADDRESSES = [f"https://example.com/{number}.png" for number in range(1, 10)]
 
@@ -137,13 +137,23 @@ def test_form_parts_are_text_without_file_names() -> None:
 @pytest.mark.parametrize("gateway", ["", "sandbox", "TTAPI"])
 def test_an_unknown_gateway_is_told(gateway: str) -> None:
     """With those that there are."""
-    with pytest.raises(CatalogError, match="There are ttapi, uniall, chanjing, infiflow, happyhorse"):
+    with pytest.raises(CatalogError, match=f"There are {', '.join(GATEWAYS)}"):
         get_gateway(gateway)
 
 
-def test_every_row_has_its_protocol() -> None:
-    """Adding a gateway is a data file and a line in the registry."""
-    assert {get_gateway(route.gateway).facts.gateway for route in routes()} == {route.gateway for route in routes()}
+def test_every_dialect_has_its_class() -> None:
+    """Those that the catalog lets a data file name, and every gateway speaks its own."""
+    assert set(DIALECTS) == set(get_args(DialectName))
+    for gateway in GATEWAYS:
+        assert type(get_gateway(gateway)) is DIALECTS[gateway_facts(gateway).dialect]
+        assert get_gateway(gateway).facts is gateway_facts(gateway)
+
+
+def test_a_token_exchange_needs_a_dialect_that_has_one() -> None:
+    """Facts that promise one are refused before anything is sent with them."""
+    facts = gateway_facts("infiflow").model_copy(update={"token": "POST /token"})
+    with pytest.raises(CatalogError, match=r"infiflow: token = 'POST /token', but the dialect dashscope"):
+        DIALECTS["dashscope"](facts)
 
 
 def test_a_route_may_say_that_a_field_comes_from_several() -> None:

@@ -3,7 +3,7 @@
 from prefect_happyhorse.catalog.check import check, find_problems, wire_value
 from prefect_happyhorse.catalog.cost import estimate, list_prices, read_prices
 from prefect_happyhorse.catalog.loader import GATEWAYS, find_route, gateway_facts, load_gateway, offers, register, resolve, routes
-from prefect_happyhorse.catalog.routes import DialectName, GatewayFacts, MediaItem, MediaLimit, Route, WireField
+from prefect_happyhorse.catalog.routes import DialectName, GatewayFacts, MediaItem, MediaLimit, ResponsePaths, Route, WireField
 
 __all__ = [
     "GATEWAYS",
@@ -11,6 +11,7 @@ __all__ = [
     "GatewayFacts",
     "MediaItem",
     "MediaLimit",
+    "ResponsePaths",
     "Route",
     "WireField",
     "check",

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from prefect_happyhorse.catalog.routes import GatewayFacts, MediaLimit, Route
+from prefect_happyhorse.catalog.routes import GatewayFacts, MediaLimit, ResponsePaths, Route
 from prefect_happyhorse.domain.errors import CatalogError, InvalidRequest
 from prefect_happyhorse.domain.requests import GenerationRequest
 
@@ -84,6 +84,7 @@ class _DataFile(BaseModel):
     gateway: GatewayFacts
     shapes: dict[str, dict[str, Any]]
     limits: dict[str, MediaLimit] = {}
+    responses: dict[str, ResponsePaths] = {}
     route: list[_Row] = Field(min_length=1)
 
 
@@ -93,9 +94,14 @@ def _route(row: _Row, data: _DataFile) -> Route:
         if taken := sorted(fields.keys() & {"gateway", "media", "facts"}):
             raise ValueError(f"{', '.join(taken)} is not for a row or shape to say")
         media = [data.limits[name] for name in row.limits]
-        return Route.model_validate({**fields, "gateway": data.gateway.gateway, "media": media, "facts": data.gateway})
+        paths = [data.gateway.response, *([data.responses[fields["response"]]] if "response" in fields else [])]
+        response = {name: value for one in paths for name, value in one.model_dump(exclude_defaults=True).items()}
+        own = {"gateway": data.gateway.gateway, "media": media, "response": response, "facts": data.gateway}
+        return Route.model_validate({**fields, **own})
     except KeyError as error:
-        raise CatalogError(f"{data.gateway.gateway}, {row.capability} of {row.model!r}: there is no shape or limit {error}.") from error
+        raise CatalogError(
+            f"{data.gateway.gateway}, {row.capability} of {row.model!r}: there is no shape, limit or response {error}."
+        ) from error
     except ValueError as error:
         raise CatalogError(f"{data.gateway.gateway}, {row.capability} of {row.model!r}: {error}") from error
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from prefect_happyhorse.domain.assets import AssetKind
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES
 
-__all__ = ["CodeMeaning", "DialectName", "GatewayFacts", "MediaItem", "MediaLimit", "Route", "WireField", "WireType"]
+__all__ = ["CodeMeaning", "DialectName", "GatewayFacts", "MediaItem", "MediaLimit", "ResponsePaths", "Route", "WireField", "WireType"]
 
 WireType = Literal["string", "integer", "number", "boolean", "url", "url[]", "media[]", "messages"]
 CodeMeaning = Literal["invalid", "authentication", "moderation", "quota", "rate_limit", "not_found", "unavailable", "internal"]
@@ -21,6 +21,11 @@ DialectName = Literal["dashscope", "newapi", "chanjing"]
 
 _CALL = r"^(GET|POST) /\S*$"
 _ABOUT_A_JOB = r"^(GET|POST) /\S*\{task_id\}\S*$"
+_Path = Annotated[str, Field(pattern=r"^\w+(\.(\w+|\*))*$")]
+"""A dotted path inside a JSON object; a `*` stands for every entry of a list."""
+
+_HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")]
+_HeaderValue = Annotated[str, Field(pattern=r"^[!-~]+( [!-~]+)*$")]
 
 _MEDIA_ROLES: dict[str, tuple[str, ...]] = {
     "image": ("image", "references", "first_frame", "last_frame"),
@@ -117,6 +122,14 @@ class MediaLimit(_Fact):
         return _MEDIA_ROLES[self.role]
 
 
+class ResponsePaths(_Fact):
+    """Where a response holds a job's facts, the documented place first; what is left empty stands where the dialect has it."""
+
+    task_id: tuple[_Path, ...] = ()
+    status: tuple[_Path, ...] = ()
+    result: tuple[_Path, ...] = ()
+
+
 class GatewayFacts(_Fact):
     """What holds for every route of a gateway."""
 
@@ -127,6 +140,9 @@ class GatewayFacts(_Fact):
     dated: date = Field(description="When the document was read.")
     base_url: str | None = Field(default=None, description="The default host; None when the user has to give it.")
     auth: str = Field(pattern=r"^[A-Za-z_-]+: .*<(key|token)>$", description="The header that carries the key.")
+    submit_headers: dict[_HeaderName, _HeaderValue] = Field(default_factory=dict, description="Headers that every submit carries.")
+    code_paths: tuple[_Path, ...] = Field(default=(), description="Where an error holds its code; empty where the dialect has it.")
+    response: ResponsePaths = ResponsePaths()
     open: tuple[str, ...] = Field(default=(), description="What the source leaves open, and the default that was chosen.")
     cancel: str | None = Field(default=None, pattern=_ABOUT_A_JOB, description="Method and path that cancel a job, where there is one.")
     token: str | None = Field(default=None, pattern=_CALL, description="Method and path that give an access token, where there is one.")
@@ -138,6 +154,10 @@ class GatewayFacts(_Fact):
     poll_interval_s: float = Field(default=5.0, description="How often the source asks.")
     typical_s: dict[AssetKind, float] = Field(description="Estimate of how long a job takes, by what it makes.")
     codes: dict[str, CodeMeaning] = Field(default_factory=dict, description="What the provider's error codes mean.")
+
+    def is_moderation(self, code: str | None) -> bool:
+        """Whether a code says that the content rules refused; "moderation" stands in where the provider gives none of its own."""
+        return code is not None and (code == "moderation" or self.codes.get(code) == "moderation")
 
 
 class Route(_Fact):
@@ -161,6 +181,7 @@ class Route(_Fact):
     base64: bool = Field(default=False, description="Whether media may be sent inside the body as data URLs.")
     fields: tuple[WireField, ...]
     media: tuple[MediaLimit, ...] = ()
+    response: ResponsePaths = Field(default=ResponsePaths(), exclude=True)
     note: str | None = None
     facts: GatewayFacts = Field(exclude=True, repr=False)
 

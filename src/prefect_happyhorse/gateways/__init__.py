@@ -1,24 +1,23 @@
-"""One wire protocol per gateway, sans-I/O: requests are built and answers are read, and nothing waits."""
+"""Wire protocols, sans-I/O: requests are built and responses are read, and nothing waits."""
 
-from collections.abc import Callable
 from functools import cache
 
-from prefect_happyhorse.domain.errors import CatalogError
-from prefect_happyhorse.gateways.base import Account, Gateway
+from prefect_happyhorse.catalog import DialectName, gateway_facts
+from prefect_happyhorse.gateways.account import Account
+from prefect_happyhorse.gateways.base import AccessToken, Gateway
 from prefect_happyhorse.gateways.chanjing import ChanjingGateway
-from prefect_happyhorse.gateways.dashscope import InfiflowGateway, TTAPIGateway
-from prefect_happyhorse.gateways.newapi import HappyHorseGateway, UniAllGateway
+from prefect_happyhorse.gateways.dashscope import DashScopeGateway
+from prefect_happyhorse.gateways.newapi import NewAPIGateway
 from prefect_happyhorse.gateways.wire import build_body, form_parts
 
-__all__ = ["Account", "ChanjingGateway", "Gateway", "build_body", "form_parts", "get_gateway"]
+__all__ = ["DIALECTS", "AccessToken", "Account", "Gateway", "build_body", "form_parts", "get_gateway"]
 
-_REGISTRY: dict[str, Callable[[], Gateway]] = {
-    "ttapi": TTAPIGateway,
-    "uniall": UniAllGateway,
+DIALECTS: dict[DialectName, type[Gateway]] = {
+    "dashscope": DashScopeGateway,
+    "newapi": NewAPIGateway,
     "chanjing": ChanjingGateway,
-    "infiflow": InfiflowGateway,
-    "happyhorse": HappyHorseGateway,
 }
+"""The class of each wire protocol; what differs between two gateways that speak the same one is data of the catalog."""
 
 
 @cache
@@ -38,6 +37,5 @@ def get_gateway(gateway: str) -> Gateway:
         >>> get_gateway("infiflow").facts.title
         'Infiflow'
     """
-    if gateway not in _REGISTRY:
-        raise CatalogError(f"There is no gateway {gateway!r}. There are {', '.join(_REGISTRY)}.")
-    return _REGISTRY[gateway]()
+    facts = gateway_facts(gateway)
+    return DIALECTS[facts.dialect](facts)

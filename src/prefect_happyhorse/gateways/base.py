@@ -1,70 +1,70 @@
-"""What every gateway is: requests built and answers read, with no I/O and no waiting."""
+"""What every dialect shares: requests built and responses read, with no I/O and no waiting."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Collection, Generator, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Literal, cast
 from urllib.parse import quote
 
 import httpx
 from pydantic import SecretStr
 
-from prefect_happyhorse.catalog import GatewayFacts, Route, gateway_facts
-from prefect_happyhorse.domain.errors import AuthenticationFailed, GenerationError, JobExpired, ProtocolError
+from prefect_happyhorse.catalog import GatewayFacts, ResponsePaths, Route
+from prefect_happyhorse.domain.errors import AuthenticationFailed, CatalogError, GenerationError, JobExpired, ProtocolError
 from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission
-from prefect_happyhorse.domain.prices import Price
 from prefect_happyhorse.domain.requests import GenerationRequest
-from prefect_happyhorse.gateways.answers import json_object, protocol_error, request_id_of
-from prefect_happyhorse.gateways.redaction import scrub
+from prefect_happyhorse.gateways.account import Account
+from prefect_happyhorse.gateways.failures import moderation_code
+from prefect_happyhorse.gateways.redaction import mark_secret, scrub, shown
+from prefect_happyhorse.gateways.responses import (
+    first_text,
+    json_object,
+    outputs_from,
+    progress_from,
+    protocol_error,
+    request_id_of,
+    status_from,
+    value_at,
+)
 from prefect_happyhorse.gateways.wire import build_body, form_parts
 
-__all__ = ["Account", "Gateway"]
+__all__ = ["AccessToken", "Gateway"]
+
+
+_FAILED = frozenset({JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED})
 
 
 @dataclass(frozen=True)
-class Account:
-    """Who pays, and where: what a gateway needs to address and sign a request.
+class AccessToken:
+    """A token that stands in for a key for a while."""
 
-    Args:
-        gateway: Id of the gateway.
-        base_url: The gateway's address, without a slash at its end.
-        label: The account's own name; two accounts of one gateway never share jobs.
-        key: The API key or access token; None where an app id and secret key stand in for it, or nothing is to be sent.
-        app_id: The id that an access token is asked for with.
-        secret_key: The secret that an access token is asked for with.
-        submit_path: A path that replaces the catalog's submit path.
-        poll_path: A path that replaces the catalog's poll path; `{task_id}` stands for the job.
-        private_network: Whether the gateway lies in a private network, so that its results may be fetched from there.
-        prices: What the account pays, where the user says so.
-        credentials: The name under which the credentials can be found again, where they have one.
-    """
-
-    gateway: str
-    base_url: str
-    label: str = "default"
-    key: SecretStr | None = field(default=None, repr=False)
-    app_id: str | None = None
-    secret_key: SecretStr | None = field(default=None, repr=False)
-    submit_path: str | None = None
-    poll_path: str | None = None
-    private_network: bool = False
-    prices: tuple[Price, ...] = ()
-    credentials: str | None = None
+    value: SecretStr
+    expires_at: datetime
 
 
 class Gateway(ABC):
-    """One wire protocol: turns a request into an `httpx.Request` and an `httpx.Response` into a value or an error.
+    """One gateway: turns a request into an `httpx.Request` and an `httpx.Response` into a value or an error.
+
+    A class is a dialect, a wire protocol; what differs between two gateways of one dialect stands in their facts.
 
     Args:
-        gateway: Id of the gateway whose facts it goes by.
+        facts: What the catalog says of the gateway.
     """
 
-    submit_headers: ClassVar[Mapping[str, str]] = {}
+    words: ClassVar[Mapping[JobStatus, Collection[str]]]
+    """The provider's words for a job's status, in lower case."""
+    paths: ClassVar[ResponsePaths]
+    failed_code_paths: ClassVar[tuple[str, ...]] = ()
+    failed_reason_paths: ClassVar[tuple[str, ...]] = ()
+    progress_paths: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, gateway: str) -> None:
-        self.facts: GatewayFacts = gateway_facts(gateway)
+    def __init__(self, facts: GatewayFacts) -> None:
+        self.facts = facts
+        if facts.token is not None and type(self).token_flow is Gateway.token_flow:
+            raise CatalogError(f"{facts.gateway}: token = {facts.token!r}, but the dialect {facts.dialect} exchanges no access tokens.")
 
     def submit_request(self, request: GenerationRequest, route: Route, account: Account) -> httpx.Request:
         """The call that submits a job.
@@ -80,7 +80,7 @@ class Gateway(ABC):
         body = build_body(request, route)
         method, path = _split(account.submit_path, route.submit)
         content: dict[str, Any] = {"files": form_parts(body)} if route.encoding == "multipart" else {"json": body}
-        return httpx.Request(method, account.base_url + path, headers=dict(self.submit_headers), **content)
+        return httpx.Request(method, account.base_url + path, headers=self.facts.submit_headers, **content)
 
     def poll_request(self, route: Route, task_id: str, account: Account) -> httpx.Request:
         """The call that asks for a job.
@@ -129,6 +129,25 @@ class Gateway(ABC):
             )
         name, _, pattern = self.facts.auth.partition(": ")
         request.headers[name] = pattern.replace("<key>", text).replace("<token>", text)
+        mark_secret(request, text)
+
+    def token_flow(self, account: Account) -> Generator[httpx.Request, httpx.Response, AccessToken]:
+        """Exchange what an account has in place of a key for an access token.
+
+        A generator in the style of httpx's `Auth.auth_flow`: it yields requests, receives their responses, and returns the token.
+
+        Args:
+            account: Who pays.
+
+        Raises:
+            ValueError: When the account lacks what the exchange needs.
+            GenerationError: When the gateway gives no token.
+        """
+        raise NotImplementedError
+
+    def refuses_token(self, response: httpx.Response) -> bool:
+        """Whether a response says that the access token is not valid, so that no work was started."""
+        return False
 
     def read_submit(self, response: httpx.Response, route: Route) -> Submission:
         """What a gateway answers to a submit.
@@ -145,7 +164,7 @@ class Gateway(ABC):
             GatewayUnavailable: When the gateway did not take the call; `money` says whether that is certain.
             ProtocolError: When the answer is none that the documentation shows, so that work may have been started.
         """
-        data, failed = self._opened(response)
+        data, failed = self._opened(response, route)
         submission = self._submission(data, response, route)
         if failed is None and submission is not None:
             return submission
@@ -174,9 +193,9 @@ class Gateway(ABC):
             ProtocolError: When the answer is none that the documentation shows, or a finished job has no output.
         """
         try:
-            data = self._checked(response)
-            state = self._state(data, response, route)
-            if state.status is JobStatus.SUCCEEDED and not state.outputs:
+            data = self._checked(response, route)
+            snapshot = self._snapshot(data, response, route)
+            if snapshot.status is JobStatus.SUCCEEDED and not snapshot.outputs:
                 raise protocol_error("The job is finished but the answer holds no result.", response)
         except GenerationError as error:
             if self._is_missing(error):
@@ -190,7 +209,7 @@ class Gateway(ABC):
                 ) from error
             self._tell_of_the_job(error)
             raise
-        return state
+        return snapshot
 
     def read_cancel(self, response: httpx.Response) -> str | None:
         """What a gateway answers to a cancel.
@@ -210,14 +229,14 @@ class Gateway(ABC):
             self._tell_of_the_job(error)
             raise
 
-    def _checked(self, response: httpx.Response) -> dict[str, Any]:
+    def _checked(self, response: httpx.Response, route: Route | None = None) -> dict[str, Any]:
         """The answer's body, once it is certain that the call did not fail."""
-        data, failed = self._opened(response)
+        data, failed = self._opened(response, route)
         if failed is not None:
             raise failed
         return data
 
-    def _opened(self, response: httpx.Response) -> tuple[dict[str, Any], GenerationError | None]:
+    def _opened(self, response: httpx.Response, route: Route | None) -> tuple[dict[str, Any], GenerationError | None]:
         """The answer's body, empty where it is not JSON, and the error that the answer stands for."""
         data: dict[str, Any] = {}
         unreadable: ProtocolError | None = None
@@ -225,7 +244,7 @@ class Gateway(ABC):
             data = json_object(response)
         except ProtocolError as error:
             unreadable = error
-        failed = self._failure(data, response)
+        failed = self._failure(data, response, route)
         if failed is None or isinstance(failed, ProtocolError):
             failed = (unreadable or failed) if response.is_success else self._unexpected(response)
         return data, failed.about(gateway=self.facts.gateway) if failed is not None else None
@@ -248,14 +267,50 @@ class Gateway(ABC):
         # Not the status alone: a wrong base URL or path answers 404 too, and a job that is paid for must not be given up for that.
         return error.code is not None and self.facts.codes.get(error.code) == "not_found"
 
-    @abstractmethod
-    def _failure(self, data: dict[str, Any], response: httpx.Response) -> GenerationError | None: ...
+    def _paths(self, name: Literal["task_id", "status", "result"], route: Route | None) -> tuple[str, ...]:
+        """Where a response holds something: as the route or the gateway has it, else as the dialect does."""
+        return getattr(self.facts.response if route is None else route.response, name) or getattr(self.paths, name)
+
+    def _submission(self, data: dict[str, Any], response: httpx.Response, route: Route) -> Submission | None:
+        task_id = first_text(data, self._paths("task_id", route))
+        if task_id is None:
+            return None
+        word = first_text(data, self._paths("status", route))
+        return Submission(
+            task_id=task_id,
+            request_id=request_id_of(data, response),
+            status=JobStatus.QUEUED if word is None else status_from(word, self.words),
+            provider_status=shown(word, response) if word else None,
+        )
+
+    def _snapshot(self, data: dict[str, Any], response: httpx.Response, route: Route) -> JobSnapshot:
+        word = first_text(data, self._paths("status", route))
+        if word is None:
+            raise protocol_error("The response holds no status.", response)
+        status = status_from(word, self.words)
+        failed = status in _FAILED
+        reason = first_text(data, self.failed_reason_paths) if failed else None
+        code = (first_text(data, self.failed_code_paths) or moderation_code(reason, self.facts)) if failed else None
+        progress = (progress_from(value_at(data, path)) for path in self.progress_paths)
+        usage = data.get("usage")
+        return JobSnapshot(
+            status=status,
+            provider_status=shown(word, response),
+            progress=next((share for share in progress if share is not None), None),
+            outputs=outputs_from(self._results(data, route), route, response) if status is JobStatus.SUCCEEDED else (),
+            code=shown(code, response) if code else None,
+            message=scrub(reason, response) if reason else None,
+            request_id=request_id_of(data, response),
+            usage=cast("dict[str, Any]", usage) if isinstance(usage, dict) else None,
+        )
 
     @abstractmethod
-    def _submission(self, data: dict[str, Any], response: httpx.Response, route: Route) -> Submission | None: ...
+    def _failure(self, data: dict[str, Any], response: httpx.Response, route: Route | None) -> GenerationError | None:
+        """The error that a response stands for, or None when the call went well."""
 
     @abstractmethod
-    def _state(self, data: dict[str, Any], response: httpx.Response, route: Route) -> JobSnapshot: ...
+    def _results(self, data: dict[str, Any], route: Route) -> Iterable[object]:
+        """The results of a finished job, as they stand in the response."""
 
 
 def _split(override: str | None, default: str) -> tuple[str, str]:

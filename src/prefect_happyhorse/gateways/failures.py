@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -21,10 +22,10 @@ from prefect_happyhorse.domain.errors import (
     RateLimited,
     RequestRejected,
 )
-from prefect_happyhorse.gateways.answers import first_text, request_id_of
 from prefect_happyhorse.gateways.redaction import excerpt, scrub, shown
+from prefect_happyhorse.gateways.responses import first_text, request_id_of
 
-__all__ = ["error_code", "failure", "meaning_of", "retry_after_s"]
+__all__ = ["error_code", "failure", "meaning_of", "moderation_code", "retry_after_s"]
 
 _MESSAGE_CHARS = 300
 _SUCCESS_CODES = frozenset({"success", "0", "200"})
@@ -48,6 +49,12 @@ _BY_STATUS: dict[int, CodeMeaning] = {
 }
 # Time-outs between a proxy and the server behind it, which may be at work: they pass, like a 5xx.
 _PASSING_STATUSES = frozenset({408, 425, 499})
+
+# Some gateways tell of a refusal of the content rules in words alone.
+_MODERATED = re.compile(
+    r"moderat|inappropriate|sensitive|nsfw|content.{0,40}violat|violat.{0,40}(content|polic|rule|guideline)|content polic|敏感|违规|不合规",
+    re.IGNORECASE,
+)
 
 _ERRORS: dict[CodeMeaning, tuple[type[GenerationError], str]] = {
     "invalid": (InvalidRequest, "Change the request as the gateway says."),
@@ -91,6 +98,13 @@ def failure(
     if isinstance(error, GatewayUnavailable):
         error.retry_after_s = retry_after_s(response)
     return error
+
+
+def moderation_code(reason: str | None, facts: GatewayFacts) -> str | None:
+    """The code of a failure that by its reason alone is the content rules': the gateway's own, where it documents one."""
+    if reason is None or _MODERATED.search(reason) is None:
+        return None
+    return next((code for code, meaning in facts.codes.items() if meaning == "moderation"), "moderation")
 
 
 def error_code(data: object, paths: Iterable[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""Show what a gateway answered, without any key that the request carried: a server may echo what it was sent."""
+"""Show what a gateway answered without any secret that the request carried: a server may echo what it was sent."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from urllib.parse import quote
 
 import httpx
 
-__all__ = ["excerpt", "scrub", "shown"]
+__all__ = ["excerpt", "mark_secret", "scrub", "shown"]
 
 _EXCERPT_CHARS = 300
 _WORD_CHARS = 100
-_SECRET_HEADERS = ("authorization", "tt-api-key", "access_token")
+_EXTENSION = "prefect_happyhorse.secrets"
 _SECRET_FIELDS = ("secret_key", "access_token")
 
 
+def mark_secret(request: httpx.Request, secret: str) -> None:
+    """Remember a secret that stands in a request's headers, so that nothing shows it."""
+    request.extensions = {**request.extensions, _EXTENSION: (*request.extensions.get(_EXTENSION, ()), secret)}
+
+
 def excerpt(response: httpx.Response) -> str:
-    """The start of an answer, without any key that the request carried."""
+    """The start of a response, without any secret that the request carried."""
     return scrub(" ".join(_text(response).split()), response)[:_EXCERPT_CHARS]
 
 
@@ -32,12 +37,12 @@ def _text(response: httpx.Response) -> str:
 
 
 def shown(word: str, response: httpx.Response) -> str:
-    """A code or status word of a gateway as errors and job states show it."""
+    """A code or status word of a gateway as errors and snapshots show it."""
     return scrub(word, response)[:_WORD_CHARS]
 
 
 def scrub(text: str, response: httpx.Response) -> str:
-    """A text that came from a gateway, without any key that the request carried: a server may echo what it was sent."""
+    """A text that came from a gateway, without any secret that the request carried."""
     for secret in _secrets_of(response):
         for spelling in (secret, json.dumps(secret)[1:-1], secret.replace("/", r"\/"), quote(secret, safe=""), html.escape(secret)):
             text = text.replace(spelling, "***")
@@ -49,10 +54,7 @@ def _secrets_of(response: httpx.Response) -> Iterable[str]:
         request = response.request
     except RuntimeError:
         return
-    for name in _SECRET_HEADERS:
-        value = request.headers.get(name, "").removeprefix("Bearer ")
-        if value:
-            yield value
+    yield from request.extensions.get(_EXTENSION, ())
     try:
         body: object = json.loads(request.content)
     except (ValueError, httpx.RequestNotRead):

@@ -10,7 +10,7 @@ from typing import Literal
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 
-from prefect_happyhorse.catalog import find_route
+from prefect_happyhorse.catalog import gateway_facts
 from prefect_happyhorse.domain.errors import GenerationError, JobExpired, JobFailed, ModerationRejected, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job
 
@@ -64,9 +64,7 @@ def _tell_of(error: GenerationError) -> None:
 def _is_moderation(error: GenerationError) -> bool:
     if isinstance(error, ModerationRejected):
         return True
-    if not (error.code and error.gateway and error.capability and error.model):
-        return False
-    return find_route(error.gateway, error.capability, error.model).facts.codes.get(error.code) == "moderation"
+    return error.gateway is not None and gateway_facts(error.gateway).is_moderation(error.code)
 
 
 def _emit(event: JobEvent, job: str, labels: dict[str, str]) -> None:

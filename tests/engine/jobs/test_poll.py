@@ -8,6 +8,7 @@ import pytest
 from tests.engine.conftest import AccountMaker, Naps
 from tests.engine.jobs.test_submit import HORSE, ride
 
+from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
 from prefect_happyhorse.domain.errors import AuthenticationFailed, JobExpired, JobFailed, JobTimedOut, ProtocolError
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot, JobStatus
 from prefect_happyhorse.domain.requests import TextToImage
@@ -16,8 +17,6 @@ from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer
-
-GATEWAYS = ["ttapi", "uniall", "chanjing", "infiflow", "happyhorse"]
 
 
 class Clock:
@@ -116,6 +115,18 @@ async def test_a_failed_job_says_why_and_stays_failed(
     assert entry is not None
     assert entry.state == "failed"
     assert sandbox.ledger()[0].polls == 1
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+async def test_a_moderated_failure_has_a_code(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, clock: Clock, gateway: str
+) -> None:
+    """The provider's own, else what its reason says, on every dialect: so that code and automations can tell it apart."""
+    job = await bought(account, store, gateway)
+    sandbox.fault(at="poll", kind="moderation", times=1)
+    with pytest.raises(JobFailed, match="will be refused again") as caught:
+        await Poller(account=account(gateway), store=store, clock=clock, sleep=clock.sleep).poll(job)
+    assert gateway_facts(gateway).is_moderation(caught.value.code)
 
 
 async def test_a_job_that_is_gone_expires_after_a_grace(sandbox: SandboxServer, account: AccountMaker, store: Store, clock: Clock) -> None:

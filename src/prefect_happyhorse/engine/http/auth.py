@@ -1,4 +1,4 @@
-"""Access tokens that every process of a machine shares, since a new one kills the one before."""
+"""Access tokens that every process of a machine shares, since a new one may invalidate the one before."""
 
 from __future__ import annotations
 
@@ -9,18 +9,26 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Protocol
 
 import anyio.to_thread
-import httpx
 from filelock import AsyncFileLock
 from pydantic import SecretStr
 
 from prefect_happyhorse.engine.storage.machine import state_folder
-from prefect_happyhorse.gateways import Account, ChanjingGateway
+from prefect_happyhorse.gateways import AccessToken
 
-__all__ = ["TokenStore"]
+__all__ = ["TokenCache", "TokenStore"]
 
 _MARGIN = timedelta(minutes=5)
+
+
+class TokenCache(Protocol):
+    """Where access tokens are kept between calls."""
+
+    async def get(self, name: str, exchange: Callable[[], Awaitable[AccessToken]], *, refused: SecretStr | None = None) -> SecretStr:
+        """The token of that name; without a living one, or with none but the refused one, that of a new exchange."""
+        ...
 
 
 class TokenStore:
@@ -33,38 +41,17 @@ class TokenStore:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or state_folder() / "tokens"
 
-    async def current(self, account: Account, gateway: ChanjingGateway, issue: Callable[[], Awaitable[httpx.Response]]) -> SecretStr:
-        """The account's token, asked for when there is none that still lives."""
-        return await self._token(account, gateway, issue, refused=None)
-
-    async def renewed(
-        self, account: Account, gateway: ChanjingGateway, issue: Callable[[], Awaitable[httpx.Response]], *, refused: SecretStr
-    ) -> SecretStr:
-        """A token other than the one that was refused: another process's newer one, else a new one."""
-        return await self._token(account, gateway, issue, refused=refused)
-
-    async def _token(
-        self,
-        account: Account,
-        gateway: ChanjingGateway,
-        issue: Callable[[], Awaitable[httpx.Response]],
-        *,
-        refused: SecretStr | None,
-    ) -> SecretStr:
-        path = self._path(account)
+    async def get(self, name: str, exchange: Callable[[], Awaitable[AccessToken]], *, refused: SecretStr | None = None) -> SecretStr:
+        """The token of that name; while it is exchanged, every process of the machine waits for it."""
+        path = self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
         await anyio.to_thread.run_sync(_make_private, self.folder)
         async with AsyncFileLock(path.with_suffix(".lock")):
-            kept = await anyio.to_thread.run_sync(_read, path)
-            if kept is not None and (refused is None or kept.get_secret_value() != refused.get_secret_value()):
-                return kept
-            token, ends = gateway.read_token(await issue())
-            await anyio.to_thread.run_sync(_write, path, token, ends)
-            return token
-
-    def _path(self, account: Account) -> Path:
-        # The secret key is no part of the name: a rotated secret still speaks for the same account.
-        name = hashlib.sha256(f"{account.gateway}\n{account.base_url}\n{account.app_id}".encode()).hexdigest()
-        return self.folder / f"{name[:32]}.json"
+            cached = await anyio.to_thread.run_sync(_read, path)
+            if cached is not None and (refused is None or cached.get_secret_value() != refused.get_secret_value()):
+                return cached
+            token = await exchange()
+            await anyio.to_thread.run_sync(_write, path, token)
+            return token.value
 
 
 def _make_private(folder: Path) -> None:
@@ -74,16 +61,16 @@ def _make_private(folder: Path) -> None:
 def _read(path: Path) -> SecretStr | None:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        ends = datetime.fromisoformat(data["ends"])
+        expires_at = datetime.fromisoformat(data["expires_at"])
         token = SecretStr(data["token"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return token if ends - _MARGIN > datetime.now(timezone.utc) else None
+    return token if expires_at - _MARGIN > datetime.now(timezone.utc) else None
 
 
-def _write(path: Path, token: SecretStr, ends: datetime) -> None:
+def _write(path: Path, token: AccessToken) -> None:
     # mkstemp makes the file readable by its owner alone before a byte of the token is in it.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump({"token": token.get_secret_value(), "ends": ends.isoformat()}, file)
+        json.dump({"token": token.value.get_secret_value(), "expires_at": token.expires_at.isoformat()}, file)
     os.replace(temporary, path)

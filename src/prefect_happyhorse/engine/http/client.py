@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import httpx
 
 from prefect_happyhorse.domain.errors import AuthenticationFailed, GatewayUnavailable, GenerationError, ProtocolError, RequestRejected
-from prefect_happyhorse.engine.http.auth import TokenStore
-from prefect_happyhorse.gateways import Account, ChanjingGateway, Gateway
+from prefect_happyhorse.engine.http.auth import TokenCache
+from prefect_happyhorse.gateways import AccessToken, Account, Gateway
 
 __all__ = ["NEVER_DELIVERED", "OUTCOME_UNKNOWN", "download_turn", "http_client", "is_local", "is_on_this_machine", "send", "translate"]
+
+_Result = TypeVar("_Result")
 
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _MAX_ANSWER_BYTES = 256 * 1024 * 1024
@@ -113,8 +116,8 @@ def is_on_this_machine(account: Account) -> bool:
     return host == "localhost" or host.endswith(".localhost") or host.startswith("127.") or host == "::1"
 
 
-async def send(client: httpx.AsyncClient, gateway: Gateway, account: Account, request: httpx.Request, tokens: TokenStore) -> httpx.Response:
-    """Sign a call, send it once, and read its answer."""
+async def send(client: httpx.AsyncClient, gateway: Gateway, account: Account, request: httpx.Request, tokens: TokenCache) -> httpx.Response:
+    """Sign a call, send it once, and read its response."""
     if not _same_origin(request.url, httpx.URL(account.base_url)):
         raise RequestRejected(
             f"A call to {request.url.host} would take the key away from {account.base_url}; nothing was sent.", gateway=account.gateway
@@ -122,7 +125,7 @@ async def send(client: httpx.AsyncClient, gateway: Gateway, account: Account, re
     if account.key is not None:
         gateway.sign(request, account.key)
         return await _transmit(client, request, account)
-    if not isinstance(gateway, ChanjingGateway) or account.app_id is None:
+    if gateway.facts.token is None or account.app_id is None:
         raise AuthenticationFailed(
             f"There is no key for {account.gateway}.",
             gateway=account.gateway,
@@ -133,20 +136,31 @@ async def send(client: httpx.AsyncClient, gateway: Gateway, account: Account, re
 
 
 async def _send_with_token(
-    client: httpx.AsyncClient, gateway: ChanjingGateway, account: Account, request: httpx.Request, tokens: TokenStore
+    client: httpx.AsyncClient, gateway: Gateway, account: Account, request: httpx.Request, tokens: TokenCache
 ) -> httpx.Response:
-    async def issue() -> httpx.Response:
-        return await _transmit(client, gateway.token_request(account), account)
+    async def exchange() -> AccessToken:
+        return await _drive(client, gateway.token_flow(account), account)
 
-    token = await tokens.current(account, gateway, issue)
+    # The secret key is no part of the name: a rotated secret still speaks for the same account.
+    name = f"{account.gateway}\n{account.base_url}\n{account.app_id}"
+    token = await tokens.get(name, exchange)
     gateway.sign(request, token)
     response = await _transmit(client, request, account)
     if not gateway.refuses_token(response):
         return response
-    # Another process may have asked for a token since, which killed this one. A refused token means that no work was started.
-    token = await tokens.renewed(account, gateway, issue, refused=token)
-    gateway.sign(request, token)
+    # Another process may have exchanged a token since, which invalidated this one. A refused token means that no work was started.
+    gateway.sign(request, await tokens.get(name, exchange, refused=token))
     return await _transmit(client, request, account)
+
+
+async def _drive(client: httpx.AsyncClient, flow: Generator[httpx.Request, httpx.Response, _Result], account: Account) -> _Result:
+    """Send what a flow yields, hand it the responses, and give what it returns."""
+    try:
+        request = next(flow)
+        while True:
+            request = flow.send(await _transmit(client, request, account))
+    except StopIteration as stop:
+        return stop.value
 
 
 async def _transmit(client: httpx.AsyncClient, request: httpx.Request, account: Account) -> httpx.Response:

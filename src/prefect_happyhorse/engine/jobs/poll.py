@@ -242,10 +242,9 @@ def _end(route: Route, state: JobSnapshot) -> GenerationError:
     reason = state.message or "no reason was given"
     if state.status is JobStatus.EXPIRED:
         return JobExpired(f"The gateway does not know the job any more: {reason}", code=state.code, request_id=state.request_id)
-    moderated = state.code is not None and route.facts.codes.get(state.code) == "moderation"
     advice = (
         "Change the prompt or the media; the same request will be refused again."
-        if moderated
+        if route.facts.is_moderation(state.code)
         else "Look at the reason, then change the request, or give another `take` to buy the same again."
     )
     what = "was canceled" if state.status is JobStatus.CANCELLED else "ended without a result"

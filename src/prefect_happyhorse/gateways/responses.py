@@ -1,9 +1,9 @@
-"""Read HTTP answers without trusting them: JSON that may be none, and places that may hold anything."""
+"""Read HTTP responses without trusting them: JSON that may be none, and places that may hold anything."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import httpx
@@ -15,7 +15,7 @@ from prefect_happyhorse.domain.locations import locate
 from prefect_happyhorse.gateways.redaction import excerpt, scrub
 
 __all__ = [
-    "dig",
+    "as_text",
     "first_text",
     "json_object",
     "outputs_from",
@@ -23,22 +23,23 @@ __all__ = [
     "protocol_error",
     "request_id_of",
     "status_from",
-    "text_of",
+    "value_at",
+    "values_at",
 ]
 
 _REQUEST_ID_HEADERS = ("x-request-id", "x-dashscope-request-id", "x-oneapi-request-id", "x-trace-id")
 
 
 def json_object(response: httpx.Response) -> dict[str, Any]:
-    """The answer as a JSON object."""
+    """The response's body as a JSON object."""
     data = _parsed(response.content)
     if not isinstance(data, dict):
-        raise protocol_error("The answer is not a JSON object.", response)
+        raise protocol_error("The response is not a JSON object.", response)
     return cast("dict[str, Any]", data)
 
 
 def _parsed(content: bytes) -> object:
-    """The JSON value, or None where there is none: the parser's own error holds the whole answer, so it goes no further."""
+    """The JSON value, or None where there is none: the parser's own error quotes the whole response, so it goes no further."""
     try:
         return _mended(json.loads(content))
     except (ValueError, RecursionError):
@@ -57,33 +58,48 @@ def _mended(value: object) -> object:
 
 
 def protocol_error(message: str, response: httpx.Response) -> ProtocolError:
-    """An error for an answer that the gateway's documentation does not describe."""
+    """An error for a response that the gateway's documentation does not describe."""
     return ProtocolError(message, excerpt=excerpt(response), status_code=response.status_code, request_id=request_id_of({}, response))
 
 
-def dig(data: object, path: str) -> Any:
-    """What stands at a dotted path inside JSON values, or None.
+def value_at(data: object, path: str) -> Any:
+    """The value at a dotted path inside JSON values, or None.
 
     Example:
-        >>> dig({"results": [{"url": "u"}]}, "results.0.url")
+        >>> value_at({"results": [{"url": "u"}]}, "results.0.url")
         'u'
     """
     for step in path.split("."):
         if isinstance(data, Mapping):
             data = cast("Mapping[str, object]", data).get(step)
-        elif isinstance(data, Sequence) and not isinstance(data, str) and step.isdecimal():
-            entries = cast("Sequence[object]", data)
+        elif isinstance(data, list) and step.isdecimal():
+            entries = cast("list[object]", data)
             data = entries[int(step)] if int(step) < len(entries) else None
         else:
             return None
     return data
 
 
-def text_of(value: object) -> str | None:
+def values_at(data: object, path: str) -> list[object]:
+    """The values at a dotted path, of which a `*` stands for every entry of a list; what is not there or empty is left out.
+
+    Example:
+        >>> values_at({"results": [{"url": "u"}, {}, {"url": "v"}]}, "results.*.url")
+        ['u', 'v']
+    """
+    head, star, rest = path.partition(".*")
+    value: object = value_at(data, head)
+    if star:
+        entries = cast("list[object]", value) if isinstance(value, list) else []
+        return [found for entry in entries for found in (values_at(entry, rest[1:]) if rest else [entry]) if found]
+    return [value] if value else []
+
+
+def as_text(value: object) -> str | None:
     """A JSON value as text where it is a non-empty string or a whole number, else None.
 
     Example:
-        >>> text_of(40001), text_of(""), text_of({"a": 1})
+        >>> as_text(40001), as_text(""), as_text({"a": 1})
         ('40001', None, None)
     """
     if isinstance(value, bool):
@@ -100,7 +116,7 @@ def first_text(data: object, paths: Iterable[str]) -> str | None:
         >>> first_text({"task_id": "t-1"}, ("id", "task_id"))
         't-1'
     """
-    return next((text for path in paths if (text := text_of(dig(data, path))) is not None), None)
+    return next((text for path in paths if (text := as_text(value_at(data, path))) is not None), None)
 
 
 def request_id_of(data: object, response: httpx.Response) -> str | None:
@@ -141,7 +157,7 @@ def outputs_from(found: Iterable[object], route: Route, response: httpx.Response
     for value in filter(None, found):
         output = _output(value, route) if isinstance(value, str) else None
         if output is None:
-            raise protocol_error("A result stands in the answer that is neither an http(s) address nor base64 data.", response)
+            raise protocol_error("A result in the response is neither an http(s) address nor base64 data.", response)
         if output.is_inline or output not in outputs:
             outputs.append(output)
     return tuple(outputs)
