@@ -10,20 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.environment import clear
 
+clear(os.environ)
 # Before Prefect is imported: results that an earlier run cached must not answer for this one.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
-# What a machine's processes share, tokens and jobs kept aside, must not be the user's own.
-os.environ["HAPPYHORSE_HOME"] = os.path.join(os.environ["PREFECT_HOME"], "happyhorse")
 atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 
-from prefect_happyhorse.sandbox import SandboxServer, SandboxSettings  # noqa: E402 -- Prefect reads its home when it is imported
+from prefect_happyhorse.catalog import GATEWAYS  # noqa: E402 -- Prefect reads its home when it is imported
+from prefect_happyhorse.sandbox import SandboxServer, SandboxSettings  # noqa: E402 -- the same
 
-GATEWAYS = ("ttapi", "uniall", "chanjing", "infiflow", "happyhorse")
-
-# The keys, stores and servers of whoever runs the tests: none may be spent, filled or asked.
-for _name in [name for name in os.environ if name.startswith(("PREFECT_API_", *(f"{gateway.upper()}_" for gateway in GATEWAYS)))]:
-    del os.environ[_name]
+clear(os.environ, GATEWAYS)
+# What a machine's processes share, tokens and spooled jobs, must not be the user's own.
+os.environ["HAPPYHORSE_HOME"] = os.path.join(os.environ["PREFECT_HOME"], "happyhorse")
 
 
 @pytest.fixture(scope="session")

@@ -5,24 +5,35 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
 from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 
-from prefect_happyhorse.catalog import gateway_facts, read_prices
+from prefect_happyhorse.catalog import GATEWAYS, gateway_facts, read_prices
 from prefect_happyhorse.domain.errors import AuthenticationFailed
 from prefect_happyhorse.domain.prices import Price
 from prefect_happyhorse.engine.http.client import is_on_this_machine
 from prefect_happyhorse.engine.storage.store import DEFAULT_TEMPLATE, Store
 from prefect_happyhorse.gateways import Account
 
-__all__ = ["GatewayCredentials", "GatewayName", "MediaStore"]
-
-GatewayName = Literal["ttapi", "uniall", "chanjing", "infiflow", "happyhorse"]
+__all__ = ["GatewayCredentials", "MediaStore"]
 
 _LOGOS = "https://raw.githubusercontent.com/PrefectHQ/prefect/420d0d6a78bb6df1fc18bcf188fdad43c1d22ea9/assets/block-logos"
+
+
+def _offer_gateways(schema: dict[str, Any]) -> None:
+    """Let a form offer the gateways that there are: Prefect's UI draws a choice for an enum."""
+    schema["enum"] = list(GATEWAYS)
+
+
+def environment_names(gateway: str) -> dict[str, str]:
+    """The environment variables that give a gateway's credentials, by field."""
+    fields = ["api_key", "base_url", "account", "private_network", "prices"]
+    if gateway_facts(gateway).token is not None:
+        fields += ["app_id", "secret_key"]
+    return {field: f"{gateway}_{field}".upper() for field in fields}
 
 
 class GatewayCredentials(Block):
@@ -30,11 +41,11 @@ class GatewayCredentials(Block):
 
     Args:
         gateway: The gateway.
-        api_key: The API key, or Chanjing's access token.
+        api_key: The API key, or an access token.
         base_url: The gateway's address; needed where the provider's document names none.
         account: A label of your own for the account that pays; two accounts of one gateway never share jobs.
-        app_id: Chanjing's app id, which together with `secret_key` stands in for a key.
-        secret_key: Chanjing's secret key.
+        app_id: The app id, which together with `secret_key` stands in for a key where the gateway exchanges them for access tokens.
+        secret_key: The secret key that belongs to the app id.
         submit_path: A path in place of the catalog's submit path.
         poll_path: A path in place of the catalog's poll path; `{task_id}` stands for the job.
         private_network: Whether the gateway lies in a private network, so that its results may be fetched from there.
@@ -54,8 +65,8 @@ class GatewayCredentials(Block):
     _logo_url: ClassVar[HttpUrl | None] = HttpUrl(f"{_LOGOS}/secret.png")
     _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
 
-    gateway: GatewayName = Field(description="The gateway that makes the images and videos.")
-    api_key: SecretStr | None = Field(default=None, title="API key", description="The API key, or Chanjing's access token.")
+    gateway: str = Field(description="The gateway that makes the images and videos.", json_schema_extra=_offer_gateways)
+    api_key: SecretStr | None = Field(default=None, title="API key", description="The API key, or an access token.")
     base_url: str | None = Field(
         default=None, title="Base URL", description="The gateway's address; needed where its documentation names none."
     )
@@ -64,8 +75,10 @@ class GatewayCredentials(Block):
         min_length=1,
         description='A label of your own for the account that pays; when empty "default", or "sandbox" for a gateway on this machine.',
     )
-    app_id: str | None = Field(default=None, title="App id", description="Chanjing's app id, in place of an access token.")
-    secret_key: SecretStr | None = Field(default=None, description="Chanjing's secret key, which goes with the app id.")
+    app_id: str | None = Field(
+        default=None, title="App id", description="The app id, in place of a key where the gateway exchanges it for access tokens."
+    )
+    secret_key: SecretStr | None = Field(default=None, description="The secret key that belongs to the app id.")
     submit_path: str | None = Field(default=None, description="A path in place of the catalog's submit path.")
     poll_path: str | None = Field(default=None, description="A path in place of the catalog's poll path; {task_id} stands for the job.")
 
@@ -73,6 +86,13 @@ class GatewayCredentials(Block):
         default=False, description="Whether the gateway lies in a private network, so that its results may be fetched from there."
     )
     prices: list[Price] = Field(default_factory=list[Price], description="What the account pays, for estimates and budgets.")
+
+    @field_validator("gateway")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value not in GATEWAYS:
+            raise ValueError(f"gateway must be one of {', '.join(GATEWAYS)} (got {value!r})")
+        return value
 
     @field_validator("base_url")
     @classmethod
@@ -97,8 +117,8 @@ class GatewayCredentials(Block):
             raise ValueError("poll_path must hold {task_id}")
         if (self.app_id is None) != (self.secret_key is None):
             raise ValueError("app_id and secret_key go together")
-        if self.app_id is not None and self.gateway != "chanjing":
-            raise ValueError(f"app_id and secret_key are Chanjing's; {self.gateway} takes an api_key")
+        if self.app_id is not None and gateway_facts(self.gateway).token is None:
+            raise ValueError(f"app_id and secret_key must stay empty for {self.gateway}, which exchanges no access tokens; give api_key")
         return self
 
     def to_account(self) -> Account:
@@ -147,9 +167,9 @@ class GatewayCredentials(Block):
 
     @classmethod
     def from_environment(cls, gateway: str) -> GatewayCredentials:
-        """Credentials from `<GATEWAY>_API_KEY`, `_BASE_URL` and `_ACCOUNT`; Chanjing also reads `_APP_ID` and `_SECRET_KEY`.
+        """Credentials from `<GATEWAY>_API_KEY`, `_BASE_URL` and `_ACCOUNT`.
 
-        `_PRIVATE_NETWORK` is true or false. `_PRICES` names a price list in TOML, as `prefect_happyhorse.catalog.read_prices` reads it.
+        A gateway that exchanges access tokens also has `_APP_ID` and `_SECRET_KEY`. `_PRIVATE_NETWORK` is true or false. `_PRICES` names a price list in TOML, as `prefect_happyhorse.catalog.read_prices` reads it.
 
         Args:
             gateway: Id of the gateway.
@@ -167,14 +187,11 @@ class GatewayCredentials(Block):
             >>> GatewayCredentials.from_environment("ttapi").gateway
             'ttapi'
         """
-        prefix = gateway.upper()
-        names = {"api_key": "API_KEY", "base_url": "BASE_URL", "account": "ACCOUNT", "private_network": "PRIVATE_NETWORK"}
-        if gateway == "chanjing":
-            names |= {"app_id": "APP_ID", "secret_key": "SECRET_KEY"}
-        found = {field: value for field, name in names.items() if (value := os.environ.get(f"{prefix}_{name}"))}
-        price_list = os.environ.get(f"{prefix}_PRICES")
-        prices = read_prices(Path(price_list).read_text(encoding="utf-8")) if price_list else ()
-        return cls.model_validate({"gateway": gateway, "prices": list(prices), **found})
+        cls._is_known(gateway)
+        found: dict[str, Any] = {field: value for field, name in environment_names(gateway).items() if (value := os.environ.get(name))}
+        if "prices" in found:
+            found["prices"] = list(read_prices(Path(found["prices"]).read_text(encoding="utf-8")))
+        return cls.model_validate({"gateway": gateway, **found})
 
     @classmethod
     async def find(cls, name: str) -> GatewayCredentials:
@@ -192,11 +209,11 @@ class GatewayCredentials(Block):
         try:
             return await cls.aload(name, validate=False)
         except ValueError as error:
-            if name in get_args(GatewayName):
+            if name in GATEWAYS:
                 return cls.from_environment(name)
             raise ValueError(
                 f"There is no GatewayCredentials block named {name!r}, and it is no gateway either"
-                f" ({', '.join(get_args(GatewayName))}). Nothing was sent."
+                f" ({', '.join(GATEWAYS)}). Nothing was sent."
             ) from error
 
     @classmethod

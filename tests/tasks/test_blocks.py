@@ -10,7 +10,7 @@ from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
 from pydantic import SecretStr, ValidationError
 
-from prefect_happyhorse import AuthenticationFailed, GatewayCredentials, MediaStore
+from prefect_happyhorse import GATEWAYS, AuthenticationFailed, GatewayCredentials, MediaStore
 from prefect_happyhorse.engine.http.client import is_local
 
 
@@ -50,13 +50,13 @@ async def test_blocks_reach_other_processes_whole(prefect_server: None) -> None:
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"gateway": "nowhere"}, "gateway"),
+        ({"gateway": "nowhere"}, "gateway must be one of chanjing, happyhorse, infiflow, ttapi, uniall (got 'nowhere')"),
         ({"gateway": "ttapi", "base_url": "ftp://example.com"}, "base_url"),
         ({"gateway": "ttapi", "base_url": "https://user:pass@example.com"}, "belongs into api_key"),
         ({"gateway": "ttapi", "submit_path": "no-slash"}, "begin with one slash"),
         ({"gateway": "ttapi", "poll_path": "/jobs"}, "must hold {task_id}"),
         ({"gateway": "chanjing", "app_id": "app-1"}, "go together"),
-        ({"gateway": "ttapi", "app_id": "app-1", "secret_key": "s"}, "are Chanjing's"),
+        ({"gateway": "ttapi", "app_id": "app-1", "secret_key": "s"}, "must stay empty for ttapi"),
     ],
 )
 def test_wrong_credentials_are_refused(fields: dict[str, str], told: str) -> None:
@@ -64,6 +64,11 @@ def test_wrong_credentials_are_refused(fields: dict[str, str], told: str) -> Non
     with pytest.raises(ValidationError) as caught:
         GatewayCredentials(**fields)  # pyright: ignore[reportArgumentType]
     assert told in str(caught.value)
+
+
+def test_a_form_offers_every_gateway() -> None:
+    """As Prefect's UI reads it from the block's schema; one that is registered later is offered too."""
+    assert GatewayCredentials.model_json_schema()["properties"]["gateway"]["enum"] == list(GATEWAYS)
 
 
 def test_missing_values_are_told_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
