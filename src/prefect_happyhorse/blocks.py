@@ -169,7 +169,8 @@ class GatewayCredentials(Block):
     def from_environment(cls, gateway: str) -> GatewayCredentials:
         """Credentials from `<GATEWAY>_API_KEY`, `_BASE_URL` and `_ACCOUNT`.
 
-        A gateway that exchanges access tokens also has `_APP_ID` and `_SECRET_KEY`. `_PRIVATE_NETWORK` is true or false. `_PRICES` names a price list in TOML, as `prefect_happyhorse.catalog.read_prices` reads it.
+        A gateway that exchanges access tokens also has `_APP_ID` and `_SECRET_KEY`. `_PRIVATE_NETWORK` is true or false. `_PRICES` names
+        a price list in TOML, as `prefect_happyhorse.catalog.read_prices` reads it.
 
         Args:
             gateway: Id of the gateway.
