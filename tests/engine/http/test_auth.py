@@ -12,7 +12,7 @@ from tests.engine.conftest import AccountMaker
 from tests.engine.jobs.test_submit import ride
 
 from prefect_happyhorse.domain.errors import AuthenticationFailed
-from prefect_happyhorse.engine.http.auth import TokenStore, state_folder
+from prefect_happyhorse.engine.http.auth import TokenStore
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
@@ -68,11 +68,3 @@ async def test_a_refused_app_id_is_told(sandbox: SandboxServer, app: Account, tm
         await submit(app, tmp_path, tmp_path / "tokens", 1)
     assert "sesame" not in str(caught.value)
     assert sandbox.ledger() == []
-
-
-def test_the_folder_is_the_users_own_or_the_environments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """HAPPYHORSE_HOME moves it."""
-    monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path))
-    assert state_folder() == tmp_path
-    monkeypatch.delenv("HAPPYHORSE_HOME")
-    assert state_folder() == Path.home() / ".happyhorse"

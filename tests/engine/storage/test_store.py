@@ -362,7 +362,7 @@ async def test_large_upload(s3: StoreMaker, tmp_path: Path) -> None:
     for part in (content, content):
         (tmp_path / "long").write_bytes(part)
         await store.keep(tmp_path / "long", "long.mp4")
-    (tmp_path / "long").write_bytes(content[:-1] + b"x")
+    (tmp_path / "long").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(FileExistsError):
         await store.keep(tmp_path / "long", "long.mp4")
     assert await store.holds("long.mp4", length=len(content), sha256=hashlib.sha256(content).hexdigest())
@@ -639,12 +639,12 @@ def test_refused(facts: dict[str, Any], message: str) -> None:
 
 def test_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Partial downloads lie beside the outputs of a local store; for others in a folder of the user's own, one for each store."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path))
     local = Store(str(tmp_path / "outputs")).scratch_dir()
     far = [Store(url).scratch_dir() for url in ("s3://a", "s3://b", "s3://a")]
     chosen = Store("s3://a", scratch=str(tmp_path / "mine")).scratch_dir()
     assert local == tmp_path / "outputs" / ".partial"
-    assert (far[0] == far[2], far[0] == far[1], far[0].parent) == (True, False, tmp_path / "cache" / "prefect-happyhorse" / "partial")
+    assert (far[0] == far[2], far[0] == far[1], far[0].parent) == (True, False, tmp_path / "cache" / "partial")
     assert chosen.parent == tmp_path / "mine"
     assert all(folder.is_dir() for folder in (local, *far, chosen))
 
@@ -652,7 +652,7 @@ def test_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_scratch_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the user's cache cannot be written to, a temporary folder does."""
     (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr(store_module.tempfile, "mkdtemp", lambda prefix: str(tmp_path / prefix))  # pyright: ignore[reportUnknownLambdaType]
     assert Store("s3://a").scratch_dir() == tmp_path / "prefect-happyhorse-"
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -15,6 +13,7 @@ import anyio.to_thread
 from filelock import AsyncFileLock
 from pydantic import SecretStr
 
+from prefect_happyhorse.engine.storage.local import replace_file
 from prefect_happyhorse.engine.storage.machine import state_folder
 from prefect_happyhorse.gateways import AccessToken
 
@@ -69,8 +68,5 @@ def _read(path: Path) -> SecretStr | None:
 
 
 def _write(path: Path, token: AccessToken) -> None:
-    # mkstemp makes the file readable by its owner alone before a byte of the token is in it.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump({"token": token.value.get_secret_value(), "expires_at": token.expires_at.isoformat()}, file)
-    os.replace(temporary, path)
+    content = json.dumps({"token": token.value.get_secret_value(), "expires_at": token.expires_at.isoformat()})
+    replace_file(path, content.encode(), mode=0o600)

@@ -9,6 +9,7 @@ import secrets
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 __all__ = ["CHUNK_BYTES", "TEMPORARY_SUFFIX", "create_file", "hash_file", "keep_file", "replace_file", "same_content", "sync_folder"]
@@ -22,10 +23,10 @@ TEMPORARY_SUFFIX = ".tmp"
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
-def replace_file(target: Path, data: bytes) -> None:
-    """Write a file, in place of one that is there."""
+def replace_file(target: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Write a file, in place of one that is there; it has its mode, less the umask, before a byte is in it."""
     with _temporary(target.parent) as draft:
-        _write(draft, data)
+        _write(draft, data, mode)
         os.replace(draft, target)
     sync_folder(target.parent)
 
@@ -106,9 +107,9 @@ def _temporary(folder: Path) -> Generator[Path, None, None]:
         draft.unlink(missing_ok=True)
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, mode: int = 0o666) -> None:
     # Not `tempfile`: its files are readable by their owner alone, and outputs are meant to be looked at.
-    with path.open("xb") as file:
+    with open(path, "xb", opener=partial(os.open, mode=mode)) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -1,13 +1,28 @@
-"""What the processes of this machine share."""
+"""The folders of this machine that all processes of a user share; nothing else computes such a folder."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-__all__ = ["state_folder"]
+from platformdirs import PlatformDirs
+
+__all__ = ["cache_folder", "state_folder"]
+
+_DIRS = PlatformDirs("prefect-happyhorse", appauthor=False)
 
 
 def state_folder() -> Path:
-    """Where this machine keeps what its processes share: `HAPPYHORSE_HOME`, or `.happyhorse` in the user's home."""
-    return Path(os.environ.get("HAPPYHORSE_HOME", "") or Path.home() / ".happyhorse")
+    """Where access tokens and spooled journal entries lie: `HAPPYHORSE_HOME`, or where the system keeps the state of applications."""
+    return _home() or _DIRS.user_state_path
+
+
+def cache_folder() -> Path:
+    """Where partial downloads lie: `cache` in `HAPPYHORSE_HOME`, or where the system keeps what can be made again."""
+    home = _home()
+    return home / "cache" if home else _DIRS.user_cache_path
+
+
+def _home() -> Path | None:
+    named = os.environ.get("HAPPYHORSE_HOME", "")
+    return Path(named).expanduser() if named else None

@@ -22,6 +22,7 @@ from prefect_happyhorse.domain.locations import STORE_SCHEMES, locate
 from prefect_happyhorse.engine.storage.backend import Backend
 from prefect_happyhorse.engine.storage.fsspec_backend import ObjectStore
 from prefect_happyhorse.engine.storage.local import TEMPORARY_SUFFIX, LocalFolder
+from prefect_happyhorse.engine.storage.machine import cache_folder
 from prefect_happyhorse.engine.storage.paths import DEFAULT_TEMPLATE, check_relative, check_template, render
 
 __all__ = ["DEFAULT_TEMPLATE", "Store"]
@@ -240,9 +241,9 @@ def _check_public(address: str) -> None:
 
 def _private_cache(name: str) -> Path:
     """A folder that outlasts the process and that no other user of the machine can write to."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prefect-happyhorse" / "partial" / name
+    folder = cache_folder() / "partial" / name
     try:
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return cache
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
     except OSError:
         return Path(tempfile.mkdtemp(prefix="prefect-happyhorse-"))
