@@ -13,6 +13,8 @@ import yaml
 from prefect.cli.deploy._models import PrefectYamlModel
 from prefect.flows import load_flow_from_entrypoint
 
+from prefect_happyhorse import __version__
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deployments"
 POOLS = {"prefect.yaml": "happyhorse", "docker.yaml": "happyhorse-docker", "kubernetes.yaml": "happyhorse-kubernetes"}
@@ -99,12 +101,10 @@ def test_the_services_know_each_other() -> None:
 
 def test_one_image_of_one_version_is_used_everywhere() -> None:
     """The version is the package's own, and the base image's is said to its last digit."""
-    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
-    assert version is not None
     texts = {file: file.read_text(encoding="utf-8") for file in FOLDER.rglob("*.yaml")}
     used = {tag for text in texts.values() for tag in re.findall(r"image: happyhorse:(\S+)", text)}
-    assert used == {version[1]}
-    assert {step["tag"] for name in ("docker.yaml", "kubernetes.yaml") for step in read(name)["build"][0].values()} == {version[1]}
+    assert used == {__version__}
+    assert {step["tag"] for name in ("docker.yaml", "kubernetes.yaml") for step in read(name)["build"][0].values()} == {__version__}
     dockerfile = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
     (base,) = re.findall(r"^FROM (.+)$", dockerfile, re.MULTILINE)
     assert re.fullmatch(r"python:3\.12\.\d+-slim-\w+", base)

@@ -1,35 +1,24 @@
-"""What is shipped: the wheel and the sdist, the locks, the entry points, and what an import costs."""
+"""What is shipped: the wheel and the sdist, the entry points, and what an import costs."""
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import tarfile
 import zipfile
-from importlib.metadata import entry_points
+from email.message import Message
+from email.parser import Parser
+from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Any
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.version import Version
 
 import prefect_happyhorse
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from .project import LOCKS, ROOT, pyproject
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "prefect_happyhorse"
-LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-lowest.lock")
-
-
-def _project() -> dict[str, Any]:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def _build(target: str, folder: Path) -> Path:
@@ -40,23 +29,6 @@ def _build(target: str, folder: Path) -> Path:
 
 def _files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-
-
-def _requirements(lock: str) -> list[str]:
-    """The requirements of a lock, each with its hashes on one line."""
-    text = (ROOT / lock).read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    return [line for line in "\n".join(lines).replace("\\\n", "").splitlines() if line.strip()]
-
-
-def _pins(lock: str) -> dict[str, set[Version]]:
-    pins: dict[str, set[Version]] = {}
-    for line in _requirements(lock):
-        requirement = Requirement(line.partition("--hash")[0])
-        (pin,) = requirement.specifier
-        assert pin.operator == "==", line
-        pins.setdefault(requirement.name, set()).add(Version(pin.version))
-    return pins
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +66,7 @@ def _run_installed(installed: Path, code: str) -> str:
 
 def test_wheel_holds_the_package_and_the_flows(wheel: Path) -> None:
     """Every file of the package is in the wheel, py.typed and the routes among them, and the flows; there is nothing else."""
-    info = f"prefect_happyhorse-{_project()['version']}.dist-info"
+    info = f"prefect_happyhorse-{prefect_happyhorse.__version__}.dist-info"
     package = {f"prefect_happyhorse/{name}" for name in _files(PACKAGE)}
     flows = {f"prefect_happyhorse/flows/{name}" for name in _files(ROOT / "flows")}
     metadata = {f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")}
@@ -128,22 +100,47 @@ def test_installed_wheel_has_the_flows(installed: Path, name: str) -> None:
     assert found.read_bytes() == (ROOT / "flows" / name).read_bytes()
 
 
+def test_wheel_says_what_it_is(wheel: Path) -> None:
+    """Version, licence, Python, extras and addresses are in the metadata, and the README is its description."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata: Message = Parser().parsestr(archive.read(name).decode())
+
+    project = pyproject()["project"]
+    assert metadata["Version"] == prefect_happyhorse.__version__
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Requires-Python"] == project["requires-python"]
+    assert set(metadata.get_all("Provides-Extra", [])) == set(project["optional-dependencies"])
+    assert dict(line.split(", ") for line in metadata.get_all("Project-URL", [])) == project["urls"]
+    assert metadata.get_payload() == (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_addresses_of_files_lead_to_files() -> None:
+    """What the project's addresses name of the repository is there."""
+    files = [url.partition("/blob/main/")[2] for url in pyproject()["project"]["urls"].values() if "/blob/main/" in url]
+
+    assert {"CHANGELOG.md", "SECURITY.md"} <= set(files)
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+
+
 def test_sdist_holds_what_a_build_and_a_test_run_need(tmp_path: Path) -> None:
-    """The sdist's top level is the checkout's, less what only serves the repository."""
-    version = _project()["version"]
-    folders = {name for name in ("src", "flows", "tests", "docs", "deployments") if _files(ROOT / name)}
-    files = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", *LOCKS}
+    """Whatever file the repository keeps is in the sdist too, but for what only serves the repository."""
+    folders = ("src", "flows", "tests", "docs", "deployments", ".ci")
+    files = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile"}
+    # The two that the build backend adds by itself.
+    expected = files | {lock for lock in LOCKS if "/" not in lock} | {"PKG-INFO", ".gitignore"}
+    expected |= {f"{folder}/{name}" for folder in folders for name in _files(ROOT / folder)}
 
     with tarfile.open(_build("sdist", tmp_path)) as archive:
-        names = {name.removeprefix(f"prefect_happyhorse-{version}/") for name in archive.getnames()}
+        names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
 
-    # The two that the build backend adds by itself.
-    assert {name.split("/", 1)[0] for name in names} - {"PKG-INFO", ".gitignore"} == folders | files
+    assert names == expected
 
 
 def test_version_is_told_once() -> None:
-    """`__version__` is the version of pyproject.toml."""
-    assert prefect_happyhorse.__version__ == _project()["version"]
+    """The version that is written in the package is the one that was installed."""
+    assert version("prefect-happyhorse") == prefect_happyhorse.__version__
+    assert "version" not in pyproject()["project"]
 
 
 def test_prefect_finds_the_collection() -> None:
@@ -168,39 +165,3 @@ def test_import_loads_nothing_that_is_not_needed_yet() -> None:
 
     assert "prefect_happyhorse" in loaded
     assert loaded & heavy == set()
-
-
-@pytest.mark.parametrize("lock", LOCKS)
-def test_lock_names_no_address(lock: str) -> None:
-    """A lock says what and by which hash, never where from: that is the machine's to know."""
-    text = (ROOT / lock).read_text(encoding="utf-8")
-
-    assert re.findall(r"://|--(?:extra-)?index-url|--find-links|--trusted-host| @ |^-e ", text, flags=re.MULTILINE) == []
-
-
-@pytest.mark.parametrize("lock", LOCKS)
-def test_lock_pins_and_hashes_everything(lock: str) -> None:
-    """Each requirement is one exact version with at least one sha256."""
-    assert [line for line in _requirements(lock) if not re.search(r"--hash=sha256:[0-9a-f]{64}", line)] == []
-    assert {"prefect", "fastapi", "pydantic", "hatchling", "av", "pillow"} <= set(_pins(lock))
-
-
-def test_demo_and_tests_share_one_environment() -> None:
-    """What the demo's lock pins, the tests' lock pins alike: one environment serves both, whichever came first."""
-    demo, dev = _pins("requirements.lock"), _pins("requirements-dev.lock")
-
-    assert {name: dev.get(name) for name in demo} == demo
-
-
-def test_lowest_lock_is_at_the_lower_ends() -> None:
-    """The lower end of each dependency is the version that `make test-lowest` runs on."""
-    project = _project()
-    extras = project["optional-dependencies"]
-    bounds: dict[str, set[Version]] = {}
-    for requirement in map(Requirement, [*project["dependencies"], *extras["media"], *extras["sandbox"], *extras["s3"]]):
-        if requirement.name != project["name"]:
-            bounds[requirement.name] = {Version(bound.version) for bound in requirement.specifier if bound.operator == ">="}
-
-    lowest = _pins("requirements-lowest.lock")
-
-    assert {name: {min(lowest[name])} for name in bounds} == bounds
