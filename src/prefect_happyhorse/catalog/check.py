@@ -108,15 +108,10 @@ def _option_problems(request: GenerationRequest, route: Route) -> Iterable[str]:
             yield f"options.{name}={value!r}: unknown; {listed}"
 
 
-def _names(field: WireField) -> tuple[str, ...]:
-    # A voice only ever goes along with a reference video: by itself it fills no field.
-    return tuple(name for name in field.request_fields if name != "voice")
-
-
 def _sources(request: GenerationRequest, field: WireField) -> dict[str, object]:
     """The set values that a wire field takes, by request field."""
     found: dict[str, object] = {}
-    for name in _names(field):
+    for name in field.source_names:
         value = request.options.get(name.removeprefix("options.")) if name.startswith("options.") else getattr(request, name, None)
         if _is_set(value):
             found[name] = value
@@ -126,7 +121,7 @@ def _sources(request: GenerationRequest, field: WireField) -> dict[str, object]:
 def _field_problems(request: GenerationRequest, route: Route, field: WireField) -> Iterable[str]:
     found = _sources(request, field)
     if not found:
-        if field.required and (names := _names(field)):
+        if field.required and (names := field.source_names):
             yield f"{' or '.join(names)}: required here{_allowed(field, ', allowed is ')}"
         return
     if field.type in {"url", "url[]", "media[]", "messages"}:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -35,18 +36,20 @@ GATEWAYS = _TEXTS.keys()
 """The ids of all gateways: those of the package in alphabetical order, then those that were registered, in that order."""
 
 
-def register(text: str) -> GatewayFacts:
+def register(source: str | Path) -> GatewayFacts:
     """Add a gateway that speaks a known dialect, for this process.
 
     Args:
-        text: Its data in TOML, as in the files of `prefect_happyhorse/catalog/data`.
+        source: Its data in TOML as the files of `prefect_happyhorse/catalog/data` have it, or the path of such a file.
 
     Returns:
         What holds for the gateway.
 
     Raises:
         CatalogError: When the data is wrong, or there is another gateway of that id.
+        OSError: When the file cannot be read.
     """
+    text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
     facts, _ = load_gateway(text)
     if _TEXTS.setdefault(facts.gateway, text) != text:
         raise CatalogError(f"There is already a gateway {facts.gateway!r}; give the new one another id.")

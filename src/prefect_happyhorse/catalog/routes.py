@@ -93,10 +93,15 @@ class WireField(_Fact):
         return None
 
     @property
+    def source_names(self) -> tuple[str, ...]:
+        """Every request field that can fill this field; a voice only ever goes along with a reference video."""
+        return (*self.source, *(item.source for item in self.items))
+
+    @property
     def request_fields(self) -> tuple[str, ...]:
         """Every request field that this field takes something from."""
         voices = ("voice",) if any(item.voice for item in self.items) else ()
-        return (*self.source, *(item.source for item in self.items), *voices)
+        return (*self.source_names, *voices)
 
 
 class MediaLimit(_Fact):
@@ -214,3 +219,11 @@ class Route(_Fact):
         """Every request field that the route can carry, options aside."""
         named = {name for field in self.fields for name in field.request_fields}
         return frozenset(name for name in named if not name.startswith("options."))
+
+    @property
+    def required_fields(self) -> frozenset[str]:
+        """Every request field without which no request fits: its class asks for it, or it alone can fill what the body must hold."""
+        of_the_class = REQUEST_CLASSES[self.capability].model_fields
+        alone = [field.source_names for field in self.fields if field.required]
+        required = {names[0] for names in alone if len(names) == 1} | {name for name, info in of_the_class.items() if info.is_required()}
+        return self.request_fields & required

@@ -45,7 +45,7 @@ _request_argument = click.argument("request_file", metavar="REQUEST.json", type=
 )
 @click.version_option(package_name="prefect-happyhorse")
 def main() -> None:
-    """Make images and videos with HappyHorse and its neighbours through five gateways."""
+    """Make images and videos with HappyHorse and its neighbours through several gateways."""
 
 
 @main.command()
@@ -81,8 +81,7 @@ def models(gateway: str | None, capability: str | None, model: str | None, shape
 
 
 def _takes(route: Route) -> Iterable[str]:
-    required = {name for field in route.fields if field.required for name in field.request_fields}
-    return (f"{name}*" if name in required else name for name in sorted(route.request_fields - {"model"}))
+    return (f"{name}*" if name in route.required_fields else name for name in sorted(route.request_fields - {"model"}))
 
 
 @main.command()
@@ -173,7 +172,7 @@ async def _generate(request: GenerationRequest, gateway: str, output: Path, take
     help="Pictures that show the request, or plain small ones.",
 )
 def sandbox(host: str, port: int, job_s: float, media: Literal["full", "tiny"]) -> None:
-    """Serve all five gateways on this machine, for free: real answers, real files, and a ledger of what was charged."""
+    """Serve every gateway on this machine, for free: real answers, real files, and a ledger of what was charged."""
     try:
         from prefect_happyhorse.sandbox.http.server import serve
         from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings

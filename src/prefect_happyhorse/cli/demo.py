@@ -63,7 +63,7 @@ def run_demo(output: Path, console: Console) -> None:
     # A Prefect of the demo's own: in the user's there may be a block named after the gateway, and the demo would pay with it.
     home = output.absolute() / "prefect"
     home.mkdir(parents=True, exist_ok=True)
-    console.print("Starting the sandbox: the five gateways on this machine, no account and no coin.")
+    console.print("Starting the sandbox: every gateway on this machine, no account and no coin.")
     with (
         SandboxServer(SandboxSettings(job_s=4.0)) as sandbox,
         _environment({**_SETTINGS, **_gateway(sandbox), "HAPPYHORSE_STORE": store.url, "PREFECT_HOME": str(home)}),
