@@ -1,4 +1,4 @@
-"""The five gateways, emulated on one port: real sockets, real media, faults on demand, and a ledger of what was charged.
+"""Every gateway of the catalog, emulated on one port: real sockets, real media, faults on demand, and a ledger of what was charged.
 
 Nothing here is imported until it is asked for, so that `import prefect_happyhorse.sandbox` costs neither FastAPI nor Pillow nor PyAV.
 """

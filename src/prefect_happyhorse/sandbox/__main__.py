@@ -14,18 +14,15 @@ from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
 
 def main() -> None:
     """Read the command line and serve until interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m prefect_happyhorse.sandbox", description="Serve the five gateways on one port.")
+    parser = argparse.ArgumentParser(prog="python -m prefect_happyhorse.sandbox", description="Serve every gateway on one port.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8808, help="port to listen on (default: %(default)s)")
-    parser.add_argument("--job-s", type=float, default=2.0, help="how long a job takes, in seconds (default: %(default)s)")
-    parser.add_argument("--media", choices=["full", "tiny"], default="full", help="pictures that show the request, or plain small ones")
-    parser.add_argument(
-        "--check-inputs", choices=["submit", "job", "never"], default="submit", help="when input media are fetched and checked"
-    )
-    parser.add_argument("--seed", type=int, help="seed of task ids and chances (default: differs from run to run)")
+    for name in ("job_s", "media", "check_inputs", "seed"):
+        described = SandboxSettings.model_fields[name].description
+        parser.add_argument(f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, help=described)
     given = parser.parse_args()
     try:
-        settings = SandboxSettings(job_s=given.job_s, media=given.media, check_inputs=given.check_inputs, seed=given.seed)
+        settings = SandboxSettings.model_validate({name: value for name, value in vars(given).items() if name not in {"host", "port"}})
     except ValidationError as error:
         parser.error("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
     address = f"http://{given.host}:{given.port}"

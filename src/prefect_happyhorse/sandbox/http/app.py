@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
-from starlette.responses import PlainTextResponse
+from fastapi import FastAPI, HTTPException
 from starlette.routing import Mount, Router
 from starlette.types import Receive, Scope, Send
 
@@ -39,6 +38,7 @@ def create_app(settings: SandboxSettings | None = None, *, clock: Callable[[], f
     renders = RenderCache()
     inputs = InputFetcher(renders)
     files = Files(state, renders)
+    routers: dict[str, tuple[GatewayFacts, Router]] = {}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
@@ -47,32 +47,21 @@ def create_app(settings: SandboxSettings | None = None, *, clock: Callable[[], f
         await inputs.close()
         await renders.close()
 
+    async def serve_gateway(scope: Scope, receive: Receive, send: Send) -> None:
+        gateway = scope["path_params"]["gateway"]
+        if gateway not in GATEWAYS:
+            raise HTTPException(404, f"There is no gateway {gateway!r}. There are {', '.join(GATEWAYS)}.")
+        facts = gateway_facts(gateway)
+        # Built at its first call: a gateway may be registered while the sandbox runs.
+        if gateway not in routers or routers[gateway][0] is not facts:
+            dialect = _DIALECTS[facts.dialect](facts, state)
+            routers[gateway] = (facts, Router(Endpoints(dialect, files, inputs).paths()))
+        await routers[gateway][1](scope, receive, send)
+
     app = FastAPI(
         title="happyhorse sandbox", docs_url="/_sandbox/docs", redoc_url=None, openapi_url="/_sandbox/openapi.json", lifespan=lifespan
     )
     app.state.sandbox = state
     app.include_router(control_router(state, files), prefix="/_sandbox")
-    app.router.routes.extend([*files.paths(), Mount("/{gateway}", _Gateways(state, files, inputs))])
+    app.router.routes.extend([*files.paths(), Mount("/{gateway}", serve_gateway)])
     return app
-
-
-class _Gateways:
-    """The gateways of the catalog, each built at its first call: one may be registered while the sandbox runs."""
-
-    def __init__(self, state: SandboxState, files: Files, inputs: InputFetcher) -> None:
-        self._state = state
-        self._files = files
-        self._inputs = inputs
-        self._routers: dict[str, tuple[GatewayFacts, Router]] = {}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand a call to its gateway."""
-        gateway = scope["path_params"]["gateway"]
-        if gateway not in GATEWAYS:
-            await PlainTextResponse(f"There is no gateway {gateway!r}. There are {', '.join(GATEWAYS)}.", 404)(scope, receive, send)
-            return
-        facts = gateway_facts(gateway)
-        if gateway not in self._routers or self._routers[gateway][0] is not facts:
-            dialect = _DIALECTS[facts.dialect](facts, self._state)
-            self._routers[gateway] = (facts, Router(Endpoints(dialect, self._files, self._inputs).paths()))
-        await self._routers[gateway][1](scope, receive, send)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from starlette.routing import Route as Path
 
 from prefect_happyhorse.catalog import Route, routes
 from prefect_happyhorse.sandbox.dialects.base import Dialect, PollView, Refused
-from prefect_happyhorse.sandbox.faults.rules import FaultPoint, FaultRule
+from prefect_happyhorse.sandbox.faults.rules import FaultRule
 from prefect_happyhorse.sandbox.http.body import Malformed, read_body
 from prefect_happyhorse.sandbox.http.fault_answers import MEANINGS, FaultAnswers, can_strike
 from prefect_happyhorse.sandbox.http.files import Files, origin
@@ -66,9 +67,6 @@ class Endpoints:
             status, body = self._dialect.error(refused.failure.meaning, refused.failure.message)
             return JSONResponse(body, status)
 
-    def _fault(self, at: FaultPoint, model: str | None, applies: Callable[[FaultRule], bool] | None = None) -> FaultRule | None:
-        return self._state.faults.take(at, self._gateway, model, applies)
-
     def _account(self, request: Request) -> str:
         account = self._dialect.account(request.headers)
         if account is None:
@@ -87,7 +85,7 @@ class Endpoints:
         except Malformed as error:
             sent, malformed = dict[str, object](), str(error)
         model = sent.get(self._dialect.model_key)
-        rule = self._fault("submit", model if isinstance(model, str) else None)
+        rule = self._state.faults.take("submit", self._gateway, model if isinstance(model, str) else None)
         if (struck := await self._faults.before(rule, request)) is not None:
             return struck
         try:
@@ -113,17 +111,15 @@ class Endpoints:
             raise Refused("invalid", "; ".join(problems))
         job = self._state.accept(body, sent, account, self._dialect.new_task_id(), probes)
         if checks == "job":
-            job.inputs_pending = True
-            self._files.renders.run_in_background(self._check_later(job))
+            job.input_check = asyncio.create_task(self._check_later(job))
         return job
 
     async def _check_later(self, job: Job) -> None:
         job.probes, problems = await self._inputs.fetch(job.body, self._state.settings)
         if problems:
             job.fail(Failure("invalid", "; ".join(problems)), self._state.now())
-            return
-        job.shape = shape_of(job.body, job.probes, self._state.settings)
-        job.inputs_pending = False
+        else:
+            job.shape = shape_of(job.body, job.probes, self._state.settings)
 
     def _validate(self, request: Request, call: str, sent: dict[str, object]) -> ValidatedBody:
         dialect, model = self._dialect, sent.get(self._dialect.model_key)
@@ -148,13 +144,17 @@ class Endpoints:
         job = self._state.find(self._gateway, task_id, self._dialect.account(request.headers))
         if job is not None and call not in _polls(job.route):
             job = None
-        rule = self._fault("poll", job.route.model if job else None, lambda rule: can_strike(rule, job, self._state.now()))
+        rule = self._poll_fault(job)
         if (struck := await self._faults.before(rule, request)) is not None:
             return struck
         self._check_rate(self._account(request))
         if job is None or (rule is not None and rule.kind == "vanish"):
             return JSONResponse(self._dialect.missing(task_id))
         return await self._faults.after(rule, self._dialect.status(await self._view(job, request, rule)))
+
+    def _poll_fault(self, job: Job | None) -> FaultRule | None:
+        now = self._state.now()
+        return self._state.faults.take("poll", self._gateway, job.route.model if job else None, lambda rule: can_strike(rule, job, now))
 
     def _check_rate(self, account: str) -> None:
         if self._state.exceeds_rate(self._gateway, account):
@@ -205,7 +205,7 @@ class Endpoints:
 
     async def _issue_token(self, request: Request) -> Response:
         """Give an access token."""
-        rule = self._fault("token", None)
+        rule = self._state.faults.take("token", self._gateway, None)
         if (struck := await self._faults.before(rule, request)) is not None:
             return struck
         return await self._faults.after(rule, self._dialect.issue_token(await self._json(request)))
@@ -221,7 +221,7 @@ class Endpoints:
         views: list[PollView] = []
         rules: list[FaultRule] = []
         for job in [job for name in names if (job := self._state.find(self._gateway, str(name), account)) is not None]:
-            rule = self._fault("poll", job.route.model, lambda rule, job=job: can_strike(rule, job, self._state.now()))
+            rule = self._poll_fault(job)
             # What a rule does to the call as a whole it does to the whole page.
             if (struck := await self._faults.before(rule, request)) is not None:
                 return struck

@@ -95,13 +95,10 @@ class Files:
         if job.expirations[signature] <= self._state.now():
             return _denied("Request has expired.")
         job.downloads += by_client
-        if rule is not None and (struck := await self._instead(rule, request)) is not None:
-            return struck
-        answer = await self._file(job, index)
-        return answer if rule is None else self._interrupted(rule, answer)
+        return await self._file(job, index) if rule is None else await self._struck(rule, job, index, request)
 
-    async def _instead(self, rule: FaultRule, request: Request) -> Response | None:
-        """What comes in place of the file, or None when it comes all the same."""
+    async def _struck(self, rule: FaultRule, job: Job, index: int, request: Request) -> Response:
+        """What a fault makes of a download."""
         if rule.kind in {"drop_before", "drop_after"}:
             return Dropped()
         if rule.kind in {"stall_before", "stall_after"}:
@@ -110,16 +107,13 @@ class Files:
             return _denied(rule.message or "You have no right to access this object.")
         if rule.kind in {"throttle", "http"}:
             status = 429 if rule.kind == "throttle" else rule.status
-            return Response(f"<html><body><h1>{status}</h1></body></html>", status, rule.headers(), "text/html")
+            return HTMLResponse(f"<html><body><h1>{status}</h1></body></html>", status, rule.headers())
         if rule.kind in {"html", "wrong_type"}:
             return HTMLResponse("<!doctype html><html><body>Please sign in to see this file.</body></html>")
         if rule.kind == "redirect":
             return RedirectResponse(rule.to or f"{origin(request, self._state)}/files/circle/1", 302)
-        return None
-
-    def _interrupted(self, rule: FaultRule, answer: FileResponse) -> Response:
-        if rule.kind == "truncate":
-            return CutBody(answer, fraction=rule.fraction)
-        if rule.kind == "stall_body":
-            return CutBody(answer, fraction=rule.fraction, pause=lambda: self._state.stall(rule.seconds))
-        return CutBody(answer, noise=True) if rule.kind == "garbage" else answer
+        file = await self._file(job, index)
+        if rule.kind in {"truncate", "stall_body"}:
+            pause = None if rule.kind == "truncate" else lambda: self._state.stall(rule.seconds)
+            return CutBody(file, fraction=rule.fraction, pause=pause)
+        return CutBody(file, noise=True) if rule.kind == "garbage" else file

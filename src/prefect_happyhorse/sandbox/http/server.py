@@ -27,13 +27,7 @@ Result = TypeVar("Result")
 
 
 def serve(host: str = "127.0.0.1", port: int = 8808, settings: SandboxSettings | None = None) -> None:
-    """Run a sandbox until it is interrupted.
-
-    Args:
-        host: The address to listen on.
-        port: The port to listen on.
-        settings: How it behaves; None is the defaults.
-    """
+    """Run a sandbox until it is interrupted."""
     uvicorn.Server(_config(settings, host=host, port=port)).run()
 
 
@@ -52,12 +46,10 @@ def _config(settings: SandboxSettings | None, **more: Any) -> uvicorn.Config:
 
 def _listen(host: str, port: int) -> socket.socket:
     # Named as TCP, not just as a stream: only then does asyncio switch off Nagle's delay, 40 ms an answer, on what it accepts.
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)[0]
-    listener = socket.socket(family, kind, protocol)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(4096)
+        listener.bind((host, port))
     except OSError:
         listener.close()
         raise
@@ -93,30 +85,13 @@ class SandboxServer:
         return f"http://{self._host}:{self._port}"
 
     def base_url(self, gateway: str) -> str:
-        """The address of one gateway.
-
-        Args:
-            gateway: Id of the gateway.
-
-        Returns:
-            The base URL.
-
-        Raises:
-            ValueError: When there is no such gateway.
-        """
+        """The address of one gateway, by its id; a ValueError when there is none."""
         if gateway not in GATEWAYS:
             raise ValueError(f"There is no gateway {gateway!r}. There are {', '.join(GATEWAYS)}.")
         return f"{self.url}/{gateway}"
 
     def start(self) -> Self:
-        """Begin to serve.
-
-        Returns:
-            The server itself.
-
-        Raises:
-            RuntimeError: When it does not begin.
-        """
+        """Begin to serve; a RuntimeError when it did before."""
         if self._portal is not None or self._server.started:
             raise RuntimeError("The sandbox is running already; a new one needs a new SandboxServer.")
         listener = _listen(self._host, self._port)
@@ -141,25 +116,11 @@ class SandboxServer:
             self._thread.close()
 
     def ledger(self) -> list[LedgerEntry]:
-        """What was charged.
-
-        Returns:
-            One entry per accepted job, in the order of acceptance.
-        """
+        """What was charged: one entry per accepted job, in the order of acceptance."""
         return self._call(self._state.ledger)
 
     def settings(self, **changes: object) -> SandboxSettings:
-        """Change how it behaves from now on.
-
-        Args:
-            changes: New values by name; none only reads.
-
-        Returns:
-            The settings in force.
-
-        Raises:
-            pydantic.ValidationError: When a name is unknown or a value is not allowed.
-        """
+        """Change how it behaves from now on, and give the settings in force; without changes they are only read."""
 
         def change() -> SandboxSettings:
             self._state.settings = self._state.settings.changed(changes)
@@ -168,26 +129,12 @@ class SandboxServer:
         return self._call(change)
 
     def fault(self, **rule: Any) -> int:
-        """Add a fault.
-
-        Args:
-            rule: The fields of a `FaultRule`, for example `at="submit", kind="drop_after"`.
-
-        Returns:
-            Its number.
-
-        Raises:
-            pydantic.ValidationError: When a field is unknown or a value is not allowed.
-        """
+        """Add a fault by the fields of a `FaultRule`, for example `at="submit", kind="drop_after"`, and give its number."""
         checked = FaultRule(**rule)
         return self._call(lambda: self._state.faults.add(checked))
 
     def faults(self) -> list[dict[str, object]]:
-        """The rules in force, and how often each struck.
-
-        Returns:
-            One JSON-safe mapping per rule.
-        """
+        """The rules in force, and how often each struck, as JSON-safe mappings."""
         return self._call(self._state.faults.describe)
 
     def clear_faults(self) -> None:
@@ -195,11 +142,7 @@ class SandboxServer:
         self._call(self._state.faults.clear)
 
     def advance(self, seconds: float) -> None:
-        """Put the sandbox's clock forward, so that jobs finish and addresses expire without waiting.
-
-        Args:
-            seconds: By how much.
-        """
+        """Put the sandbox's clock forward, so that jobs finish and addresses expire without waiting."""
         self._call(lambda: self._state.advance(seconds))
 
     def release(self) -> None:

@@ -46,14 +46,7 @@ class Dropped(Response):
 
 
 class CutBody(Response):
-    """Another response whose body is interrupted: held up, cut off, or replaced by noise of the same length.
-
-    Args:
-        inner: The response.
-        fraction: How much of the body comes first.
-        pause: What to wait for then; None closes the connection there.
-        noise: Whether the body is replaced by bytes that mean nothing.
-    """
+    """Another response whose body ends early or pauses after a fraction of it, or is replaced by noise of the same length."""
 
     def __init__(
         self, inner: Response, *, fraction: float = 1.0, pause: Callable[[], Awaitable[None]] | None = None, noise: bool = False
@@ -63,45 +56,25 @@ class CutBody(Response):
         self._fraction = fraction
         self._pause = pause
         self._noise = noise
-        self._budget = 0
-        self._interrupted = False
-        self._closed = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the inner response, interrupted."""
+        messages: list[Message] = []
 
-        async def forward(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers: dict[bytes, bytes] = dict(message["headers"])
-                self._budget = int(int(headers.get(b"content-length", b"0")) * self._fraction)
-                await send(message)
-            else:
-                await self._forward_body(message, scope, send)
+        async def collect(message: Message) -> None:
+            messages.append(message)
 
-        # The inner response gets no messages of its own: only the end of this one closes the connection.
-        await self._inner(scope, _never, forward)
-        if self._closed:
-            await _wait_until_gone(receive)
-
-    async def _forward_body(self, message: Message, scope: Scope, send: Send) -> None:
-        if self._closed:
-            return
-        body: bytes = message.get("body", b"")
+        await self._inner(scope, receive, collect)
+        body = b"".join(message.get("body", b"") for message in messages[1:])
         if self._noise:
             body = bytes((index * 37 + 11) % 251 for index in range(len(body)))
-        if not self._interrupted and len(body) > self._budget:
-            self._interrupted = True
-            await send({"type": "http.response.body", "body": body[: self._budget], "more_body": True})
-            if self._pause is None:
-                self._closed = True
-                _transport(scope).close()
-                return
+        cut = int(len(body) * self._fraction)
+        await send(messages[0])
+        await send({"type": "http.response.body", "body": body[:cut], "more_body": True})
+        if self._pause is not None:
             await self._pause()
-            body = body[self._budget :]
-        self._budget -= len(body)
-        await send({**message, "body": body})
-
-
-async def _never() -> Message:
-    await asyncio.Event().wait()
-    raise AssertionError("an event that nobody sets was set")
+        elif cut < len(body):
+            _transport(scope).close()
+            await _wait_until_gone(receive)
+            return
+        await send({"type": "http.response.body", "body": body[cut:]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -76,7 +77,7 @@ class Job:
     job_s: float
     shape: Shape
     probes: tuple[Probe, ...] = ()
-    inputs_pending: bool = False
+    input_check: asyncio.Task[None] | None = None
     failure: Failure | None = None
     finished_at: float | None = None
     cancelled: bool = False
@@ -97,6 +98,11 @@ class Job:
         """How many results it has when it succeeds."""
         return int(self.body.number("n") or 1) if self.route.kind == "image" else 1
 
+    @property
+    def inputs_pending(self) -> bool:
+        """Whether its inputs are still being checked."""
+        return self.input_check is not None and not self.input_check.done()
+
     def state(self, now: float) -> LedgerState:
         """Where the job stands."""
         if self.cancelled:
@@ -116,7 +122,6 @@ class Job:
         """End the job without a result, at once."""
         self.failure = failure
         self.finished_at = now
-        self.inputs_pending = False
 
     def spec(self, index: int, settings: SandboxSettings) -> MediaSpec:
         """What one of the job's results looks like; it stays so when the settings change."""
@@ -142,7 +147,7 @@ class Job:
             "sandbox",
             *(body.text(name) for name in ("size", "resolution", "aspect_ratio")),
             f"{shape.duration_s:g} s" if shape.duration_s else None,
-            f"seed {body.given('seed')}" if body.given("seed") else None,
+            f"seed {body.values['seed']}" if "seed" in body.values else None,
             f"{index + 1} of {self.results}" if self.results > 1 else None,
         ]
         return replace(

@@ -26,69 +26,36 @@ class SandboxSettings(BaseModel):
     )
     check_inputs: Literal["submit", "job", "never"] = Field(
         default="submit",
-        description="When input media are fetched and checked: before accepting, while the job runs (which then fails), or not at all.",
+        description="When inputs are fetched and checked: before the job is accepted, while it runs, or never.",
     )
-    input_timeout_s: float = Field(default=20.0, gt=0, description="How long fetching one input medium may take, in seconds.")
-    input_max_bytes: int = Field(default=150_000_000, gt=0, description="How many bytes of an input medium are read at most.")
-    media: Literal["full", "tiny"] = Field(
-        default="full", description="full: pictures that show the request; tiny: one plain small file per shape, for benchmarks."
-    )
+    input_timeout_s: float = Field(default=20.0, gt=0, description="How long fetching one input may take, in seconds.")
+    input_max_bytes: int = Field(default=150_000_000, gt=0, description="How many bytes of an input are read at most.")
+    media: Literal["full", "tiny"] = Field(default="full", description="Pictures that show the request, or plain small ones.")
     long_side_px: int = Field(default=768, ge=64, le=4096, description="The longer side of pictures and videos, in pixels.")
-    min_short_side_px: int = Field(
-        default=400,
-        ge=16,
-        le=2160,
-        description="The shorter side is never below this, in pixels, so that a result is a valid input for the next job.",
-    )
+    # A result has to be a valid input for the next job.
+    min_short_side_px: int = Field(default=400, ge=16, le=2160, description="The shorter side is never below this, in pixels.")
     fps: int = Field(default=12, ge=1, le=60, description="Frames per second of videos.")
-    result_ttl_s: Seconds = Field(
-        default=86_400.0, description="How long the address of a result works, in seconds; a new poll gives a new address."
-    )
-    task_ttl_s: Seconds = Field(default=86_400.0, description="How long a job can be asked for, in seconds from its submit.")
+    result_ttl_s: Seconds = Field(default=86_400.0, description="How long the address of a result works, in seconds; a poll renews it.")
+    task_ttl_s: Seconds = Field(default=86_400.0, description="How long a job can be polled, in seconds from its submit.")
     token_ttl_s: Seconds = Field(default=86_400.0, description="How long an issued access token works, in seconds.")
-    queries_per_s: float | None = Field(
-        default=None, gt=0, description="How often one account may ask for jobs within a second; None is no limit."
-    )
+    queries_per_s: float | None = Field(default=None, gt=0, description="How many polls an account has in a second; None is no limit.")
     bad_keys: tuple[SecretStr, ...] = Field(default=(SecretStr("bad-key"),), description="Keys that are refused.")
-    good_keys: tuple[SecretStr, ...] | None = Field(
-        default=None, description="The only keys that are taken; None takes every key that is not a bad one."
-    )
-    seed: int | None = Field(
-        default=None, description="Seed of task ids, job durations and fault probabilities; None differs from run to run."
-    )
-    public_url: str | None = Field(
-        default=None, description="Address under which clients reach the sandbox; None takes it from each request."
-    )
+    good_keys: tuple[SecretStr, ...] | None = Field(default=None, description="The only keys taken; None takes all but the bad ones.")
+    seed: int | None = Field(default=None, description="Seed of task ids, job durations and chances; None differs from run to run.")
+    public_url: str | None = Field(default=None, description="Where clients reach the sandbox; None takes it from each request.")
 
     @model_validator(mode="after")
     def _range_runs_upwards(self) -> SandboxSettings:
         if isinstance(self.job_s, tuple) and self.job_s[0] > self.job_s[1]:
-            raise ValueError(f"job_s: the least, {self.job_s[0]}, is above the most, {self.job_s[1]}")
+            raise ValueError(f"job_s must run from the least to the most (got {self.job_s[0]} and {self.job_s[1]})")
         return self
 
     def takes_key(self, key: str) -> bool:
-        """Whether a key is let in.
-
-        Args:
-            key: The key as sent.
-
-        Returns:
-            True when it is one of the good keys, or, without such a list, neither empty nor one of the bad ones.
-        """
+        """Whether a key is let in: one of the good keys, or, without such a list, neither empty nor one of the bad ones."""
         if not key or any(key == bad.get_secret_value() for bad in self.bad_keys):
             return False
         return self.good_keys is None or any(key == good.get_secret_value() for good in self.good_keys)
 
     def changed(self, changes: dict[str, object]) -> SandboxSettings:
-        """These settings with some changed, checked again.
-
-        Args:
-            changes: New values by name.
-
-        Returns:
-            The new settings.
-
-        Raises:
-            pydantic.ValidationError: When a name is unknown or a value is not allowed.
-        """
+        """These settings with some changed, checked again."""
         return SandboxSettings.model_validate({**{name: getattr(self, name) for name in SandboxSettings.model_fields}, **changes})

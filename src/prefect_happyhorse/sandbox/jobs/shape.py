@@ -26,14 +26,14 @@ class Shape:
     duration_s: float
 
 
-def read_ratio(text: str | None) -> float | None:
+def read_ratio(text: object) -> float | None:
     """Width to height from the ways in which requests write it.
 
     Example:
         >>> read_ratio("1536x1024"), read_ratio("1K")
         (1.5, None)
     """
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*[:x*×]\s*([0-9]+(?:\.[0-9]+)?)\s*", text or "", re.IGNORECASE)
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*[:x*×]\s*([0-9]+(?:\.[0-9]+)?)\s*", str(text or ""), re.IGNORECASE)
     if match is None or float(match[1]) == 0 or float(match[2]) == 0:
         return None
     return _bounded(float(match[1]) / float(match[2]))
@@ -55,10 +55,10 @@ def shape_of(body: ValidatedBody, probes: Sequence[Probe], settings: SandboxSett
 
 def _ratio(body: ValidatedBody, probes: Sequence[Probe]) -> float:
     seen = next((found.ratio for found in probes if found.ratio), None)
-    if seen and body.route.capability in _FOLLOWS_INPUT and read_ratio(body.given("aspect_ratio")) is None:
+    if seen and body.route.capability in _FOLLOWS_INPUT and read_ratio(body.values.get("aspect_ratio")) is None:
         return _bounded(seen)
     fallback = 16 / 9 if body.route.kind == "video" else 1.0
-    return read_ratio(body.given("size")) or read_ratio(body.text("aspect_ratio")) or read_ratio(body.text("size")) or fallback
+    return read_ratio(body.values.get("size")) or read_ratio(body.text("aspect_ratio")) or read_ratio(body.text("size")) or fallback
 
 
 def _duration_s(body: ValidatedBody, probes: Sequence[Probe]) -> float:

@@ -22,12 +22,7 @@ __all__ = ["SandboxState"]
 
 
 class SandboxState:
-    """Everything that a running sandbox knows.
-
-    Args:
-        settings: How it behaves.
-        clock: Gives Unix seconds; it must never run backwards.
-    """
+    """Everything that a running sandbox knows; its clock gives Unix seconds and must never run backwards."""
 
     def __init__(self, settings: SandboxSettings, clock: Callable[[], float] | None = None) -> None:
         start = time.time() - time.monotonic()

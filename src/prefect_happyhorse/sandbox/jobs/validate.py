@@ -27,11 +27,6 @@ class ValidatedBody:
     defaults: dict[str, object] = field(default_factory=dict[str, object])
     prompt_cut: tuple[int, int] | None = None
 
-    def given(self, source: str) -> str | None:
-        """The value of a request field as text, where the body has one."""
-        value = self.values.get(source)
-        return None if value is None else str(value)
-
     def text(self, source: str) -> str | None:
         """The value of a request field as text, the provider's default included."""
         value = self.values.get(source, self.defaults.get(source))

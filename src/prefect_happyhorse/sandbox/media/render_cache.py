@@ -1,16 +1,18 @@
-"""Making results away from the event loop, each distinct one once, in a folder that goes when the sandbox does."""
+"""Rendering results away from the event loop, each distinct one once: pictures through Pillow, H.264 through PyAV."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from prefect_happyhorse.sandbox.media.card import MediaSpec
-from prefect_happyhorse.sandbox.media.encode import write
+import av
+from av.video.frame import VideoFrame
+
+from prefect_happyhorse.sandbox.media.card import Card, MediaSpec
 
 __all__ = ["RenderCache"]
 
@@ -18,13 +20,12 @@ Result = TypeVar("Result")
 
 
 class RenderCache:
-    """A folder of results and two threads that make them."""
+    """Two threads that render results into a folder, which goes when the sandbox does."""
 
     def __init__(self) -> None:
         self._folder: TemporaryDirectory[str] | None = None
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sandbox-media")
         self._rendered: dict[str, asyncio.Task[Path]] = {}
-        self._background: set[asyncio.Task[None]] = set()
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Do a piece of media work in one of the threads."""
@@ -44,24 +45,45 @@ class RenderCache:
     async def _render(self, spec: MediaSpec) -> Path:
         self._folder = self._folder or TemporaryDirectory(prefix="happyhorse-sandbox-")
         path = Path(self._folder.name, spec.key + spec.suffix)
-        await self.run(lambda: write(spec, path))
+        await self.run(lambda: _write(spec, path))
         return path
-
-    def run_in_background(self, work: Coroutine[object, object, None]) -> None:
-        """Let work go on until it ends or the sandbox closes."""
-        task = asyncio.create_task(work)
-        # The loop holds tasks weakly: https://docs.python.org/3/library/asyncio-task.html#creating-tasks
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
     async def close(self) -> None:
         """Stop the threads and remove the folder."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-        tasks: list[asyncio.Task[Any]] = [*self._rendered.values(), *self._background]
-        for task in tasks:
+        for task in self._rendered.values():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._rendered.values(), return_exceptions=True)
         self._rendered.clear()
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
+
+
+def _write(spec: MediaSpec, path: Path) -> None:
+    card = Card(spec)
+    if spec.kind == "video":
+        _write_video(spec, card, path)
+    elif spec.format == "png":
+        card.picture().save(path, "PNG", compress_level=3)
+    else:
+        card.picture().save(path, spec.format.upper(), quality=spec.quality)
+
+
+def _write_video(spec: MediaSpec, card: Card, path: Path) -> None:
+    frames = max(1, round(spec.duration_s * spec.fps))
+    # faststart puts the index before the pictures, so that a player can begin before it has the whole file.
+    # PyAV's stubs leave these two partly untyped.
+    container: Any = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
+    frame_class: Any = VideoFrame
+    with container:
+        stream = container.add_stream("libx264", rate=spec.fps, options={"preset": "veryfast", "crf": "21"})
+        stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, "yuv420p"
+        stream.codec_context.thread_count = 1
+        # A result that says nothing stands still too, so that making it costs next to nothing.
+        still = None if spec.heading else frame_class.from_image(card.picture()).reformat(format="yuv420p")
+        for index in range(frames):
+            frame = still or frame_class.from_image(card.frame(index, frames))
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ImageFont
 
 __all__ = ["Font", "font_for", "readable", "wrap"]
 
@@ -42,15 +43,10 @@ def _chinese_font() -> str | None:
 
 
 @lru_cache(maxsize=4096)
-def _pixels(name: str | None, character: str) -> bytes:
-    canvas = Image.new("L", (48, 48))
-    ImageDraw.Draw(canvas).text((8, 8), character, font=_font(name, 24), fill=255)
-    return canvas.tobytes()
-
-
 def _has_glyph(name: str | None, character: str) -> bool:
     # A font draws what it lacks as it draws a code point that is no character.
-    return character.isspace() or _pixels(name, character) != _pixels(name, "\uffff")
+    mask: Any = _font(name, 24).getmask  # its stub hides that masks have bytes
+    return character.isspace() or bytes(mask(character)) != bytes(mask("\uffff"))
 
 
 def _family(text: str) -> str | None:
