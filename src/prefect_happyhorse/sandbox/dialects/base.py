@@ -78,8 +78,10 @@ class Dialect(ABC):
 
     def header_problem(self, headers: Headers) -> str | None:
         """What a submit's headers lack."""
-        del headers
-        return None
+        lacking = [
+            f"{name}: {value}" for name, value in self.facts.submit_headers.items() if headers.get(name, "").lower() != value.lower()
+        ]
+        return f"the header {', '.join(lacking)} is required" if lacking else None
 
     def normalize(self, body: dict[str, object]) -> dict[str, object]:
         """A submit's body with the provider's aliases replaced."""

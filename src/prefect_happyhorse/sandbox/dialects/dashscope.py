@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from starlette.datastructures import Headers
-
 from prefect_happyhorse.catalog import GatewayFacts
 from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollView
 from prefect_happyhorse.sandbox.jobs.job import LedgerState, Meaning
@@ -44,17 +42,11 @@ class DashScope(Dialect):
 
     def __init__(self, facts: GatewayFacts, state: SandboxState) -> None:
         super().__init__(facts, state)
-        # A platform before DashScope answers for keys, balance and rate with an HTTP status as code, makes each call asynchronous by
-        # itself, and cuts a long prompt. Without one DashScope's own client may come, which puts these two into every video request.
-        self._has_platform = "402" in facts.codes
+        # A platform before DashScope answers for keys, balance and rate in a shape of its own, and cuts a long prompt. Without one
+        # DashScope's own client may come, which puts these two into every video request.
+        self._has_platform = "status" in facts.code_paths
         self.cuts_prompt = self._has_platform
         self.tolerated = frozenset() if self._has_platform else frozenset({"input.extend_prompt", "input.function"})
-
-    def header_problem(self, headers: Headers) -> str | None:
-        """A submit must ask for an asynchronous call."""
-        if self._has_platform or headers.get("x-dashscope-async", "").lower() == "enable":
-            return None
-        return "current user api does not support synchronous calls: X-DashScope-Async: enable is required"
 
     def error(self, meaning: Meaning, message: str) -> tuple[int, Answer]:
         """The platform's error for key, balance and rate, else DashScope's: code, message and request id."""

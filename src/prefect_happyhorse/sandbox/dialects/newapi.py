@@ -67,7 +67,7 @@ class NewAPI(Dialect):
             return {**self._uniform(view, word or "queued"), "task_id": job.task_id, "progress": 0, "seconds": seconds}
         if job.route.kind == "image":
             return {"task_id": job.task_id, **({"status": word} if word else {})}
-        if _is_older(view):
+        if _is_in_output(view):
             return {"output": {"task_id": job.task_id, "task_status": word or "PENDING"}, "request_id": job.request_id}
         status = word or view.vary("queued", _WORDS["queued"])
         place = view.vary("id", ["id", "task_id", "output"])
@@ -83,7 +83,7 @@ class NewAPI(Dialect):
         word = view.word or view.vary(view.state, words)
         if view.job.route.kind == "image":
             return self._image(view, word)
-        return self._older(view, word) if _is_older(view) else self._video(view, word)
+        return self._in_output(view, word) if _is_in_output(view) else self._video(view, word)
 
     def _uniform(self, view: PollView, word: str) -> Answer:
         job = view.job
@@ -108,9 +108,10 @@ class NewAPI(Dialect):
                 data["fail_reason"] = view.vary("fail_reason", ["", view.urls[0]])
         return {"code": "success", "message": "", "data": data}
 
-    def _older(self, view: PollView, word: str) -> Answer:
+    def _in_output(self, view: PollView, word: str) -> Answer:
         output: Answer = {"task_id": view.job.task_id, "task_status": word}
-        output.update({view.vary("url", ["media_url", "video_url", "result_url"]): url for url in view.urls})
+        if view.urls:
+            output |= _result(view, "output.")
         if view.reason:
             output["fail_reason"] = view.reason
         return {"output": output, "request_id": view.job.request_id}
@@ -125,18 +126,24 @@ class NewAPI(Dialect):
         if view.vary("has progress", [True, True, False]):
             answer["progress"] = _percent(view)
         if view.state == "failed":
-            answer["error"] = {"message": view.reason, "code": job.failure.meaning if job.failure else "internal_error"}
+            answer["error"] = {"message": view.reason, "code": _code(view)}
         if view.state == "succeeded":
             answer["usage"] = {"duration": job.shape.duration_s}
-        for url in view.urls:
-            place = view.vary("url", ["video_url", "media_url", "result_url", "metadata", "results"])
-            nested: dict[str, Answer] = {"metadata": {"metadata": {"url": url}}, "results": {"video_url": None, "results": [{"url": url}]}}
-            answer.update(nested.get(place, {place: url}))
-        return answer
+        return {**answer, **_result(view, "")} if view.urls else answer
 
 
-def _is_older(view: PollView) -> bool:
-    return view.job.route.submit.endswith("/v1/videos/generations")
+def _is_in_output(view: PollView) -> bool:
+    return any(path.startswith("output.") for path in view.job.route.response.status[:1])
+
+
+def _result(view: PollView, prefix: str) -> Answer:
+    """The result at one of the places below a prefix that the route's document names."""
+    paths = [path.removeprefix(prefix) for path in view.job.route.response.result if path.startswith(prefix)]
+    path = view.vary("url", [path for path in paths if not path.startswith(("data.", "output."))] or ["video_url"])
+    if path == "results":
+        return {"video_url": None, "results": [{"url": view.urls[0]}]}
+    first, _, rest = path.partition(".")
+    return {first: {rest: view.urls[0]} if rest else view.urls[0]}
 
 
 def _percent(view: PollView) -> int | str:
