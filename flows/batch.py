@@ -155,12 +155,12 @@ async def _make(row: Row, credentials: str, store: MediaStore, deadline_s: float
 
 def _line(result: RowResult) -> dict[str, object]:
     asset = result.asset
-    took = asset and asset.submitted_at and asset.finished_at and (asset.finished_at - asset.submitted_at).total_seconds()
+    took = asset and asset.elapsed_s
     return {
         "row": result.row,
         "state": result.state,
         "model": result.model or "",
-        "task id": (asset and asset.task_id) or (result.job and result.job.task_id) or "",
+        "task id": result.job.task_id if result.job else "",
         "seconds": "" if took is None else round(took, 1),
         "cost": "" if asset is None else str(asset.estimate or "unknown"),
         "file": "" if asset is None else asset.uri,

@@ -137,7 +137,7 @@ async def compare(
         except (GenerationError, ValueError, OSError) as error:
             get_run_logger().error("%s: %s", candidate, error)
             return Compared(candidate=candidate, error=f"{type(error).__name__}: {error}")
-        took = asset.submitted_at and asset.finished_at and (asset.finished_at - asset.submitted_at).total_seconds()
+        took = asset.elapsed_s
         estimate = asset.estimate
         cost = f"{estimate.amount} {estimate.currency}" if estimate is not None and estimate.known else "unknown"
         time = "time unknown" if took is None else f"{took:.1f} s"

@@ -220,7 +220,8 @@ async def _joined(script: Script, shots: dict[str, list[MediaAsset]], store: Med
         return await concat([video for _, video in parts], store, title=script.title)
     except ConcatFailed as error:
         name, video = parts[error.position]
-        told = f"Every shot was made, but shot {name!r} cannot be joined: its {video.capability} at {video.uri}: {error.reason}"
+        step = video.job.capability if video.job else video.kind
+        told = f"Every shot was made, but shot {name!r} cannot be joined: its {step} at {video.uri}: {error.reason}"
         raise ShotsFailed(f"{told}\nWhat was made is kept and paid for. Another `take` of that shot buys that shot anew.") from error
 
 
@@ -265,7 +266,9 @@ async def story(
             try:
                 async for asset in _make_shot(written, shot, place, deadline_s, budget):
                     # Shown at once: a picture whose video fails is paid for, and perhaps tells why.
-                    await gallery.add(f"{shot.name}, {asset.capability}", asset, place=10 * position + len(made))
+                    await gallery.add(
+                        f"{shot.name}, {asset.job.capability if asset.job else asset.kind}", asset, place=10 * position + len(made)
+                    )
                     made.append(asset)
             except (GenerationError, ValueError, OSError) as error:
                 get_run_logger().error("Shot %s: %s", shot.name, error)

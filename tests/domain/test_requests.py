@@ -26,7 +26,7 @@ from prefect_happyhorse.domain.requests import (
 )
 
 ASSET = MediaAsset(
-    kind="image", uri="file:///outputs/horse.png", media_type="image/png", bytes=3, sha256="00", width=640, height=480, prompt="马"
+    kind="image", uri="file:///outputs/horse.png", media_type="image/png", bytes=3, sha256="00", width=640, height=480
 )
 MEDIA: dict[str, Any] = {
     "image": "horse.png",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,9 +40,7 @@ ASSET = MediaAsset(
     height=720,
     duration_s=5.04,
     fps=23.976,
-    gateway="ttapi",
-    task_id="t/1",
-    submitted_at=NOW,
+    job=JOB,
     siblings=(MediaAsset(kind="image", uri="file:///b.png", media_type="image/png", bytes=1, sha256="01"),),
 )
 VALUES: list[BaseModel] = [
@@ -114,3 +113,53 @@ def test_what_cannot_be_is_refused(kind: type[BaseModel], wrong: dict[str, Any])
     whole = next(value for value in VALUES if type(value) is kind).model_dump()
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         kind.model_validate({**whole, **wrong})
+
+
+def _local(path: Path, content: bytes, **facts: Any) -> MediaAsset:
+    path.write_bytes(content)
+    usual = {"kind": "image", "media_type": "image/png", "bytes": len(content), "sha256": "00"}
+    return MediaAsset(**(usual | facts), uri=f"file://{path}")
+
+
+def test_a_local_asset_has_a_path_and_a_distant_one_has_none(tmp_path: Path) -> None:
+    """Also with a space and a percent sign in its name, which stand in the URI as they are."""
+    asset = _local(tmp_path / "a 100%25 horse.png", b"png")
+    assert asset.path is not None
+    assert asset.path.read_bytes() == b"png"
+    assert ASSET.path is None
+
+
+@pytest.mark.parametrize(("kind", "tag"), [("image", "<img"), ("video", "<video controls"), ("audio", "<audio controls")])
+def test_a_notebook_shows_a_small_local_file_itself(kind: str, tag: str, tmp_path: Path) -> None:
+    """By the tag of its kind, with its bytes in the page."""
+    shown = _local(tmp_path / "a", b"hello", kind=kind, media_type="x/y")._repr_html_()
+    assert f'{tag} src="data:x/y;base64,aGVsbG8="' in shown
+
+
+def test_a_notebook_shows_facts_and_a_link_of_any_other(tmp_path: Path) -> None:
+    """A large file, one that is gone, and one in an object store are not embedded."""
+    large = _local(tmp_path / "large.png", bytes(4 * 1024 * 1024 + 1))
+    grown = large.model_copy(update={"bytes": 3})
+    gone = _local(tmp_path / "gone.png", b"")
+    (tmp_path / "gone.png").unlink()
+    for asset in (large, grown, gone, ASSET):
+        assert "data:" not in asset._repr_html_()
+        assert asset.uri in asset._repr_html_()
+    assert "video, 1280×720, 5.0 s, 3 bytes" in ASSET._repr_html_()
+
+
+def test_a_notebook_is_shown_no_markup_of_others(tmp_path: Path) -> None:
+    """What a provider says stands in the page as text."""
+    asset = _local(tmp_path / "<b>'\"&.png", b"x", media_type='"><script>')
+    shown = asset._repr_html_()
+    assert "<b>" not in shown
+    assert "<script>" not in shown
+    assert "&lt;b&gt;&#x27;&quot;&amp;.png" in shown
+    assert MediaAsset(kind="image", uri="javascript:alert(1)", media_type="a/b", bytes=1, sha256="0")._repr_html_().count("href") == 0
+
+
+def test_how_long_a_job_took() -> None:
+    """From its submit until it was seen to be finished; unknown without either."""
+    assert ASSET.elapsed_s is None
+    assert ASSET.siblings[0].elapsed_s is None
+    assert ASSET.model_copy(update={"finished_at": NOW + timedelta(seconds=90)}).elapsed_s == 90

@@ -54,7 +54,7 @@ async def test_a_yes_goes_on_with_the_picture(sandbox_env: SandboxServer, chain:
     """Three charges, and the video is made from the picture that was shown."""
     state = await answered(chain, "go on")
     made = await state.result()
-    assert [entry.task_id for entry in sandbox_env.ledger()] == [made.image.task_id, made.video.task_id, made.edit.task_id]
+    assert [entry.task_id for entry in sandbox_env.ledger()] == [made.image.job.task_id, made.video.job.task_id, made.edit.job.task_id]
 
 
 async def test_a_no_buys_another_picture_and_asks_again(sandbox_env: SandboxServer, chain: Flow[Any, Any]) -> None:
@@ -62,8 +62,8 @@ async def test_a_no_buys_another_picture_and_asks_again(sandbox_env: SandboxServ
     state = await answered(chain, "another picture", "go on")
     made = await state.result()
     first, second, *_ = sandbox_env.ledger()
-    assert (first.capability, second.capability) == ("text_to_image", "text_to_image")
-    assert made.image.task_id == second.task_id
+    assert (first.job.capability, second.job.capability) == ("text_to_image", "text_to_image")
+    assert made.image.job.task_id == second.job.task_id
     assert len(sandbox_env.ledger()) == 4
 
 

@@ -59,7 +59,7 @@ async def test_running_again_buys_only_what_is_missing(sandbox_env: SandboxServe
     first = await batch(str(manifest), fail_on_failed_rows=False)
     assert len([result for result in first if result.asset is None]) == 1
     second = await batch(str(manifest))
-    assert len({result.asset.task_id for result in second}) == 2
+    assert len({result.asset.job.task_id for result in second}) == 2
     assert len(sandbox_env.ledger()) == 2
 
 

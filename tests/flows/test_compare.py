@@ -103,7 +103,7 @@ async def test_gateways_may_be_compared_too(sandbox_env: SandboxServer, compare:
     }
     model = "happyhorse-1.0-r2v"
     results = await compare(ride, [{"model": model, "credentials": "infiflow"}, {"model": model, "credentials": "ttapi"}])
-    assert [result.asset.gateway for result in results] == ["infiflow", "ttapi"]
+    assert [result.asset.job.gateway for result in results] == ["infiflow", "ttapi"]
     assert len(sandbox_env.ledger()) == 2
 
 

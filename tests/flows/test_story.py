@@ -122,7 +122,7 @@ async def test_a_shot_may_go_on(drawn: SandboxServer, story: Flow[Any, Any], tmp
         )
         made = await story(script(tmp_path, head + shot("alpha", 'extension = "alpha goes on"')))
         _, video, more = made.shots["alpha"]
-        assert (video.capability, more.capability) == ("reference_to_video", "video_extension")
+        assert (video.job.capability, more.job.capability) == ("reference_to_video", "video_extension")
         expected = more.duration_s if holds else video.duration_s + more.duration_s
         assert made.film.duration_s == pytest.approx(expected, abs=0.3)
     assert [entry.inputs for entry in drawn.ledger()] == [0, 1, 1]
@@ -132,7 +132,7 @@ async def test_a_picture_may_be_the_first_frame(drawn: SandboxServer, story: Flo
     """A script says by `capability` which of the two ways a picture becomes a video; the picture reaches the gateway either way."""
     head = HEAD.replace('model = "happyhorse-1.0-r2v"', 'capability = "image_to_video"\nmodel = "happyhorse-1.0-i2v"')
     made = await story(script(tmp_path, head + shot("alpha")))
-    assert [asset.capability for asset in made.shots["alpha"]] == ["text_to_image", "image_to_video"]
+    assert [asset.job.capability for asset in made.shots["alpha"]] == ["text_to_image", "image_to_video"]
     assert [(entry.capability, entry.inputs) for entry in drawn.ledger()] == [("text_to_image", 0), ("image_to_video", 1)]
 
 
@@ -164,7 +164,7 @@ async def test_a_given_picture_is_not_paid_for(sandbox_env: SandboxServer, story
     text = """{"title": "t", "video": {"model": "happyhorse-1.0-r2v", "resolution": "720p", "duration": 3},
         "shot": [{"name": "a", "source_image": "https://example.com/a.png", "video": "It moves"}]}"""
     made = await story(script(tmp_path, text, "script.json"))
-    assert [asset.capability for asset in made.shots["a"]] == ["reference_to_video"]
+    assert [asset.job.capability for asset in made.shots["a"]] == ["reference_to_video"]
     assert len(sandbox_env.ledger()) == 1
 
 

@@ -67,5 +67,5 @@ def test_a_sync_flow_without_a_single_await(sandbox_env: SandboxServer) -> None:
         mapped = generate.map([horse(2), horse(3)], "happyhorse").result()
         return [direct, submitted, *mapped]
 
-    assert [asset.prompt for asset in many()] == [f"Horse {number}" for number in range(4)]
+    assert [asset.job.prompt for asset in many()] == [f"Horse {number}" for number in range(4)]
     assert len(sandbox_env.ledger()) == 4

@@ -176,7 +176,7 @@ async def test_the_feed_hears_of_a_jobs_life(sandbox_env: SandboxServer, feed: l
     events = told()
     assert set(events) == {"happyhorse.job.submitted", "happyhorse.job.running", "happyhorse.job.succeeded"}
     for labels in events.values():
-        assert labels["prefect.resource.id"] == f"happyhorse.job.happyhorse.{asset.task_id}"
+        assert labels["prefect.resource.id"] == f"happyhorse.job.happyhorse.{asset.job.task_id}"
         assert (labels["happyhorse.model"], labels["happyhorse.account"]) == ("gpt-image-2", "sandbox")
     assert "sesame" not in str(events)
 

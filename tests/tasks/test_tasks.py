@@ -55,7 +55,7 @@ async def test_the_three_steps_one_by_one(sandbox_env: SandboxServer) -> None:
 
     asset = await steps()
     assert local(asset).stat().st_size == asset.bytes
-    assert (asset.kind, asset.model, asset.account, asset.prompt) == ("image", "gpt-image-2", "sandbox", "A white horse")
+    assert (asset.kind, asset.job.model, asset.job.account, asset.job.prompt) == ("image", "gpt-image-2", "sandbox", "A white horse")
     assert len(sandbox_env.ledger()) == 1
 
 
@@ -82,7 +82,7 @@ async def test_an_asset_feeds_the_next_request(sandbox_env: SandboxServer) -> No
         return await generate(ride, "infiflow")
 
     film = await chain()
-    assert (film.kind, film.gateway) == ("video", "infiflow")
+    assert (film.kind, film.job.gateway) == ("video", "infiflow")
     assert film.duration_s is not None
     assert film.duration_s >= 2.9
 
@@ -99,7 +99,7 @@ def test_a_sync_flow_submits_and_maps(sandbox_env: SandboxServer) -> None:
         return [one.result(), *some.result(), *more.result()]
 
     assets = many()
-    assert len({asset.task_id for asset in assets}) == 6
+    assert len({asset.job.task_id for asset in assets}) == 6
     assert len(sandbox_env.ledger()) == 6
 
 
@@ -137,7 +137,7 @@ async def test_a_run_shows_names_tags_link_and_picture(sandbox_env: SandboxServe
     by_key = {artifact.key.partition("-")[0]: artifact for artifact in artifacts}
     assert asset.uri in by_key["link"].data
     card = by_key["card"].data
-    for expected in ("data:image/jpeg;base64,", "A white horse", asset.task_id.replace("_", "\\_"), asset.sha256, "gpt-image-2"):
+    for expected in ("data:image/jpeg;base64,", "A white horse", asset.job.task_id.replace("_", "\\_"), asset.sha256, "gpt-image-2"):
         assert expected in card
 
 
@@ -280,7 +280,7 @@ async def test_the_journal_reads_like_a_book(sandbox_env: SandboxServer, tmp_pat
         return await generate(HORSE, "happyhorse")
 
     asset = await one()
-    entry = json.loads((tmp_path / "outputs" / "journal" / f"{asset.digest}.json").read_text())
-    assert (entry["state"], entry["request"]["prompt"], entry["job"]["task_id"]) == ("kept", "A white horse", asset.task_id)
+    entry = json.loads((tmp_path / "outputs" / "journal" / f"{asset.job.digest}.json").read_text())
+    assert (entry["state"], entry["request"]["prompt"], entry["job"]["task_id"]) == ("kept", "A white horse", asset.job.task_id)
     beside = json.loads(local(asset).with_name(local(asset).name + ".json").read_text())
-    assert (beside["sha256"], beside["task_id"]) == (asset.sha256, asset.task_id)
+    assert (beside["sha256"], beside["job"]["task_id"]) == (asset.sha256, asset.job.task_id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from datetime import datetime
 from typing import NamedTuple
 
 from prefect_happyhorse.domain.assets import MediaAsset
@@ -41,14 +40,15 @@ def card(asset: MediaAsset, *, poster: bytes | None, link: str) -> str:
         >>> print(card(horse, poster=None, link="memory://horse.png").splitlines()[0])
         ### image
     """
+    job = asset.job
     facts = {
-        "model": asset.model,
-        "gateway": asset.gateway,
-        "account": asset.account,
-        "task id": asset.task_id,
-        "request id": asset.request_id,
-        "made in": _took(asset.submitted_at, asset.finished_at),
-        "cost": asset.model and str(asset.estimate or "unknown"),
+        "model": job and job.model,
+        "gateway": job and job.gateway,
+        "account": job and job.account,
+        "task id": job and job.task_id,
+        "request id": job and job.request_id,
+        "made in": "" if asset.elapsed_s is None else f"{asset.elapsed_s:.1f} s",
+        "cost": job and str(asset.estimate or "unknown"),
         "usage": asset.usage and ", ".join(f"{name} {value}" for name, value in asset.usage.items()),
         "size": _size(asset),
         "file": f"{asset.bytes:,} bytes, {asset.media_type}",
@@ -56,11 +56,11 @@ def card(asset: MediaAsset, *, poster: bytes | None, link: str) -> str:
         "kept at": asset.uri,
     }
     rows = [f"| {name} | {_cell(value)} |" for name, value in facts.items() if value]
-    title = f"### {asset.capability} with {asset.model}" if asset.model else f"### {asset.kind}"
+    title = f"### {job.capability} with {job.model}" if job else f"### {asset.kind}"
     parts = [
         title,
         _picture(poster, asset.kind),
-        _quote(asset.prompt),
+        _quote(job and job.prompt),
         "\n".join(["| | |", "|---|---|", *rows]),
         f"[open]({_address(link)})",
     ]
@@ -79,8 +79,8 @@ def _row(tiles: Sequence[Tile]) -> str:
         [_cell(tile.head) for tile in tiles],
         ["---"] * len(tiles),
         [_picture(tile.picture, tile.asset.kind) for tile in tiles],
-        [_cell(tile.asset.model or tile.asset.kind) for tile in tiles],
-        [_cell(tile.asset.gateway or "") for tile in tiles],
+        [_cell(tile.asset.job.model if tile.asset.job else tile.asset.kind) for tile in tiles],
+        [_cell(tile.asset.job.gateway if tile.asset.job else "") for tile in tiles],
         [f"[open]({_address(tile.link)})" for tile in tiles],
     )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -104,10 +104,6 @@ def _cell(value: object) -> str:
 
 def _address(link: str) -> str:
     return link.replace("(", "%28").replace(")", "%29").replace(" ", "%20").replace('"', "%22").replace("<", "%3C").replace(">", "%3E")
-
-
-def _took(start: datetime | None, end: datetime | None) -> str:
-    return "" if start is None or end is None else f"{(end - start).total_seconds():.1f} s"
 
 
 def _size(asset: MediaAsset) -> str:

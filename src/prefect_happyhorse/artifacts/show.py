@@ -74,7 +74,7 @@ def artifact_key(*words: str) -> str:
 
 
 def _key(kind: str, asset: MediaAsset) -> str:
-    return artifact_key(kind, asset.model or asset.kind, asset.sha256[:10])
+    return artifact_key(kind, asset.job.model if asset.job else asset.kind, asset.sha256[:10])
 
 
 async def _link(asset: MediaAsset, store: Store) -> str:
@@ -93,7 +93,7 @@ async def show_asset(asset: MediaAsset, *, poster: bytes | None, store: Store) -
     """
     if not _in_run():
         return
-    title = f"{asset.capability} {asset.model}" if asset.model else asset.kind
+    title = f"{asset.job.capability} {asset.job.model}" if asset.job else asset.kind
     with _never_fatal(f"The card of {asset.uri}"):
         link = await _link(asset, store)
         await _show_link_and_card(asset, poster, link, title)
@@ -105,7 +105,9 @@ async def _show_link_and_card(asset: MediaAsset, poster: bytes | None, link: str
         both.start_soon(lambda: acreate_link_artifact(link=link, link_text=title, key=_key("link", asset), description=asset.uri))
         both.start_soon(
             lambda: acreate_markdown_artifact(
-                markdown=card(asset, poster=poster, link=link), key=_key("card", asset), description=f"{title}, {asset.gateway}"
+                markdown=card(asset, poster=poster, link=link),
+                key=_key("card", asset),
+                description=f"{title}, {asset.job.gateway}" if asset.job else title,
             )
         )
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from prefect_happyhorse.domain.assets import AssetKind
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES
+from prefect_happyhorse.domain.values import AssetKind
 
 __all__ = ["CodeMeaning", "DialectName", "GatewayFacts", "MediaItem", "MediaLimit", "ResponsePaths", "Route", "WireField", "WireType"]
 

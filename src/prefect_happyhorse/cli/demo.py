@@ -163,8 +163,8 @@ def _table(assets: list[tuple[str, MediaAsset]]) -> Table:
     # A path that is cut short opens nothing, so a long one goes on in the next line.
     table.add_column("file", overflow="fold")
     for step, asset in assets:
-        took = (asset.finished_at - asset.submitted_at).total_seconds() if asset.finished_at and asset.submitted_at else 0.0
-        table.add_row(step, asset.model, asset.task_id, f"{took:.1f}", _file(asset))
+        job = asset.job
+        table.add_row(step, job and job.model, job and job.task_id, f"{asset.elapsed_s or 0.0:.1f}", _file(asset))
     return table
 
 

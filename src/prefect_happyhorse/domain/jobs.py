@@ -7,9 +7,9 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from prefect_happyhorse.domain.assets import AssetKind
+from prefect_happyhorse.domain.values import AssetKind, Value
 
 __all__ = ["Job", "JobResult", "JobSnapshot", "JobStatus", "Output", "Submission"]
 
@@ -39,11 +39,7 @@ class JobStatus(str, Enum):
 _FINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED})
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Submission(_Value):
+class Submission(Value):
     """What a gateway answers to an accepted submit."""
 
     task_id: str
@@ -52,7 +48,7 @@ class Submission(_Value):
     provider_status: str | None = None
 
 
-class Job(_Value):
+class Job(Value):
     """A submitted request: enough to poll and download it from any machine, without a secret.
 
     Example:
@@ -76,7 +72,7 @@ class Job(_Value):
     expires_at: datetime | None = Field(default=None, description="Until when the gateway answers for the job.")
 
 
-class Output(_Value):
+class Output(Value):
     """One result of a job, at the provider's address or inside its answer."""
 
     kind: AssetKind
@@ -89,7 +85,7 @@ class Output(_Value):
         return self.url is None
 
 
-class JobSnapshot(_Value):
+class JobSnapshot(Value):
     """What a gateway answers to one poll."""
 
     status: JobStatus
@@ -102,7 +98,7 @@ class JobSnapshot(_Value):
     usage: Mapping[str, Any] | None = None
 
 
-class JobResult(_Value):
+class JobResult(Value):
     """A finished job and where its outputs lie."""
 
     job: Job

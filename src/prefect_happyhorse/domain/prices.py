@@ -7,7 +7,9 @@ from datetime import date
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from prefect_happyhorse.domain.values import Value
 
 __all__ = ["EXACT", "Amount", "Currency", "Estimate", "Price", "total"]
 
@@ -29,11 +31,7 @@ Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 Unit = Literal["second", "output", "job"]
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Price(_Value):
+class Price(Value):
     """One row of a price list.
 
     Example:
@@ -86,7 +84,7 @@ class Price(_Value):
         return self.amount, self.currency, self.per
 
 
-class Estimate(_Value):
+class Estimate(Value):
     """What a request should cost, or why nobody can say.
 
     Example:

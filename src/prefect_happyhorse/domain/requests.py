@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, Field, Strict, TypeAdapter
 
 from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.values import Value
 
 __all__ = [
     "MEDIA_FIELDS",
@@ -64,9 +65,7 @@ MEDIA_FIELDS = ("image", "mask", "references", "first_frame", "last_frame", "cli
 """The fields that hold media, in the order in which they are published and counted."""
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Request(Value):
     model: str = Field(min_length=1, description="The model, as the gateway names it.")
     options: Mapping[str, OptionValue] = Field(
         default_factory=dict, description="The route's own extras, for example quality or prompt_extend."

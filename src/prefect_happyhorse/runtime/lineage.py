@@ -48,12 +48,14 @@ def record_lineage(asset: MediaAsset, inputs: Iterable[str]) -> None:
 
 
 def _add(context: AssetContext, asset: MediaAsset, inputs: Iterable[str]) -> None:
-    made = asset_of(asset.uri, name=f"{asset.model or asset.kind} {asset.task_id or ''}".strip(), description=asset.prompt)
+    job = asset.job
+    name = asset.kind if job is None else f"{job.model} {job.task_id}"
+    made = asset_of(asset.uri, name=name, description=None if job is None else job.prompt)
     if made is None:
         _log.debug("%s cannot be the key of a Prefect asset.", asset.uri)
         return
     context.downstream_assets.add(made)
     context.direct_asset_dependencies.update(found for uri in inputs if (found := asset_of(uri)) is not None)
     context.materialized_by = "happyhorse"
-    facts = {"sha256": asset.sha256, "bytes": asset.bytes, "gateway": asset.gateway, "model": asset.model, "task_id": asset.task_id}
-    context.add_asset_metadata(made.key, {name: value for name, value in facts.items() if value is not None})
+    of_job = {} if job is None else {"gateway": job.gateway, "model": job.model, "task_id": job.task_id}
+    context.add_asset_metadata(made.key, {"sha256": asset.sha256, "bytes": asset.bytes, **of_job})

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tests.engine.samples import movie, picture, sound, turned
 
-from prefect_happyhorse.domain.assets import AssetKind
+from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.media import thumbnail as posters
 from prefect_happyhorse.engine.media.probe import MediaNotReadable
 from prefect_happyhorse.engine.media.thumbnail import poster, thumbnail

@@ -13,8 +13,8 @@ from datetime import datetime
 import httpx
 from anyio import to_thread
 
-from prefect_happyhorse.domain.assets import AssetKind
 from prefect_happyhorse.domain.jobs import Output
+from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.download.exchange import DownloadOptions, FetchProblem, open_result
 from prefect_happyhorse.engine.download.part_file import Partial
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, kind_of, sniff

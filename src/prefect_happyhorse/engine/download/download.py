@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 from anyio import to_thread
 
-from prefect_happyhorse.domain.assets import AssetKind
 from prefect_happyhorse.domain.errors import DownloadFailed, GenerationError, JobExpired
 from prefect_happyhorse.domain.jobs import Job, Output
+from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.download.attempt import Progress, Transfer, is_inline
 from prefect_happyhorse.engine.download.exchange import DownloadOptions, FetchProblem
 from prefect_happyhorse.engine.download.part_file import Finished, Partial, lock_partial, partial_key

@@ -14,7 +14,7 @@ from typing import Literal
 import anyio
 import httpx
 
-from prefect_happyhorse.domain.assets import AssetKind
+from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.http.ssrf import AddressRefused, checked_addresses, is_local_host, pin_to_ip
 from prefect_happyhorse.engine.http.urls import stable_url
 

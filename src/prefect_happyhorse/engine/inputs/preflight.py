@@ -10,9 +10,10 @@ from pathlib import Path
 from anyio import to_thread
 
 from prefect_happyhorse.catalog import MediaLimit, Route
-from prefect_happyhorse.domain.assets import AssetKind, MediaAsset
+from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.locations import locate
 from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
+from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.http.ssrf import host_of
 from prefect_happyhorse.engine.http.urls import content_fingerprint, url_fingerprint
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, MediaFormat, format_of, kind_of, sniff

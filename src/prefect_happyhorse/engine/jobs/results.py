@@ -67,7 +67,7 @@ class OutputStore:
         job = result.job
         journal = Journal(self.store)
         entry = await journal.read(job.digest)
-        if entry is not None and entry.asset is not None and entry.asset.task_id == job.task_id and await self._all_there(entry.asset):
+        if entry is not None and entry.asset is not None and entry.asset.job == job and await self._all_there(entry.asset):
             return StoredResult(entry.asset, await self._posters(entry.asset), _inputs(entry))
         try:
             async with http_client() as client:
@@ -160,7 +160,6 @@ def _inputs(entry: JournalEntry | None) -> tuple[str, ...]:
 
 
 def _asset(kept: StoredOutput, result: JobResult, cost: Estimate | None) -> MediaAsset:
-    job = result.job
     return MediaAsset(
         kind=kept.kind,
         uri=kept.uri,
@@ -174,15 +173,7 @@ def _asset(kept: StoredOutput, result: JobResult, cost: Estimate | None) -> Medi
         height=kept.facts.height,
         duration_s=kept.facts.duration_s,
         fps=kept.facts.fps,
-        gateway=job.gateway,
-        account=job.account,
-        capability=job.capability,
-        model=job.model,
-        task_id=job.task_id,
-        request_id=job.request_id,
-        digest=job.digest,
-        prompt=job.prompt,
-        submitted_at=job.submitted_at,
+        job=result.job,
         finished_at=result.finished_at,
         estimate=cost,
         usage=result.usage,

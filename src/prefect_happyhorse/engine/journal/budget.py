@@ -9,10 +9,11 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from prefect_happyhorse.domain.errors import BudgetExceeded, SubmissionUncertain
 from prefect_happyhorse.domain.prices import EXACT, Amount, Currency
+from prefect_happyhorse.domain.values import Value
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.journal.owner import LeaseOwner
 
@@ -21,15 +22,13 @@ __all__ = ["Budget", "BudgetTracker"]
 _AT_ONCE = 16
 
 
-class Budget(BaseModel):
+class Budget(Value):
     """The most that the jobs of a journal may cost together.
 
     Example:
         >>> Budget(amount="100", currency="CNY", days=30).amount
         Decimal('100')
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     amount: Amount = Field(gt=0, max_digits=18, decimal_places=8, description="The most that may be spent.")
     currency: Currency = Field(description="ISO 4217 code, for example CNY.")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobResult
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.domain.values import Value
 from prefect_happyhorse.engine.journal.owner import LeaseOwner
 
 __all__ = ["OPEN_STATES", "Cancellation", "Failure", "JournalEntry", "JournalState"]
@@ -26,11 +27,7 @@ def _now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Failure(_Record):
+class Failure(Value):
     """How a job ended without a result."""
 
     message: str
@@ -39,7 +36,7 @@ class Failure(_Record):
     at: datetime = Field(default_factory=_now)
 
 
-class Cancellation(_Record):
+class Cancellation(Value):
     """What a gateway answered when it was asked to cancel a job."""
 
     accepted: bool
@@ -48,7 +45,7 @@ class Cancellation(_Record):
     at: datetime = Field(default_factory=_now)
 
 
-class JournalEntry(_Record):
+class JournalEntry(Value):
     """All that is known of one request digest."""
 
     version: Literal[1] = 1

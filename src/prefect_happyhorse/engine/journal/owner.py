@@ -9,7 +9,9 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from prefect_happyhorse.domain.values import Value
 
 __all__ = ["HEARTBEAT_S", "LEASE_TTL_S", "LeaseOwner"]
 
@@ -39,7 +41,7 @@ def _machine() -> str:
     return " ".join(parts)
 
 
-class LeaseOwner(BaseModel):
+class LeaseOwner(Value):
     """A process that set out to submit.
 
     Args:
@@ -50,8 +52,6 @@ class LeaseOwner(BaseModel):
         turn: 1, and one more each time that somebody takes over from a claimant that is gone.
         at: When it last said that it is at work.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = Field(default_factory=socket.gethostname)
     machine: str = Field(default_factory=_machine)

@@ -47,7 +47,7 @@ async def concat(videos: Sequence[MediaAsset], store: Store, *, title: str) -> M
         asset, small = await _put(film, path, store)
         if small is not None:
             await store.write(thumbnail_path(asset.sha256), small)
-        parts = [{"uri": video.uri, "sha256": video.sha256, "task_id": video.task_id} for video in videos]
+        parts = [{"uri": video.uri, "sha256": video.sha256, "task_id": video.job and video.job.task_id} for video in videos]
         beside = asset.model_dump(mode="json", exclude={"siblings"}, exclude_none=True) | {"made_of": parts, "coded_anew": anew}
         await store.write(f"{path}.json", (json.dumps(beside, indent=2, ensure_ascii=False) + "\n").encode())
         return asset

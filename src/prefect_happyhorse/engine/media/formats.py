@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
-from prefect_happyhorse.domain.assets import AssetKind
+from prefect_happyhorse.domain.values import AssetKind
 
 __all__ = ["HEAD_BYTES", "MediaFormat", "extension_of", "format_of", "kind_of", "media_type_of", "sniff"]
 

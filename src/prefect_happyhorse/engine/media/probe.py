@@ -13,7 +13,7 @@ from typing import Any, cast
 from anyio import CapacityLimiter
 from anyio.lowlevel import RunVar
 
-from prefect_happyhorse.domain.assets import AssetKind
+from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, MediaFormat, extension_of, kind_of, media_type_of, sniff
 
 __all__ = ["MediaNotReadable", "Probe", "can_measure", "decoders", "probe"]

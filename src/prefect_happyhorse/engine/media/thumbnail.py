@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-from prefect_happyhorse.domain.assets import AssetKind
+from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.media.probe import MediaNotReadable, can_measure
 
 __all__ = ["poster", "thumbnail", "thumbnail_path"]

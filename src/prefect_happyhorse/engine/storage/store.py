@@ -16,9 +16,9 @@ from urllib.parse import quote, urlsplit
 
 from anyio import to_thread
 
-from prefect_happyhorse.domain.assets import AssetKind
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.locations import STORE_SCHEMES, locate
+from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.storage.backend import Backend
 from prefect_happyhorse.engine.storage.fsspec_backend import ObjectStore
 from prefect_happyhorse.engine.storage.local import TEMPORARY_SUFFIX, LocalFolder

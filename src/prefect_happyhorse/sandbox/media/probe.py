@@ -13,7 +13,7 @@ import av.error
 from PIL import Image, ImageOps
 
 from prefect_happyhorse.catalog import MediaLimit
-from prefect_happyhorse.domain.assets import AssetKind
+from prefect_happyhorse.domain.values import AssetKind
 
 __all__ = ["Probe", "Thumbnail", "find_limit_problems", "kind_of", "probe"]
 
