@@ -29,7 +29,7 @@ ALL = [getattr(errors, name) for name in errors.__all__ if inspect.isclass(getat
 OF_GENERATION = [kind for kind in ALL if issubclass(kind, GenerationError)]
 FACTS: dict[str, Any] = {
     "gateway": "ttapi",
-    "account": "sandbox_env",
+    "account": "studio",
     "model": "happyhorse-1.1-r2v",
     "capability": "reference_to_video",
     "task_id": "t-1",

@@ -25,9 +25,7 @@ from prefect_happyhorse.domain.requests import (
     replace_media,
 )
 
-ASSET = MediaAsset(
-    kind="image", uri="file:///outputs/horse.png", media_type="image/png", bytes=3, sha256="00", width=640, height=480
-)
+ASSET = MediaAsset(kind="image", uri="file:///outputs/horse.png", media_type="image/png", bytes=3, sha256="00", width=640, height=480)
 MEDIA: dict[str, Any] = {
     "image": "horse.png",
     "mask": "mask.png",
