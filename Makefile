@@ -50,7 +50,7 @@ demo: $(VENV)/.requirements  ## Make a picture, a video and an edit of it agains
 setup: $(VENV)/.requirements-dev  ## Make the environment for development
 
 unit: setup  ## Run the tests that need no server, no browser and no network
-	$(BIN)/python -m pytest --quiet --numprocesses auto $(UNIT)
+	$(BIN)/python -m pytest --quiet --numprocesses auto -m 'not slow' $(UNIT)
 
 test: setup  ## Run all tests
 	$(BIN)/coverage erase

@@ -158,6 +158,7 @@ async def test_a_passing_not_found_ends_no_old_job(
     assert entry.state == "succeeded"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gateway", ["ttapi", "uniall", "infiflow", "happyhorse"])  # Chanjing has no code for it: its jobs just stay open.
 async def test_an_expired_job_that_the_gateway_knows_again_goes_on(
     sandbox: SandboxServer, account: AccountMaker, store: Store, clock: Clock, gateway: str

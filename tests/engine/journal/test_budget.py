@@ -98,6 +98,7 @@ async def test_one_purse_buys_what_fits_to_the_last_job(sandbox: SandboxServer, 
     assert len(sandbox.ledger()) == len(await Journal(store).entries()) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("round_", range(3))
 def test_processes_that_race_never_go_over(round_: int, sandbox: SandboxServer, store: Store, tmp_path: Path) -> None:
     """Two with ten jobs each and room for five: five at most are bought, and whoever comes after finds exactly the rest."""

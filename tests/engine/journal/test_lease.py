@@ -121,6 +121,7 @@ async def test_a_clock_that_jumped_makes_nobody_pay_twice(sandbox: SandboxServer
     assert len(sandbox.ledger()) == 1
 
 
+@pytest.mark.slow
 async def test_a_heartbeat_begins_the_silence_anew(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
     """As long as the claimant says now and then that it is at work, it is waited for."""
     prepared = await prepare(HORSE, account())
