@@ -30,13 +30,13 @@ def test_everything_wrong_is_told_at_once() -> None:
     error = caught.value
     accepted = "aspect_ratio, duration, model, prompt, references, resolution, seed, watermark"
     assert error.problems == (
-        f"negative_prompt='blur': not accepted here; accepted are {accepted}",
-        "options.quality='high': unknown; this route has no options",
-        "prompt: it has 6008 characters as the gateway reads it, allowed are 5000, a Chinese one counting 2",
-        "references: there are 10, allowed are at most 9",
-        "resolution='4k': allowed is 720p, 1080p",
-        "duration=2: allowed is 3 to 15",
-        "seed=-1: allowed is 0 to 2147483647",
+        f"negative_prompt is not accepted here (got 'blur'); accepted are {accepted}",
+        "options.quality is no option here (got 'high'); this route has none",
+        "prompt must have at most 5000 characters, a Chinese one counting 2 (got 6008 as the gateway reads it)",
+        "references must hold at most 9 (got 10)",
+        "resolution must be one of 720p, 1080p (got '4k')",
+        "duration must be between 3 and 15 seconds (got 2)",
+        "seed must be between 0 and 2147483647 (got -1)",
         f"references[0]='ftp://example.com/a.png': it has the scheme 'ftp'; allowed are http, https, {SCHEMES} and local paths",
         "references[3]: it is a text",
     )
@@ -61,16 +61,16 @@ def test_what_fits_passes() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("duration", 2, "duration=2: allowed is 3 to 15"),
-        ("duration", 16, "duration=16: allowed is 3 to 15"),
-        ("duration", 0, "duration=0: allowed is 3 to 15"),
-        ("seed", -1, "seed=-1: allowed is 0 to 2147483647"),
-        ("seed", 2**31, "seed=2147483648: allowed is 0 to 2147483647"),
-        ("resolution", "480p", "resolution='480p': allowed is 720p, 1080p"),
-        ("aspect_ratio", "21:9", "aspect_ratio='21:9': allowed is 16:9, 9:16, 3:4, 4:3, 1:1"),
-        ("references", [], "references: required here"),
-        ("references", addresses(10), "references: there are 10, allowed are at most 9"),
-        ("prompt", " \n", "prompt: it is blank"),
+        ("duration", 2, "duration must be between 3 and 15 seconds (got 2)"),
+        ("duration", 16, "duration must be between 3 and 15 seconds (got 16)"),
+        ("duration", 0, "duration must be between 3 and 15 seconds (got 0)"),
+        ("seed", -1, "seed must be between 0 and 2147483647 (got -1)"),
+        ("seed", 2**31, "seed must be between 0 and 2147483647 (got 2147483648)"),
+        ("resolution", "480p", "resolution must be one of 720p, 1080p (got '480p')"),
+        ("aspect_ratio", "21:9", "aspect_ratio must be one of 16:9, 9:16, 3:4, 4:3, 1:1 (got '21:9')"),
+        ("references", [], "references is required here"),
+        ("references", addresses(10), "references must hold at most 9 (got 10)"),
+        ("prompt", " \n", "prompt must not be blank"),
     ],
 )
 def test_a_value_out_of_range_is_told_with_the_range(name: str, value: object, told: str) -> None:
@@ -89,9 +89,9 @@ def test_the_ends_of_a_range_are_allowed(name: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("route", "name", "told"),
     [
-        (("uniall", "text_to_video", "happy-horse-720p"), "duration", "duration: required here, allowed is 3 to 15"),
-        (("chanjing", "reference_to_video", "happyhorse-1.0-r2v"), "aspect_ratio", "aspect_ratio: required here"),
-        (("chanjing", "reference_to_video", "happyhorse-1.0-r2v"), "resolution", "resolution: required here"),
+        (("uniall", "text_to_video", "happy-horse-720p"), "duration", "duration is required here and must be between 3 and 15 seconds"),
+        (("chanjing", "reference_to_video", "happyhorse-1.0-r2v"), "aspect_ratio", "aspect_ratio is required here"),
+        (("chanjing", "reference_to_video", "happyhorse-1.0-r2v"), "resolution", "resolution is required here"),
     ],
 )
 def test_what_a_route_requires_has_to_be_set(route: tuple[str, str, str], name: str, told: str) -> None:
@@ -103,10 +103,10 @@ def test_one_of_several_media_is_enough() -> None:
     """A Wan multimodal request needs some medium, and any of its fields will do."""
     route = ("happyhorse", "multimodal_to_video", "wan2.7-r2v")
     none = {"first_frame": None, "reference_videos": None, "voice": None, "references": None}
-    assert problems(*route, **none) == ("first_frame or reference_videos or references: required here",)
+    assert problems(*route, **none) == ("first_frame or reference_videos or references is required here",)
     assert problems(*route, **{**none, "voice": "a.mp3"}) == (
-        "first_frame or reference_videos or references: required here",
-        "voice: it belongs to a reference video, so there must be exactly one in reference_videos",
+        "first_frame or reference_videos or references is required here",
+        "voice belongs to a reference video, so reference_videos must hold exactly one (got 0)",
     )
     assert problems(*route, **{**none, "first_frame": "a.png"}) == ()
 
@@ -124,14 +124,14 @@ def test_one_of_several_media_is_enough() -> None:
 def test_a_field_that_the_route_lacks_is_not_dropped(route: tuple[str, str, str], name: str, value: object) -> None:
     """It is refused, with those that are accepted."""
     (told,) = problems(*route, **{name: value})
-    assert told.startswith(f"{name}={value!r}: not accepted here; accepted are ")
+    assert told.startswith(f"{name} is not accepted here (got {value!r}); accepted are ")
     assert set(told.partition("accepted are ")[2].split(", ")) == find_route(*route).request_fields | {"model"}
 
 
 def test_a_medium_that_the_route_lacks_is_told_without_its_address() -> None:
     """A data URL would fill the screen."""
     (told,) = problems("happyhorse", "image_edit", "gemini-3.1-flash-image", mask="data:image/png;base64," + "A" * 999)[:1]
-    assert told == "mask: not accepted here; accepted are image, model, n, prompt, size"
+    assert told == "mask is not accepted here; accepted are image, model, n, prompt, size"
 
 
 @pytest.mark.parametrize(
@@ -139,14 +139,17 @@ def test_a_medium_that_the_route_lacks_is_told_without_its_address() -> None:
     [
         (
             {"horse": 1},
-            "options.horse=1: unknown; known options are background, moderation, output_compression, output_format, response_format",
+            (
+                "options.horse is no option here (got 1);"
+                " this route has background, moderation, output_compression, output_format, response_format"
+            ),
         ),
-        ({"output_format": "gif"}, "options.output_format='gif': allowed is png, jpeg, webp"),
-        ({"output_format": 1}, "options.output_format=1: text is wanted, allowed is png, jpeg, webp"),
-        ({"output_compression": 101}, "options.output_compression=101: allowed is 0 to 100"),
-        ({"output_compression": 50.0}, "options.output_compression=50.0: a whole number is wanted, allowed is 0 to 100"),
-        ({"output_compression": "50"}, "options.output_compression='50': a whole number is wanted, allowed is 0 to 100"),
-        ({"output_compression": True}, "options.output_compression=True: a whole number is wanted, allowed is 0 to 100"),
+        ({"output_format": "gif"}, "options.output_format must be one of png, jpeg, webp (got 'gif')"),
+        ({"output_format": 1}, "options.output_format must be one of png, jpeg, webp (got 1)"),
+        ({"output_compression": 101}, "options.output_compression must be between 0 and 100 (got 101)"),
+        ({"output_compression": 50.0}, "options.output_compression must be a whole number between 0 and 100 (got 50.0)"),
+        ({"output_compression": "50"}, "options.output_compression must be a whole number between 0 and 100 (got '50')"),
+        ({"output_compression": True}, "options.output_compression must be a whole number between 0 and 100 (got True)"),
     ],
 )
 def test_options_are_the_routes_own(options: dict[str, object], told: str) -> None:
@@ -158,19 +161,19 @@ def test_options_are_the_routes_own(options: dict[str, object], told: str) -> No
 def test_a_truth_is_true_or_false(value: object) -> None:
     """And no number or text."""
     told = problems("happyhorse", "text_to_video", "wan2.7-t2v", options={"prompt_extend": value})
-    assert told == (f"options.prompt_extend={value!r}: true or false is wanted",)
+    assert told == (f"options.prompt_extend must be true or false (got {value!r})",)
 
 
 def test_a_number_without_an_upper_end() -> None:
     """Pictures are counted from one."""
-    assert problems("happyhorse", "text_to_image", "gpt-image-2", n=0) == ("n=0: allowed is 1 or more",)
+    assert problems("happyhorse", "text_to_image", "gpt-image-2", n=0) == ("n must be 1 or more (got 0)",)
     assert problems("happyhorse", "text_to_image", "gpt-image-2", n=1000) == ()
 
 
 def test_a_duration_is_at_least_a_second_where_nothing_else_is_said() -> None:
     """A route without bounds of its own, and one that writes it twice."""
-    assert problems("happyhorse", "text_to_video", "kling-video", duration=0) == ("duration=0: allowed is 1 or more",)
-    assert problems("happyhorse", "text_to_video", "omni_flash-fast", duration=-5) == ("duration=-5: allowed is 1 or more",)
+    assert problems("happyhorse", "text_to_video", "kling-video", duration=0) == ("duration must be 1 or more seconds (got 0)",)
+    assert problems("happyhorse", "text_to_video", "omni_flash-fast", duration=-5) == ("duration must be 1 or more seconds (got -5)",)
     assert problems("happyhorse", "text_to_video", "kling-video", duration=60) == ()
 
 
@@ -178,7 +181,7 @@ def test_a_duration_is_at_least_a_second_where_nothing_else_is_said() -> None:
 def test_a_resolution_that_is_no_number_is_told(resolution: str) -> None:
     """Chanjing writes it as a number."""
     assert problems("chanjing", "reference_to_video", "happyhorse-1.0-r2v", resolution=resolution) == (
-        (f"resolution={resolution!r}: a whole number is wanted",) if resolution != "720" else ()
+        (f"resolution must be a whole number (got {resolution!r})",) if resolution != "720" else ()
     )
 
 
@@ -195,7 +198,7 @@ def test_a_resolution_that_is_no_number_is_told(resolution: str) -> None:
 )
 def test_a_prompt_that_would_be_cut_is_refused(prompt: str, length: int | None) -> None:
     """5,000 characters, of which a Chinese one counts two."""
-    told = () if length is None else (f"prompt: it has {length} characters, allowed are 5000, a Chinese one counting 2",)
+    told = () if length is None else (f"prompt must have at most 5000 characters, a Chinese one counting 2 (got {length})",)
     assert ttapi(prompt=prompt) == told
 
 
@@ -204,7 +207,7 @@ def test_a_prompt_is_as_long_as_the_gateway_reads_it() -> None:
     prompt = "@1 " + "x" * 2489
     assert problems("uniall", "reference_to_video", "happy-horse-720p", prompt=prompt) == ()
     assert problems("uniall", "reference_to_video", "happy-horse-720p", prompt=prompt + "x") == (
-        "prompt: it has 2501 characters as the gateway reads it, allowed are 2500",
+        "prompt must have at most 2500 characters (got 2501 as the gateway reads it)",
     )
 
 
@@ -269,4 +272,4 @@ def test_every_route_refuses_what_is_too_much() -> None:
             **({"duration": 0} if "duration" in base else {}),
         }
         told = find_problems(parse_request({**base, **wrong}), route)
-        assert {sentence.partition(":")[0].partition("=")[0] for sentence in told} == set(wrong), told
+        assert {sentence.partition(" must ")[0] for sentence in told} == set(wrong), told

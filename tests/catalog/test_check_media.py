@@ -15,9 +15,9 @@ from .vectors import ASSET, SCHEMES, addresses, problems, ttapi, vector
     ("prompt", "told"),
     [
         ("@1 and @2", ()),
-        ("@3", ("prompt: it names @3 but there are 2 references",)),
-        ("@0", ("prompt: it names @0 but there are 2 references",)),
-        ("@9 @3 @9", ("prompt: it names @3 but there are 2 references", "prompt: it names @9 but there are 2 references")),
+        ("@3", ("prompt names @3, but there are 2 references",)),
+        ("@0", ("prompt names @0, but there are 2 references",)),
+        ("@9 @3 @9", ("prompt names @3, but there are 2 references", "prompt names @9, but there are 2 references")),
         ("character9 and a@3.example and https://example.com/@4", ()),
     ],
 )
@@ -28,7 +28,7 @@ def test_a_mention_has_its_reference(prompt: str, told: tuple[str, ...]) -> None
 
 def test_one_reference_is_told_in_the_singular() -> None:
     """As in the rest of the sentence."""
-    assert ttapi(prompt="@2", references=addresses(1)) == ("prompt: it names @2 but there is 1 reference",)
+    assert ttapi(prompt="@2", references=addresses(1)) == ("prompt names @2, but there is 1 reference",)
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ def test_one_reference_is_told_in_the_singular() -> None:
     [
         (("chanjing", "reference_to_video", "happyhorse-1.0-r2v"), ()),
         (("happyhorse", "reference_to_video", "happyhorse-1.0-r2v"), ()),
-        (("uniall", "text_to_video", "happy-horse-720p"), ("prompt: it names @1 but there are 0 references",)),
+        (("uniall", "text_to_video", "happy-horse-720p"), ("prompt names @1, but there are 0 references",)),
     ],
 )
 def test_a_mention_is_refused_where_no_way_is_documented(route: tuple[str, str, str], also: tuple[str, ...]) -> None:
     """The gateway would read an at and a number, and guess."""
     assert problems(*route, prompt="@1 runs") == (
         *also,
-        f"prompt: it names @1, but {route[0]} documents no way to name a reference here; describe it in words",
+        f"prompt names @1, but {route[0]} documents no way to name a reference here; describe it in words",
     )
 
 
@@ -71,7 +71,7 @@ def test_a_data_url_goes_where_the_source_says_so() -> None:
     """Infiflow takes base64, and nobody else says so."""
     medium = "data:image/png;base64,AAAA"
     assert problems("infiflow", "reference_to_video", "happyhorse-1.1-r2v", prompt="A horse", references=[medium]) == ()
-    assert ttapi(prompt="A horse", references=[medium]) == ("references[0]: ttapi takes no data URLs; give an address that it can read",)
+    assert ttapi(prompt="A horse", references=[medium]) == ("references[0] must be an address that ttapi can read: it takes no data URLs",)
 
 
 @pytest.mark.parametrize(
@@ -80,29 +80,29 @@ def test_a_data_url_goes_where_the_source_says_so() -> None:
         (
             ("happyhorse", "multimodal_to_video", "video-pro-720p"),
             {"references": addresses(2)},
-            "references: there are 2, allowed are at most 1",
+            "references must hold at most 1 (got 2)",
         ),
         (
             ("happyhorse", "multimodal_to_video", "video-pro-720p"),
             {"reference_videos": ["a.mp4", "b.mp4"]},
-            "reference_videos: there are 2, allowed are at most 1",
+            "reference_videos must hold at most 1 (got 2)",
         ),
         (
             ("happyhorse", "reference_to_video", "video-pro-720p"),
             {"references": addresses(10)},
-            "references: there are 10, allowed are at most 9",
+            "references must hold at most 9 (got 10)",
         ),
-        (("uniall", "video_edit", "happy-horse-edit-720p"), {"references": addresses(6)}, "references: there are 6, allowed are at most 5"),
-        (("happyhorse", "video_edit", "omni_flash_edit"), {"references": addresses(10)}, "references: there are 10, allowed are at most 9"),
+        (("uniall", "video_edit", "happy-horse-edit-720p"), {"references": addresses(6)}, "references must hold at most 5 (got 6)"),
+        (("happyhorse", "video_edit", "omni_flash_edit"), {"references": addresses(10)}, "references must hold at most 9 (got 10)"),
         (
             ("happyhorse", "multimodal_to_video", "wan2.7-r2v"),
             {"reference_videos": ["a.mp4", "b.mp4"]},
-            "voice: it belongs to a reference video, so there must be exactly one in reference_videos",
+            "voice belongs to a reference video, so reference_videos must hold exactly one (got 2)",
         ),
         (
             ("happyhorse", "multimodal_to_video", "wan2.7-r2v"),
             {"reference_videos": None},
-            "voice: it belongs to a reference video, so there must be exactly one in reference_videos",
+            "voice belongs to a reference video, so reference_videos must hold exactly one (got 0)",
         ),
     ],
 )
@@ -129,6 +129,6 @@ def test_a_limit_alone_counts_too() -> None:
         fields=tuple(field.model_copy(update={"max_items": None}) for field in route.fields),
         media=tuple(limit.model_copy(update={"max_count": 2}) for limit in route.media),
     )
-    assert find_problems(request, few) == ("references: there are 3, allowed are at most 2",)
+    assert find_problems(request, few) == ("references must hold at most 2 (got 3)",)
     many = changed(route, fields=tuple(field.model_copy(update={"min_items": 4} if field.to == "images" else {}) for field in route.fields))
-    assert find_problems(request, many) == ("references: there are 3, wanted are at least 4",)
+    assert find_problems(request, many) == ("references must hold at least 4 (got 3)",)

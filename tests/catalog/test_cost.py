@@ -189,7 +189,7 @@ def test_every_list_price_names_its_source() -> None:
     ("text", "told"),
     [
         ("[[price]", "no TOML"),
-        ("prices = 3", "prices; allowed is"),
+        ("prices = 3", "must hold .*alone .got prices"),
         ('[[price]]\nmodel = "m"\n[[price]]\nper = "hour"', r"price 0.per.*price 1.model"),
         (
             '[[price]]\ngateway = "tapi"\n[[price]]\ncapability = "video"',

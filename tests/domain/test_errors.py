@@ -41,7 +41,7 @@ FACTS: dict[str, Any] = {
     "advice": "Wait.",
 }
 OWN: dict[type[GenerationError], dict[str, Any]] = {
-    InvalidRequest: {"problems": ("seed=-1: allowed is 0 to 9", "n=0: allowed is 1 or more")},
+    InvalidRequest: {"problems": ("seed must be between 0 and 9 (got -1)", "n must be 1 or more (got 0)")},
     GatewayUnavailable: {"retry_after_s": 2.5},
     RateLimited: {"retry_after_s": 2.5},
     ProtocolError: {"excerpt": "<html>"},

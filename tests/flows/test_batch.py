@@ -40,7 +40,7 @@ async def test_a_failed_row_stops_nothing_and_is_told_by_its_line(
     assert state.is_failed()
     with pytest.raises(Exception, match="2 of 5 rows kept; 3 failed") as caught:
         await state.result()
-    for told in ("row 2: JSONDecodeError", "n=0: allowed is 1 or more", "row 6: ValidationError: request.text_to_image.colour"):
+    for told in ("row 2: JSONDecodeError", "n must be 1 or more (got 0)", "row 6: ValidationError: request.text_to_image.colour"):
         assert told in str(caught.value)
     assert len(sandbox_env.ledger()) == 2
     async with get_client() as client:

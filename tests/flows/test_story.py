@@ -174,7 +174,7 @@ WRONG = {
     HEAD + shot("a") + shot("a"): "shot 'a' stands there 2 times",
     HEAD + shot("a", 'source_image = "b.png"'): "either image or source_image",
     HEAD + shot("a", 'extension = "on"'): "the script has no [extension]",
-    HEAD.replace("duration = 3", "duration = 99") + shot("a"): "shot 'a', video: duration=99: allowed is 3 to 15",
+    HEAD.replace("duration = 3", "duration = 99") + shot("a"): "shot 'a', video: duration must be between 3 and 15 seconds (got 99)",
     HEAD.replace("duration = 3", 'colour = "red"') + shot("a"): "colour",
     HEAD.replace("gpt-image-2", "no-such-model") + shot("a"): "no-such-model",
     HEAD

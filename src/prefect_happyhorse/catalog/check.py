@@ -15,6 +15,7 @@ __all__ = ["check", "find_problems", "wire_value"]
 
 _NOT_WIRE = frozenset({"capability", "options"})
 _NOUNS: dict[WireType, str] = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
+_UNITS = {"duration": " seconds"}
 
 
 def check(request: GenerationRequest, route: Route, *, more: Iterable[str] = ()) -> None:
@@ -28,8 +29,8 @@ def check(request: GenerationRequest, route: Route, *, more: Iterable[str] = ())
         ...     check(request, resolve(request, "ttapi"))
         ... except InvalidRequest as error:
         ...     print(*error.problems, sep="\n")
-        duration=2: allowed is 3 to 15
-        prompt: it names @2 but there is 1 reference
+        duration must be between 3 and 15 seconds (got 2)
+        prompt names @2, but there is 1 reference
     """
     problems = (*find_problems(request, route), *more)
     if problems:
@@ -50,7 +51,7 @@ def find_problems(request: GenerationRequest, route: Route) -> tuple[str, ...]:
         >>> from prefect_happyhorse.domain.requests import TextToImage
         >>> request = TextToImage(model="gpt-image-2", prompt="A horse", n=0)
         >>> find_problems(request, resolve(request, "happyhorse"))
-        ('n=0: allowed is 1 or more',)
+        ('n must be 1 or more (got 0)',)
     """
     return tuple(
         dict.fromkeys(
@@ -96,16 +97,16 @@ def _foreign_fields(request: GenerationRequest, route: Route) -> Iterable[str]:
     for name in type(request).model_fields:
         if name in _NOT_WIRE or name in taken or not _is_set(value := getattr(request, name)):
             continue
-        shown = "" if name in MEDIA_FIELDS else f"={value!r}"
-        yield f"{name}{shown}: not accepted here; accepted are {', '.join(sorted(taken))}"
+        shown = "" if name in MEDIA_FIELDS else f" (got {value!r})"
+        yield f"{name} is not accepted here{shown}; accepted are {', '.join(sorted(taken))}"
 
 
 def _option_problems(request: GenerationRequest, route: Route) -> Iterable[str]:
     known = route.options
     for name, value in request.options.items():
         if name not in known:
-            listed = f"known options are {', '.join(sorted(known))}" if known else "this route has no options"
-            yield f"options.{name}={value!r}: unknown; {listed}"
+            listed = f"this route has {', '.join(sorted(known))}" if known else "this route has none"
+            yield f"options.{name} is no option here (got {value!r}); {listed}"
 
 
 def _sources(request: GenerationRequest, field: WireField) -> dict[str, object]:
@@ -122,7 +123,8 @@ def _field_problems(request: GenerationRequest, route: Route, field: WireField) 
     found = _sources(request, field)
     if not found:
         if field.required and (names := field.source_names):
-            yield f"{' or '.join(names)}: required here{_allowed(field, ', allowed is ')}"
+            rule = _rule(field, names[0])
+            yield f"{' or '.join(names)} is required here{f' and must be {rule}' if rule else ''}"
         return
     if field.type in {"url", "url[]", "media[]", "messages"}:
         yield from _count_problems(field, found, splits=any(other.pick == "rest" for other in route.fields))
@@ -137,18 +139,18 @@ def _value_problems(name: str, value: object, field: WireField, route: Route) ->
         # The same value goes over the wire twice, once as a number and once as text: the number is what is checked.
         return
     if not _has_type(written, field.type):
-        yield f"{name}={value!r}: {_NOUNS.get(field.type, 'text')} is wanted{_allowed(field, ', allowed is ')}"
+        kind, rule = _NOUNS.get(field.type, "text"), _rule(field, name)
+        yield f"{name} must be {rule if field.values else f'{kind} {rule}'.strip()} (got {value!r})"
         return
-    if field.values and written not in field.values:
-        yield f"{name}={value!r}: allowed is {_allowed(field)}"
-    if isinstance(written, (int, float)) and not isinstance(written, bool) and not _within(written, field.minimum, field.maximum):
-        yield f"{name}={value!r}: allowed is {_allowed(field)}"
+    too_far = isinstance(written, (int, float)) and not isinstance(written, bool) and not _within(written, field.minimum, field.maximum)
+    if too_far or (field.values and written not in field.values):
+        yield f"{name} must be {_rule(field, name)} (got {value!r})"
     if field.max_chars is not None and isinstance(written, str):
         text = rename_references(written, route.reference_name) if route.reference_name else written
         if (length := weighted_length(text, field.chinese_weight)) > field.max_chars:
             weight = f", a Chinese one counting {field.chinese_weight}" if field.chinese_weight > 1 else ""
             read = "" if text == written else " as the gateway reads it"
-            yield f"{name}: it has {length} characters{read}, allowed are {field.max_chars}{weight}"
+            yield f"{name} must have at most {field.max_chars} characters{weight} (got {length}{read})"
 
 
 def _has_type(value: object, wanted: str) -> bool:
@@ -165,14 +167,15 @@ def _within(value: float, minimum: float | None, maximum: float | None) -> bool:
     return (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
 
 
-def _allowed(field: WireField, before: str = "") -> str:
+def _rule(field: WireField, name: str) -> str:
+    """What a value must be, as it goes on after "must be"; empty where the field says nothing."""
     if field.values:
-        return before + ", ".join(str(value).lower() if field.render == "upper" else str(value) for value in field.values)
+        shown = [str(value).lower() if field.render == "upper" else str(value) for value in field.values]
+        return f"one of {', '.join(shown)}" if len(shown) > 1 else shown[0]
+    unit = _UNITS.get(name, "")
     if field.minimum is not None and field.maximum is not None:
-        return f"{before}{field.minimum:g} to {field.maximum:.0f}"
-    if field.minimum is not None:
-        return f"{before}{field.minimum:g} or more"
-    return ""
+        return f"between {field.minimum:g} and {field.maximum:.0f}{unit}"
+    return f"{field.minimum:g} or more{unit}" if field.minimum is not None else ""
 
 
 def _count_problems(field: WireField, found: dict[str, object], *, splits: bool) -> Iterable[str]:
@@ -182,25 +185,29 @@ def _count_problems(field: WireField, found: dict[str, object], *, splits: bool)
     number = sum(len(value) if isinstance(value, tuple) else 1 for value in found.values())  # pyright: ignore[reportUnknownArgumentType]
     taken_by_the_first = 1 if field.pick == "rest" else 0
     most = 1 if field.type == "url" else field.max_items
-    names = ", ".join(found)
     if most is not None and number > most + taken_by_the_first:
-        yield f"{names}: there are {number}, allowed are at most {most + taken_by_the_first}"
+        yield _too_many(found, number, most + taken_by_the_first)
     if field.min_items is not None and number < field.min_items:
-        yield f"{names}: there are {number}, wanted are at least {field.min_items}"
+        yield f"{' and '.join(found)} must hold at least {field.min_items} (got {number})"
+
+
+def _too_many(names: Iterable[str], number: int, most: int) -> str:
+    return f"{' and '.join(names)} must hold at most {most} (got {number})"
 
 
 def _general_problems(request: GenerationRequest, route: Route) -> Iterable[str]:
     if request.prompt is not None and not request.prompt.strip():
-        yield "prompt: it is blank"
+        yield "prompt must not be blank"
     duration = getattr(request, "duration", None)
     bounded = any("duration" in field.source and field.minimum is not None for field in route.fields)
     if duration is not None and duration < 1 and not bounded:
-        yield f"duration={duration!r}: allowed is 1 or more"
+        yield f"duration must be 1 or more seconds (got {duration!r})"
     references = getattr(request, "references", ())
     if len(references) > MAX_REFERENCES:
-        yield f"references: there are {len(references)}, allowed are at most {MAX_REFERENCES}"
-    if getattr(request, "voice", None) is not None and len(getattr(request, "reference_videos", ())) != 1:
-        yield "voice: it belongs to a reference video, so there must be exactly one in reference_videos"
+        yield _too_many(("references",), len(references), MAX_REFERENCES)
+    videos = len(getattr(request, "reference_videos", ()))
+    if getattr(request, "voice", None) is not None and videos != 1:
+        yield f"voice belongs to a reference video, so reference_videos must hold exactly one (got {videos})"
 
 
 def _mention_problems(request: GenerationRequest, route: Route) -> Iterable[str]:
@@ -209,9 +216,9 @@ def _mention_problems(request: GenerationRequest, route: Route) -> Iterable[str]
         return
     available = len(getattr(request, "references", ()))
     for number in sorted({number for number in named if not 1 <= number <= available}):
-        yield f"prompt: it names @{number} but there {'is' if available == 1 else 'are'} {_count(available, 'reference')}"
+        yield f"prompt names @{number}, but there {'is' if available == 1 else 'are'} {_count(available, 'reference')}"
     if route.reference_name is None:
-        yield f"prompt: it names @{named[0]}, but {route.gateway} documents no way to name a reference here; describe it in words"
+        yield f"prompt names @{named[0]}, but {route.gateway} documents no way to name a reference here; describe it in words"
 
 
 def _media_problems(request: GenerationRequest, route: Route) -> Iterable[str]:
@@ -225,9 +232,8 @@ def _media_problems(request: GenerationRequest, route: Route) -> Iterable[str]:
             yield f"{where}={medium!r}: it {error}"
             continue
         if location == "inline" and not route.base64:
-            yield f"{where}: {route.gateway} takes no data URLs; give an address that it can read"
+            yield f"{where} must be an address that {route.gateway} can read: it takes no data URLs"
     for limit in route.media:
         number = sum(1 for name, _, _ in iter_media(request) if name in limit.request_fields)
         if limit.max_count is not None and number > limit.max_count:
-            names = ", ".join(name for name in limit.request_fields if name in route.request_fields)
-            yield f"{names}: there are {number}, allowed are at most {limit.max_count}"
+            yield _too_many((name for name in limit.request_fields if name in route.request_fields), number, limit.max_count)

@@ -58,7 +58,7 @@ def read_prices(text: str) -> tuple[Price, ...]:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"The price list is no TOML: {error}") from error
     if strange := sorted(set(data) - {"price"}):
-        raise ValueError(f"The price list holds {', '.join(strange)}; allowed is [[price]] alone.")
+        raise ValueError(f"A price list must hold [[price]] alone (got {', '.join(strange)}).")
     rows = data.get("price", ())
     prices: tuple[Price, ...] = ()
     problems = _misnamed(rows)
