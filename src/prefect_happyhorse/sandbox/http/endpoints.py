@@ -18,7 +18,7 @@ from prefect_happyhorse.sandbox.dialects.base import Dialect, PollView, Refused
 from prefect_happyhorse.sandbox.faults.rules import FaultRule
 from prefect_happyhorse.sandbox.http.body import Malformed, read_body
 from prefect_happyhorse.sandbox.http.fault_answers import MEANINGS, FaultAnswers, can_strike
-from prefect_happyhorse.sandbox.http.files import Files, origin
+from prefect_happyhorse.sandbox.http.files import Files
 from prefect_happyhorse.sandbox.jobs.inputs import InputFetcher
 from prefect_happyhorse.sandbox.jobs.job import Failure, Job
 from prefect_happyhorse.sandbox.jobs.shape import shape_of
@@ -186,8 +186,7 @@ class Endpoints:
             return replace(view, b64=texts)
         for spec in specs:
             renders.begin(spec)
-        base = origin(request, self._state)
-        return replace(view, urls=tuple(self._files.address(job, index, base) for index in range(job.results)))
+        return replace(view, urls=tuple(self._files.address(job, index, request) for index in range(job.results)))
 
     async def _cancel(self, request: Request) -> Response:
         """Cancel a job that has not begun."""

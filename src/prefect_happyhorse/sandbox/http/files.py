@@ -15,16 +15,9 @@ from prefect_happyhorse.sandbox.jobs.job import Job
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
 from prefect_happyhorse.sandbox.media.render_cache import RenderCache
 
-__all__ = ["Files", "origin"]
+__all__ = ["Files"]
 
 _NAME = re.compile(r"([0-9a-zA-Z_-]+)-([0-9]+)\.[0-9a-z]+")
-
-
-def origin(request: Request, state: SandboxState) -> str:
-    """The address under which a client reaches the sandbox."""
-    if state.settings.public_url is not None:
-        return state.settings.public_url.rstrip("/")
-    return f"{request.url.scheme}://{request.url.netloc}"
 
 
 def _denied(message: str) -> Response:
@@ -48,14 +41,19 @@ class Files:
             Path("/_sandbox/files/{name}", self._show, methods=methods),
         ]
 
-    def address(self, job: Job, index: int, base: str) -> str:
+    def address(self, job: Job, index: int, request: Request) -> str:
         """Where a result can be fetched; the same address until it expires, then a fresh one."""
         now = self._state.now()
         signature = job.signatures.get(index)
         if signature is None or job.expirations[signature] <= now:
             signature = job.signatures[index] = self._state.new_id().replace("-", "")
             job.expirations[signature] = now + self._state.settings.result_ttl_s
-        return f"{base}/files/{self.name(job, index)}?Expires={int(job.expirations[signature])}&Signature={signature}"
+        query = f"Expires={int(job.expirations[signature])}&Signature={signature}"
+        return f"{self._origin(request)}/files/{self.name(job, index)}?{query}"
+
+    def _origin(self, request: Request) -> str:
+        """The address under which a client reaches the sandbox."""
+        return (self._state.settings.public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
 
     def name(self, job: Job, index: int) -> str:
         """The file name of a result."""
@@ -78,7 +76,7 @@ class Files:
         return Response(status_code=404) if found is None else await self._file(*found)
 
     async def _circle(self, request: Request) -> Response:
-        return RedirectResponse(f"{origin(request, self._state)}/files/circle/{request.path_params['hop'] + 1}", 302)
+        return RedirectResponse(f"{self._origin(request)}/files/circle/{request.path_params['hop'] + 1}", 302)
 
     async def _serve(self, request: Request) -> Response:
         found = self._find(request)
@@ -111,7 +109,7 @@ class Files:
         if rule.kind in {"html", "wrong_type"}:
             return HTMLResponse("<!doctype html><html><body>Please sign in to see this file.</body></html>")
         if rule.kind == "redirect":
-            return RedirectResponse(rule.to or f"{origin(request, self._state)}/files/circle/1", 302)
+            return RedirectResponse(rule.to or f"{self._origin(request)}/files/circle/1", 302)
         file = await self._file(job, index)
         if rule.kind in {"truncate", "stall_body"}:
             pause = None if rule.kind == "truncate" else lambda: self._state.stall(rule.seconds)

@@ -14,7 +14,7 @@ import httpx
 from prefect_happyhorse.sandbox.jobs.media_fields import WireInput
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
 from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody
-from prefect_happyhorse.sandbox.media.probe import Probe, find_limit_problems, kind_of, probe
+from prefect_happyhorse.sandbox.media.probe import Probe, find_limit_problems, probe
 from prefect_happyhorse.sandbox.media.render_cache import RenderCache
 
 __all__ = ["USER_AGENT", "InputFetcher"]
@@ -56,7 +56,7 @@ class InputFetcher:
         try:
             async with self._at_once:
                 with await self._open(wire.url, settings) as file:
-                    return await self._renders.run(lambda: probe(file, kind_of(wire.source), with_thumbnail=settings.media == "full"))
+                    return await self._renders.run(lambda: probe(file, wire.source, with_thumbnail=settings.media == "full"))
         except ValueError as error:
             return f"it {error}"
         except httpx.HTTPError as error:

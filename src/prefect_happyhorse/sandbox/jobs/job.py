@@ -55,12 +55,7 @@ class LedgerEntry(BaseModel):
 
 
 def fingerprint(key: str) -> str:
-    """How a key is named where the key itself must not appear.
-
-    Example:
-        >>> fingerprint("sk-1")
-        '0f2c10bf'
-    """
+    """How a key is named where the key itself must not appear."""
     return hashlib.sha256(key.encode()).hexdigest()[:8]
 
 

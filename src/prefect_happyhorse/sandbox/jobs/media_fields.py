@@ -26,11 +26,11 @@ class WireInput:
 
 
 class MediaCheck:
-    """Finds the input media of one body, and adds what is wrong with them to the problems."""
+    """Finds the input media of one body, and what is wrong with them."""
 
-    def __init__(self, route: Route, problems: list[str]) -> None:
+    def __init__(self, route: Route) -> None:
         self.route = route
-        self.problems = problems
+        self.problems: list[str] = []
         self.inputs: list[WireInput] = []
 
     def url(self, where: str, value: object, source: str) -> None:
@@ -88,7 +88,7 @@ class MediaCheck:
                 continue
             types.append(kind)
             item = by_type[kind]
-            self._check_keys(where, entry, {"type", "url", *(["reference_voice"] if item.voice else [])})
+            self._check_entry(where, entry, {"type", "url", *(["reference_voice"] if item.voice else [])})
             self.url(f"{where}.url", entry.get("url"), item.source)
             if item.voice and "reference_voice" in entry:
                 self.url(f"{where}.reference_voice", entry["reference_voice"], "voice")
@@ -100,14 +100,14 @@ class MediaCheck:
             if count == 0 and required[item.source].is_required():
                 self.problems.append(f"{wire.to}: a {item.type} is required")
 
-    def _check_keys(self, where: str, entry: Mapping[str, object], known: set[str]) -> None:
+    def _check_entry(self, where: str, entry: Mapping[str, object], known: set[str]) -> None:
         self.problems.extend(f"{where}.{key}: unknown field" for key in entry if key not in known)
 
     def messages(self, wire: WireField, value: object) -> str | None:
         """A chat message with texts and pictures in it."""
         texts: list[str] = []
         for where, message in self._objects(wire, value):
-            self._check_keys(where, message, {"role", "content"})
+            self._check_entry(where, message, {"role", "content"})
             if message.get("role") != "user":
                 self.problems.append(f"{where}.role: must be 'user'")
             content = message.get("content")
@@ -126,12 +126,12 @@ class MediaCheck:
             part = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
             at = f"{where}[{index}]"
             if part.get("type") == "text" and isinstance(text := part.get("text"), str):
-                self._check_keys(at, part, {"type", "text"})
+                self._check_entry(at, part, {"type", "text"})
                 yield text
             elif part.get("type") == "image_url" and isinstance(image := part.get("image_url"), dict):
                 address = cast("dict[str, object]", image)
-                self._check_keys(at, part, {"type", "image_url"})
-                self._check_keys(f"{at}.image_url", address, {"url"})
+                self._check_entry(at, part, {"type", "image_url"})
+                self._check_entry(f"{at}.image_url", address, {"url"})
                 self.url(f"{at}.image_url.url", address.get("url"), "references")
             else:
                 self.problems.append(f"{at}: must be a text or an image_url part")

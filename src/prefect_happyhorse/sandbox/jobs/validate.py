@@ -21,8 +21,8 @@ class ValidatedBody:
     """What checking a body against one route found."""
 
     route: Route
-    problems: list[str] = field(default_factory=list[str])
-    inputs: Sequence[WireInput] = ()
+    problems: list[str]
+    inputs: list[WireInput]
     values: dict[str, object] = field(default_factory=dict[str, object])
     defaults: dict[str, object] = field(default_factory=dict[str, object])
     prompt_cut: tuple[int, int] | None = None
@@ -48,18 +48,17 @@ def validate(
     return min(checked, key=lambda result: len(result.problems))
 
 
-class _Check:
+class _Check(MediaCheck):
     def __init__(self, route: Route, *, tolerated: frozenset[str], cuts_prompt: bool) -> None:
-        self.result = ValidatedBody(route)
-        self.problems = self.result.problems
+        super().__init__(route)
         self.tolerated = tolerated
         self.cuts_prompt = cuts_prompt
-        self.media = MediaCheck(route, self.problems)
+        self.result = ValidatedBody(route, self.problems, self.inputs)
 
     def run(self, body: Mapping[str, object]) -> ValidatedBody:
         result = self.result
         self._check_keys(body)
-        for wire in result.route.fields:
+        for wire in self.route.fields:
             source = wire.source[0] if wire.source else wire.to
             if wire.default is not None and wire.render != "text":
                 result.defaults.setdefault(source, wire.default)
@@ -70,11 +69,10 @@ class _Check:
                     result.values.setdefault(source, read)
             elif wire.required:
                 self.problems.append(f"{wire.to}: required")
-        result.inputs = tuple(self.media.inputs)
         return result
 
     def _check_keys(self, body: Mapping[str, object], prefix: str = "") -> None:
-        leaves = {wire.to for wire in self.result.route.fields} | self.tolerated
+        leaves = {wire.to for wire in self.route.fields} | self.tolerated
         for key, value in body.items():
             path = f"{prefix}{key}"
             if path in leaves:
@@ -88,19 +86,19 @@ class _Check:
 
     def _read(self, wire: WireField, value: object) -> object:
         if wire.type == "url":
-            self.media.url(wire.to, value, wire.source[0])
+            self.url(wire.to, value, wire.source[0])
         elif wire.type == "url[]":
-            self.media.urls(wire, value)
+            self.urls(wire, value)
         elif wire.type == "media[]":
-            self.media.typed(wire, value)
+            self.typed(wire, value)
         elif wire.type == "messages":
-            return self.media.messages(wire, value)
+            return self.messages(wire, value)
         else:
             return self._read_scalar(wire, value)
         return None
 
     def _read_scalar(self, wire: WireField, value: object) -> object:
-        read = _from_form(value, wire.type) if self.result.route.encoding == "multipart" else value
+        read = _from_form(value, wire.type) if self.route.encoding == "multipart" else value
         if not _has_type(read, wire.type):
             self.problems.append(f"{wire.to}: must be {'an' if wire.type == 'integer' else 'a'} {wire.type}")
             return None

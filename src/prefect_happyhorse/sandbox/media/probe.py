@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from prefect_happyhorse.catalog import MediaLimit
 from prefect_happyhorse.domain.values import AssetKind
 
-__all__ = ["Probe", "Thumbnail", "find_limit_problems", "kind_of", "probe"]
+__all__ = ["Probe", "Thumbnail", "find_limit_problems", "probe"]
 
 _KINDS: dict[str, AssetKind] = {"clip": "video", "video": "video", "reference_videos": "video", "audio": "audio", "voice": "audio"}
 _THUMBNAIL_PX = 480
@@ -48,55 +48,50 @@ class Probe:
         return self.width / self.height if self.width and self.height else None
 
 
-def kind_of(source: str) -> AssetKind:
-    """What kind of medium a request field holds."""
-    return _KINDS.get(source, "image")
-
-
-def probe(file: IO[bytes], expected: AssetKind, *, with_thumbnail: bool) -> Probe:
-    """Look into a medium."""
+def probe(file: IO[bytes], source: str, *, with_thumbnail: bool) -> Probe:
+    """Look into the medium that a request field holds."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
-    if expected == "image":
-        return _probe_picture(file, size, with_thumbnail=with_thumbnail)
-    return _probe_stream(file, size, expected, with_thumbnail=with_thumbnail)
+    kind = _KINDS.get(source, "image")
+    look = _probe_picture if kind == "image" else _probe_stream
+    return look(file, size, kind, with_thumbnail=with_thumbnail)
 
 
-def _probe_picture(file: IO[bytes], size: int, *, with_thumbnail: bool) -> Probe:
+def _probe_picture(file: IO[bytes], size: int, kind: AssetKind, *, with_thumbnail: bool) -> Probe:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(file)
             with picture:
                 width, height = picture.size
-                thumbnail = _thumbnail(picture, "image") if with_thumbnail else None
-                return Probe("image", (picture.format or "unknown").lower(), size, width, height, thumbnail=thumbnail)
+                thumbnail = _thumbnail(picture, kind) if with_thumbnail else None
+                return Probe(kind, (picture.format or "unknown").lower(), size, width, height, thumbnail=thumbnail)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError("is not a readable picture") from error
 
 
-def _probe_stream(file: IO[bytes], size: int, expected: AssetKind, *, with_thumbnail: bool) -> Probe:
+def _probe_stream(file: IO[bytes], size: int, kind: AssetKind, *, with_thumbnail: bool) -> Probe:
     is_quicktime = file.read(12)[4:] == b"ftypqt  "
     file.seek(0)
     try:
         # The stubs of PyAV and Pillow lose the type behind `with ... as`.
         container = av.open(file, "r")
         with container:
-            if not (container.streams.video if expected == "video" else container.streams.audio):
-                raise ValueError(f"holds no {expected}")
+            if not (container.streams.video if kind == "video" else container.streams.audio):
+                raise ValueError(f"holds no {kind}")
             duration_s = container.duration / av.time_base if container.duration else None
             names = set(container.format.name.split(","))
-            if expected == "audio":
-                return Probe("audio", "mp3" if "mp3" in names else min(names), size, duration_s=duration_s)
+            if kind == "audio":
+                return Probe(kind, "mp3" if "mp3" in names else min(names), size, duration_s=duration_s)
             stream = container.streams.video[0]
             container.seek((container.duration or 0) // 2)
             frame = next(iter(container.decode(video=0)))
-            thumbnail = _thumbnail(cast("Any", frame).to_image(), "video") if with_thumbnail else None
+            thumbnail = _thumbnail(cast("Any", frame).to_image(), kind) if with_thumbnail else None
             fps = float(stream.average_rate) if stream.average_rate else None
             form = min(names) if "mp4" not in names else "mov" if is_quicktime else "mp4"
-            return Probe("video", form, size, frame.width, frame.height, duration_s, fps, thumbnail)
+            return Probe(kind, form, size, frame.width, frame.height, duration_s, fps, thumbnail)
     except (av.error.FFmpegError, StopIteration, OSError) as error:
-        raise ValueError(f"is not a readable {expected}") from error
+        raise ValueError(f"is not a readable {kind}") from error
 
 
 def _thumbnail(picture: Image.Image, kind: AssetKind) -> Thumbnail:
