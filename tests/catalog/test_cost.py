@@ -51,7 +51,7 @@ def test_the_list_prices_of_the_original_provider(model: str, resolution: str, a
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['gateway']}-{v['capability']}-{v['model']}")
 def test_no_gateway_has_a_price_that_nobody_named(vector: dict[str, Any]) -> None:
-    """Of all 65 routes none has a price in the sources, and each says so; with a row of one's own every one has."""
+    """No route has a price in the sources, and each says so; with a row of one's own every one has."""
     request: GenerationRequest = parse_request(vector["request"])
     found = estimate(request, vector["gateway"])
     assert (found.amount, found.currency) == (None, None)

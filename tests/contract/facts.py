@@ -1,13 +1,20 @@
-"""The facts that every route and body is held to: `tests/data/routes.json` and `tests/data/vectors.json`."""
+"""The facts that every route and body is held to, in `tests/data`: `routes.json` and `vectors.json`; the exceptions: `differences.toml`."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 DATA = Path(__file__).parents[1] / "data"
 ROUTES: list[dict[str, Any]] = json.loads((DATA / "routes.json").read_text(encoding="utf-8"))
+DIFFERENCES: dict[str, list[str]] = tomllib.loads((DATA / "differences.toml").read_text(encoding="utf-8"))
 VECTORS: list[dict[str, Any]] = json.loads((DATA / "vectors.json").read_text(encoding="utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""Random valid requests of all 65 routes go through gateway and sandbox, over real sockets, to a finished file."""
+"""Random valid requests of every route go through gateway and sandbox, over real sockets, to a finished file."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from .poll_suite import PollSuite
 from .submit_suite import SubmitSuite
 from .text_suite import TextSuite
 
-__all__ = ["GatewayContract"]
+__all__ = ["GatewaySuite"]
 
 
-class GatewayContract(CallsSuite, SubmitSuite, PollSuite, TextSuite):
+class GatewaySuite(CallsSuite, SubmitSuite, PollSuite, TextSuite):
     """The whole suite."""

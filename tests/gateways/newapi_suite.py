@@ -19,7 +19,7 @@ from prefect_happyhorse.domain.errors import (
 from prefect_happyhorse.domain.jobs import JobStatus
 
 from .dialect import TASK_ID, URL, Refusal
-from .gateway_suite import GatewayContract
+from .gateway_suite import GatewaySuite
 
 MISSING = [
     (400, {"code": "task_not_exist", "message": "task_not_exist", "data": None}),
@@ -76,7 +76,7 @@ REFUSALS = [
 ]
 
 
-class NewAPIContract(GatewayContract):
+class NewAPISuite(GatewaySuite):
     """What the two share."""
 
     words: ClassVar[dict[JobStatus, tuple[str, ...]]] = {

@@ -23,7 +23,7 @@ from prefect_happyhorse.domain.jobs import JobStatus
 from prefect_happyhorse.gateways import AccessToken, Account, Gateway, get_gateway
 
 from .dialect import KEY, TASK_ID, URL, Refusal, response
-from .gateway_suite import GatewayContract
+from .gateway_suite import GatewaySuite
 
 SECRET = "secret/Key&1"
 TOKEN = "token-0123456789"
@@ -33,7 +33,7 @@ def envelope(code: object, data: object = None, msg: object = "No.") -> dict[str
     return {"trace_id": "96afa792520b0e6a86d72e89435bc0a7", "code": code, "msg": msg, "data": data}
 
 
-class TestChanjing(GatewayContract):
+class TestChanjing(GatewaySuite):
     """Chanjing."""
 
     gateway: ClassVar[str] = "chanjing"

@@ -19,7 +19,7 @@ from prefect_happyhorse.domain.errors import (
 from prefect_happyhorse.domain.jobs import JobStatus
 
 from .dialect import KEY, TASK_ID, URL, Refusal, response
-from .gateway_suite import GatewayContract
+from .gateway_suite import GatewaySuite
 
 
 def code(code: str, message: str = "No.", **more: Any) -> dict[str, Any]:
@@ -52,7 +52,7 @@ SHARED = [
 ]
 
 
-class DashScopeContract(GatewayContract):
+class DashScopeSuite(GatewaySuite):
     """What the two share."""
 
     model: ClassVar[str] = "happyhorse-1.1-r2v"
@@ -139,7 +139,7 @@ class DashScopeContract(GatewayContract):
             self.protocol.read_cancel(response(b"<html>"))
 
 
-class TestInfiflow(DashScopeContract):
+class TestInfiflow(DashScopeSuite):
     """Infiflow: `code` and `message` in the body when a request fails."""
 
     gateway: ClassVar[str] = "infiflow"
@@ -153,7 +153,7 @@ class TestInfiflow(DashScopeContract):
         assert self.signed().headers["x-dashscope-async"] == "enable"
 
 
-class TestTTAPI(DashScopeContract):
+class TestTTAPI(DashScopeSuite):
     """TTAPI: the same, and its platform's own error shape beside it."""
 
     gateway: ClassVar[str] = "ttapi"

@@ -15,10 +15,10 @@ from prefect_happyhorse.domain.requests import GenerationRequest, parse_request
 from prefect_happyhorse.gateways import get_gateway
 
 from .dialect import TASK_ID, URL
-from .newapi_suite import NewAPIContract
+from .newapi_suite import NewAPISuite
 
 
-class TestHappyHorseVideos(NewAPIContract):
+class TestHappyHorseVideos(NewAPISuite):
     """happyhorse.pics, `POST /v1/videos`."""
 
     gateway: ClassVar[str] = "happyhorse"
@@ -65,7 +65,7 @@ class TestHappyHorseVideos(NewAPIContract):
         assert [output.url for output in state.outputs] == [URL, URL + "2"]
 
 
-class TestHappyHorseGenerations(NewAPIContract):
+class TestHappyHorseGenerations(NewAPISuite):
     """happyhorse.pics, `POST /v1/videos/generations`: Grok and every Omni Flash."""
 
     gateway: ClassVar[str] = "happyhorse"
@@ -113,7 +113,7 @@ class TestHappyHorseGenerations(NewAPIContract):
         assert call.url.path == path
 
 
-class TestHappyHorseImages(NewAPIContract):
+class TestHappyHorseImages(NewAPISuite):
     """happyhorse.pics, `POST /v1/images/async/...`."""
 
     gateway: ClassVar[str] = "happyhorse"

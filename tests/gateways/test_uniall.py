@@ -11,10 +11,10 @@ from prefect_happyhorse.domain.jobs import JobStatus
 from prefect_happyhorse.gateways import Account, get_gateway
 
 from .dialect import TASK_ID, URL
-from .newapi_suite import NewAPIContract
+from .newapi_suite import NewAPISuite
 
 
-class TestUniAll(NewAPIContract):
+class TestUniAll(NewAPISuite):
     """UniAll."""
 
     gateway: ClassVar[str] = "uniall"

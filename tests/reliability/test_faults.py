@@ -88,7 +88,7 @@ async def weather(sandbox: SandboxServer, asked: list[Asked], accounts: dict[str
 
 @pytest.mark.parametrize("name", FAULTS)
 async def test_each_fault_alone(sandbox: SandboxServer, tmp_path: Path, record: Recorder, name: str) -> None:
-    """Struck at every job of all five gateways, run again, and run once more when it is over."""
+    """Struck at every job of every gateway, run again, and run once more when it is over."""
     sandbox.settings(job_s=0.05)
     for rule in FAULTS[name]:
         sandbox.fault(**rule)

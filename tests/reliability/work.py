@@ -32,7 +32,7 @@ Asked = tuple[str, GenerationRequest]
 
 
 def requests_of(count: int, *, batch: str = "batch") -> list[Asked]:
-    """So many different requests for all five gateways; their prompts tell them apart.
+    """So many different requests for every gateway; their prompts tell them apart.
 
     Args:
         count: How many.
