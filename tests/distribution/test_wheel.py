@@ -126,7 +126,16 @@ def test_addresses_of_files_lead_to_files() -> None:
 def test_sdist_holds_what_a_build_and_a_test_run_need(tmp_path: Path) -> None:
     """Whatever file the repository keeps is in the sdist too, but for what only serves the repository."""
     folders = ("src", "flows", "tests", "docs", "deployments", ".ci")
-    files = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile"}
+    files = {
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "Makefile",
+        ".pre-commit-config.yaml",
+    }
     # The two that the build backend adds by itself.
     expected = files | {lock for lock in LOCKS if "/" not in lock} | {"PKG-INFO", ".gitignore"}
     expected |= {f"{folder}/{name}" for folder in folders for name in _files(ROOT / folder)}
