@@ -76,13 +76,6 @@ class Dialect(ABC):
         key = self.credential(headers)
         return fingerprint(key) if self.state.settings.takes_key(key) else None
 
-    def header_problem(self, headers: Headers) -> str | None:
-        """What a submit's headers lack."""
-        lacking = [
-            f"{name}: {value}" for name, value in self.facts.submit_headers.items() if headers.get(name, "").lower() != value.lower()
-        ]
-        return f"the header {', '.join(lacking)} is required" if lacking else None
-
     def normalize(self, body: dict[str, object]) -> dict[str, object]:
         """A submit's body with the provider's aliases replaced."""
         return body

@@ -7,23 +7,19 @@ from email.parser import BytesParser
 from email.policy import HTTP
 from typing import cast
 
-__all__ = ["Malformed", "read_body"]
-
-
-class Malformed(ValueError):
-    """A body cannot be read as what its Content-Type says."""
+__all__ = ["read_body"]
 
 
 def read_body(raw: bytes, content_type: str) -> dict[str, object]:
-    """A submit's body as a mapping."""
+    """A body as a mapping; a ValueError when it is not what its Content-Type says."""
     if content_type.lower().startswith("multipart/form-data"):
         return _read_form(raw, content_type)
     try:
         value: object = json.loads(raw)
     except ValueError as error:
-        raise Malformed("the body is not valid JSON") from error
+        raise ValueError("the body is not valid JSON") from error
     if not isinstance(value, dict):
-        raise Malformed("the body is not a JSON object")
+        raise ValueError("the body is not a JSON object")
     return cast("dict[str, object]", value)
 
 
@@ -31,16 +27,16 @@ def _read_form(raw: bytes, content_type: str) -> dict[str, object]:
     # A form is a MIME message without its head: https://www.rfc-editor.org/rfc/rfc7578
     message = BytesParser(policy=HTTP).parsebytes(b"Content-Type: " + content_type.encode("latin-1") + b"\r\n\r\n" + raw)
     if not message.is_multipart() or message.defects:
-        raise Malformed("the body is not a valid multipart form")
+        raise ValueError("the body is not a valid multipart form")
     fields: dict[str, object] = {}
     for part in message.iter_parts():
         name = part.get_param("name", header="content-disposition")
         if not isinstance(name, str):
-            raise Malformed("a part of the form has no name")
+            raise ValueError("a part of the form has no name")
         if part.get_filename() is not None:
-            raise Malformed(f"{name}: must be a text, not a file")
+            raise ValueError(f"{name}: must be a text, not a file")
         if name in fields:
-            raise Malformed(f"{name}: given twice")
+            raise ValueError(f"{name}: given twice")
         payload = part.get_payload(decode=True)
         fields[name] = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""
     return fields

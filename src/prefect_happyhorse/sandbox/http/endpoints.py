@@ -16,12 +16,11 @@ from starlette.routing import Route as Path
 from prefect_happyhorse.catalog import Route, routes
 from prefect_happyhorse.sandbox.dialects.base import Dialect, PollView, Refused
 from prefect_happyhorse.sandbox.faults.rules import FaultRule
-from prefect_happyhorse.sandbox.http.body import Malformed, read_body
+from prefect_happyhorse.sandbox.http.body import read_body
 from prefect_happyhorse.sandbox.http.fault_answers import MEANINGS, FaultAnswers, can_strike
 from prefect_happyhorse.sandbox.http.files import Files
 from prefect_happyhorse.sandbox.jobs.inputs import InputFetcher
-from prefect_happyhorse.sandbox.jobs.job import Failure, Job
-from prefect_happyhorse.sandbox.jobs.shape import shape_of
+from prefect_happyhorse.sandbox.jobs.job import Failure, Job, Meaning
 from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody, validate
 
 __all__ = ["Endpoints"]
@@ -64,6 +63,7 @@ class Endpoints:
         try:
             return await handler(request)
         except Refused as refused:
+            self._state.refused += 1
             status, body = self._dialect.error(refused.failure.meaning, refused.failure.message)
             return JSONResponse(body, status)
 
@@ -79,22 +79,12 @@ class Endpoints:
 
     async def _submit(self, request: Request, call: str) -> Response:
         """Refuse a submit, or accept and charge it."""
-        raw = await request.body()
-        try:
-            sent, malformed = read_body(raw, request.headers.get("content-type", "")), None
-        except Malformed as error:
-            sent, malformed = dict[str, object](), str(error)
+        sent = await self._read(request, "invalid")
         model = sent.get(self._dialect.model_key)
         rule = self._state.faults.take("submit", self._gateway, model if isinstance(model, str) else None)
         if (struck := await self._faults.before(rule, request)) is not None:
             return struck
-        try:
-            if malformed is not None:
-                raise Refused("invalid", malformed)
-            job = await self._accept(request, call, sent)
-        except Refused:
-            self._state.refused += 1
-            raise
+        job = await self._accept(request, call, sent)
         if rule is not None and rule.kind == "fail_job":
             job.failure = Failure("internal", rule.message or "generation failed")
         word = rule.word if rule is not None and rule.kind == "unknown_status" else None
@@ -102,8 +92,9 @@ class Endpoints:
 
     async def _accept(self, request: Request, call: str, sent: dict[str, object]) -> Job:
         account = self._account(request)
-        if (problem := self._dialect.header_problem(request.headers)) is not None:
-            raise Refused("invalid", problem)
+        for name, value in self._dialect.facts.submit_headers.items():
+            if request.headers.get(name, "").lower() != value.lower():
+                raise Refused("invalid", f"the header {name}: {value} is required")
         body = self._validate(request, call, sent)
         checks = self._state.settings.check_inputs if body.inputs else "never"
         probes, problems = await self._inputs.fetch(body, self._state.settings) if checks == "submit" else ((), ())
@@ -115,11 +106,9 @@ class Endpoints:
         return job
 
     async def _check_later(self, job: Job) -> None:
-        job.probes, problems = await self._inputs.fetch(job.body, self._state.settings)
+        job.probes, problems = await self._inputs.fetch(job.body, job.settings)
         if problems:
             job.fail(Failure("invalid", "; ".join(problems)), self._state.now())
-        else:
-            job.shape = shape_of(job.body, job.probes, self._state.settings)
 
     def _validate(self, request: Request, call: str, sent: dict[str, object]) -> ValidatedBody:
         dialect, model = self._dialect, sent.get(self._dialect.model_key)
@@ -179,7 +168,7 @@ class Endpoints:
 
     async def _with_results(self, view: PollView, request: Request) -> PollView:
         job, renders = view.job, self._files.renders
-        specs = [job.spec(index, self._state.settings) for index in range(job.results)]
+        specs = [job.spec(index) for index in range(job.results)]
         if job.body.text("options.response_format") == "b64_json":
             paths = [await renders.render(spec) for spec in specs]
             texts = await renders.run(lambda: tuple(base64.b64encode(path.read_bytes()).decode() for path in paths))
@@ -196,22 +185,22 @@ class Endpoints:
         job.cancelled = True
         return JSONResponse({"request_id": self._state.new_id()})
 
-    async def _json(self, request: Request) -> dict[str, object]:
+    async def _read(self, request: Request, meaning: Meaning) -> dict[str, object]:
         try:
             return read_body(await request.body(), request.headers.get("content-type", ""))
-        except Malformed as error:
-            raise Refused("unsupported", str(error)) from error
+        except ValueError as error:
+            raise Refused(meaning, str(error)) from error
 
     async def _issue_token(self, request: Request) -> Response:
         """Give an access token."""
         rule = self._state.faults.take("token", self._gateway, None)
         if (struck := await self._faults.before(rule, request)) is not None:
             return struck
-        return await self._faults.after(rule, self._dialect.issue_token(await self._json(request)))
+        return await self._faults.after(rule, self._dialect.issue_token(await self._read(request, "unsupported")))
 
     async def _poll_batch(self, request: Request) -> Response:
         """Say how several jobs stand; those that are not there are left out."""
-        task_ids = (await self._json(request)).get("unique_ids")
+        task_ids = (await self._read(request, "unsupported")).get("unique_ids")
         account = self._account(request)
         names = cast("list[object]", task_ids) if isinstance(task_ids, list) else []
         if not names or len(names) > _BATCH or not all(isinstance(name, str) for name in names):

@@ -57,7 +57,7 @@ class Files:
 
     def name(self, job: Job, index: int) -> str:
         """The file name of a result."""
-        return f"{job.task_id}-{index}{job.spec(index, self._state.settings).suffix}"
+        return f"{job.task_id}-{index}{job.spec(index).suffix}"
 
     def _find(self, request: Request) -> tuple[Job, int] | None:
         match = _NAME.fullmatch(request.path_params["name"])
@@ -67,7 +67,7 @@ class Files:
         return job, int(match[2])
 
     async def _file(self, job: Job, index: int) -> FileResponse:
-        spec = job.spec(index, self._state.settings)
+        spec = job.spec(index)
         return FileResponse(await self.renders.render(spec), media_type=spec.media_type)
 
     async def _show(self, request: Request) -> Response:

@@ -39,7 +39,7 @@ def render_page(state: SandboxState, files: Files, host: str) -> str:
     links = " \u00b7 ".join(f'<a href="{name}">{name}</a>' for name in ("ledger", "settings", "faults", "docs"))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>happyhorse sandbox</title><style>{_STYLE}</style></head><body>'
-        f"<h1>happyhorse sandbox</h1><p>{len(entries)} charged, {refunded} refunded, {state.refused} refused. {links}</p>"
+        f"<h1>happyhorse sandbox</h1><p>{len(entries)} charged, {refunded} refunded, {state.refused} calls refused. {links}</p>"
         f'<div class="bases">{bases}</div>{more}<div class="jobs">{cards}</div></body></html>'
     )
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_happyhorse.catalog import Route
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
-from prefect_happyhorse.sandbox.jobs.shape import Shape
+from prefect_happyhorse.sandbox.jobs.shape import Shape, shape_of
 from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody
 from prefect_happyhorse.sandbox.media.card import MediaSpec
 from prefect_happyhorse.sandbox.media.probe import Probe
@@ -70,7 +70,7 @@ class Job:
     digest: str
     submitted_at: float
     job_s: float
-    shape: Shape
+    settings: SandboxSettings
     probes: tuple[Probe, ...] = ()
     input_check: asyncio.Task[None] | None = None
     failure: Failure | None = None
@@ -79,7 +79,6 @@ class Job:
     polls: int = 0
     downloads: int = 0
     reported: LedgerState = "queued"
-    specs: dict[int, MediaSpec] = field(default_factory=dict[int, MediaSpec])
     signatures: dict[int, str] = field(default_factory=dict[int, str])
     expirations: dict[str, float] = field(default_factory=dict[str, float])
 
@@ -92,6 +91,11 @@ class Job:
     def results(self) -> int:
         """How many results it has when it succeeds."""
         return int(self.body.number("n") or 1) if self.route.kind == "image" else 1
+
+    @property
+    def shape(self) -> Shape:
+        """Size and playing time of its results."""
+        return shape_of(self.body, self.probes, self.settings)
 
     @property
     def inputs_pending(self) -> bool:
@@ -118,13 +122,8 @@ class Job:
         self.failure = failure
         self.finished_at = now
 
-    def spec(self, index: int, settings: SandboxSettings) -> MediaSpec:
-        """What one of the job's results looks like; it stays so when the settings change."""
-        if index not in self.specs:
-            self.specs[index] = self._new_spec(index, settings)
-        return self.specs[index]
-
-    def _new_spec(self, index: int, settings: SandboxSettings) -> MediaSpec:
+    def spec(self, index: int) -> MediaSpec:
+        """What one of the job's results looks like."""
         body, shape = self.body, self.shape
         asked = body.text("options.output_format")
         plain = MediaSpec(
@@ -133,24 +132,21 @@ class Job:
             width=shape.width,
             height=shape.height,
             duration_s=shape.duration_s,
-            fps=settings.fps,
+            fps=self.settings.fps,
             quality=max(1, min(100, int(body.number("options.output_compression") or 90))),
         )
-        if settings.media == "tiny":
+        if self.settings.media == "tiny":
             return plain
-        details = [
-            "sandbox",
-            *(body.text(name) for name in ("size", "resolution", "aspect_ratio")),
-            f"{shape.duration_s:g} s" if shape.duration_s else None,
-            f"seed {body.values['seed']}" if "seed" in body.values else None,
-            f"{index + 1} of {self.results}" if self.results > 1 else None,
-        ]
+        details = [body.text("size"), body.text("resolution"), body.text("aspect_ratio")]
+        details += [f"{shape.duration_s:g} s"] if shape.duration_s else []
+        details += [f"seed {body.values['seed']}"] if "seed" in body.values else []
+        details += [f"{index + 1} of {self.results}"] if self.results > 1 else []
         return replace(
             plain,
-            heading=f"{self.route.facts.title}  \u00b7  {self.route.capability.replace('_', ' ')}".upper(),
+            heading=f"{self.route.facts.title} \u00b7 {self.route.capability.replace('_', ' ')}".upper(),
             model=self.route.model,
             prompt=body.text("prompt") or "",
-            footer="  \u00b7  ".join(detail for detail in details if detail),
+            footer=" \u00b7 ".join(["sandbox", *filter(None, details)]),
             number=index + 1,
             thumbnails=tuple(found.thumbnail for found in self.probes if found.thumbnail is not None),
         )

@@ -14,7 +14,6 @@ from uuid import UUID
 from prefect_happyhorse.sandbox.faults.rules import FaultInjector
 from prefect_happyhorse.sandbox.jobs.job import Job, LedgerEntry
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
-from prefect_happyhorse.sandbox.jobs.shape import shape_of
 from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody
 from prefect_happyhorse.sandbox.media.probe import Probe
 
@@ -84,7 +83,7 @@ class SandboxState:
             digest=hashlib.sha256(canonical.encode()).hexdigest(),
             submitted_at=self.now(),
             job_s=job_s if isinstance(job_s, (int, float)) else self.random.uniform(*job_s),
-            shape=shape_of(body, probes, self.settings),
+            settings=self.settings,
             probes=probes,
         )
         return self.jobs[task_id]
