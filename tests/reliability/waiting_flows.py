@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from prefect_happyhorse import MediaAsset, ReferenceToVideo, TextToVideo, generate, generate_sync
+from prefect_happyhorse import MediaAsset, ReferenceToVideo, TextToVideo, generate
 
 
 def ride(prompt: str) -> ReferenceToVideo:
@@ -28,7 +28,7 @@ def mapped() -> list[MediaAsset]:
 @flow
 def synchronous() -> MediaAsset:
     """Wait for a job without async."""
-    return generate_sync(ride("synchronous"), "infiflow")
+    return generate(ride("synchronous"), "infiflow")
 
 
 @flow

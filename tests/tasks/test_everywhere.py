@@ -41,7 +41,12 @@ def test_a_script_without_a_flow(sandbox_env: SandboxServer) -> None:
     asset = download_sync(poll_sync(submit_sync(horse(), "happyhorse"), "happyhorse"), "happyhorse")
     assert Path(asset.uri.removeprefix("file://")).stat().st_size == asset.bytes
     assert generate_sync(horse(), "happyhorse") == asset
-    assert asyncio.run(generate(horse(), "happyhorse")) == asset
+    assert generate(horse(), "happyhorse") == asset
+
+    async def main() -> MediaAsset:
+        return await generate(horse(), "happyhorse")
+
+    assert asyncio.run(main()) == asset
     assert len(sandbox_env.ledger()) == 1
 
 

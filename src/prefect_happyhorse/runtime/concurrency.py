@@ -9,8 +9,8 @@ import logging
 import re
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -18,14 +18,12 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.concurrency.asyncio import concurrency, rate_limit
-from prefect.concurrency.sync import concurrency as concurrency_sync
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import ObjectNotFound
-from prefect.utilities.asyncutils import run_coro_as_sync
 
 from prefect_happyhorse.gateways import Account
 
-__all__ = ["call_turn", "calls_limit", "job_slot", "job_slot_sync", "jobs_limit", "save_limits"]
+__all__ = ["call_turn", "calls_limit", "job_slot", "jobs_limit", "save_limits"]
 
 _LOOK_EVERY_S = 60.0
 
@@ -100,21 +98,6 @@ async def job_slot(account: Account) -> AsyncGenerator[None]:
         return
     # A lease that could not be renewed for a moment is no reason to give up a job that is paid for.
     async with concurrency(name, raise_on_lease_renewal_failure=False):
-        token = _HOLDS_SLOT.set(True)
-        try:
-            yield
-        finally:
-            _HOLDS_SLOT.reset(token)
-
-
-@contextmanager
-def job_slot_sync(account: Account) -> Generator[None]:
-    """`job_slot` for sync code."""
-    name = jobs_limit(account.gateway, account.label)
-    if _HOLDS_SLOT.get() or not run_coro_as_sync(_KNOWN.has(name)):
-        yield
-        return
-    with concurrency_sync(name, raise_on_lease_renewal_failure=False):
         token = _HOLDS_SLOT.set(True)
         try:
             yield

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
 from prefect_happyhorse.engine.jobs.poll import Poller
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
-from prefect_happyhorse.tasks.retries import RETRIES, RETRY_DELAYS_S, is_retryable
+from prefect_happyhorse.tasks.dual import dual_task
+from prefect_happyhorse.tasks.retries import retried_task
 from prefect_happyhorse.tasks.work import Credentials, StoreRef, account_of, store_of
 
 __all__ = ["open_jobs", "poll_once"]
 
 
-@task(name="open-jobs", tags={"happyhorse"}, cache_policy=NO_CACHE, persist_result=False)
+@dual_task(name="open-jobs", persist_result=False)
 async def open_jobs(store: StoreRef = None) -> list[JournalEntry]:
     """The jobs of a store's journal that cost or may have cost money and have no file yet, oldest first.
 
@@ -36,16 +34,7 @@ async def open_jobs(store: StoreRef = None) -> list[JournalEntry]:
     return [entry for entry in await Journal(await store_of(store)).entries() if entry.is_open]
 
 
-@task(
-    name="poll-once",
-    tags={"happyhorse"},
-    task_run_name="poll once {job.gateway} {job.task_id}",
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_condition_fn=is_retryable,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@retried_task(name="poll-once", task_run_name="poll once {job.gateway} {job.task_id}", persist_result=False)
 async def poll_once(job: Job, credentials: Credentials, store: StoreRef = None) -> JobSnapshot:
     """Ask for a job once, without waiting for it.
 

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from prefect_happyhorse.artifacts.show import show_asset
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.engine.jobs.results import stored_thumbnail
 from prefect_happyhorse.engine.media import film as film_module
-from prefect_happyhorse.tasks.retries import RETRIES, RETRY_DELAYS_S, is_retryable
+from prefect_happyhorse.tasks.retries import retried_task
 from prefect_happyhorse.tasks.work import StoreRef, store_of
 
 __all__ = ["concat"]
 
 
-@task(
-    name="concat",
-    tags={"happyhorse"},
-    task_run_name='concat "{title}"',
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_condition_fn=is_retryable,
-    # The film's name says what it was made of, so that one which is there is found.
-    cache_policy=NO_CACHE,
-    persist_result=True,
-    result_serializer="json",
-)
+# The film's name says what it was made of, so that one which is there is found.
+@retried_task(name="concat", task_run_name='concat "{title}"')
 async def concat(videos: list[MediaAsset], store: StoreRef = None, *, title: str = "film") -> MediaAsset:
     """Join kept videos into one film, in their order, keep it beside them, and show it. Nothing is bought.
 

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.tasks import Task
+from prefect.tasks import Task, TaskOptions
+from typing_extensions import Unpack
 
 from prefect_happyhorse.domain.errors import GenerationError
+from prefect_happyhorse.tasks.dual import DualTask, dual_task
 
-__all__ = ["RETRIES", "RETRY_DELAYS_S", "is_retryable"]
+__all__ = ["is_retryable", "retried_task"]
 
-RETRIES = 3
-RETRY_DELAYS_S = [10.0, 30.0, 90.0]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def retried_task(**options: Unpack[TaskOptions]) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], DualTask[P, T]]:
+    """`dual_task` for a step that is tried again where that can buy nothing twice."""
+    retries = TaskOptions(retries=3, retry_delay_seconds=[10.0, 30.0, 90.0], retry_condition_fn=is_retryable)
+    return dual_task(**(retries | options))
 
 
 def is_retryable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Whether the very same step may be tried again: only where that can buy nothing twice.
+    """Whether a step may be tried again: errors that say so of themselves, and a store or network that failed as such.
 
     A plain function, since Prefect 3.8 takes no other callable (`prefect.task_engine`, `can_retry`).
-
-    Args:
-        task: The task.
-        task_run: Its run.
-        state: The failed state; its data is the error.
-
-    Returns:
-        True for errors that say of themselves that they may be tried again, and for a store or network that failed as such.
     """
     error = state.data
     if isinstance(error, GenerationError):

@@ -1,23 +1,19 @@
 """The Prefect tasks: submit, poll, download, and generate, which is the three in a row.
 
-Each takes credentials and store as blocks or by name. The plain names are async; each has a `_sync` twin for sync flows, where a direct
-call of an async task would only make a coroutine that nobody awaits.
+Each takes credentials and store as blocks or by name, and is awaited in async flows and simply called in sync ones.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, cast
 
-from prefect import Task, task
-from prefect.cache_policies import NO_CACHE, CachePolicy
+from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
-from prefect.exceptions import TerminationSignal
-from prefect.transactions import CommitMode, atransaction, transaction
-from prefect.utilities.asyncutils import run_coro_as_sync
+from prefect.tasks import TaskRunNameCallbackWithParameters
+from prefect.transactions import CommitMode, atransaction
 
 from prefect_happyhorse.blocks import MediaStore
 from prefect_happyhorse.domain.assets import MediaAsset
@@ -26,9 +22,10 @@ from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.submit import OnUncertain
 from prefect_happyhorse.engine.journal.budget import Budget
-from prefect_happyhorse.runtime.concurrency import job_slot, job_slot_sync
-from prefect_happyhorse.tasks.retries import RETRIES, RETRY_DELAYS_S, is_retryable
-from prefect_happyhorse.tasks.work import Credentials, StoreRef, Terms, account_of, cancel_job, download_job, poll_job, submit_job
+from prefect_happyhorse.runtime.concurrency import job_slot
+from prefect_happyhorse.tasks.dual import DualTask, dual_task
+from prefect_happyhorse.tasks.retries import retried_task
+from prefect_happyhorse.tasks.work import Credentials, StoreRef, Terms, account_of, download_job, poll_job, submit_job
 
 __all__ = [
     "Credentials",
@@ -46,33 +43,21 @@ __all__ = [
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
-_TAGS = {"happyhorse"}
 _KEY_VERSION = "1"
 
 
-def _quoted(prompt: str | None) -> str:
-    if not prompt:
-        return ""
-    line = " ".join(prompt.split())
-    return f' "{line}"' if len(line) <= 40 else f' "{line[:37]}..."'
+def _run_name(step: str, parameter: str) -> TaskRunNameCallbackWithParameters:
+    """What names a run after what its request, job or result is about, as `poll text_to_image gpt-image-2 "A white horse"`."""
 
-
-def _request_name(step: str) -> Callable[[dict[str, Any]], str]:
     def name(parameters: dict[str, Any]) -> str:
-        request = cast("GenerationRequest", parameters["request"])
-        return f"{step} {request.capability} {request.model}{_quoted(request.prompt)}"
+        value = cast("GenerationRequest | Job | JobResult", parameters[parameter])
+        about = value.job if isinstance(value, JobResult) else value
+        prompt = " ".join((about.prompt or "").split())
+        quoted = "" if not prompt else f' "{prompt}"' if len(prompt) <= 40 else f' "{prompt[:37]}..."'
+        return f"{step} {about.capability} {about.model}{quoted}"
 
-    return name
-
-
-def _job_name(parameters: dict[str, Any]) -> str:
-    job = cast("Job", parameters["job"])
-    return f"poll {job.capability} {job.model}{_quoted(job.prompt)}"
-
-
-def _result_name(parameters: dict[str, Any]) -> str:
-    job = cast("JobResult", parameters["result"]).job
-    return f"download {job.capability} {job.model}{_quoted(job.prompt)}"
+    # Prefect looks at the parameters' names of any function; its type asks for a method that only it has.
+    return cast("TaskRunNameCallbackWithParameters", name)
 
 
 def _store_name(store: StoreRef) -> str:
@@ -88,35 +73,7 @@ def _hash(parts: list[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-# One place says how the tasks behave; the twins below differ only in how they are called.
-_STEP: dict[str, Any] = {
-    "tags": _TAGS,
-    "retries": RETRIES,
-    "retry_delay_seconds": RETRY_DELAYS_S,
-    "retry_condition_fn": is_retryable,
-    "persist_result": True,
-    "result_serializer": "json",
-    # The journal decides: it knows what was bought and what is kept, and what a person has adopted, forgotten or cancelled since.
-    "cache_policy": NO_CACHE,
-}
-_SUBMIT: dict[str, Any] = _STEP | {"task_run_name": _request_name("submit")}
-_POLL: dict[str, Any] = _STEP | {
-    "task_run_name": _job_name,
-    "cache_policy": CachePolicy.from_cache_key_fn(_poll_key),
-    # A provider's address lives 24 hours where it says so at all; a cached one must not outlive it.
-    "cache_expiration": timedelta(hours=12),
-}
-_DOWNLOAD: dict[str, Any] = _STEP | {"task_run_name": _result_name}
-_GENERATE: dict[str, Any] = {
-    "tags": _TAGS,
-    "task_run_name": _request_name("generate"),
-    "cache_policy": NO_CACHE,
-    "persist_result": True,
-    "result_serializer": "json",
-}
-
-
-@task(name="submit", **_SUBMIT)
+@retried_task(name="submit", task_run_name=_run_name("submit", "request"))
 async def submit(
     request: GenerationRequest,
     credentials: Credentials,
@@ -154,7 +111,13 @@ async def submit(
     return await submit_job(request, credentials, store, Terms(take, on_uncertain, budget))
 
 
-@task(name="poll", **_POLL)
+@retried_task(
+    name="poll",
+    task_run_name=_run_name("poll", "job"),
+    cache_policy=CachePolicy.from_cache_key_fn(_poll_key),
+    # A provider's address lives 24 hours where it says so at all; a cached one must not outlive it.
+    cache_expiration=timedelta(hours=12),
+)
 async def poll(job: Job, credentials: Credentials, store: StoreRef = None, *, deadline_s: float = DEADLINE_S) -> JobResult:
     """Wait for a job's result.
 
@@ -180,7 +143,7 @@ async def poll(job: Job, credentials: Credentials, store: StoreRef = None, *, de
     return await poll_job(job, credentials, store, deadline_s)
 
 
-@task(name="download", **_DOWNLOAD)
+@retried_task(name="download", task_run_name=_run_name("download", "result"))
 async def download(result: JobResult, credentials: Credentials, store: StoreRef = None) -> MediaAsset:
     """Keep a job's outputs, once, and show them in the Prefect UI.
 
@@ -204,7 +167,7 @@ async def download(result: JobResult, credentials: Credentials, store: StoreRef 
     return await download_job(result, credentials, store)
 
 
-def _untagged(step: Task[_Parameters, _Result]) -> Task[_Parameters, _Result]:
+def _untagged(step: DualTask[_Parameters, _Result]) -> DualTask[_Parameters, _Result]:
     """A task whose runs have no tag of their own, since the `generate` around them has it.
 
     Where a tag has a limit, Prefect takes one of its slots for each task run: a step would wait for ever for a second one while `generate`
@@ -218,7 +181,7 @@ def _untagged(step: Task[_Parameters, _Result]) -> Task[_Parameters, _Result]:
 _STEPS = (_untagged(submit), _untagged(poll), _untagged(download))
 
 
-@task(name="generate", **_GENERATE)
+@dual_task(name="generate", task_run_name=_run_name("generate", "request"))
 async def generate(
     request: GenerationRequest,
     credentials: Credentials,
@@ -259,99 +222,4 @@ async def generate(
         return await download_step(result, credentials, store)
 
 
-@task(name="submit", **_SUBMIT)
-def submit_sync(
-    request: GenerationRequest,
-    credentials: Credentials,
-    store: StoreRef = None,
-    *,
-    take: int = 1,
-    on_uncertain: OnUncertain = "raise",
-    budget: Budget | None = None,
-) -> Job:
-    """`submit` for sync flows.
-
-    Args:
-        request: See `submit`.
-        credentials: See `submit`.
-        store: See `submit`.
-        take: See `submit`.
-        on_uncertain: See `submit`.
-        budget: See `submit`.
-
-    Returns:
-        The job.
-    """
-    return run_coro_as_sync(submit_job(request, credentials, store, Terms(take, on_uncertain, budget)))
-
-
-@task(name="poll", **_POLL)
-def poll_sync(job: Job, credentials: Credentials, store: StoreRef = None, *, deadline_s: float = DEADLINE_S) -> JobResult:
-    """`poll` for sync flows.
-
-    Args:
-        job: See `poll`.
-        credentials: See `poll`.
-        store: See `poll`.
-        deadline_s: See `poll`.
-
-    Returns:
-        Where the outputs lie at the provider.
-    """
-    try:
-        return run_coro_as_sync(poll_job(job, credentials, store, deadline_s))
-    except TerminationSignal:
-        # It reached the main thread alone, and the process ends before the waiting thread would look.
-        run_coro_as_sync(cancel_job(job, credentials, store))
-        raise
-
-
-@task(name="download", **_DOWNLOAD)
-def download_sync(result: JobResult, credentials: Credentials, store: StoreRef = None) -> MediaAsset:
-    """`download` for sync flows.
-
-    Args:
-        result: See `download`.
-        credentials: See `download`.
-        store: See `download`.
-
-    Returns:
-        The first output.
-    """
-    return run_coro_as_sync(download_job(result, credentials, store))
-
-
-_STEPS_SYNC = (_untagged(submit_sync), _untagged(poll_sync), _untagged(download_sync))
-
-
-@task(name="generate", **_GENERATE)
-def generate_sync(
-    request: GenerationRequest,
-    credentials: Credentials,
-    store: StoreRef = None,
-    *,
-    take: int = 1,
-    deadline_s: float = DEADLINE_S,
-    on_uncertain: OnUncertain = "raise",
-    budget: Budget | None = None,
-) -> MediaAsset:
-    """`generate` for sync flows.
-
-    Args:
-        request: See `generate`.
-        credentials: See `generate`.
-        store: See `generate`.
-        take: See `generate`.
-        deadline_s: See `generate`.
-        on_uncertain: See `generate`.
-        budget: See `generate`.
-
-    Returns:
-        The first output.
-    """
-    account = run_coro_as_sync(account_of(credentials))
-    submit_step, poll_step, download_step = _STEPS_SYNC
-    with job_slot_sync(account), transaction(commit_mode=CommitMode.EAGER):
-        job = submit_step(request, credentials, store, take=take, on_uncertain=on_uncertain, budget=budget)
-        result = poll_step(job, credentials, store, deadline_s=deadline_s)
-        return download_step(result, credentials, store)
+submit_sync, poll_sync, download_sync, generate_sync = submit.waiting(), poll.waiting(), download.waiting(), generate.waiting()

@@ -1,4 +1,4 @@
-"""What the tasks do, apart from being tasks: the coroutines that the async ones and their sync twins run."""
+"""What the tasks do, apart from being tasks: the coroutines that they run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from prefect_happyhorse.engine.journal.budget import Budget, BudgetTracker
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
-from prefect_happyhorse.runtime.cancellation import cancel_if_its_run_is, cancelled_with_its_run, flow_run_id
+from prefect_happyhorse.runtime.cancellation import cancelled_with_its_run, flow_run_id
 from prefect_happyhorse.runtime.concurrency import call_turn, job_slot
 from prefect_happyhorse.runtime.events import emit, emitting_failure
 from prefect_happyhorse.runtime.lineage import record_lineage
@@ -32,7 +32,6 @@ __all__ = [
     "StoreRef",
     "Terms",
     "account_of",
-    "cancel_job",
     "download_job",
     "poll_job",
     "store_of",
@@ -183,17 +182,6 @@ async def poll_job(job: Job, credentials: Credentials, store: StoreRef, deadline
             result = await poller.poll(job)
     emit("succeeded", job)
     return result
-
-
-async def cancel_job(job: Job, credentials: Credentials, store: StoreRef) -> None:
-    """Cancel a job at its gateway if its flow run is being cancelled.
-
-    Args:
-        job: The job.
-        credentials: Who paid.
-        store: Where the journal is kept.
-    """
-    await cancel_if_its_run_is(job, await account_of(credentials), await store_of(store), _logger())
 
 
 async def download_job(result: JobResult, credentials: Credentials, store: StoreRef) -> MediaAsset:

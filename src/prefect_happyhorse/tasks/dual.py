@@ -1,0 +1,123 @@
+"""Tasks whose direct call gives a coroutine in async code and the result in sync code, so that one name serves both."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from copy import copy
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
+
+from prefect.cache_policies import NO_CACHE
+from prefect.context import TaskRunContext, get_run_context
+from prefect.exceptions import MissingContextError, TerminationSignal
+from prefect.tasks import Task, TaskOptions
+from prefect.utilities.asyncutils import run_coro_as_sync
+from typing_extensions import Self, Unpack
+
+from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot
+from prefect_happyhorse.engine.journal.entry import JournalEntry
+
+__all__ = ["DualTask", "dual_task"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_END_WITHIN_S = 20.0
+
+if TYPE_CHECKING:
+    # No type depends on the flow around a call, and a union would have to be told apart in both worlds. So a call is typed as a result that
+    # can be awaited too: both `generate(...).uri` and `(await generate(...)).uri` are checked, but not that one of them fits its flow.
+    class _Job(Job, Coroutine[Any, Any, Job]): ...
+
+    class _JobResult(JobResult, Coroutine[Any, Any, JobResult]): ...
+
+    class _JobSnapshot(JobSnapshot, Coroutine[Any, Any, JobSnapshot]): ...
+
+    class _MediaAsset(MediaAsset, Coroutine[Any, Any, MediaAsset]): ...
+
+    class _JournalEntries(list[JournalEntry], Coroutine[Any, Any, list[JournalEntry]]): ...
+
+
+class DualTask(Task[P, Coroutine[Any, Any, T]]):
+    """A task with an async body for async and sync callers."""
+
+    # Whether every direct call waits, as those of the `_sync` names do, also where a loop runs.
+    always_waits = False
+
+    @overload
+    def __call__(self: DualTask[P, Job], *args: P.args, **kwargs: P.kwargs) -> _Job: ...
+    @overload
+    def __call__(self: DualTask[P, JobResult], *args: P.args, **kwargs: P.kwargs) -> _JobResult: ...
+    @overload
+    def __call__(self: DualTask[P, JobSnapshot], *args: P.args, **kwargs: P.kwargs) -> _JobSnapshot: ...
+    @overload
+    def __call__(self: DualTask[P, MediaAsset], *args: P.args, **kwargs: P.kwargs) -> _MediaAsset: ...
+    @overload
+    def __call__(self: DualTask[P, list[JournalEntry]], *args: P.args, **kwargs: P.kwargs) -> _JournalEntries: ...
+    @overload
+    def __call__(self, *args: Any, return_state: Literal[True], wait_for: Any = ..., **kwargs: Any) -> Any: ...
+    @overload
+    def __call__(self, *args: Any, wait_for: Any, **kwargs: Any) -> Any: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride] -- it is the sum of Prefect's two
+        """A coroutine of the result in async code, the result in sync code; of its state with `return_state=True`."""
+        coroutine = cast("Callable[..., Coroutine[Any, Any, T]]", super().__call__)(*args, **kwargs)
+        return wait_for(coroutine) if self.always_waits or not _in_async_context() else coroutine
+
+    def with_options(self, **options: Unpack[TaskOptions]) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride] -- NotSet is not public
+        """A copy with other options, for both worlds too."""
+        changed = copy(self)
+        # Prefect's own copy is always a plain Task.
+        plain = cast("Callable[..., Task[P, Coroutine[Any, Any, T]]]", super().with_options)(**options)
+        vars(changed).update(vars(plain))
+        return changed
+
+    def waiting(self) -> DualTask[P, T]:
+        """A copy of which every direct call waits for the result."""
+        changed = copy(self)
+        changed.always_waits = True
+        return changed
+
+
+def dual_task(**options: Unpack[TaskOptions]) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], DualTask[P, T]]:
+    """Prefect's `task` decorator for tasks of both worlds."""
+    # The journal decides: it knows what was bought and what is kept, and what a person has adopted, forgotten or cancelled since.
+    defaults = TaskOptions(tags={"happyhorse"}, cache_policy=NO_CACHE, persist_result=True, result_serializer="json")
+    return lambda fn: DualTask(fn, **(defaults | options))
+
+
+def _in_async_context() -> bool:
+    """Prefect's own rule: the task or flow around the call decides, and outside of both whether an event loop runs."""
+    try:
+        context = get_run_context()
+    except MissingContextError:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        return True
+    around = context.task if isinstance(context, TaskRunContext) else context.flow
+    return around is None or around.isasync
+
+
+def wait_for(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on Prefect's own loop and wait for it; a signal to this process cancels it and lets it end in good order."""
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+    ended = threading.Event()
+
+    async def run() -> T:
+        running.append((asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())))
+        try:
+            return await coroutine
+        finally:
+            ended.set()
+
+    try:
+        return run_coro_as_sync(run())
+    except (TerminationSignal, KeyboardInterrupt):
+        # Only the main thread hears of a signal, and the process ends with it: the job has to be cancelled or noted before.
+        for loop, task in running:
+            loop.call_soon_threadsafe(task.cancel)
+            ended.wait(_END_WITHIN_S)
+        raise
