@@ -16,20 +16,22 @@ from typing import Any, BinaryIO, cast
 import anyio
 import fsspec  # pyright: ignore[reportMissingTypeStubs] -- fsspec ships no types
 from prefect import flow, get_run_logger
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 
 from prefect_happyhorse import (
     Budget,
     Gallery,
-    GenerationError,
     GenerationRequest,
+    ItemsFailed,
     Job,
     MediaAsset,
     MediaStore,
     check_ready,
+    gather_limited,
     generate,
     show_table,
     submit,
+    validation_problems,
 )
 
 _MANY = ("references", "reference_videos")
@@ -63,7 +65,7 @@ class RowResult(BaseModel):
         return "failed" if self.error is not None else "submitted" if self.asset is None else "kept"
 
 
-class RowsFailed(RuntimeError):
+class RowsFailed(ItemsFailed):
     """Raised at the end of a batch of which rows failed."""
 
 
@@ -84,7 +86,8 @@ def read_manifest(text: str, *, is_csv: bool) -> tuple[list[Row], list[RowResult
         try:
             rows.append(_row(number, json.loads(line) if isinstance(line, str) else line))
         except (ValidationError, ValueError) as error:
-            failed.append(RowResult(row=number, error=f"{type(error).__name__}: {_plain(error)}"))
+            told = "; ".join(validation_problems(error)) if isinstance(error, ValidationError) else str(error)
+            failed.append(RowResult(row=number, error=f"{type(error).__name__}: {told}"))
     return rows, failed
 
 
@@ -126,31 +129,16 @@ def _row(number: int, data: object) -> Row:
     return Row.model_validate({"row": number, "request": fields, **own})
 
 
-def _plain(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors(include_url=False))
-    return str(error)
-
-
 def _load(manifest: str) -> str:
     with cast("BinaryIO", fsspec.open(manifest, "rb")) as file:  # pyright: ignore[reportUnknownMemberType]
         # A spreadsheet puts a byte order mark in front of its CSV.
         return file.read().decode("utf-8-sig")
 
 
-async def _make(row: Row, credentials: str, store: MediaStore, deadline_s: float | None, budget: Budget | None) -> RowResult:
-    """Make a row; without a deadline it is only submitted."""
-    payer = row.credentials or credentials
-    job = asset = error = None
-    try:
-        if deadline_s is None:
-            job = await submit(row.request, payer, store, take=row.take, budget=budget)
-        else:
-            asset = await generate(row.request, payer, store, take=row.take, deadline_s=deadline_s, budget=budget)
-    except (GenerationError, ValueError, OSError) as problem:
-        get_run_logger().error("Row %d: %s", row.row, problem)
-        error = f"{type(problem).__name__}: {problem}"
-    return RowResult(row=row.row, model=row.request.model, job=job, asset=asset, error=error)
+def _result(row: Row, made: RowResult | Exception) -> RowResult:
+    if isinstance(made, RowResult):
+        return made
+    return RowResult(row=row.row, model=row.request.model, error=f"{type(made).__name__}: {made}")
 
 
 def _line(result: RowResult) -> dict[str, object]:
@@ -174,7 +162,7 @@ async def batch(
     *,
     credentials: str = "happyhorse",
     store: str | None = None,
-    concurrency: int = 20,
+    concurrency: PositiveInt = 20,
     deadline_s: float = 3600.0,
     fail_on_failed_rows: bool = True,
     detach: bool = False,
@@ -199,34 +187,31 @@ async def batch(
     Raises:
         RowsFailed: At the end, when a row failed and `fail_on_failed_rows` is set. Running again makes only what is missing.
     """
-    if concurrency < 1:
-        raise ValueError(f"concurrency={concurrency}: allowed is 1 or more")
     await check_ready(store, credentials)
     place = await MediaStore.find(store)
     text = await anyio.to_thread.run_sync(_load, manifest)
-    rows, failed = read_manifest(text, is_csv=manifest.lower().endswith(".csv"))
-    slots = asyncio.Semaphore(concurrency)
-
+    rows, unreadable = read_manifest(text, is_csv=manifest.lower().endswith(".csv"))
     gallery = Gallery(store=place.to_store(), title="batch")
 
-    async def one(row: Row) -> RowResult:
-        async with slots:
-            result = await _make(row, credentials, place, None if detach else deadline_s, budget)
-        if result.asset is not None:
-            await gallery.add(f"row {row.row}", result.asset, place=row.row)
-        return result
+    async def make(row: Row) -> RowResult:
+        payer = row.credentials or credentials
+        result = RowResult(row=row.row, model=row.request.model)
+        if detach:
+            return result.model_copy(update={"job": await submit(row.request, payer, place, take=row.take, budget=budget)})
+        asset = await generate(row.request, payer, place, take=row.take, deadline_s=deadline_s, budget=budget)
+        await gallery.add(f"row {row.row}", asset, place=row.row)
+        return result.model_copy(update={"asset": asset})
 
-    made = await asyncio.gather(*(one(row) for row in rows))
+    made = await gather_limited(make, rows, limit=concurrency, name=lambda row: f"Row {row.row}")
     await gallery.show()
-    results = sorted([*made, *failed], key=lambda result: result.row)
-    lost = [result for result in results if result.error is not None]
-    summary = f"{len(results) - len(lost)} of {len(results)} rows {'submitted' if detach else 'kept'}"
+    results = [*unreadable, *(_result(row, one) for row, one in zip(rows, made, strict=True))]
+    results.sort(key=lambda result: result.row)
+    failed = {f"row {result.row}": result.error for result in results if result.error is not None}
+    summary = f"{len(results) - len(failed)} of {len(results)} rows {'submitted' if detach else 'kept'}"
     await show_table([_line(result) for result in results], key="batch", description=f"{manifest}: {summary}")
     get_run_logger().info(summary)
-    if lost and fail_on_failed_rows:
-        shown = "\n".join(f"  row {result.row}: {result.error}" for result in lost[:10])
-        more = f"\n  and {len(lost) - 10} more, in the table artifact" if len(lost) > 10 else ""
-        raise RowsFailed(f"{summary}; {len(lost)} failed:\n{shown}{more}\nRun it again to make what is missing; nothing is bought twice.")
+    if failed and fail_on_failed_rows:
+        raise RowsFailed(f"{summary}; {len(failed)} failed", failed, "Run it again to make what is missing; nothing is bought twice.")
     return results
 
 

@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Sequence
 
 from prefect import flow, get_run_logger
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from prefect_happyhorse import (
     GatewayCredentials,
-    GenerationError,
+    ItemsFailed,
     Job,
     JobExpired,
     JobTimedOut,
@@ -23,6 +23,7 @@ from prefect_happyhorse import (
     MediaStore,
     check_ready,
     download,
+    gather_limited,
     open_jobs,
     poll,
     poll_once,
@@ -43,7 +44,7 @@ class JobOutcome(BaseModel):
     error: str | None = None
 
 
-class JobsFailed(RuntimeError):
+class JobsFailed(ItemsFailed):
     """Raised at the end of a run that found jobs which ended without a file, or submits of which nobody knows the outcome."""
 
 
@@ -67,20 +68,23 @@ async def _collect(
 ) -> JobOutcome:
     outcome = JobOutcome(digest=entry.digest, state=entry.state, model=entry.request.model, task_id=entry.job and entry.job.task_id)
     if entry.job is None:
-        return outcome.model_copy(
-            update={"error": "nobody knows whether this submit was accepted: happyhorse jobs show " + entry.digest[:12]}
-        )
+        told = f"nobody knows whether this submit was accepted: happyhorse jobs show {entry.digest[:12]}"
+        return outcome.model_copy(update={"error": told})
+    payer = await _payer(entry, credentials)
+    if not watch and entry.result is None and await _is_running(entry.job, payer, store):
+        return outcome.model_copy(update={"state": "running"})
     try:
-        payer = await _payer(entry, credentials)
-        if not watch and entry.result is None and await _is_running(entry.job, payer, store):
-            return outcome.model_copy(update={"state": "running"})
-        asset = await download(await poll(entry.job, payer, store, deadline_s=deadline_s), payer, store)
+        result = await poll(entry.job, payer, store, deadline_s=deadline_s)
     except JobTimedOut:
         return outcome.model_copy(update={"state": "running"})
-    except (GenerationError, ValueError, OSError) as problem:
-        get_run_logger().error("%s: %s", entry.digest[:12], problem)
-        return outcome.model_copy(update={"state": "failed", "error": f"{type(problem).__name__}: {problem}"})
-    return outcome.model_copy(update={"state": "kept", "asset": asset})
+    return outcome.model_copy(update={"state": "kept", "asset": await download(result, payer, store)})
+
+
+def _outcome(entry: JournalEntry, found: JobOutcome | Exception) -> JobOutcome:
+    if isinstance(found, JobOutcome):
+        return found
+    told = f"{type(found).__name__}: {found}"
+    return JobOutcome(digest=entry.digest, state="failed", model=entry.request.model, task_id=entry.job and entry.job.task_id, error=told)
 
 
 def _line(outcome: JobOutcome) -> dict[str, object]:
@@ -100,7 +104,7 @@ async def collect(
     store: str | None = None,
     credentials: list[str] | None = None,
     watch: bool = False,
-    concurrency: int = 20,
+    concurrency: PositiveInt = 20,
     deadline_s: float = 86_400.0,
     fail_on_failed_jobs: bool = True,
 ) -> list[JobOutcome]:
@@ -120,28 +124,25 @@ async def collect(
     Raises:
         JobsFailed: At the end, when there was such a job and `fail_on_failed_jobs` is set.
     """
-    if concurrency < 1:
-        raise ValueError(f"concurrency={concurrency}: allowed is 1 or more")
     await check_ready(store, *(credentials or ()))
     place = await MediaStore.find(store)
     blocks = [await GatewayCredentials.find(name) for name in credentials or ()]
-    slots = asyncio.Semaphore(concurrency)
-
-    async def one(entry: JournalEntry) -> JobOutcome:
-        async with slots:
-            return await _collect(entry, blocks, place, deadline_s=deadline_s, watch=watch)
-
-    outcomes = await asyncio.gather(*(one(entry) for entry in await open_jobs(place)))
-    lost = [outcome for outcome in outcomes if outcome.error is not None]
+    entries = await open_jobs(place)
+    found = await gather_limited(
+        lambda entry: _collect(entry, blocks, place, deadline_s=deadline_s, watch=watch),
+        entries,
+        limit=concurrency,
+        name=lambda entry: entry.digest[:12],
+    )
+    outcomes = [_outcome(entry, one) for entry, one in zip(entries, found, strict=True)]
+    failed = {outcome.digest[:12]: outcome.error for outcome in outcomes if outcome.error is not None}
     running = sum(outcome.state == "running" for outcome in outcomes)
     summary = f"{sum(outcome.state == 'kept' for outcome in outcomes)} of {len(outcomes)} open jobs kept, {running} still running"
     if outcomes:
         await show_table([_line(outcome) for outcome in outcomes], key="collect", description=f"{place.url}: {summary}")
     get_run_logger().info(summary)
-    if lost and fail_on_failed_jobs:
-        shown = "\n".join(f"  {outcome.digest[:12]}: {outcome.error}" for outcome in lost[:10])
-        more = f"\n  and {len(lost) - 10} more, in the table artifact" if len(lost) > 10 else ""
-        raise JobsFailed(f"{summary}; {len(lost)} need a look:\n{shown}{more}")
+    if failed and fail_on_failed_jobs:
+        raise JobsFailed(f"{summary}; {len(failed)} need a look", failed)
     return outcomes
 
 

@@ -9,25 +9,23 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_happyhorse import (
     Budget,
     Gallery,
-    GatewayCredentials,
-    GenerationError,
     GenerationRequest,
-    InvalidRequest,
+    ItemsFailed,
     MediaAsset,
     MediaStore,
     check_ready,
+    check_requests,
+    gather_limited,
     generate,
     parse_request,
-    resolve,
     show_table,
 )
-from prefect_happyhorse.catalog import find_problems
 
 
 class Candidate(BaseModel):
@@ -55,29 +53,12 @@ class Compared(BaseModel):
     error: str | None = None
 
 
-class ComparisonFailed(RuntimeError):
+class ComparisonFailed(ItemsFailed):
     """Raised at the end of a comparison of which no candidate made anything."""
 
 
-def _request_for(request: GenerationRequest, candidate: Candidate) -> GenerationRequest:
-    return type(request).model_validate(request.model_dump() | {"model": candidate.model})
-
-
-async def _refuse_early(request: GenerationRequest, candidates: list[Candidate]) -> None:
-    """Check the request for every candidate before the first is paid for."""
-    problems: list[str] = [] if candidates else ["candidates: at least one is wanted"]
-    if twice := {str(one) for one in candidates if candidates.count(one) > 1}:
-        problems.append(f"candidates: {', '.join(sorted(twice))} stands there twice")
-    for candidate in candidates:
-        account = (await GatewayCredentials.find(candidate.credentials)).to_account()
-        theirs = _request_for(request, candidate)
-        try:
-            found = find_problems(theirs, resolve(theirs, account.gateway))
-        except InvalidRequest as error:
-            found = (error.message, *error.problems)
-        problems.extend(f"{candidate}: {problem}" for problem in found)
-    if problems:
-        raise InvalidRequest("The comparison cannot run as it is asked for. Nothing was sent.", problems=tuple(problems))
+def _result(candidate: Candidate, made: Compared | Exception) -> Compared:
+    return made if isinstance(made, Compared) else Compared(candidate=candidate, error=f"{type(made).__name__}: {made}")
 
 
 def _size(asset: MediaAsset) -> str:
@@ -126,30 +107,31 @@ async def compare(
         ComparisonFailed: At the end, when every candidate failed; each is named with its reason.
     """
     await check_ready(store, *(candidate.credentials for candidate in candidates))
-    await _refuse_early(request, candidates)
+    requests = {candidate: request.model_copy(update={"model": candidate.model}) for candidate in candidates}
+    problems = [] if candidates else ["candidates must hold at least one"]
+    problems += [f"candidates must differ (got {one} {candidates.count(one)} times)" for one in requests if candidates.count(one) > 1]
+    await check_requests([(str(one), theirs, one.credentials) for one, theirs in requests.items()], store, problems=problems)
     place = await MediaStore.find(store)
     gallery = Gallery(store=place.to_store(), title=f"compare {request.capability}")
 
-    async def one(position: int, candidate: Candidate) -> Compared:
-        theirs = _request_for(request, candidate)
-        try:
-            asset = await generate(theirs, candidate.credentials, place, take=take, deadline_s=deadline_s, budget=budget)
-        except (GenerationError, ValueError, OSError) as error:
-            get_run_logger().error("%s: %s", candidate, error)
-            return Compared(candidate=candidate, error=f"{type(error).__name__}: {error}")
+    async def make(candidate: Candidate) -> Compared:
+        payer = candidate.credentials
+        asset = await generate(requests[candidate], payer, place, take=take, deadline_s=deadline_s, budget=budget)
         took = asset.elapsed_s
         estimate = asset.estimate
         cost = f"{estimate.amount} {estimate.currency}" if estimate is not None and estimate.known else "unknown"
         time = "time unknown" if took is None else f"{took:.1f} s"
-        await gallery.add(f"{candidate}: {time}, cost {cost}", asset, place=position)
+        await gallery.add(f"{candidate}: {time}, cost {cost}", asset, place=candidates.index(candidate))
         return Compared(candidate=candidate, asset=asset, seconds=took)
 
-    results = await asyncio.gather(*(one(position, candidate) for position, candidate in enumerate(candidates)))
+    made = await gather_limited(make, candidates, limit=len(candidates))
     await gallery.show()
+    results = [_result(candidate, one) for candidate, one in zip(candidates, made, strict=True)]
     await show_table([_line(result) for result in results], key="compare", description=f"{request.capability}: {request.prompt}")
-    if all(result.asset is None for result in results):
-        told = "\n".join([f"All {len(results)} candidates failed:", *(f"  {result.candidate}: {result.error}" for result in results)])
-        raise ComparisonFailed(f"{told}\nRun it again to try what can still be made; nothing is bought twice.")
+    failed = {str(result.candidate): result.error for result in results if result.error is not None}
+    if len(failed) == len(results):
+        advice = "Run it again to try what can still be made; nothing is bought twice."
+        raise ComparisonFailed(f"All {len(results)} candidates failed", failed, advice)
     return results
 
 

@@ -15,19 +15,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_happyhorse import (
     Budget,
-    GatewayCredentials,
-    InvalidRequest,
+    GenerationRequest,
     MediaAsset,
     MediaStore,
     ReferenceToVideo,
     TextToImage,
     VideoEdit,
     check_ready,
+    check_requests,
     generate,
-    resolve,
     show_gallery,
 )
-from prefect_happyhorse.catalog import find_problems
+
+_TO_COME = "https://example.com/to-come"
+"""Stands for what an earlier step makes, when all steps are checked before the first is paid for."""
 
 Option = bool | int | float | str
 
@@ -122,27 +123,6 @@ def _edit_request(step: EditStep, video: MediaAsset | str) -> VideoEdit:
     return VideoEdit.model_validate(step.model_dump(exclude={"credentials"}) | {"video": video})
 
 
-async def _refuse_early(image: ImageStep | None, video: VideoStep, edit: EditStep) -> None:
-    """Check all three steps before the first is paid for; what a step is given by the one before cannot be checked yet."""
-    to_come = "https://example.com/to-come"
-    planned: list[tuple[str, Step, TextToImage | ReferenceToVideo | VideoEdit]] = [
-        ("video", video, _video_request(video, to_come)),
-        ("edit", edit, _edit_request(edit, to_come)),
-    ]
-    if image is not None:
-        planned.insert(0, ("image", image, _image_request(image)))
-    problems: list[str] = []
-    for name, step, request in planned:
-        account = (await GatewayCredentials.find(step.credentials)).to_account()
-        try:
-            found = find_problems(request, resolve(request, account.gateway))
-        except InvalidRequest as error:
-            found = (error.message, *error.problems)
-        problems.extend(f"{name}: {problem}" for problem in found)
-    if problems:
-        raise InvalidRequest("The chain cannot run as it is asked for. Nothing was sent.", problems=tuple(problems))
-
-
 async def _approved(
     step: ImageStep, store: MediaStore, *, take: int, deadline_s: float, budget: Budget | None, timeout_s: float
 ) -> MediaAsset:
@@ -199,7 +179,13 @@ async def image_to_video_edit(
     """
     payers = [step.credentials for step in (image, video, edit)[source_image is not None :]]
     await check_ready(store, *payers)
-    await _refuse_early(image if source_image is None else None, video, edit)
+    planned: list[tuple[str, GenerationRequest, str]] = [
+        ("video", _video_request(video, source_image or _TO_COME), video.credentials),
+        ("edit", _edit_request(edit, _TO_COME), edit.credentials),
+    ]
+    if source_image is None:
+        planned.insert(0, ("image", _image_request(image), image.credentials))
+    await check_requests(planned, store)
     place = await MediaStore.find(store)
     shown: list[tuple[str, MediaAsset]] = []
     picture: MediaAsset | str

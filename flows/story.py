@@ -14,29 +14,25 @@ from typing import Any, BinaryIO, Literal, cast
 
 import anyio
 import fsspec  # pyright: ignore[reportMissingTypeStubs] -- fsspec ships no types
-from prefect import flow, get_run_logger
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from prefect import flow
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from prefect_happyhorse import (
     Budget,
+    ConcatFailed,
     Gallery,
-    GatewayCredentials,
-    GenerationError,
-    GenerationRequest,
     InvalidRequest,
+    ItemsFailed,
     MediaAsset,
     MediaStore,
     check_ready,
+    check_requests,
     concat,
+    gather_limited,
     generate,
     parse_request,
-    resolve,
+    validation_problems,
 )
-from prefect_happyhorse.catalog import find_problems
-from prefect_happyhorse.engine.inputs.preflight import inspect_media
-from prefect_happyhorse.engine.media.concat import ConcatFailed
-from prefect_happyhorse.engine.media.film import check_can_concat
-from prefect_happyhorse.engine.storage.store import Store
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -56,14 +52,13 @@ class Step(BaseModel):
         default="happyhorse", description="Name of a GatewayCredentials block, or a gateway whose key is in the environment."
     )
 
-    def request(self, capability: str, **given: object) -> GenerationRequest:
-        """The request of one shot at this step.
+    def fields(self, own: dict[str, Any]) -> dict[str, Any]:
+        """The fields of one shot's request at this step.
 
         Args:
-            capability: What is asked for.
-            given: The shot's own fields.
+            own: The shot's own fields, its capability among them.
         """
-        return parse_request({"capability": capability, "model": self.model, **(self.model_extra or {}), **given})
+        return {"model": self.model, **(self.model_extra or {}), **own}
 
 
 class VideoStep(Step):
@@ -124,7 +119,7 @@ class Story(BaseModel):
     shots: dict[str, list[MediaAsset]] = Field(description="For each shot what was made for it, in order.")
 
 
-class ShotsFailed(RuntimeError):
+class ShotsFailed(ItemsFailed):
     """Raised at the end of a story of which a shot failed or cannot be joined: what was made is kept and not paid for again."""
 
 
@@ -141,70 +136,56 @@ def read_script(text: str, *, is_json: bool) -> Script:
     try:
         return Script.model_validate(json.loads(text) if is_json else tomllib.loads(text))
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
+        problems = validation_problems(error)
     except ValueError as error:
-        problems = [str(error)]
-    raise InvalidRequest("The script cannot be read. Nothing was sent.", problems=tuple(problems))
+        problems = (str(error),)
+    raise InvalidRequest("The script cannot be read. Nothing was sent.", problems=problems)
 
 
-def _steps_of(script: Script, shot: Shot) -> list[tuple[str, Step | None, str, dict[str, Any]]]:
-    """The steps of a shot: its name, how it is made, its capability, and its own fields; media that are to come are left out."""
-    steps: list[tuple[str, Step | None, str, dict[str, Any]]] = []
+def _steps_of(script: Script, shot: Shot) -> list[tuple[str, Step | None, dict[str, Any]]]:
+    """The steps of a shot: its name, how it is made, and the shot's own fields, in which `_TO_COME` stands for what is yet to be made."""
+    steps: list[tuple[str, Step | None, dict[str, Any]]] = []
     if shot.image is not None:
-        steps.append(("image", script.image, "text_to_image", {"prompt": shot.image}))
+        steps.append(("image", script.image, {"capability": "text_to_image", "prompt": shot.image}))
     stars = script.video.starring(shot.source_image or _TO_COME)
-    steps.append(("video", script.video, script.video.capability, {"prompt": shot.video, **stars}))
+    steps.append(("video", script.video, {"capability": script.video.capability, "prompt": shot.video, **stars}))
     if shot.extension is not None:
-        steps.append(("extension", script.extension, "video_extension", {"prompt": shot.extension, "clip": _TO_COME}))
+        steps.append(("extension", script.extension, {"capability": "video_extension", "prompt": shot.extension, "clip": _TO_COME}))
     return steps
 
 
-async def _refuse_early(script: Script, store: Store) -> None:
-    """Check every shot's steps before the first is paid for; what a step is given by the one before cannot be checked yet."""
-    problems: list[str] = []
+def _plan(script: Script) -> tuple[list[tuple[str, dict[str, Any], str]], list[str]]:
+    """Every shot's steps, to be checked before the first is paid for, and what is wrong with the script itself."""
+    planned: list[tuple[str, dict[str, Any], str]] = []
     names = [shot.name for shot in script.shots]
-    problems += [f"shot {name!r} stands there {names.count(name)} times" for name in sorted(set(names)) if names.count(name) > 1]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    problems = [f"shot {name!r}: each shot must have a name of its own (got it {names.count(name)} times)" for name in twice]
     for shot in script.shots:
         if (shot.image is None) == (shot.source_image is None):
-            problems.append(f"shot {shot.name!r}: either image or source_image is wanted")
-        for what, step, capability, given in _steps_of(script, shot):
-            where = f"shot {shot.name!r}, {what}"
+            problems.append(f"shot {shot.name!r}: must have either image or source_image")
+        for what, step, fields in _steps_of(script, shot):
             if step is None:
-                problems.append(f"{where}: the script has no [{what}]")
+                problems.append(f"shot {shot.name!r}, {what}: the script has no [{what}]")
             else:
-                problems += [f"{where}: {problem}" for problem in await _problems_of(step, capability, given, store)]
-    if problems:
-        raise InvalidRequest("The story cannot be made as it is written. Nothing was sent.", problems=tuple(problems))
-
-
-async def _problems_of(step: Step, capability: str, given: dict[str, Any], store: Store) -> list[str]:
-    account = (await GatewayCredentials.find(step.credentials)).to_account()
-    try:
-        request = step.request(capability, **given)
-        route = resolve(request, account.gateway)
-        # A picture of one's own is there already, so it is looked at now and not when other shots are paid for.
-        return [*find_problems(request, route), *(await inspect_media(request, route, store)).problems]
-    except ValidationError as error:
-        return [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
-    except InvalidRequest as error:
-        return [error.message, *error.problems]
+                planned.append((f"shot {shot.name!r}, {what}", step.fields(fields), step.credentials))
+    return planned, problems
 
 
 async def _make_shot(
     script: Script, shot: Shot, store: MediaStore, deadline_s: float, budget: Budget | None
-) -> AsyncGenerator[MediaAsset, None]:
+) -> AsyncGenerator[tuple[str, MediaAsset], None]:
     """What is made for a shot, each as soon as it is: its picture, its video, its continuation."""
     made: list[MediaAsset] = []
-    for what, step, capability, given in _steps_of(script, shot):
+    for what, step, fields in _steps_of(script, shot):
         if step is None:
             raise ValueError(f"the script has no [{what}]")
         if what == "video" and made:
-            given.update(script.video.starring(made[-1]))
+            fields.update(script.video.starring(made[-1]))
         if what == "extension":
-            given["clip"] = made[-1]
-        request = step.request(capability, **given)
+            fields["clip"] = made[-1]
+        request = parse_request(step.fields(fields))
         made.append(await generate(request, step.credentials, store, take=shot.take, deadline_s=deadline_s, budget=budget))
-        yield made[-1]
+        yield fields["capability"], made[-1]
 
 
 def _on_screen(script: Script, made: list[MediaAsset]) -> list[MediaAsset]:
@@ -213,7 +194,7 @@ def _on_screen(script: Script, made: list[MediaAsset]) -> list[MediaAsset]:
     return videos[-1:] if script.extension is not None and script.extension.holds_the_clip else videos
 
 
-async def _joined(script: Script, shots: dict[str, list[MediaAsset]], store: MediaStore) -> MediaAsset:
+async def _concatenated(script: Script, shots: dict[str, list[MediaAsset]], store: MediaStore) -> MediaAsset:
     """The film of all shots; a video that cannot be joined is told by its shot."""
     parts = [(name, video) for name, made in shots.items() for video in _on_screen(script, made)]
     try:
@@ -232,7 +213,7 @@ def _load(path: str) -> str:
 
 @flow(name="story", flow_run_name="story {script}", persist_result=True, result_serializer="json")
 async def story(
-    script: str, store: str | None = None, concurrency: int = 4, deadline_s: float = 3600.0, budget: Budget | None = None
+    script: str, store: str | None = None, concurrency: PositiveInt = 4, deadline_s: float = 3600.0, budget: Budget | None = None
 ) -> Story:
     """Make a film from a script: shots side by side, joined in their order.
 
@@ -250,39 +231,31 @@ async def story(
         InvalidRequest: When the script, the blocks or the store are not as they should be; nothing was sent.
         ShotsFailed: At the end, when a shot failed or cannot be joined. Running again makes only what is missing.
     """
-    if concurrency < 1:
-        raise ValueError(f"concurrency={concurrency}: allowed is 1 or more")
-    check_can_concat()
     written = read_script(await anyio.to_thread.run_sync(_load, script), is_json=script.lower().endswith(".json"))
-    await check_ready(store, *(step.credentials for step in (written.image, written.video, written.extension) if step is not None))
+    steps = (written.image, written.video, written.extension)
+    await check_ready(store, *(step.credentials for step in steps if step is not None), concat=True)
+    planned, problems = _plan(written)
+    await check_requests(planned, store, problems=problems)
     place = await MediaStore.find(store)
-    await _refuse_early(written, place.to_store())
     gallery = Gallery(store=place.to_store(), title=written.title)
-    slots = asyncio.Semaphore(concurrency)
 
-    async def one(position: int, shot: Shot) -> list[MediaAsset] | str:
+    async def make(shot: Shot) -> list[MediaAsset]:
         made: list[MediaAsset] = []
-        async with slots:
-            try:
-                async for asset in _make_shot(written, shot, place, deadline_s, budget):
-                    # Shown at once: a picture whose video fails is paid for, and perhaps tells why.
-                    await gallery.add(
-                        f"{shot.name}, {asset.job.capability if asset.job else asset.kind}", asset, place=10 * position + len(made)
-                    )
-                    made.append(asset)
-            except (GenerationError, ValueError, OSError) as error:
-                get_run_logger().error("Shot %s: %s", shot.name, error)
-                return f"{type(error).__name__}: {error}"
+        async for capability, asset in _make_shot(written, shot, place, deadline_s, budget):
+            # Shown at once: a picture whose video fails is paid for, and perhaps tells why.
+            await gallery.add(f"{shot.name}, {capability}", asset, place=10 * written.shots.index(shot) + len(made))
+            made.append(asset)
         return made
 
-    ended = await asyncio.gather(*(one(position, shot) for position, shot in enumerate(written.shots)))
+    ended = await gather_limited(make, written.shots, limit=concurrency, name=lambda shot: f"Shot {shot.name}")
     await gallery.show()
-    lost = [f"  {shot.name}: {what}" for shot, what in zip(written.shots, ended, strict=True) if isinstance(what, str)]
-    if lost:
-        told = "\n".join([f"{len(lost)} of {len(ended)} shots failed, so there is no film yet:", *lost])
-        raise ShotsFailed(f"{told}\nRun it again to make what is missing.")
-    shots = {shot.name: made for shot, made in zip(written.shots, ended, strict=True) if isinstance(made, list)}
-    return Story(film=await _joined(written, shots, place), shots=shots)
+    shots = {shot.name: one for shot, one in zip(written.shots, ended, strict=True)}
+    made = {name: one for name, one in shots.items() if isinstance(one, list)}
+    failed = {name: f"{type(one).__name__}: {one}" for name, one in shots.items() if isinstance(one, Exception)}
+    if failed:
+        summary = f"{len(failed)} of {len(shots)} shots failed, so there is no film yet"
+        raise ShotsFailed(summary, failed, "Run it again to make what is missing.")
+    return Story(film=await _concatenated(written, made, place), shots=made)
 
 
 if __name__ == "__main__":

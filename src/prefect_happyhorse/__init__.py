@@ -43,15 +43,18 @@ from prefect_happyhorse.domain.requests import (
     VideoExtension,
     parse_request,
 )
+from prefect_happyhorse.domain.validation import validation_problems
 
 if TYPE_CHECKING:
     from prefect_happyhorse.artifacts.show import Gallery, show_gallery, show_table
     from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
     from prefect_happyhorse.engine.journal.budget import Budget
     from prefect_happyhorse.engine.journal.entry import JournalEntry
+    from prefect_happyhorse.engine.media.concat import ConcatFailed
+    from prefect_happyhorse.tasks.bulk import ItemsFailed, gather_limited
     from prefect_happyhorse.tasks.collect import open_jobs, poll_once
     from prefect_happyhorse.tasks.concat import concat
-    from prefect_happyhorse.tasks.readiness import check_ready
+    from prefect_happyhorse.tasks.readiness import check_ready, check_requests
     from prefect_happyhorse.tasks.steps import download, download_sync, generate, generate_sync, poll, poll_sync, submit, submit_sync
 
 __version__ = "0.1.0"
@@ -62,6 +65,7 @@ __all__ = [
     "Budget",
     "BudgetExceeded",
     "CatalogError",
+    "ConcatFailed",
     "DownloadFailed",
     "Estimate",
     "FirstLastFrame",
@@ -74,6 +78,7 @@ __all__ = [
     "ImageEdit",
     "ImageToVideo",
     "InvalidRequest",
+    "ItemsFailed",
     "Job",
     "JobExpired",
     "JobFailed",
@@ -103,10 +108,12 @@ __all__ = [
     "VideoExtension",
     "__version__",
     "check_ready",
+    "check_requests",
     "concat",
     "download",
     "download_sync",
     "estimate",
+    "gather_limited",
     "generate",
     "generate_sync",
     "open_jobs",
@@ -120,6 +127,7 @@ __all__ = [
     "show_table",
     "submit",
     "submit_sync",
+    "validation_problems",
 ]
 
 # Importing Prefect takes a second or two, which the command line and the sandbox can do without: what needs it is imported when asked for.
@@ -130,7 +138,11 @@ _LAZY = {
     "JournalEntry": "engine.journal.entry",
     "MediaStore": "blocks",
     "poll_once": "tasks.collect",
+    "ConcatFailed": "engine.media.concat",
+    "ItemsFailed": "tasks.bulk",
     "check_ready": "tasks.readiness",
+    "check_requests": "tasks.readiness",
+    "gather_limited": "tasks.bulk",
     "download": "tasks.steps",
     "download_sync": "tasks.steps",
     "generate": "tasks.steps",

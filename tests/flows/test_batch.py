@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.exceptions import ParameterTypeError
 from prefect.flows import Flow, load_flow_from_entrypoint
 
 from prefect_happyhorse.cli.demo import flow_file
@@ -113,5 +114,5 @@ async def test_a_budget_holds_over_runs(
 
 async def test_a_batch_of_none_is_refused(sandbox_env: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
     """Nought at a time would wait for ever."""
-    with pytest.raises(ValueError, match="concurrency=0: allowed is 1 or more"):
+    with pytest.raises(ParameterTypeError, match="concurrency: Input should be greater than 0"):
         await batch(str(tmp_path / "none.jsonl"), concurrency=0)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.exceptions import ParameterTypeError
 from prefect.flows import Flow, load_flow_from_entrypoint
 
 from prefect_happyhorse import GatewayCredentials
@@ -130,5 +131,5 @@ async def test_jobs_are_collected_with_the_block_of_their_account(
 
 async def test_nobody_at_a_time_is_refused(sandbox_env: SandboxServer, collect: Flow[Any, Any]) -> None:
     """Nought at a time would wait for ever."""
-    with pytest.raises(ValueError, match="concurrency=0: allowed is 1 or more"):
+    with pytest.raises(ParameterTypeError, match="concurrency: Input should be greater than 0"):
         await collect(concurrency=0)

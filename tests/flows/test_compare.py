@@ -110,8 +110,8 @@ async def test_gateways_may_be_compared_too(sandbox_env: SandboxServer, compare:
 @pytest.mark.parametrize(
     ("candidates", "told"),
     [
-        ([], "at least one"),
-        ([{"model": "gpt-image-2"}, {"model": "gpt-image-2"}], "stands there twice"),
+        ([], "candidates must hold at least one"),
+        ([{"model": "gpt-image-2"}, {"model": "gpt-image-2"}], "candidates must differ (got gpt-image-2 with happyhorse 2 times)"),
         ([{"model": "gpt-image-2"}, {"model": "no-such-model"}], "no-such-model with happyhorse"),
         ([{"model": "gpt-image-2"}, {"model": "gpt-image-2", "credentials": "ttapi"}], "with ttapi"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prefect.flows import load_flow_from_entrypoint
 
-from prefect_happyhorse import AuthenticationFailed, InvalidRequest, check_ready
+from prefect_happyhorse import AuthenticationFailed, InvalidRequest, ReferenceToVideo, check_ready, check_requests
 from prefect_happyhorse.cli.demo import flow_file
 from prefect_happyhorse.sandbox import SandboxServer
 
@@ -72,3 +72,34 @@ async def test_a_wrong_key_fails_at_the_first_call(sandbox_env: SandboxServer) -
     with pytest.raises(AuthenticationFailed, match="401"):
         await state.result()
     assert sandbox_env.ledger() == []
+
+
+RIDE = {"model": "happyhorse-1.0-r2v", "prompt": "It runs", "references": ["https://example.com/to-come"]}
+
+
+async def test_requests_are_refused_together_and_by_name(sandbox_env: SandboxServer) -> None:
+    """A request that its route refuses, fields that are no request, a missing file and what the caller found stand in one error."""
+    requests: list[tuple[str, Any, str]] = [
+        ("good", ReferenceToVideo.model_validate(RIDE), "happyhorse"),
+        ("ride", ReferenceToVideo.model_validate(RIDE | {"duration": 99}), "happyhorse"),
+        ("fields", {"capability": "text_to_image", "model": "gpt-image-2"}, "happyhorse"),
+        ("file", {"capability": "reference_to_video"} | RIDE | {"references": ["/no/such.png"]}, "happyhorse"),
+        ("unknown", {"capability": "text_to_image", "model": "no-such", "prompt": "x"}, "ttapi"),
+    ]
+    with pytest.raises(InvalidRequest) as caught:
+        await check_requests(requests, problems=["the script has no title"])
+    problems = caught.value.problems
+    assert problems[0] == "the script has no title"
+    assert [problem.partition(":")[0] for problem in problems[1:4]] == ["ride", "fields", "file"]
+    assert any(problem.startswith("unknown: ttapi does not offer") for problem in problems)
+    assert not any(problem.startswith("good") for problem in problems)
+    await check_requests(requests[:1])
+    assert sandbox_env.ledger() == []
+
+
+async def test_what_concat_needs_is_told_first(sandbox_env: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A film that cannot be joined must not be found out after its shots were paid for."""
+    monkeypatch.setattr("prefect_happyhorse.engine.media.film.can_measure", lambda kind: False)
+    with pytest.raises(InvalidRequest, match="prefect-happyhorse\\[media\\]"):
+        await check_ready(None, "happyhorse", concat=True)
+    await check_ready(None, "happyhorse")

@@ -10,6 +10,7 @@ import av
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.exceptions import ParameterTypeError
 from prefect.flows import Flow, load_flow_from_entrypoint
 
 from prefect_happyhorse import InvalidRequest, MediaAsset
@@ -171,8 +172,8 @@ async def test_a_given_picture_is_not_paid_for(sandbox_env: SandboxServer, story
 WRONG = {
     "no = [toml": "Invalid value",
     HEAD: "shot: Field required",
-    HEAD + shot("a") + shot("a"): "shot 'a' stands there 2 times",
-    HEAD + shot("a", 'source_image = "b.png"'): "either image or source_image",
+    HEAD + shot("a") + shot("a"): "shot 'a': each shot must have a name of its own (got it 2 times)",
+    HEAD + shot("a", 'source_image = "b.png"'): "must have either image or source_image",
     HEAD + shot("a", 'extension = "on"'): "the script has no [extension]",
     HEAD.replace("duration = 3", "duration = 99") + shot("a"): "shot 'a', video: duration must be between 3 and 15 seconds (got 99)",
     HEAD.replace("duration = 3", 'colour = "red"') + shot("a"): "colour",
@@ -201,5 +202,5 @@ async def test_what_cannot_be_made_is_told_before_anything_is_sent(
 
 async def test_nobody_at_a_time_is_refused(sandbox_env: SandboxServer, story: Flow[Any, Any], tmp_path: Path) -> None:
     """Nought at a time would wait for ever."""
-    with pytest.raises(ValueError, match="concurrency=0: allowed is 1 or more"):
+    with pytest.raises(ParameterTypeError, match="concurrency: Input should be greater than 0"):
         await story(str(tmp_path / "none.toml"), concurrency=0)

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from pydantic import ValidationError
+
+from prefect_happyhorse.catalog import find_problems, resolve
 from prefect_happyhorse.domain.errors import AuthenticationFailed, InvalidRequest
+from prefect_happyhorse.domain.requests import GenerationRequest, parse_request
+from prefect_happyhorse.domain.validation import validation_problems
+from prefect_happyhorse.engine.inputs.preflight import inspect_media
+from prefect_happyhorse.engine.media.film import check_can_concat
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.tasks.work import Credentials, StoreRef, account_of, store_of
 
-__all__ = ["check_ready"]
+__all__ = ["check_ready", "check_requests"]
 
 
-async def check_ready(store: StoreRef, *credentials: Credentials) -> None:
+async def check_ready(store: StoreRef, *credentials: Credentials, concat: bool = False) -> None:
     """Refuse to start a run whose blocks are missing or whose store cannot be written, with every problem at once.
 
     Args:
         store: Where the journal and the results are to be kept.
         credentials: Who is to pay.
+        concat: Whether the run is going to concatenate videos, which needs the extra `media`.
 
     Raises:
-        InvalidRequest: When a block is missing or incomplete, or the store cannot be written. Nothing was sent.
+        InvalidRequest: When a block is missing or incomplete, the store cannot be written, or the extra is missing. Nothing was sent.
 
     Example:
         ```python
@@ -39,13 +49,18 @@ async def check_ready(store: StoreRef, *credentials: Credentials) -> None:
     except ValueError as error:
         problems.append(str(error))
     else:
-        problems += await _problems_of(place)
+        problems += await _store_problems(place)
+    if concat:
+        try:
+            check_can_concat()
+        except ImportError as error:
+            problems.append(str(error))
     if problems:
         raise InvalidRequest("The run cannot start as it is set up. Nothing was sent.", problems=tuple(problems))
 
 
-async def _problems_of(store: Store) -> list[str]:
-    # Claimed as a job would be, since a store may take files and yet have no way to claim one.
+async def _store_problems(store: Store) -> list[str]:
+    # Created as a lease would be, since a store may take files and yet have no way to create one only once.
     path = f"journal/leases/probe-{secrets.token_hex(8)}"
     try:
         await store.create(path, b"")
@@ -53,3 +68,48 @@ async def _problems_of(store: Store) -> list[str]:
     except (OSError, ImportError) as error:
         return [f"The store {store.url} cannot be written: {error}"]
     return []
+
+
+async def check_requests(
+    requests: Iterable[tuple[str, GenerationRequest | Mapping[str, Any], Credentials]],
+    store: StoreRef = None,
+    *,
+    problems: Iterable[str] = (),
+) -> None:
+    """Refuse requests that their routes would refuse, with every problem at once, before the first is paid for.
+
+    A medium that an earlier step has yet to make is left out of the check by any https URL in its place: what is on the web is not read.
+
+    Args:
+        requests: For each what it is called in the error, the request or its fields, and who is to pay.
+        store: The store in which media may lie.
+        problems: What the caller found wrong; it is raised together with what is found here.
+
+    Raises:
+        InvalidRequest: When there is any problem. Nothing was sent.
+
+    Example:
+        ```python
+        picture = TextToImage(model="gpt-image-2", prompt="A white horse")
+        ride = ReferenceToVideo(model="happyhorse-1.0-r2v", prompt="It runs", references=["https://example.com/to-come"])
+        await check_requests([("picture", picture, "happyhorse"), ("ride", ride, "ttapi")])
+        ```
+    """
+    found = list(problems)
+    place = await store_of(store)
+    for name, request, credentials in requests:
+        found += [f"{name}: {problem}" for problem in await _request_problems(request, credentials, place)]
+    if found:
+        raise InvalidRequest("The run cannot do what it is asked for. Nothing was sent.", problems=tuple(found))
+
+
+async def _request_problems(request: GenerationRequest | Mapping[str, Any], credentials: Credentials, store: Store) -> Iterable[str]:
+    account = await account_of(credentials)
+    try:
+        parsed = parse_request(dict(request)) if isinstance(request, Mapping) else request
+        route = resolve(parsed, account.gateway)
+    except ValidationError as error:
+        return validation_problems(error)
+    except InvalidRequest as error:
+        return (error.message, *error.problems)
+    return (*find_problems(parsed, route), *(await inspect_media(parsed, route, store)).problems)

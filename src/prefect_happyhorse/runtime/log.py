@@ -1,0 +1,18 @@
+"""Where a step of a run says what it does."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from prefect.logging import get_logger, get_run_logger
+
+from prefect_happyhorse.runtime.cancellation import flow_run_id
+
+__all__ = ["run_logger"]
+
+
+def run_logger() -> logging.Logger | logging.LoggerAdapter[Any]:
+    """The flow run's logger; without a flow run, as in a notebook, one that Prefect prints."""
+    # What a task's own logger takes outside of a flow run Prefect drops with a warning.
+    return get_logger("happyhorse") if flow_run_id() is None else get_run_logger()

@@ -1,0 +1,23 @@
+"""The flows are examples to copy, so they hold nothing that a flow author could not write."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import prefect_happyhorse
+from prefect_happyhorse.cli.demo import flow_file
+
+FLOWS = sorted(flow_file("batch").parent.glob("*.py"))
+
+
+@pytest.mark.parametrize("file", FLOWS, ids=lambda file: file.stem)
+def test_flows_use_public_names_alone(file: Path) -> None:
+    """Every import from the package is from its top level, and is a public name there."""
+    imports = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    from_inside = [node for node in imports if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("prefect_happyhorse")]
+    assert {node.module for node in from_inside} == {"prefect_happyhorse"}
+    assert {alias.name for node in from_inside for alias in node.names} <= set(prefect_happyhorse.__all__)
+    assert not any(alias.name.startswith("prefect_happyhorse") for node in imports if isinstance(node, ast.Import) for alias in node.names)
