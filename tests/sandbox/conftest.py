@@ -74,11 +74,11 @@ class Caller:
         return self.client.post(url, headers=headers, files={name: (None, value) for name, value in sent.items()})
 
     def poll(self, gateway: str, path: str, *, key: str = "key-1") -> httpx.Response:
-        """Ask for a job."""
+        """Poll a job."""
         return self.client.get(self.sandbox.base_url(gateway) + path, headers=self.headers(gateway, key))
 
     def poll_path(self, vector: dict[str, Any], task_id: str) -> str:
-        """The path at which the source says that a job is asked for."""
+        """The path at which the source says that a job is polled."""
         gateway, submit, kind = vector["gateway"], vector["submit"], vector["capability"]
         if gateway == "ttapi":
             return f"/happyhorse/api/v1/tasks/{task_id}"

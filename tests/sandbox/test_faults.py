@@ -241,7 +241,7 @@ def test_faults_on_a_page_of_tasks(gateways: Caller) -> None:
 
 
 def test_rules_choose_their_calls(gateways: Caller) -> None:
-    """Gateway, model, after and times say which calls are struck; the book counts them."""
+    """Gateway, model, after and times say which calls are struck; the injector counts them."""
     gateways.sandbox.fault(at="submit", kind="refuse", gateway="uniall", model="happy-horse-720p", after=1, times=2)
     other = vector("uniall", model="happy-horse-1080p")
     assert gateways.submit(other).status_code == 200

@@ -1,4 +1,4 @@
-"""Input media are fetched as a provider would fetch them, and refused when they are out of reach or unfit."""
+"""Input media are fetched as a provider would fetch them, and refused when they are out of reach or invalid."""
 
 from __future__ import annotations
 
@@ -51,23 +51,23 @@ def sound_of(seconds: float) -> bytes:
 @pytest.fixture(scope="module")
 def host() -> Iterator[str]:
     files = {
-        "fit.png": picture_of(RED),
-        "fit.jpg": picture_of(RED, kind="JPEG"),
-        "fit.webp": picture_of(RED, kind="WEBP"),
-        "fit.bmp": picture_of(RED, (400, 400), kind="BMP"),
+        "valid.png": picture_of(RED),
+        "valid.jpg": picture_of(RED, kind="JPEG"),
+        "valid.webp": picture_of(RED, kind="WEBP"),
+        "valid.bmp": picture_of(RED, (400, 400), kind="BMP"),
         "small.png": picture_of(RED, (640, 399)),
         "tiny.png": picture_of(RED, (640, 299)),
         "wide.png": picture_of(RED, (1000, 390)),
         "gif.gif": picture_of(RED, kind="GIF"),
         "text.png": b"I am a text that is named like a picture.",
         "empty.png": b"",
-        "fit.mp4": video_of(4),
-        "fit.mov": video_of(4, form="mov"),
+        "valid.mp4": video_of(4),
+        "valid.mov": video_of(4, form="mov"),
         "short.mp4": video_of(2),
         "narrow.mp4": video_of(4, (640, 300)),
         "slow.mp4": video_of(4, fps=8),
         "long.mp3": sound_of(20),
-        "fit.mp3": sound_of(5),
+        "valid.mp3": sound_of(5),
     }
     with Hosted(files) as address:
         yield address
@@ -106,32 +106,32 @@ def with_input(sent: dict[str, Any], url: str) -> dict[str, Any]:
     return sent
 
 
-FIT = [
-    ("ttapi", "reference_to_video", "fit.png"),
-    ("infiflow", "reference_to_video", "fit.webp"),
-    ("chanjing", "reference_to_video", "fit.jpg"),
-    ("uniall", "reference_to_video", "fit.jpg"),
-    ("uniall", "image_to_video", "fit.bmp"),
-    ("uniall", "video_edit", "fit.mov"),
-    ("happyhorse", "image_edit", "fit.png"),
+VALID = [
+    ("ttapi", "reference_to_video", "valid.png"),
+    ("infiflow", "reference_to_video", "valid.webp"),
+    ("chanjing", "reference_to_video", "valid.jpg"),
+    ("uniall", "reference_to_video", "valid.jpg"),
+    ("uniall", "image_to_video", "valid.bmp"),
+    ("uniall", "video_edit", "valid.mov"),
+    ("happyhorse", "image_edit", "valid.png"),
 ]
 
 
-@pytest.mark.parametrize(("gateway", "capability", "name"), FIT)
-def test_fit_inputs_are_taken(strict: Caller, host: str, gateway: str, capability: str, name: str) -> None:
-    """Every format that a source names is taken."""
+@pytest.mark.parametrize(("gateway", "capability", "name"), VALID)
+def test_valid_inputs_are_accepted(strict: Caller, host: str, gateway: str, capability: str, name: str) -> None:
+    """Every format that a source names is accepted."""
     answer = strict.submit(with_input(vector(gateway, capability), f"{host}/{name}"))
     assert answer.json().get("code", 0) == 0
     assert len(strict.sandbox.ledger()) == 1
 
 
-UNFIT = [
+INVALID = [
     ("ttapi", "reference_to_video", "small.png", "its sides must be at least 400 pixels (got 640x399)"),
-    ("ttapi", "reference_to_video", "fit.bmp", "its format must be one of jpeg, png, webp (got bmp)"),
+    ("ttapi", "reference_to_video", "valid.bmp", "its format must be one of jpeg, png, webp (got bmp)"),
     ("ttapi", "reference_to_video", "gif.gif", "(got gif)"),
     ("infiflow", "reference_to_video", "text.png", "is not a readable picture"),
     ("infiflow", "reference_to_video", "empty.png", "is not a readable picture"),
-    ("infiflow", "reference_to_video", "fit.mp4", "is not a readable picture"),
+    ("infiflow", "reference_to_video", "valid.mp4", "is not a readable picture"),
     ("chanjing", "reference_to_video", "nothing.png", "its server answered 404"),
     ("chanjing", "reference_to_video", "text.png", "is not a readable picture"),
     ("uniall", "image_to_video", "tiny.png", "its sides must be at least 300 pixels"),
@@ -139,15 +139,15 @@ UNFIT = [
     ("uniall", "video_edit", "short.mp4", "it must play between 3 and 60 seconds (got 2.0)"),
     ("uniall", "video_edit", "narrow.mp4", "its sides must be at least 320 pixels"),
     ("uniall", "video_edit", "slow.mp4", "it must have more than 8 frames per second (got 8)"),
-    ("uniall", "video_edit", "fit.png", "video"),
-    ("uniall", "video_edit", "fit.mp3", "holds no video"),
+    ("uniall", "video_edit", "valid.png", "video"),
+    ("uniall", "video_edit", "valid.mp3", "holds no video"),
     ("happyhorse", "image_edit", "tiny.png", "its sides must be at least 300 pixels"),
-    ("happyhorse", "video_edit", "fit.mov", "its format must be one of mp4 (got mov)"),
+    ("happyhorse", "video_edit", "valid.mov", "its format must be one of mp4 (got mov)"),
 ]
 
 
-@pytest.mark.parametrize("case", UNFIT, ids=lambda case: "-".join(case[:3]))
-def test_unfit_inputs_are_refused(strict: Caller, host: str, case: tuple[str, str, str, str]) -> None:
+@pytest.mark.parametrize("case", INVALID, ids=lambda case: "-".join(case[:3]))
+def test_invalid_inputs_are_refused(strict: Caller, host: str, case: tuple[str, str, str, str]) -> None:
     """An input beyond the route's limits is refused before anything is charged, and the refusal says why."""
     gateway, capability, name, said = case
     model = "wan2.7-videoedit" if (gateway, capability) == ("happyhorse", "video_edit") else None
@@ -156,13 +156,13 @@ def test_unfit_inputs_are_refused(strict: Caller, host: str, case: tuple[str, st
 
 
 def test_sounds_are_checked(strict: Caller, host: str) -> None:
-    """A sound of the right length is taken, one that is too long or no sound is refused."""
+    """A sound of the right length is accepted, one that is too long or no sound is refused."""
     sent = vector("happyhorse", "image_audio_to_video")
-    sent["body"]["image_url"] = f"{host}/fit.png"
-    for name, said in (("long.mp3", "it must play between 2 and 14 seconds"), ("fit.png", "audio"), ("fit.mp4", "holds no audio")):
+    sent["body"]["image_url"] = f"{host}/valid.png"
+    for name, said in (("long.mp3", "it must play between 2 and 14 seconds"), ("valid.png", "audio"), ("valid.mp4", "holds no audio")):
         sent["body"]["extra_audios"] = [f"{host}/{name}"]
         assert_refused("happyhorse", strict.submit(sent), said)
-    sent["body"]["extra_audios"] = [f"{host}/fit.mp3"]
+    sent["body"]["extra_audios"] = [f"{host}/valid.mp3"]
     assert strict.submit(sent).status_code == 200
 
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_reached(strict: Caller) -> None:
 def test_an_input_of_too_many_bytes(strict: Caller, host: str) -> None:
     """Reading stops at the cap."""
     strict.sandbox.settings(input_max_bytes=1000)
-    assert_refused("ttapi", strict.submit(with_input(vector("ttapi"), f"{host}/fit.mp4")), "has more than 1000 bytes")
+    assert_refused("ttapi", strict.submit(with_input(vector("ttapi"), f"{host}/valid.mp4")), "it must have at most 1000 bytes")
 
 
 def test_an_input_that_never_comes(strict: Caller) -> None:
@@ -187,14 +187,14 @@ def test_an_input_that_never_comes(strict: Caller) -> None:
 
 
 def test_data_urls_where_the_route_takes_them(strict: Caller) -> None:
-    """Infiflow takes base64 data, and refuses what is not base64 or not a picture."""
+    """Infiflow accepts base64 data, and refuses what is not base64 or not a picture."""
     assert strict.submit(with_input(vector("infiflow"), data_url(picture_of(RED)))).status_code == 200
     assert_refused("infiflow", strict.submit(with_input(vector("infiflow"), "data:image/png;base64,!!!!")), "is not valid base64")
     assert_refused("infiflow", strict.submit(with_input(vector("infiflow"), "data:image/png;base64,AAAA")), "is not a readable picture")
 
 
-def test_all_unfit_inputs_at_once(strict: Caller, host: str) -> None:
-    """A refusal names every input that is unfit."""
+def test_all_invalid_inputs_at_once(strict: Caller, host: str) -> None:
+    """A refusal names every invalid input."""
     sent = vector("ttapi")
     for medium, name in zip(sent["body"]["input"]["media"], ("small.png", "gif.gif"), strict=True):
         medium["url"] = f"{host}/{name}"
@@ -206,7 +206,7 @@ def test_all_unfit_inputs_at_once(strict: Caller, host: str) -> None:
 def test_inputs_checked_while_the_job_runs(strict: Caller, host: str) -> None:
     """With check_inputs job the submit is accepted and charged, and the job fails, which takes the charge back."""
     strict.sandbox.settings(check_inputs="job")
-    answers = [strict.submit(with_input(vector("infiflow"), f"{host}/{name}")).json() for name in ("fit.png", "small.png")]
+    answers = [strict.submit(with_input(vector("infiflow"), f"{host}/{name}")).json() for name in ("valid.png", "small.png")]
     ends: list[str] = []
     for answer in answers:
         path = f"/dashscope/api/v1/tasks/{answer['output']['task_id']}"

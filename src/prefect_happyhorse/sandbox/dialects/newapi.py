@@ -6,6 +6,8 @@ places for the same fact; which one an answer uses follows from the job's id, so
 
 from __future__ import annotations
 
+from typing import cast
+
 from prefect_happyhorse.catalog import GatewayFacts, routes
 from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollView
 from prefect_happyhorse.sandbox.jobs.job import LedgerState, Meaning
@@ -140,10 +142,10 @@ def _result(view: PollView, prefix: str) -> Answer:
     """The result at one of the places below a prefix that the route's document names."""
     paths = [path.removeprefix(prefix) for path in view.job.route.response.result if path.startswith(prefix)]
     path = view.vary("url", [path for path in paths if not path.startswith(("data.", "output."))] or ["video_url"])
-    if path == "results":
-        return {"video_url": None, "results": [{"url": view.urls[0]}]}
-    first, _, rest = path.partition(".")
-    return {first: {rest: view.urls[0]} if rest else view.urls[0]}
+    value: object = [{"url": view.urls[0]}] if path == "results" else view.urls[0]
+    for part in reversed(path.split(".")):
+        value = [value] if part == "*" else {part: value}
+    return {"video_url": None, **cast("Answer", value)}
 
 
 def _percent(view: PollView) -> int | str:

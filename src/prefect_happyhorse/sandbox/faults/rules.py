@@ -52,9 +52,7 @@ class FaultRule(BaseModel):
     seconds: float = Field(default=5.0, ge=0, description="How long stall_before, stall_after and stall_body wait.")
     status: Literal[500, 502, 503, 504] = Field(default=503, description="The HTTP status of kind http.")
     body: Literal["json", "html"] = Field(default="json", description="The body of kind http: the provider's error or a proxy's page.")
-    accept: bool | None = Field(
-        default=None, description="For a submit: whether the job is accepted and charged all the same; null is the kind's own way."
-    )
+    accept: bool | None = Field(default=None, description="Whether a struck submit is accepted and charged; null is up to the kind.")
     retry_after_s: float | None = Field(default=None, ge=0, description="Send Retry-After with throttle and http.")
     retry_after_as: Literal["seconds", "date"] = Field(default="seconds", description="How Retry-After is written.")
     word: str = Field(default="PAUSED_FOR_REVIEW", description="The status word of unknown_status.")
@@ -74,12 +72,7 @@ class FaultRule(BaseModel):
         return self.kind in _ACCEPTING_KINDS if self.accept is None else self.accept
 
     def headers(self) -> dict[str, str]:
-        """The Retry-After header that the rule asks for, in one of the two forms of HTTP.
-
-        Example:
-            >>> FaultRule(at="poll", kind="throttle", retry_after_s=3).headers()
-            {'retry-after': '3'}
-        """
+        """The Retry-After header that the rule asks for, in one of the two forms of HTTP."""
         if self.retry_after_s is None:
             return {}
         if self.retry_after_as == "date":

@@ -28,12 +28,7 @@ _DIALECTS: dict[DialectName, type[Dialect]] = {"dashscope": DashScope, "newapi":
 
 
 def create_app(settings: SandboxSettings | None = None, *, clock: Callable[[], float] | None = None) -> FastAPI:
-    """The sandbox as an ASGI application.
-
-    Example:
-        >>> create_app(SandboxSettings(job_s=0)).title
-        'happyhorse sandbox'
-    """
+    """The sandbox as an ASGI application."""
     state = SandboxState(settings or SandboxSettings(), clock)
     renders = RenderCache()
     inputs = InputFetcher(renders)

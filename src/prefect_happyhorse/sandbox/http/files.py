@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route as Path
@@ -59,11 +60,11 @@ class Files:
         """The file name of a result."""
         return f"{job.task_id}-{index}{job.spec(index).suffix}"
 
-    def _find(self, request: Request) -> tuple[Job, int] | None:
+    def _find(self, request: Request) -> tuple[Job, int]:
         match = _NAME.fullmatch(request.path_params["name"])
         job = self._state.jobs.get(match[1]) if match else None
         if match is None or job is None or int(match[2]) >= job.results or job.state(self._state.now()) != "succeeded":
-            return None
+            raise HTTPException(404)
         return job, int(match[2])
 
     async def _file(self, job: Job, index: int) -> FileResponse:
@@ -72,17 +73,13 @@ class Files:
 
     async def _show(self, request: Request) -> Response:
         """A result for the sandbox's own page: unsigned, uncounted, never struck."""
-        found = self._find(request)
-        return Response(status_code=404) if found is None else await self._file(*found)
+        return await self._file(*self._find(request))
 
     async def _circle(self, request: Request) -> Response:
         return RedirectResponse(f"{self._origin(request)}/files/circle/{request.path_params['hop'] + 1}", 302)
 
     async def _serve(self, request: Request) -> Response:
-        found = self._find(request)
-        if found is None:
-            return Response("not found", 404, media_type="text/plain")
-        job, index = found
+        job, index = self._find(request)
         by_client = request.method == "GET" and request.headers.get("user-agent") != USER_AGENT
         rule = self._state.faults.take("download", job.route.gateway, job.route.model) if by_client else None
         signature = request.query_params.get("Signature", "")

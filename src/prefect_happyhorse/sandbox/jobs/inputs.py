@@ -86,7 +86,7 @@ class InputFetcher:
                     raise ValueError(f"could not be downloaded: its server answered {response.status_code}")
                 async for chunk in response.aiter_bytes():
                     if file.tell() + len(chunk) > settings.input_max_bytes:
-                        raise ValueError(f"has more than {settings.input_max_bytes} bytes")
+                        raise ValueError(f"must have at most {settings.input_max_bytes} bytes")
                     file.write(chunk)
         except BaseException:
             file.close()

@@ -49,9 +49,7 @@ class LedgerEntry(BaseModel):
     polls: int = Field(description="How often it was asked for.")
     downloads: int = Field(description="How often one of its results was fetched; every range counts.")
     inputs: int = Field(description="How many input media it has.")
-    prompt_cut: tuple[int, int] | None = Field(
-        default=None, description="The prompt's length and what was kept, where the provider cut it silently."
-    )
+    prompt_cut: tuple[int, int] | None = Field(default=None, description="The prompt's length before and after a silent cut.")
 
 
 def fingerprint(key: str) -> str:
@@ -147,7 +145,6 @@ class Job:
             model=self.route.model,
             prompt=body.text("prompt") or "",
             footer=" \u00b7 ".join(["sandbox", *filter(None, details)]),
-            number=index + 1,
             thumbnails=tuple(found.thumbnail for found in self.probes if found.thumbnail is not None),
         )
 

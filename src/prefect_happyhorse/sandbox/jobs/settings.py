@@ -21,13 +21,8 @@ class SandboxSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    job_s: Seconds | tuple[Seconds, Seconds] = Field(
-        default=2.0, description="How long a job takes, in seconds, or the least and the most; 0 finishes it at once."
-    )
-    check_inputs: Literal["submit", "job", "never"] = Field(
-        default="submit",
-        description="When inputs are fetched and checked: before the job is accepted, while it runs, or never.",
-    )
+    job_s: Seconds | tuple[Seconds, Seconds] = Field(default=2.0, description="How long a job takes, in seconds, or a range.")
+    check_inputs: Literal["submit", "job", "never"] = Field(default="submit", description="When inputs are fetched and checked, if at all.")
     input_timeout_s: float = Field(default=20.0, gt=0, description="How long fetching one input may take, in seconds.")
     input_max_bytes: int = Field(default=150_000_000, gt=0, description="How many bytes of an input are read at most.")
     media: Literal["full", "tiny"] = Field(default="full", description="Pictures that show the request, or plain small ones.")

@@ -27,12 +27,7 @@ class Shape:
 
 
 def read_ratio(text: object) -> float | None:
-    """Width to height from the ways in which requests write it.
-
-    Example:
-        >>> read_ratio("1536x1024"), read_ratio("1K")
-        (1.5, None)
-    """
+    """Width to height from the ways in which requests write it; None where they write none."""
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*[:x*×]\s*([0-9]+(?:\.[0-9]+)?)\s*", str(text or ""), re.IGNORECASE)
     if match is None or float(match[1]) == 0 or float(match[2]) == 0:
         return None

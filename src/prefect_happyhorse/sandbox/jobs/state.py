@@ -89,7 +89,7 @@ class SandboxState:
         return self.jobs[task_id]
 
     def find(self, gateway: str, task_id: str, account: str | None) -> Job | None:
-        """The job that an account asks for."""
+        """The job of an account, while it lives."""
         job = self.jobs.get(task_id)
         if job is None or (job.route.gateway, job.account) != (gateway, account):
             return None

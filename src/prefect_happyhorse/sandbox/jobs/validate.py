@@ -13,8 +13,6 @@ from prefect_happyhorse.sandbox.jobs.media_fields import MediaCheck, WireInput
 
 __all__ = ["ValidatedBody", "validate"]
 
-_ABSENT = object()
-
 
 @dataclass
 class ValidatedBody:
@@ -53,34 +51,35 @@ class _Check(MediaCheck):
         super().__init__(route)
         self.tolerated = tolerated
         self.cuts_prompt = cuts_prompt
+        self.sent: dict[str, object] = {}
         self.result = ValidatedBody(route, self.problems, self.inputs)
 
     def run(self, body: Mapping[str, object]) -> ValidatedBody:
         result = self.result
-        self._check_keys(body)
+        self._walk(body)
         for wire in self.route.fields:
             source = wire.source[0] if wire.source else wire.to
             if wire.default is not None and wire.render != "text":
                 result.defaults.setdefault(source, wire.default)
-            value = _at(body, wire.to)
-            if value is not _ABSENT:
-                read = self._read(wire, value)
+            if wire.to in self.sent:
+                read = self._read(wire, self.sent[wire.to])
                 if read is not None and wire.render != "text":
                     result.values.setdefault(source, read)
             elif wire.required:
                 self.problems.append(f"{wire.to}: required")
         return result
 
-    def _check_keys(self, body: Mapping[str, object], prefix: str = "") -> None:
+    def _walk(self, body: Mapping[str, object], prefix: str = "") -> None:
+        """Find what was sent by its dotted path, and the keys that do not belong there."""
         leaves = {wire.to for wire in self.route.fields} | self.tolerated
         for key, value in body.items():
             path = f"{prefix}{key}"
             if path in leaves:
-                continue
-            if not any(leaf.startswith(f"{path}.") for leaf in leaves):
+                self.sent[path] = value
+            elif not any(leaf.startswith(f"{path}.") for leaf in leaves):
                 self.problems.append(f"{path}: unknown field")
             elif isinstance(value, dict):
-                self._check_keys(cast("dict[str, object]", value), f"{path}.")
+                self._walk(cast("dict[str, object]", value), f"{path}.")
             else:
                 self.problems.append(f"{path}: must be an object")
 
@@ -130,14 +129,6 @@ class _Check(MediaCheck):
             # Every character counts for one at least, so this drops no more than is too much.
             text = text[: -max(1, surplus // wire.chinese_weight)]
         return text
-
-
-def _at(body: Mapping[str, object], path: str) -> object:
-    first, _, rest = path.partition(".")
-    value = body.get(first, _ABSENT)
-    if not rest or value is _ABSENT:
-        return value
-    return _at(cast("dict[str, object]", value), rest) if isinstance(value, dict) else _ABSENT
 
 
 def _from_form(value: object, wanted: str) -> object:

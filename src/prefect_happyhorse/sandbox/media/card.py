@@ -32,7 +32,6 @@ class MediaSpec:
     model: str = ""
     prompt: str = ""
     footer: str = ""
-    number: int = 1
     thumbnails: tuple[Thumbnail, ...] = ()
 
     @cached_property
@@ -57,7 +56,7 @@ class Card:
     def __init__(self, spec: MediaSpec) -> None:
         self._spec = spec
         self._unit = max(4, round(min(spec.width, spec.height) / 40))
-        hue = hashlib.sha256(f"{spec.model}\n{spec.prompt}\n{spec.number}".encode()).digest()[0] / 256
+        hue = hashlib.sha256(f"{spec.model}\n{spec.prompt}\n{spec.footer}".encode()).digest()[0] / 256
         self._picture = Image.new("RGB", (spec.width, spec.height), _colour(hue, 0.55, 0.42))
         self._accent = _colour(hue + 0.5, 0.35, 1.0)
         if spec.heading:
