@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -200,8 +199,8 @@ class Gallery:
         tiles: list[Tile] = []
         without = 0
         for head, (_, asset) in sorted(self._assets.items(), key=lambda item: item[1][0]):
-            poster = await stored_thumbnail(asset, self._store)
-            small = None if poster is None else await anyio.to_thread.run_sync(partial(thumbnail, poster, max_side_px=_THUMBNAIL_PX))
+            whole = await stored_thumbnail(asset, self._store)
+            small = None if whole is None else await anyio.to_thread.run_sync(_shrunk, whole)
             # Prefect's server drops what makes an event too large, so the last of very many stand there without their picture.
             if small is not None and len(small) > left:
                 small = None
@@ -214,6 +213,11 @@ class Gallery:
             else ""
         )
         return f"## {self._title}\n\n{grid(tiles)}{note}"
+
+
+def _shrunk(jpeg: bytes) -> bytes:
+    # Where Pillow is missing, the whole thumbnail has to do.
+    return thumbnail(jpeg, "image", size=_THUMBNAIL_PX, max_bytes=len(jpeg)) or jpeg
 
 
 class _Allowance:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prefect_happyhorse.domain.values import AssetKind, Value
 
@@ -78,6 +78,14 @@ class Output(Value):
     kind: AssetKind
     url: str | None = None
     inline: str | None = Field(default=None, exclude=True, repr=False, description="Base64 of a result that came inside the answer.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _data_url_is_inline(cls, data: object) -> object:
+        # As an address it would carry the whole file into the journal, logs and errors.
+        facts: dict[str, Any] = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
+        is_data_url = str(facts.get("url")).startswith("data:")
+        return facts | {"url": None, "inline": facts["url"]} if is_data_url else cast("object", data)
 
     @property
     def is_inline(self) -> bool:

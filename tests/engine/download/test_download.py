@@ -32,11 +32,11 @@ from tests.engine.scripted_server import Received, Step, Wire, chunked, cut, fil
 
 from prefect_happyhorse.domain.errors import DownloadFailed, GatewayUnavailable, JobExpired
 from prefect_happyhorse.domain.jobs import Job, Output
-from prefect_happyhorse.engine.download import attempt as transfer_module
+from prefect_happyhorse.engine.download import attempt as attempt_module
 from prefect_happyhorse.engine.download import download as download_module
 from prefect_happyhorse.engine.download.download import DownloadOptions, StoredOutput, download, forget_partial
 from prefect_happyhorse.engine.http.client import http_client
-from prefect_happyhorse.engine.media.probe import MediaNotReadable, Probe, decoders
+from prefect_happyhorse.engine.media.probe import MediaInfo, MediaNotReadable, decoders
 from prefect_happyhorse.engine.storage.store import Store
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=timezone.utc)
@@ -51,7 +51,7 @@ JOB = Job(
 )
 PLACE = "2026-11-20/text_to_video/happyhorse-1.1-0123456789abcdef.mp4"
 VIDEO = with_padding(movie(), 400_000)
-LIMITS = DownloadOptions(stall_s=0.5, connect_s=5, checkpoint_bytes=10_000)
+OPTIONS = DownloadOptions(stall_s=0.5, connect_s=5, checkpoint_bytes=10_000)
 
 
 @pytest.fixture
@@ -81,7 +81,15 @@ class Gateway:
 @pytest.fixture
 def get(client: httpx.AsyncClient, store: Store, naps: Naps) -> Callable[..., Awaitable[StoredOutput]]:
     async def get(output: Output | str, **changes: Any) -> StoredOutput:
-        usual = {"job": JOB, "store": store, "client": client, "refresh": Gateway(), "local_allowed": True, "limits": LIMITS, "sleep": naps}
+        usual = {
+            "job": JOB,
+            "store": store,
+            "client": client,
+            "refresh": Gateway(),
+            "local_allowed": True,
+            "options": OPTIONS,
+            "sleep": naps,
+        }
         return await download(Output(kind="video", url=output) if isinstance(output, str) else output, **(usual | changes))
 
     return get
@@ -112,11 +120,11 @@ async def test_whole_file(get: Get, store: Store) -> None:
             path=PLACE,
             uri=store.uri(PLACE),
             sha256=hashlib.sha256(VIDEO).hexdigest(),
-            facts=Probe("mp4", "video", len(VIDEO), 320, 240, 1.0, 12.0, "h264"),
+            info=MediaInfo("mp4", "video", len(VIDEO), 320, 240, 1.0, 12.0, "h264"),
             url=wire.url("/a/horse.bin?Signature=1"),
         )
     assert kept == expected
-    assert (kept.bytes, kept.kind, kept.media_type) == (len(VIDEO), "video", "video/mp4")
+    assert (kept.info.bytes, kept.info.kind, kept.info.media_type) == (len(VIDEO), "video", "video/mp4")
     assert lying(store) == {PLACE: VIDEO}
 
 
@@ -216,12 +224,12 @@ async def test_gives_up(get: Get, store: Store, naps: Naps) -> None:
         with pytest.raises(DownloadFailed) as caught:
             await get(wire.url("/x.mp4?Signature=secret"))
     error = caught.value
-    assert len(wire.received) == 1 + LIMITS.retries
+    assert len(wire.received) == 1 + OPTIONS.retries
     assert (error.task_id, error.gateway, error.digest, error.status_code, error.money) == (JOB.task_id, "ttapi", "d1", 503, "spent")
-    assert error.message == f"Output 1 could not be fetched from {wire.url('/x.mp4')}: the server answered 503."
+    assert error.message == f"Output 1 could not be downloaded from {wire.url('/x.mp4')}: the server answered 503."
     assert error.advice == "Collect the job again; nothing is bought anew."
     assert naps.taken[:2] == [7.0, 7.0]
-    assert max(naps.taken) <= LIMITS.backoff_max_s
+    assert max(naps.taken) <= OPTIONS.backoff_max_s
     assert lying(store) == {}
 
 
@@ -231,15 +239,23 @@ async def test_retry_after_date(get: Get, naps: Naps) -> None:
     steps = [refuse(429, f"Retry-After: {tomorrow}\r\n"), refuse(429, "Retry-After: soon\r\n"), file(VIDEO)]
     async with Wire(steps) as wire:
         await get(wire.url())
-    assert naps.taken[0] == LIMITS.backoff_max_s
-    assert naps.taken[1] < LIMITS.backoff_max_s
+    assert naps.taken[0] == OPTIONS.backoff_max_s
+    assert naps.taken[1] < OPTIONS.backoff_max_s
+
+
+async def test_retry_after_counts_by_the_servers_clock(get: Get, naps: Naps) -> None:
+    """A date is read against the server's own Date, since its clock and ours may differ."""
+    steps = [refuse(503, "Date: Fri, 20 Nov 2026 12:00:00 GMT\r\nRetry-After: Fri, 20 Nov 2026 12:00:09 GMT\r\n"), file(VIDEO)]
+    async with Wire(steps) as wire:
+        await get(wire.url())
+    assert naps.taken == [9.0]
 
 
 async def test_comes_in_pieces(get: Get, store: Store) -> None:
     """Retries count anew while the file gets longer, so that a line that breaks often brings a long file all the same."""
     long = with_padding(movie(), 16 << 20)
     async with Wire([*[cut(long, 2 << 20)] * 8, file(long)]) as wire:
-        await get(wire.url(), limits=DownloadOptions(retries=1))
+        await get(wire.url(), options=DownloadOptions(retries=1))
     assert lying(store) == {PLACE: long}
 
 
@@ -248,7 +264,7 @@ async def test_no_progress_is_no_progress(get: Get) -> None:
     long = with_padding(movie(), 4 << 20)
     async with Wire([cut(long, 2 << 20, tag=None)] * 9) as wire:
         with pytest.raises(DownloadFailed):
-            await get(wire.url(), limits=DownloadOptions(retries=2))
+            await get(wire.url(), options=DownloadOptions(retries=2))
     assert len(wire.received) == 3
 
 
@@ -329,7 +345,7 @@ async def test_damaged_for_good(get: Get, store: Store) -> None:
     async with Wire([file(VIDEO[:-9])] * 9) as wire:
         with pytest.raises(DownloadFailed, match="what came is not whole: it is cut short"):
             await get(wire.url())
-    assert len(wire.received) == 1 + LIMITS.retries
+    assert len(wire.received) == 1 + OPTIONS.retries
     assert lying(store) == {}
 
 
@@ -337,8 +353,8 @@ async def test_damaged_for_good(get: Get, store: Store) -> None:
 async def test_size_cap(step: Step, get: Get, store: Store) -> None:
     """What is longer than allowed is refused, whether its length is announced or not."""
     async with Wire([step]) as wire:
-        with pytest.raises(DownloadFailed, match="allowed are at most 50,000"):
-            await get(wire.url(), limits=DownloadOptions(max_bytes={"video": 50_000}))
+        with pytest.raises(DownloadFailed, match="must have at most 50,000 bytes"):
+            await get(wire.url(), options=DownloadOptions(max_bytes={"video": 50_000}))
     assert len(wire.received) == 1
     assert lying(store) == {}
 
@@ -365,8 +381,8 @@ async def test_redirect_to_nowhere(get: Get, store: Store) -> None:
 async def test_no_address_at_all(get: Get, store: Store) -> None:
     """What is no address is asked for anew."""
     async with Wire([file(VIDEO)]) as wire:
-        with pytest.raises(DownloadFailed, match=r"could not be fetched from http://.*the address of the result is none"):
-            await get("http://[::1?a=secret", limits=DownloadOptions(refreshes=0))
+        with pytest.raises(DownloadFailed, match=r"could not be downloaded from http://.*the address is not valid"):
+            await get("http://[::1?a=secret", options=DownloadOptions(refreshes=0))
         await get("http://[::1", refresh=Gateway(Output(kind="video", url=wire.url())))
     assert lying(store) == {PLACE: VIDEO}
 
@@ -378,15 +394,15 @@ async def test_usual_clock(get: Get) -> None:
     assert len(wire.received) == 1
 
 
-async def test_file_without_a_poster(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is whole but gives no poster is kept without one."""
+async def test_file_without_a_thumbnail(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is whole but gives no thumbnail is kept without one."""
 
-    def refuse_poster(*_: object) -> bytes:
-        raise MediaNotReadable("it gives no poster")
+    def refuse(*_: object) -> bytes:
+        raise MediaNotReadable("no thumbnail can be made of it")
 
-    monkeypatch.setattr("prefect_happyhorse.engine.download.download.poster", refuse_poster)
+    monkeypatch.setattr("prefect_happyhorse.engine.download.download.thumbnail", refuse)
     async with Wire([file(VIDEO)]) as wire:
-        assert (await get(wire.url(), with_poster=True)).poster is None
+        assert (await get(wire.url(), with_thumbnail=True)).thumbnail is None
 
 
 async def test_forget_while_somebody_is_at_it(get: Get, store: Store) -> None:
@@ -395,7 +411,7 @@ async def test_forget_while_somebody_is_at_it(get: Get, store: Store) -> None:
     under_way = asyncio.Event()
     async with Wire([stall(long, 3 << 20), file(long)]) as wire:
         task = asyncio.create_task(
-            get(wire.url(), limits=DownloadOptions(stall_s=2, checkpoint_bytes=1), progress=lambda *_: under_way.set())
+            get(wire.url(), options=DownloadOptions(stall_s=2, checkpoint_bytes=1), on_bytes=lambda *_: under_way.set())
         )
         await under_way.wait()
         await forget_partial(JOB, store=store)
@@ -425,7 +441,7 @@ async def test_redirect_circle(get: Get) -> None:
     """Redirects that lead in a circle end."""
     async with Wire([redirect("/again")] * 9) as wire:
         with pytest.raises(DownloadFailed, match="more than 2 redirects"):
-            await get(wire.url(), limits=DownloadOptions(redirects=2, refreshes=0))
+            await get(wire.url(), options=DownloadOptions(redirects=2, refreshes=0))
     assert len(wire.received) == 3
 
 
@@ -517,7 +533,7 @@ async def test_certificate(name: str, is_good: bool, get: Get, store: Store, mon
             assert wire.received[0].headers["host"] == f"results.example:{wire.port}"
         else:
             with pytest.raises(DownloadFailed, match="CERTIFICATE_VERIFY_FAILED"):
-                await get(url, client=client, limits=DownloadOptions(retries=0))
+                await get(url, client=client, options=DownloadOptions(retries=0))
     assert lying(store) == ({PLACE: VIDEO} if is_good else {})
 
 
@@ -591,7 +607,7 @@ async def test_finished_already(get: Get, store: Store) -> None:
     async with Wire([file(VIDEO), file(VIDEO)]) as wire:
         first = await get(wire.url())
         second = await get(wire.url())
-        assert (second.path, second.sha256, second.facts, second.reused) == (first.path, first.sha256, first.facts, True)
+        assert (second.path, second.sha256, second.info, second.reused) == (first.path, first.sha256, first.info, True)
         assert len(wire.received) == 1
         await forget_partial(JOB, store=store)
         third = await get(wire.url())
@@ -672,13 +688,13 @@ async def test_cancelled(get: Get, store: Store) -> None:
     under_way = asyncio.Event()
     async with Wire([stall(long, 3 << 20), file(long)]) as wire:
         patient = DownloadOptions(checkpoint_bytes=10_000)
-        task = asyncio.create_task(get(wire.url(), limits=patient, progress=lambda *_: under_way.set()))
+        task = asyncio.create_task(get(wire.url(), options=patient, on_bytes=lambda *_: under_way.set()))
         await under_way.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert lying(store) == {}
-        await get(wire.url(), limits=patient)
+        await get(wire.url(), options=patient)
     assert int(wire.received[1].headers["range"].removeprefix("bytes=").removesuffix("-")) >= 1 << 20
     assert lying(store) == {PLACE: long}
 
@@ -698,7 +714,7 @@ async def main(url, folder, job):
     async with httpx.AsyncClient(trust_env=False) as client:
         await download(
             Output(kind="video", url=url), job=Job.model_validate_json(job), store=Store(folder), client=client, refresh=refresh,
-            local_allowed=True, limits=DownloadOptions(checkpoint_bytes=1), progress=lambda done, total: print(done, flush=True),
+            local_allowed=True, options=DownloadOptions(checkpoint_bytes=1), on_bytes=lambda done, total: print(done, flush=True),
         )
 
 asyncio.run(main(*sys.argv[1:]))
@@ -729,7 +745,7 @@ async def test_damaged_state(state: bytes, get: Get, store: Store) -> None:
     """A state file that makes no sense costs a new start, not the result."""
     async with Wire([cut(VIDEO, 100_000), file(VIDEO)]) as wire:
         with pytest.raises(DownloadFailed):
-            await get(wire.url(), limits=DownloadOptions(retries=0))
+            await get(wire.url(), options=DownloadOptions(retries=0))
         (path,) = store.scratch_dir().glob("*.json")
         path.write_bytes(state)
         await get(wire.url())
@@ -741,7 +757,7 @@ async def test_noise_at_the_end(get: Get, store: Store) -> None:
     """Only what was synced counts after a crash: what a power cut left beyond it is not taken for part of the file."""
     async with Wire([cut(VIDEO, 100_000), file(VIDEO)]) as wire:
         with pytest.raises(DownloadFailed):
-            await get(wire.url(), limits=DownloadOptions(retries=0))
+            await get(wire.url(), options=DownloadOptions(retries=0))
         (path,) = store.scratch_dir().glob("*.part")
         path.write_bytes(path.read_bytes() + bytes(50_000))
         await get(wire.url())
@@ -753,7 +769,7 @@ async def test_all_there_but_unfinished(get: Get, store: Store) -> None:
     """A process that died when every byte was there leaves nothing to fetch."""
     async with Wire([cut(VIDEO, 100_000), file(VIDEO)]) as wire:
         with pytest.raises(DownloadFailed):
-            await get(wire.url(), limits=DownloadOptions(retries=0))
+            await get(wire.url(), options=DownloadOptions(retries=0))
         (path,), (state,) = store.scratch_dir().glob("*.part"), store.scratch_dir().glob("*.json")
         path.write_bytes(VIDEO)
         state.write_text(state.read_text().replace('"safe_bytes": 100000', f'"safe_bytes": {len(VIDEO)}'))
@@ -766,7 +782,7 @@ async def test_all_there_of_unknown_length(get: Get, store: Store) -> None:
     """A server that says there is nothing beyond what is there has said that it is whole."""
     async with Wire([cut(VIDEO, 100_000), file(VIDEO)]) as wire:
         with pytest.raises(DownloadFailed):
-            await get(wire.url(), limits=DownloadOptions(retries=0))
+            await get(wire.url(), options=DownloadOptions(retries=0))
         (path,), (state,) = store.scratch_dir().glob("*.part"), store.scratch_dir().glob("*.json")
         path.write_bytes(VIDEO)
         changed = state.read_text().replace('"safe_bytes": 100000', f'"safe_bytes": {len(VIDEO)}')
@@ -793,7 +809,7 @@ async def test_full_disk(get: Get, store: Store) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             signal.signal(signal.SIGXFSZ, ignored)
         assert lying(store) == {}
-        assert caught.value.advice == "Make room or mend the store, then collect the job again."
+        assert caught.value.advice == "Free some space or repair the store, then collect the job again."
         await get(wire.url())
     assert int(wire.received[1].headers["range"].removeprefix("bytes=").removesuffix("-")) > 0
     assert lying(store) == {PLACE: long}
@@ -803,7 +819,7 @@ async def test_progress(get: Get) -> None:
     """The caller is told how far it is, also across a break."""
     told: list[tuple[int, int | None]] = []
     async with Wire([cut(VIDEO, 100_000), file(VIDEO)]) as wire:
-        await get(wire.url(), progress=lambda done, total: told.append((done, total)))
+        await get(wire.url(), on_bytes=lambda done, total: told.append((done, total)))
     assert told == [(100_000, len(VIDEO)), (len(VIDEO), len(VIDEO))]
 
 
@@ -820,15 +836,15 @@ async def test_memory(get: Get, store: Store) -> None:
     assert peak < 16 << 20
 
 
-async def test_poster(get: Get) -> None:
-    """A poster is made from the file that came, where one is wanted; also of a file that was there already."""
+async def test_thumbnail(get: Get) -> None:
+    """A thumbnail is made from the file that came, where one is wanted; also of a file that was there already."""
     async with Wire([file(VIDEO)]) as wire:
-        first = await get(wire.url(), with_poster=True)
-        second = await get(wire.url(), with_poster=True)
-    assert first.poster is not None
-    assert first.poster.startswith(b"\xff\xd8\xff")
-    assert second.poster == first.poster
-    assert repr(first.poster[:8]) not in repr(first)
+        first = await get(wire.url(), with_thumbnail=True)
+        second = await get(wire.url(), with_thumbnail=True)
+    assert first.thumbnail is not None
+    assert first.thumbnail.startswith(b"\xff\xd8\xff")
+    assert second.thumbnail == first.thumbnail
+    assert repr(first.thumbnail[:8]) not in repr(first)
 
 
 async def test_no_more_media_are_decoded_than_there_are_processors(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -855,17 +871,17 @@ async def test_no_more_media_are_decoded_than_there_are_processors(get: Get, mon
 
         return work
 
-    monkeypatch.setattr(transfer_module, "probe", counted(transfer_module.probe))
-    monkeypatch.setattr(download_module, "_poster", counted(download_module._poster))
+    monkeypatch.setattr(attempt_module, "probe", counted(attempt_module.probe))
+    monkeypatch.setattr(download_module, "_thumbnail", counted(download_module._thumbnail))
     async with Wire([file(VIDEO)] * 8) as wire:
         jobs = [JOB.model_copy(update={"task_id": f"0123456789abcde{number}"}) for number in range(8)]
-        downloads = [asyncio.create_task(get(wire.url(), job=job, with_poster=True, limits=DownloadOptions())) for job in jobs]
+        downloads = [asyncio.create_task(get(wire.url(), job=job, with_thumbnail=True, options=DownloadOptions())) for job in jobs]
         with anyio.fail_after(30):
             while decoders().statistics().tasks_waiting < 6:  # noqa: ASYNC110 -- a limiter tells nobody who comes
                 await asyncio.sleep(0)
         let_go.set()
         kept = await asyncio.gather(*downloads)
-    assert all(one.poster for one in kept)
+    assert all(one.thumbnail for one in kept)
     assert (most, calls) == (2, 16)
 
 
@@ -899,7 +915,7 @@ async def test_no_more_come_at_a_time_than_have_a_turn(get: Get, store: Store) -
 
     async with Wire([gate] * 40) as wire, http_client():
         jobs = [JOB.model_copy(update={"task_id": f"0123456789abcd{number}"}) for number in range(10, 50)]
-        downloads = [asyncio.create_task(get(wire.url(), job=job, limits=DownloadOptions())) for job in jobs]
+        downloads = [asyncio.create_task(get(wire.url(), job=job, options=DownloadOptions())) for job in jobs]
         await full.wait()
         await anyio.wait_all_tasks_blocked()
         assert begun == 16
@@ -912,16 +928,16 @@ async def test_pictures(get: Get, store: Store) -> None:
     """The extension and media type come from the bytes, not from the address or the server's word."""
     async with Wire([file(picture("webp"), extra="Content-Type: image/png\r\n")]) as wire:
         kept = await get(Output(kind="image", url=wire.url("/horse.png")))
-    assert (kept.path, kept.media_type, kept.facts.width) == (PLACE.replace("mp4", "webp"), "image/webp", 640)
+    assert (kept.path, kept.info.media_type, kept.info.width) == (PLACE.replace("mp4", "webp"), "image/webp", 640)
 
 
 async def test_object_store(get: Get, tmp_path: Path) -> None:
     """A store that is no local folder gets the file in one piece, and the partial file is gone."""
     store = Store("memory://outputs-of-a-test", scratch=str(tmp_path))
     async with Wire([cut(VIDEO, 100_000), file(VIDEO)]) as wire:
-        kept = await get(wire.url(), store=store, with_poster=True)
+        kept = await get(wire.url(), store=store, with_thumbnail=True)
         again = await get(wire.url(), store=store)
-    assert (kept.uri, again.reused, kept.poster is None) == (f"memory://outputs-of-a-test/{PLACE}", True, False)
+    assert (kept.uri, again.reused, kept.thumbnail is None) == (f"memory://outputs-of-a-test/{PLACE}", True, False)
     assert await store.read(PLACE) == VIDEO
     assert partial_files(tmp_path) == []
 
@@ -978,12 +994,12 @@ async def test_faults_at_random(faults: list[tuple[Callable[[int], Step], int]],
                 client=client,
                 refresh=gateway,
                 local_allowed=True,
-                limits=LIMITS,
+                options=OPTIONS,
                 sleep=naps,
             )
         except DownloadFailed:
             assert lying(store) == {}
         else:
             # The other file may come whole, in pieces of its own, but the two are never mixed.
-            whole = VIDEO if kept.bytes == len(VIDEO) else _OTHER
+            whole = VIDEO if kept.info.bytes == len(VIDEO) else _OTHER
             assert (lying(store), kept.sha256) == ({PLACE: whole}, hashlib.sha256(whole).hexdigest())

@@ -88,12 +88,12 @@ async def test_no_media() -> None:
 
 
 async def test_a_text_named_png(tmp_path: Path) -> None:
-    """A text file named .png is refused, and the sentence names field, value and what is allowed."""
+    """A text file named .png is refused, and the sentence names field, value and the rule."""
     notes = tmp_path / "notes.png"
     notes.write_text("notes about a horse")
     route = find_route("happyhorse", "image_edit", "gpt-image-2")
     inspection = await inspect_media(ImageEdit(model="gpt-image-2", prompt="p", image=notes), route)
-    assert inspection.problems == (f"image='{notes}': it is not a picture; allowed are {', '.join(route.media[0].formats)}",)
+    assert inspection.problems == (f"image='{notes}': it must be a picture in {' or '.join(route.media[0].formats)} (got something else)",)
 
 
 async def test_every_problem_at_once(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ async def test_every_problem_at_once(tmp_path: Path) -> None:
     inspection = await inspect_media(request, ANY)
     assert inspection.problems == (
         f"references[0]='{missing}': there is no such file; looked at {missing}",
-        f"references[2]='{tmp_path}/small.png': it is 300 x 900 px, allowed is 400 px or more on the shorter side",
+        f"references[2]='{tmp_path}/small.png': it must have at least 400 px on the shorter side (got 300 x 900 px)",
         f"references[3]='{tmp_path}': it is a folder",
     )
     assert inspection.fingerprints == {("references", 1): f"sha256:{sha256(GOOD)}"}
@@ -114,16 +114,16 @@ async def test_every_problem_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "limits", "problem"),
     [
-        (b"", {}, "it is empty; allowed are jpeg, png, webp"),
-        (picture("gif"), {}, "its format is gif; allowed are jpeg, png, webp"),
-        (movie(), {}, "it is a video (mp4), not a picture; allowed are jpeg, png, webp"),
-        (sound(), {}, "it is a sound (mp3), not a picture; allowed are jpeg, png, webp"),
+        (b"", {}, "it must be a picture in jpeg or png or webp (got an empty file)"),
+        (picture("gif"), {}, "it must be a picture in jpeg or png or webp (got gif)"),
+        (movie(), {}, "it must be a picture in jpeg or png or webp (got a video in mp4)"),
+        (sound(), {}, "it must be a picture in jpeg or png or webp (got a sound in mp3)"),
         (GOOD[:-20], {}, None),
-        (GOOD, {"max_bytes": 100}, f"it has {len(GOOD):,} bytes, allowed are at most 100"),
-        (GOOD, {"min_side_px": 500}, "it is 640 x 480 px, allowed is 500 px or more on each side"),
-        (GOOD, {"min_short_side_px": 481}, "it is 640 x 480 px, allowed is 481 px or more on the shorter side"),
-        (GOOD, {"max_long_side_px": 639}, "it is 640 x 480 px, allowed is 639 px or less on the longer side"),
-        (GOOD, {"aspect": (0.4, 1.2)}, "it is 640 x 480 px, which is 1.33 wide to one high; allowed is 0.4 to 1.2"),
+        (GOOD, {"max_bytes": 100}, f"it must have at most 100 bytes (got {len(GOOD):,})"),
+        (GOOD, {"min_side_px": 500}, "it must have at least 500 px on each side (got 640 x 480 px)"),
+        (GOOD, {"min_short_side_px": 481}, "it must have at least 481 px on the shorter side (got 640 x 480 px)"),
+        (GOOD, {"max_long_side_px": 639}, "it must have at most 639 px on the longer side (got 640 x 480 px)"),
+        (GOOD, {"aspect": (0.4, 1.2)}, "its width must be between 0.4 and 1.2 times its height (got 1.33: 640 x 480 px)"),
     ],
 )
 async def test_pictures(content: bytes, limits: dict[str, Any], problem: str | None, tmp_path: Path) -> None:
@@ -154,11 +154,11 @@ async def test_limits_are_allowed(limits: dict[str, Any], tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("limits", "problem"),
     [
-        ({"duration_s": (3, 60)}, "it lasts 1.00 s, allowed is 3 to 60 s"),
-        ({"duration_s": (0, 0.5)}, "it lasts 1.00 s, allowed is 0 to 0.5 s"),
-        ({"fps_above": 12}, "it has 12 frames a second, allowed is more than 12"),
-        ({"formats": ("mov",)}, "its format is mp4; allowed are mov"),
-        ({"min_short_side_px": 320}, "it is 320 x 240 px, allowed is 320 px or more on the shorter side"),
+        ({"duration_s": (3, 60)}, "it must last between 3 and 60 s (got 1.00 s)"),
+        ({"duration_s": (0, 0.5)}, "it must last between 0 and 0.5 s (got 1.00 s)"),
+        ({"fps_above": 12}, "it must have more than 12 frames a second (got 12)"),
+        ({"formats": ("mov",)}, "it must be a video in mov (got mp4)"),
+        ({"min_short_side_px": 320}, "it must have at least 320 px on the shorter side (got 320 x 240 px)"),
         ({"duration_s": (1, 60), "fps_above": 11, "advised_duration_s": (50, 60), "advised_codec": "hevc"}, None),
     ],
 )
@@ -179,7 +179,7 @@ async def test_sounds(tmp_path: Path) -> None:
     request = ImageAudioToVideo(model="m", prompt="p", image=tmp_path / "a.png", audio=tmp_path / "a.mp3")
     inspection = await inspect_media(request, limited(role="audio", formats=("mp3",), duration_s=(2, 14)))
     assert len(inspection.problems) == 1
-    assert re.fullmatch(rf"audio='{tmp_path}/a\.mp3': it lasts 1\.0\d s, allowed is 2 to 14 s", inspection.problems[0])
+    assert re.fullmatch(rf"audio='{tmp_path}/a\.mp3': it must last between 2 and 14 s \(got 1\.0\d s\)", inspection.problems[0])
     assert set(inspection.fingerprints) == {("image", None)}
 
 
@@ -188,7 +188,7 @@ async def test_without_a_limit(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(movie())
     (tmp_path / "good").write_bytes(picture("gif"))
     bare = ANY.model_copy(update={"media": ()})
-    assert await problem_of(picture_request(tmp_path / "x"), bare) == "it is a video (mp4), not a picture"
+    assert await problem_of(picture_request(tmp_path / "x"), bare) == "it must be a picture (got a video in mp4)"
     assert (await inspect_media(picture_request(tmp_path / "good"), bare)).problems == ()
 
 
@@ -200,10 +200,10 @@ def asset(**facts: Any) -> MediaAsset:
 @pytest.mark.parametrize(
     ("facts", "limits", "problem"),
     [
-        ({"media_type": "text/html"}, {}, "its media type 'text/html' is not a picture; allowed are jpeg, png, webp"),
-        ({"media_type": "video/mp4", "kind": "video"}, {}, "it is a video (mp4), not a picture; allowed are jpeg, png, webp"),
-        ({"bytes": 11_000_000}, {}, "it has 11,000,000 bytes, allowed are at most 10,000,000"),
-        ({"width": 64}, {"min_side_px": 300}, "it is 64 x 480 px, allowed is 300 px or more on each side"),
+        ({"media_type": "text/html"}, {}, "it must be a picture in jpeg or png or webp (got 'text/html')"),
+        ({"media_type": "video/mp4", "kind": "video"}, {}, "it must be a picture in jpeg or png or webp (got a video in mp4)"),
+        ({"bytes": 11_000_000}, {}, "it must have at most 10,000,000 bytes (got 11,000,000)"),
+        ({"width": 64}, {"min_side_px": 300}, "it must have at least 300 px on each side (got 64 x 480 px)"),
     ],
 )
 async def test_assets(facts: dict[str, Any], limits: dict[str, Any], problem: str) -> None:
@@ -219,10 +219,8 @@ async def test_unknown_facts() -> None:
     inspection = await inspect_media(video_request(medium), route)
     assert inspection.problems == ()
     assert inspection.fingerprints == {("video", None): "sha256:ab"}
-    said = "so the provider alone will check it; install prefect-happyhorse[media]"
-    assert inspection.unchecked == tuple(
-        f"video='s3://b/a.png': nothing here can tell its {what}, {said}" for what in ("size", "playing time", "frame rate")
-    )
+    way_out = "is checked by the provider alone; install prefect-happyhorse[media] to have it checked here"
+    assert inspection.unchecked == tuple(f"video='s3://b/a.png': its {what} {way_out}" for what in ("size", "playing time", "frame rate"))
 
 
 async def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,9 +230,7 @@ async def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "x").write_bytes(content)
     inspection = await inspect_media(picture_request(tmp_path / "x"), limited(min_side_px=300))
     assert (inspection.problems, len(inspection.unchecked)) == ((), 1)
-    assert (
-        await problem_of(picture_request(tmp_path / "x"), limited(max_bytes=10)) == f"it has {len(content)} bytes, allowed are at most 10"
-    )
+    assert await problem_of(picture_request(tmp_path / "x"), limited(max_bytes=10)) == f"it must have at most 10 bytes (got {len(content)})"
 
 
 def what_python_says_of(text: bytes) -> str:
@@ -256,14 +252,14 @@ def what_python_says_of_a_null() -> str:
     [
         ("data:image/png;base64,@@@@", f"its base64 is wrong: {what_python_says_of(b'@@@@')}"),
         ("data:image/png;base64", "it is a data URL without a comma"),
-        ("data:image/png;base64,", "it is empty; allowed are jpeg, png, webp"),
-        ("data:text/plain,notes%20about%20a%20horse", "it is not a picture; allowed are jpeg, png, webp"),
+        ("data:image/png;base64,", "it must be a picture in jpeg or png or webp (got an empty file)"),
+        ("data:text/plain,notes%20about%20a%20horse", "it must be a picture in jpeg or png or webp (got something else)"),
         ("memory://nothing/at/all.png", "there is no such file"),
         ("memory://folder", "it is a folder"),
-        ("memory://folder/long.png", "it has 11,000,000 bytes, allowed are at most 10,000,000"),
+        ("memory://folder/long.png", "it must have at most 10,000,000 bytes (got 11,000,000)"),
         ("abfs://container/horse.png", None),
         ("s3://bucket/horse.png", None),
-        ("https://example.com:port/a.png", "it is no web address"),
+        ("https://example.com:port/a.png", "it must be a web address"),
         ("x\x00y", f"it is no path: {what_python_says_of_a_null()}"),
         ("/dev/null", "it is not an ordinary file"),
     ],
@@ -285,7 +281,9 @@ async def test_unreadable(url: str, problem: str | None, monkeypatch: pytest.Mon
 async def test_long_data_urls_are_not_repeated() -> None:
     """A data URL is named by its beginning only."""
     inspection = await inspect_media(picture_request("data:image/png;base64," + "A" * 10_000), limited())
-    assert inspection.problems == ("references[0]='data:image/png;base64,AAAAAAAA...': it is not a picture; allowed are jpeg, png, webp",)
+    assert inspection.problems == (
+        "references[0]='data:image/png;base64,AAAAAAAA...': it must be a picture in jpeg or png or webp (got something else)",
+    )
 
 
 async def test_schemes_are_left_to_the_catalog() -> None:

@@ -140,7 +140,7 @@ async def test_store_before_inline(horse: Path, public: Store) -> None:
 async def test_too_long_for_inline(horse: Path) -> None:
     """What is longer than the route takes is not put inside the request."""
     route = INLINE.model_copy(update={"media": (INLINE.media[0].model_copy(update={"max_bytes": 100}),)})
-    with pytest.raises(MediaUnreachable, match=f"it has {len(HORSE):,} bytes, allowed inside the request are at most 100"):
+    with pytest.raises(MediaUnreachable, match=rf"inside the request it must have at most 100 bytes \(got {len(HORSE):,}\)"):
         await addresses(str(horse), route=route)
 
 
@@ -151,7 +151,7 @@ async def test_local_gateway(horse: Path, tmp_path: Path) -> None:
     expected = (local, local, f"http://localhost:9000/{NAME}")
     assert await addresses(local, asset(url=local), str(horse), store=store, gateway_is_local=True) == expected
     error = await problem(str(horse), gateway_is_local=True)
-    assert "there is no store to put it into" in error.message
+    assert "there is no store to upload it to" in error.message
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8808", "localhost", "192.168.1.5", "[::1]:80", "169.254.169.254", "2130706433"])
@@ -174,7 +174,7 @@ async def test_asset_of_a_local_gateway(horse: Path, public: Store) -> None:
 @pytest.mark.parametrize(
     ("store", "said"),
     [
-        (None, "it lies here, where the gateway cannot read it, and there is no store to put it into"),
+        (None, "it lies here, where the gateway cannot read it, and there is no store to upload it to"),
         (Store("/srv/x"), "it lies here, where the gateway cannot read it, and the store file:///srv/x has no public address"),
         (Store("/srv/x", public_base_url="http://10.0.0.5/x"), "the public address of the store file:///srv/x is on a private network"),
     ],
@@ -185,7 +185,7 @@ async def test_no_way(store: Store | None, said: str, horse: Path) -> None:
     assert said in error.message
     assert error.advice == (
         "Ways out: give http(s) addresses that anybody can read; use a MediaStore with public_base_url, or an object store with presign_s;"
-        " or use a gateway that takes media inside the request, which ttapi does not here."
+        " or use a gateway that accepts media inside the request, which ttapi does not here."
     )
     assert store is None or not await store.exists(NAME)
 
@@ -213,7 +213,7 @@ async def test_of_no_known_format(tmp_path: Path, public: Store) -> None:
     notes = put(tmp_path / "x", b"notes")
     published = await addresses(str(notes), store=public)
     assert published == (f"https://media.example.com/out/inputs/{hashlib.sha256(b'notes').hexdigest()}.bin",)
-    with pytest.raises(MediaUnreachable, match="no known media format"):
+    with pytest.raises(MediaUnreachable, match="its media format is not known"):
         await addresses(str(notes), route=INLINE)
 
 

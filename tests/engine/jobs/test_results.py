@@ -37,7 +37,7 @@ async def test_an_output_is_kept_with_its_source_and_picture(account: AccountMak
     asset = collected.asset
     beside = json.loads(file_of(f"{asset.uri}.json").read_text())
     assert (beside["sha256"], beside["task_id"], beside["prompt"]) == (asset.sha256, result.job.task_id, HORSE.prompt)
-    assert await stored_thumbnail(asset, store) == collected.posters[asset.sha256]
+    assert await stored_thumbnail(asset, store) == collected.thumbnails[asset.sha256]
     entry = await Journal(store).read(result.job.digest)
     assert entry is not None
     assert (entry.state, entry.asset) == ("kept", asset)

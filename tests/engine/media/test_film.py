@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from datetime import datetime, timezone
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.jobs.results import stored_thumbnail
 from prefect_happyhorse.engine.media import film as film_module
 from prefect_happyhorse.engine.media.concat import ConcatFailed, concat_files
@@ -119,11 +121,14 @@ def test_one_video_is_a_film_too(tmp_path: Path) -> None:
 def test_a_video_that_does_not_open_is_named(tmp_path: Path) -> None:
     """By its place, before anything is written."""
     files = written(tmp_path, clip("red"), b"no video at all")
-    with pytest.raises(ConcatFailed, match="video 2 cannot be joined"):
+    with pytest.raises(ConcatFailed, match="video 2 cannot be concatenated"):
         concat_files(files, tmp_path / "film.mp4")
     assert not (tmp_path / "film.mp4").exists()
-    with pytest.raises(ValueError, match="no video"):
+    with pytest.raises(ValueError, match="at least one video"):
         concat_files([], tmp_path / "film.mp4")
+
+
+WHEN = datetime(2026, 11, 20, tzinfo=timezone.utc)
 
 
 def asset(store: Store, name: str, content: bytes) -> MediaAsset:
@@ -133,7 +138,7 @@ def asset(store: Store, name: str, content: bytes) -> MediaAsset:
         media_type="video/mp4",
         bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
-        task_id=name,
+        job=Job(gateway="ttapi", account="a", capability="text_to_video", model="m", task_id=name, digest="d", submitted_at=WHEN),
     )
 
 
@@ -187,7 +192,7 @@ async def test_a_video_that_is_not_there_is_named(tmp_path: Path, kind: str) -> 
     red = clip("red")
     await store.write("red.mp4", red)
     parts = [asset(store, "red.mp4", red), asset(store, "gone.mp4", b"gone")]
-    with pytest.raises(ConcatFailed, match=r"video 2 cannot be joined: .*gone\.mp4: there is no such file") as caught:
+    with pytest.raises(ConcatFailed, match=r"video 2 cannot be concatenated: .*gone\.mp4: there is no such file") as caught:
         await concat(parts, store, title="film")
     assert caught.value.position == 1
     assert await store.list("films") == []

@@ -15,7 +15,7 @@ from tests.engine.samples import movie, picture, sound, turned, with_padding
 
 from prefect_happyhorse.engine.media import probe as probes
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, MediaFormat, extension_of, format_of, kind_of, media_type_of, sniff
-from prefect_happyhorse.engine.media.probe import MediaNotReadable, Probe, can_measure, probe
+from prefect_happyhorse.engine.media.probe import MediaInfo, MediaNotReadable, can_measure, probe
 
 PICTURES = {form: picture(form) for form in ("jpeg", "png", "webp", "bmp", "gif")}
 MOVIES = {form: movie(form) for form in ("mp4", "mov", "webm")}
@@ -101,7 +101,7 @@ def test_other_media_types(media_type: str, expected: str | None) -> None:
 def test_pictures(form: MediaFormat, tmp_path: Path) -> None:
     """A picture's sides are told."""
     found = probe(put(tmp_path, PICTURES[form]))
-    assert found == Probe(form, "image", len(PICTURES[form]), width=640, height=480)
+    assert found == MediaInfo(form, "image", len(PICTURES[form]), width=640, height=480)
     assert (found.media_type, found.extension) == (media_type_of(form), extension_of(form))
 
 
@@ -109,7 +109,7 @@ def test_pictures(form: MediaFormat, tmp_path: Path) -> None:
 def test_videos(form: MediaFormat, codec: str, tmp_path: Path) -> None:
     """A video's sides, playing time, frame rate and codec are told."""
     found = probe(put(tmp_path, MOVIES[form]))
-    assert found == Probe(form, "video", len(MOVIES[form]), 320, 240, pytest.approx(1.0, abs=0.1), 12.0, codec)  # pyright: ignore[reportArgumentType]
+    assert found == MediaInfo(form, "video", len(MOVIES[form]), 320, 240, pytest.approx(1.0, abs=0.1), 12.0, codec)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("form", SOUNDS)
@@ -140,7 +140,7 @@ def test_cut_short(form: MediaFormat, share: float, tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "it is empty"),
-        (b"notes about a horse", "no known media format"),
+        (b"notes about a horse", "its media format is not known"),
         (b"\x89PNG\r\n\x1a\n" + b"notes about a horse" * 9, "does not open as a picture"),
         (b"\xff\xd8\xff\xe0" + b"notes about a horse" * 9, "does not open as a picture"),
         (b"\x00\x00\x00\x18ftypmp42" + b"notes about a horse" * 9, "cut short or damaged at byte 24"),
@@ -198,14 +198,14 @@ def test_turned_videos(tmp_path: Path) -> None:
 def test_enormous_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture with more pixels than are safe to open is kept, with sides that are not known."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert probe(put(tmp_path, PICTURES["png"])) == Probe("png", "image", len(PICTURES["png"]))
+    assert probe(put(tmp_path, PICTURES["png"])) == MediaInfo("png", "image", len(PICTURES["png"]))
 
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Pillow and PyAV the format and length are told, and nothing is guessed; a video that is cut short is still found out."""
     monkeypatch.setattr(probes, "can_measure", lambda _: False)  # pyright: ignore[reportUnknownLambdaType]
     for form, content in ALL.items():
-        assert probe(put(tmp_path, content)) == Probe(form, kind_of(form), len(content))  # type: ignore[arg-type]
+        assert probe(put(tmp_path, content)) == MediaInfo(form, kind_of(form), len(content))  # type: ignore[arg-type]
     with pytest.raises(MediaNotReadable, match="cut short"):
         probe(put(tmp_path, MOVIES["mp4"][:-1]))
 

@@ -1,4 +1,4 @@
-"""Posters: small, true to the picture, and never the dark before a video begins."""
+"""Thumbnails: small, true to the picture, and never the dark before a video begins."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from PIL import Image
 from tests.engine.samples import movie, picture, sound, turned
 
 from prefect_happyhorse.domain.values import AssetKind
-from prefect_happyhorse.engine.media import thumbnail as posters
+from prefect_happyhorse.engine.media import thumbnail as thumbnail_module
 from prefect_happyhorse.engine.media.probe import MediaNotReadable
-from prefect_happyhorse.engine.media.thumbnail import poster, thumbnail
+from prefect_happyhorse.engine.media.thumbnail import thumbnail
 
 
 def put(tmp_path: Path, content: bytes) -> Path:
@@ -37,34 +37,34 @@ def middle(image: Image.Image) -> tuple[int, ...]:
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp", "bmp", "gif"])
 def test_pictures(form: str, tmp_path: Path) -> None:
     """A large picture becomes a small one of the same shape and colours."""
-    image = opened(poster(put(tmp_path, picture(form, 1600, 800)), "image"))
+    image = opened(thumbnail(put(tmp_path, picture(form, 1600, 800)), "image"))
     assert image.size == (480, 240)
     assert middle(image) == pytest.approx((255, 165, 0), abs=12)
 
 
 def test_small_pictures(tmp_path: Path) -> None:
     """A small picture is not made larger."""
-    assert opened(poster(put(tmp_path, picture("png", 64, 32)), "image")).size == (64, 32)
+    assert opened(thumbnail(put(tmp_path, picture("png", 64, 32)), "image")).size == (64, 32)
 
 
 def test_see_through(tmp_path: Path) -> None:
     """What is see-through is shown on white, not on black."""
     buffer = io.BytesIO()
     Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(buffer, "PNG")
-    assert middle(opened(poster(put(tmp_path, buffer.getvalue()), "image"))) == pytest.approx((255, 255, 255), abs=3)
+    assert middle(opened(thumbnail(put(tmp_path, buffer.getvalue()), "image"))) == pytest.approx((255, 255, 255), abs=3)
 
 
 def test_turned(tmp_path: Path) -> None:
     """A picture that is to be shown on its side is shown so."""
     exif = Image.Exif()
     exif[274] = 6
-    assert opened(poster(put(tmp_path, picture("jpeg", 640, 480, exif=exif)), "image")).size == (360, 480)
+    assert opened(thumbnail(put(tmp_path, picture("jpeg", 640, 480, exif=exif)), "image")).size == (360, 480)
 
 
 @pytest.mark.parametrize("form", ["mp4", "mov", "webm"])
 def test_videos(form: str, tmp_path: Path) -> None:
     """A video is shown by a frame from a third of its course, not by the dark that it begins with."""
-    image = opened(poster(put(tmp_path, movie(form, frames=24, dark_frames=4)), "video"))
+    image = opened(thumbnail(put(tmp_path, movie(form, frames=24, dark_frames=4)), "video"))
     assert image.size == (320, 240)
     # Of 24 frames the ninth begins the second third; the first that is not dark would have 120 in the middle place.
     assert middle(image) == pytest.approx((200, 200, 0), abs=15)
@@ -83,7 +83,7 @@ def test_videos(form: str, tmp_path: Path) -> None:
 )
 def test_sizes_of_videos(width: int, height: int, size: tuple[int, int], tmp_path: Path) -> None:
     """A large video becomes a small picture of the same shape, and a small one is not made larger."""
-    image = opened(poster(put(tmp_path, movie(width=width, height=height)), "video"))
+    image = opened(thumbnail(put(tmp_path, movie(width=width, height=height)), "video"))
     assert image.size == size
     assert middle(image)[0] > 150
 
@@ -93,7 +93,7 @@ def test_sizes_asked_for(most: int, tmp_path: Path) -> None:
     """No side is longer than what was asked for, of a picture as of a video, and none is nothing."""
     media: list[tuple[bytes, AssetKind]] = [(picture("jpeg", 1000, 500), "image"), (movie(width=640, height=320), "video")]
     for content, kind in media:
-        image = opened(poster(put(tmp_path, content), kind, max_side_px=most))
+        image = opened(thumbnail(put(tmp_path, content), kind, size=most))
         longest = min(most, 1000 if kind == "image" else 640)
         assert image.size == (longest, max(1, longest // 2))
 
@@ -101,26 +101,26 @@ def test_sizes_asked_for(most: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("frames", "shown"), [(1, 0), (2, 1), (3, 1), (48, 16), (300, 100)])
 def test_the_frame_that_is_shown(frames: int, shown: int, tmp_path: Path) -> None:
     """It is the one a third into the video, or one soon after it on which others depend, however far off its key frames are."""
-    green = middle(opened(poster(put(tmp_path, movie(frames=frames)), "video")))[1]
+    green = middle(opened(thumbnail(put(tmp_path, movie(frames=frames)), "video")))[1]
     colours = [(40 + 20 * number) % 256 for number in range(shown, min(frames, shown + 4))]
     assert min(abs(green - colour) for colour in colours) <= 15
 
 
 def test_thumbnails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A poster becomes smaller and no longer in bytes; one that is small enough, or that nothing here can open, stays as it is."""
-    whole = poster(put(tmp_path, picture("png", 1600, 800)), "image") or b""
-    small = thumbnail(whole, max_side_px=160)
+    """A thumbnail can be made smaller and no longer in bytes; one that is small enough stays as it is."""
+    whole = thumbnail(put(tmp_path, picture("png", 1600, 800)), "image") or b""
+    small = thumbnail(whole, "image", size=160, max_bytes=len(whole)) or b""
     assert opened(small).size == (160, 80)
     assert len(small) <= len(whole)
     assert middle(opened(small)) == pytest.approx((255, 165, 0), abs=12)
-    assert thumbnail(whole, max_side_px=480) == whole
-    monkeypatch.setattr(posters, "can_measure", lambda _: False)  # pyright: ignore[reportUnknownLambdaType]
-    assert thumbnail(whole, max_side_px=160) == whole
+    assert thumbnail(whole, "image", size=480) == whole
+    monkeypatch.setattr(thumbnail_module, "can_measure", lambda _: False)  # pyright: ignore[reportUnknownLambdaType]
+    assert thumbnail(whole, "image", size=160) is None
 
 
 def test_turned_videos(tmp_path: Path) -> None:
     """A video that is to be shown on its side is shown so: what was above is on the right."""
-    image = opened(poster(put(tmp_path, turned(movie())), "video"))
+    image = opened(thumbnail(put(tmp_path, turned(movie())), "video"))
     assert image.size == (240, 320)
     pixel: Any = image.getpixel((235, 160))
     assert pixel == pytest.approx((0, 255, 0), abs=40)
@@ -128,32 +128,32 @@ def test_turned_videos(tmp_path: Path) -> None:
 
 def test_dark_beginning(tmp_path: Path) -> None:
     """When a third of the way is still dark, a later frame is taken; of a video that is dark all through, some frame is."""
-    assert middle(opened(poster(put(tmp_path, movie(frames=24, fps=24, dark_frames=11)), "video")))[0] > 150
-    assert middle(opened(poster(put(tmp_path, movie(frames=6, dark_frames=6)), "video"))) == pytest.approx((0, 0, 0), abs=20)
+    assert middle(opened(thumbnail(put(tmp_path, movie(frames=24, fps=24, dark_frames=11)), "video")))[0] > 150
+    assert middle(opened(thumbnail(put(tmp_path, movie(frames=6, dark_frames=6)), "video"))) == pytest.approx((0, 0, 0), abs=20)
 
 
 def test_length(tmp_path: Path) -> None:
-    """The poster keeps to the length that is allowed, by quality first and then by size."""
+    """The thumbnail keeps to the length that is given, by quality first and then by size."""
     noise = io.BytesIO()
     Image.effect_noise((900, 900), 200).save(noise, "PNG")
     path = put(tmp_path, noise.getvalue())
-    lengths = [len(poster(path, "image", max_side_px=900, max_bytes=most) or b"") for most in (400_000, 60_000, 5_000)]
+    lengths = [len(thumbnail(path, "image", size=900, max_bytes=most) or b"") for most in (400_000, 60_000, 5_000)]
     assert [length <= most for length, most in zip(lengths, (400_000, 60_000, 5_000), strict=True)] == [True] * 3
     assert lengths == sorted(lengths, reverse=True)
-    assert opened(poster(path, "image", max_bytes=1)).size == (1, 1)
+    assert opened(thumbnail(path, "image", max_bytes=1)).size == (1, 1)
 
 
 def test_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sound has no poster, and without the extra nothing has."""
-    assert poster(put(tmp_path, sound()), "audio") is None
-    monkeypatch.setattr(posters, "can_measure", lambda _: False)  # pyright: ignore[reportUnknownLambdaType]
-    assert poster(put(tmp_path, picture()), "image") is None
+    """A sound has no thumbnail, and without the extra nothing has."""
+    assert thumbnail(put(tmp_path, sound()), "audio") is None
+    monkeypatch.setattr(thumbnail_module, "can_measure", lambda _: False)  # pyright: ignore[reportUnknownLambdaType]
+    assert thumbnail(put(tmp_path, picture()), "image") is None
 
 
 @pytest.mark.parametrize("kind", ["image", "video"])
 def test_unreadable(kind: Any, tmp_path: Path) -> None:
-    """What does not open gives no poster, and says so."""
-    with pytest.raises(MediaNotReadable, match="it gives no poster"):
-        poster(put(tmp_path, b"notes about a horse"), kind)
+    """What does not open gives no thumbnail, and says so."""
+    with pytest.raises(MediaNotReadable, match="no thumbnail can be made of it"):
+        thumbnail(put(tmp_path, b"notes about a horse"), kind)
     with pytest.raises(FileNotFoundError):
-        poster(tmp_path / "nothing", kind)
+        thumbnail(tmp_path / "nothing", kind)

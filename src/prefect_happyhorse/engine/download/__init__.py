@@ -1,1 +1,1 @@
-"""Fetch what a job made: in pieces, resumed, checked, and whole or not at all."""
+"""Download what a job made: streamed, resumed, checked, and whole or not at all."""

@@ -1,4 +1,4 @@
-"""One HTTP exchange that fetches a result: to checked addresses only, redirects included, with nothing in it that identifies the user."""
+"""One HTTP exchange of a download: to checked addresses only, redirects included, with nothing in it that identifies the user."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import urllib.request
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Literal
 
@@ -17,17 +15,18 @@ import httpx
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.http.ssrf import AddressRefused, checked_addresses, is_local_host, pin_to_ip
 from prefect_happyhorse.engine.http.urls import stable_url
+from prefect_happyhorse.gateways.failures import retry_after_s
 
 __all__ = ["DownloadOptions", "FetchProblem", "Remedy", "open_result"]
 
 Remedy = Literal["retry", "refresh", "none"]
-"""What may help: the same address again, a fresh address from the gateway, or nothing."""
+"""What may help: the same address again, a fresh address from the gateway, or nothing at all."""
 
 _GIB = 1024**3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# What object stores answer for an address that has expired: Google's say 400, and a proxy before one may ask for a login.
-_STALE = frozenset({400, 401, 403, 404, 410})
-_PASSING = frozenset({408, 425, 429})
+# How object stores respond to an expired address: Google's with 400, and a proxy in front of one may ask for a login.
+_EXPIRED = frozenset({400, 401, 403, 404, 410})
+_TRANSIENT = frozenset({408, 425, 429})
 _MOST_ADDRESSES = 4
 
 
@@ -40,11 +39,11 @@ class DownloadOptions:
         stall_s: Seconds without a single byte.
         max_bytes: The greatest length in bytes, by kind.
         redirects: How many redirects are followed.
-        retries: How many failures in a row are borne while nothing new comes.
+        retries: How many failures in a row are retried while nothing new comes.
         refreshes: How often the gateway is asked for a fresh address.
         backoff_s: Seconds before the first retry; doubled for each further one.
         backoff_max_s: The longest wait before a retry, and the longest that a server's Retry-After is obeyed.
-        checkpoint_bytes: After how many bytes what is there is synced, so that a killed process loses no more than that.
+        checkpoint_bytes: After how many bytes the partial file is synced: a killed process loses no more than that.
     """
 
     connect_s: float = 15.0
@@ -61,14 +60,7 @@ class DownloadOptions:
 
 
 class FetchProblem(Exception):
-    """When an exchange did not bring the result.
-
-    Args:
-        message: What happened, as a sentence without its full stop.
-        remedy: What may help.
-        status_code: The HTTP status of the answer, where there was one.
-        retry_after_s: How long the server asks to wait.
-    """
+    """When an exchange did not bring the output; the message is a sentence without its full stop."""
 
     def __init__(self, message: str, *, remedy: Remedy, status_code: int | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -80,15 +72,15 @@ class FetchProblem(Exception):
 
 @asynccontextmanager
 async def open_result(
-    client: httpx.AsyncClient, url: str, *, headers: Mapping[str, str], limits: DownloadOptions, local_allowed: bool
+    client: httpx.AsyncClient, url: str, *, headers: Mapping[str, str], options: DownloadOptions, local_allowed: bool
 ) -> AsyncGenerator[httpx.Response, None]:
-    """Ask for a result and follow redirects, each to an address that was checked.
+    """Request an output and follow redirects, each to an address that was checked.
 
     Neither the client's headers nor its cookies nor its authentication are sent. Where the environment names a proxy for the host and the
-    client goes by the environment, it is the proxy that connects; then names are checked as far as they can be resolved here.
+    client trusts the environment, it is the proxy that connects; then names are checked as far as they can be resolved here.
     """
     try:
-        response = await _follow(client, httpx.URL(url), headers, limits, local_allowed)
+        response = await _follow(client, httpx.URL(url), headers, options, local_allowed)
         try:
             _check_status(response)
             yield response
@@ -96,45 +88,45 @@ async def open_result(
             with anyio.CancelScope(shield=True):
                 await response.aclose()
     except httpx.InvalidURL as error:
-        raise FetchProblem(f"the address of the result is none: {error}", remedy="refresh") from error
+        raise FetchProblem(f"the address is not valid: {error}", remedy="refresh") from error
     except httpx.TimeoutException as error:
-        late = f"no byte came for {limits.stall_s:g} s" if isinstance(error, httpx.ReadTimeout) else "no connection came about in time"
-        raise FetchProblem(late, remedy="retry") from error
+        what = f"no byte came for {options.stall_s:g} s" if isinstance(error, httpx.ReadTimeout) else "it took too long to connect"
+        raise FetchProblem(what, remedy="retry") from error
     except httpx.HTTPError as error:
         raise FetchProblem(f"the connection broke ({type(error).__name__}: {error})", remedy="retry") from error
 
 
 async def _follow(
-    client: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], limits: DownloadOptions, local_allowed: bool
+    client: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], options: DownloadOptions, local_allowed: bool
 ) -> httpx.Response:
-    for _ in range(limits.redirects + 1):
-        response = await _ask(client, url, headers, limits, local_allowed)
+    for _ in range(options.redirects + 1):
+        response = await _get(client, url, headers, options, local_allowed)
         if response.status_code not in _REDIRECTS:
             return response
         await response.aclose()
         target = response.headers.get("Location")
         if not target:
-            raise FetchProblem("a redirect leads nowhere", remedy="retry", status_code=response.status_code)
+            raise FetchProblem("a redirect has no Location", remedy="retry", status_code=response.status_code)
         following = url.join(target)
         if url.scheme == "https" and following.scheme == "http":
             raise FetchProblem(f"a redirect leads from https to http, to {_named(following)}", remedy="none")
         url = following
-    raise FetchProblem(f"there are more than {limits.redirects} redirects", remedy="refresh")
+    raise FetchProblem(f"there are more than {options.redirects} redirects", remedy="refresh")
 
 
-async def _ask(
-    client: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], limits: DownloadOptions, local_allowed: bool
+async def _get(
+    client: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], options: DownloadOptions, local_allowed: bool
 ) -> httpx.Response:
     if url.scheme not in {"http", "https"} or not url.host:
-        raise FetchProblem(f"{_named(url)} is no http or https address", remedy="none")
+        raise FetchProblem(f"{_named(url)} must be an http or https address", remedy="none")
     if url.userinfo:
-        raise FetchProblem(f"{_named(url)} holds a user name or password", remedy="none")
-    timeout = {"connect": limits.connect_s, "read": limits.stall_s, "write": limits.stall_s, "pool": None}
+        raise FetchProblem(f"{_named(url)} must hold no user name or password", remedy="none")
+    timeout = {"connect": options.connect_s, "read": options.stall_s, "write": options.stall_s, "pool": None}
     request = httpx.Request("GET", url, headers=dict(headers), extensions={"timeout": timeout})
-    addresses = await _addresses(client, url, limits, local_allowed)
+    addresses = await _addresses(client, url, options, local_allowed)
     for number, address in enumerate(addresses, start=1):
         try:
-            # No `client.build_request`: it would add the client's headers and cookies.
+            # Not `client.build_request`, which would add the client's headers and cookies.
             sent = request if address is None else pin_to_ip(request, address)
             return await client.send(sent, stream=True, auth=None, follow_redirects=False)
         except (httpx.ConnectError, httpx.ConnectTimeout):
@@ -143,18 +135,18 @@ async def _ask(
     raise FetchProblem(f"{_named(url)} has no address", remedy="retry")
 
 
-async def _addresses(client: httpx.AsyncClient, url: httpx.URL, limits: DownloadOptions, local_allowed: bool) -> tuple[str | None, ...]:
+async def _addresses(client: httpx.AsyncClient, url: httpx.URL, options: DownloadOptions, local_allowed: bool) -> tuple[str | None, ...]:
     """The addresses to connect to; a single None where a proxy connects."""
     host = url.raw_host.decode("ascii")
     by_proxy = client.trust_env and _has_proxy(url.scheme, host)
     if by_proxy and not local_allowed and is_local_host(host):
-        raise FetchProblem(f"{_named(url)} is not on the public internet, and results are fetched from nowhere else", remedy="none")
+        raise FetchProblem(f"{_named(url)} is not on the public internet, and outputs are fetched from nowhere else", remedy="none")
     try:
-        with anyio.fail_after(limits.connect_s):
+        with anyio.fail_after(options.connect_s):
             port = url.port or (443 if url.scheme == "https" else 80)
             found = await checked_addresses(host, port, local_allowed=local_allowed)
     except AddressRefused as error:
-        raise FetchProblem(f"{error}, and results are fetched from nowhere else", remedy="none") from error
+        raise FetchProblem(f"{error}, and outputs are fetched from nowhere else", remedy="none") from error
     except (OSError, UnicodeError) as error:
         if by_proxy:
             return (None,)
@@ -177,22 +169,9 @@ def _check_status(response: httpx.Response) -> None:
     status = response.status_code
     if status in {200, 206, 416}:
         coding = response.headers.get("Content-Encoding", "").lower()
-        # S3 keeps the first of these, which is about the upload, when a client forgets to take it off.
+        # S3 keeps "aws-chunked", which is about the upload, when the uploading client does not strip it.
         if coding not in {"", "identity", "aws-chunked"}:
-            raise FetchProblem(f"the server coded the file as {coding!r}, which was not asked for", remedy="retry", status_code=status)
+            raise FetchProblem(f"the server encoded the file as {coding!r}, which was not requested", remedy="retry", status_code=status)
         return
-    remedy: Remedy = "refresh" if status in _STALE else "retry" if status >= 500 or status in _PASSING else "none"
-    raise FetchProblem(f"the server answered {status}", remedy=remedy, status_code=status, retry_after_s=_retry_after_s(response))
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdecimal():
-        return float(text)
-    try:
-        at = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):
-        return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=timezone.utc)
-    return max(0.0, (at - datetime.now(timezone.utc)).total_seconds())
+    remedy: Remedy = "refresh" if status in _EXPIRED else "retry" if status >= 500 or status in _TRANSIENT else "none"
+    raise FetchProblem(f"the server answered {status}", remedy=remedy, status_code=status, retry_after_s=retry_after_s(response))

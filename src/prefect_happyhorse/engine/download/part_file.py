@@ -1,4 +1,4 @@
-"""A download that is not finished yet: a file, a small state file beside it, and a lock, all of which outlast the process."""
+"""A partial download: a file, a small state file beside it, and a lock, all of which outlast the process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prefect_happyhorse.domain.jobs import Job
-from prefect_happyhorse.engine.media.probe import Probe
+from prefect_happyhorse.engine.media.probe import MediaInfo
 from prefect_happyhorse.engine.storage.local import CHUNK_BYTES, replace_file
 
 __all__ = ["Finished", "Partial", "lock_partial", "partial_key"]
@@ -23,11 +23,11 @@ __all__ = ["Finished", "Partial", "lock_partial", "partial_key"]
 
 @dataclass(frozen=True)
 class Finished:
-    """A download that is whole: where in the store it goes, and what it is."""
+    """A complete download: where in the store it goes, and what it is."""
 
     path: str
     sha256: str
-    facts: Probe
+    info: MediaInfo
 
 
 class _State(BaseModel):
@@ -41,16 +41,16 @@ class _State(BaseModel):
 
 
 def partial_key(job: Job, index: int) -> str:
-    """What the files of an unfinished output are called."""
+    """The name of a partial download's files."""
     whole = repr((job.gateway, job.account, job.digest, job.task_id, index))
     return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
 def lock_partial(folder: Path, key: str) -> FileLock | None:
-    """Hold an unfinished output against other processes and tasks, if nobody else does. A dead process holds nothing."""
+    """Lock a partial download against other processes and tasks, or None when one of them has it; a dead process holds no lock."""
     locks = folder / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    # A lock file cannot be removed safely, so there is a fixed number of them: two outputs that share one take turns.
+    # A lock file cannot be removed safely, so their number is fixed: two outputs that share one wait for each other.
     lock = FileLock(locks / f"{key[:3]}.lock", thread_local=False)
     try:
         lock.acquire(blocking=False)  # pyright: ignore[reportUnknownMemberType] -- what it returns is of no interest
@@ -60,14 +60,9 @@ def lock_partial(folder: Path, key: str) -> FileLock | None:
 
 
 class Partial:
-    """The file of an unfinished download. Everything here blocks: call it in a thread, and hold the output's lock meanwhile.
+    """The file of a partial download. Everything here blocks: call it in a thread, and hold the output's lock meanwhile.
 
     Only what was synced to the disk counts when the file is opened again, since after a power cut the rest may be noise.
-
-    Args:
-        folder: The folder for partial downloads.
-        key: The output's key.
-        checkpoint_bytes: After how many bytes the file is synced.
     """
 
     def __init__(self, folder: Path, key: str, *, checkpoint_bytes: int) -> None:
@@ -82,7 +77,7 @@ class Partial:
         self._safe_bytes = 0
         self._sha256 = hashlib.sha256()
         self._file: BinaryIO | None = None
-        # A cancelled caller gives up the lock while a thread may be writing still, or about to.
+        # A cancelled caller releases the lock while a thread may still be writing, or about to.
         self._mutex = threading.Lock()
         self._is_closed = False
 
@@ -97,7 +92,7 @@ class Partial:
         return self.offset > 0 and self.offset == self.total
 
     def load(self) -> None:
-        """Go on from what an earlier process left; anything that is not understood is thrown away."""
+        """Continue what an earlier process left; a damaged state is dropped."""
         with self._open():
             state = self._read_state()
             self.finished, self.validator, self.total, self._safe_bytes = state.finished, state.validator, state.total, state.safe_bytes
@@ -112,7 +107,7 @@ class Partial:
                 self.offset = self.high_water = self._safe_bytes = file.tell()
 
     def restart(self, *, validator: str | None = None, total: int | None = None) -> None:
-        """Throw away what is there."""
+        """Drop what is there."""
         with self._open():
             self._close()
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +118,7 @@ class Partial:
             self._write_state()
 
     def append(self, data: bytes | bytearray) -> None:
-        """Add bytes to the end."""
+        """Append bytes."""
         with self._open():
             if self._file is None:
                 self._file = self.path.open("rb+")
@@ -143,14 +138,14 @@ class Partial:
                 self._write_state()
 
     def checkpoint(self) -> None:
-        """Sync what is there, so that another process can go on from it."""
+        """Sync what is there, so that another process can continue it."""
         with self._open():
             if self._file is not None and self.offset > self._safe_bytes:
                 self._sync()
                 self._write_state()
 
     def finish(self, finished: Finished) -> None:
-        """Note that all is there and good, so that nothing is fetched again if putting it in its place fails."""
+        """Record that all is there and checked, so that nothing is fetched again if storing it fails."""
         with self._open():
             if self._file is not None:
                 self._sync()
@@ -176,7 +171,7 @@ class Partial:
     def _open(self) -> Generator[None, None, None]:
         with self._mutex:
             if self._is_closed:
-                raise ValueError("the unfinished download was given up")
+                raise ValueError("the partial download is closed")
             yield
 
     def _close(self) -> None:

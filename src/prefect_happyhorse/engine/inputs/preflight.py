@@ -1,4 +1,4 @@
-"""Look at a request's media before anything is sent: everything about them that breaks a limit of the route, and what tells them apart."""
+"""Check a request's media before anything is sent: what breaks a limit of the route, and what tells one medium from another."""
 
 from __future__ import annotations
 
@@ -16,27 +16,23 @@ from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.http.ssrf import host_of
 from prefect_happyhorse.engine.http.urls import content_fingerprint, url_fingerprint
-from prefect_happyhorse.engine.media.formats import HEAD_BYTES, MediaFormat, format_of, kind_of, sniff
-from prefect_happyhorse.engine.media.probe import MediaNotReadable, Probe, probe
+from prefect_happyhorse.engine.media.formats import HEAD_BYTES, NOUNS, MediaFormat, format_of, kind_of, sniff
+from prefect_happyhorse.engine.media.probe import MediaInfo, MediaNotReadable, probe
 from prefect_happyhorse.engine.media.source import MediaUnavailable, local_file, shown, where
 from prefect_happyhorse.engine.storage.local import hash_file
 from prefect_happyhorse.engine.storage.store import Store
 
 __all__ = ["Inspection", "inspect_media", "limit_of"]
 
-_NOUNS: dict[AssetKind, str] = {"image": "a picture", "video": "a video", "audio": "a sound"}
 _VIDEO_FIELDS = frozenset({"video", "clip", "reference_videos"})
 _SOUND_FIELDS = frozenset({"audio", "voice"})
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found about the media of a request.
+    """What was found about the media of a request: problems, and what could not be checked and why, as sentences.
 
-    Args:
-        problems: Every problem, as a sentence with field, value and what is allowed.
-        fingerprints: What each medium is told apart by, under its field and position; a medium with a problem has none.
-        unchecked: What could not be checked and why, as sentences.
+    The fingerprints are by field and position; a medium with a problem has none.
     """
 
     problems: tuple[str, ...] = ()
@@ -46,7 +42,7 @@ class Inspection:
 
 @dataclass
 class _Findings:
-    """What is known of one medium so far; `name` is how sentences call it."""
+    """What is known of one medium so far; `name` is what sentences call it."""
 
     name: str
     kind: AssetKind
@@ -58,13 +54,13 @@ class _Findings:
     def problem(self, sentence: str) -> None:
         self.problems.append(f"{self.name}: {sentence}")
 
-    @property
-    def allowed_formats(self) -> str:
-        return "" if self.limit is None else f"; allowed are {', '.join(self.limit.formats)}"
+    def wrong_format(self, found: str) -> None:
+        formats = "" if self.limit is None else f" in {' or '.join(self.limit.formats)}"
+        self.problem(f"it must be a {NOUNS[self.kind]}{formats} (got {found})")
 
 
 def limit_of(route: Route, field: str) -> MediaLimit | None:
-    """What a route takes in a media field, or None where its source says nothing.
+    """What a route accepts in a media field, or None where its source says nothing.
 
     Example:
         >>> from prefect_happyhorse.catalog import find_route
@@ -75,7 +71,7 @@ def limit_of(route: Route, field: str) -> MediaLimit | None:
 
 
 async def inspect_media(request: GenerationRequest, route: Route, store: Store | None = None) -> Inspection:
-    """Check every medium whose bytes or facts are at hand against the limits of a route.
+    """Check every medium whose bytes or measures are known here against the limits of a route.
 
     Example:
         >>> import asyncio
@@ -90,7 +86,7 @@ async def inspect_media(request: GenerationRequest, route: Route, store: Store |
     places = [(name, position) for name, position, _ in media]
     return Inspection(
         problems=tuple(problem for findings in found for problem in findings.problems),
-        fingerprints={place: told.fingerprint for place, told in zip(places, found, strict=True) if told.fingerprint is not None},
+        fingerprints={place: findings.fingerprint for place, findings in zip(places, found, strict=True) if findings.fingerprint},
         unchecked=tuple(sentence for findings in found for sentence in findings.unchecked),
     )
 
@@ -105,11 +101,11 @@ async def _inspect(name: str, position: int | None, medium: MediaAsset | str, ro
     try:
         location = locate(medium)
     except ValueError:
-        # The catalog's check says what is wrong with it.
+        # The catalog's own check reports it.
         return findings
     if location == "web":
         if host_of(medium) is None:
-            findings.problem("it is no web address")
+            findings.problem("it must be a web address")
         else:
             findings.fingerprint = url_fingerprint(medium)
         return findings
@@ -124,10 +120,9 @@ async def _inspect(name: str, position: int | None, medium: MediaAsset | str, ro
 def _check_asset(asset: MediaAsset, findings: _Findings) -> None:
     form = format_of(asset.media_type)
     if form is None:
-        findings.problem(f"its media type {asset.media_type!r} is not {_NOUNS[findings.kind]}{findings.allowed_formats}")
+        findings.wrong_format(repr(asset.media_type))
         return
-    facts = Probe(form, asset.kind, asset.bytes, asset.width, asset.height, asset.duration_s, asset.fps)
-    _check(facts, findings)
+    _check(MediaInfo(form, asset.kind, asset.bytes, asset.width, asset.height, asset.duration_s, asset.fps), findings)
     if not findings.problems:
         findings.fingerprint = content_fingerprint(asset.sha256)
 
@@ -136,11 +131,10 @@ def _check_file(path: Path, findings: _Findings) -> None:
     try:
         with path.open("rb") as file:
             form = sniff(file.read(HEAD_BYTES))
-        if form is None:
-            empty = path.stat().st_size == 0
-            findings.problem(f"it is {'empty' if empty else f'not {_NOUNS[findings.kind]}'}{findings.allowed_formats}")
-            return
         size = path.stat().st_size
+        if form is None:
+            findings.wrong_format("something else" if size else "an empty file")
+            return
         if not _check_format(form, findings) or not _check_size(size, findings):
             return
         _check(probe(path), findings)
@@ -152,59 +146,60 @@ def _check_file(path: Path, findings: _Findings) -> None:
         findings.problem(f"it cannot be read: {error.strerror or error}")
 
 
-def _check(facts: Probe, findings: _Findings) -> None:
-    if _check_format(facts.format, findings) and _check_size(facts.bytes, findings) and findings.limit is not None:
-        for sentence in _measure_problems(facts, findings.limit, findings):
+def _check(info: MediaInfo, findings: _Findings) -> None:
+    if _check_format(info.format, findings) and _check_size(info.bytes, findings) and findings.limit is not None:
+        for sentence in _measure_problems(info, findings.limit, findings):
             findings.problem(sentence)
 
 
 def _check_format(form: MediaFormat, findings: _Findings) -> bool:
     if kind_of(form) != findings.kind:
-        findings.problem(f"it is {_NOUNS[kind_of(form)]} ({form}), not {_NOUNS[findings.kind]}{findings.allowed_formats}")
+        findings.wrong_format(f"a {NOUNS[kind_of(form)]} in {form}")
         return False
     if findings.limit is not None and form not in findings.limit.formats:
-        findings.problem(f"its format is {form}{findings.allowed_formats}")
+        findings.wrong_format(form)
         return False
     return True
 
 
 def _check_size(size: int, findings: _Findings) -> bool:
     if findings.limit is not None and size > findings.limit.max_bytes:
-        findings.problem(f"it has {size:,} bytes, allowed are at most {findings.limit.max_bytes:,}")
+        findings.problem(f"it must have at most {findings.limit.max_bytes:,} bytes (got {size:,})")
         return False
     return True
 
 
-def _measure_problems(facts: Probe, limit: MediaLimit, findings: _Findings) -> Iterable[str]:
+def _measure_problems(info: MediaInfo, limit: MediaLimit, findings: _Findings) -> Iterable[str]:
     if any((limit.min_side_px, limit.min_short_side_px, limit.max_long_side_px, limit.aspect)):
-        if facts.width and facts.height:
-            yield from _side_problems(facts.width, facts.height, limit)
+        if info.width and info.height:
+            yield from _side_problems(info.width, info.height, limit)
         else:
             findings.unchecked.append(_unchecked(findings.name, "size"))
     if limit.duration_s is not None:
-        if facts.duration_s is None:
+        if info.duration_s is None:
             findings.unchecked.append(_unchecked(findings.name, "playing time"))
-        elif not limit.duration_s[0] <= round(facts.duration_s, 2) <= limit.duration_s[1]:
-            yield f"it lasts {facts.duration_s:.2f} s, allowed is {limit.duration_s[0]:g} to {limit.duration_s[1]:g} s"
+        elif not limit.duration_s[0] <= round(info.duration_s, 2) <= limit.duration_s[1]:
+            yield f"it must last between {limit.duration_s[0]:g} and {limit.duration_s[1]:g} s (got {info.duration_s:.2f} s)"
     if limit.fps_above is not None:
-        if facts.fps is None:
+        if info.fps is None:
             findings.unchecked.append(_unchecked(findings.name, "frame rate"))
-        elif facts.fps <= limit.fps_above:
-            yield f"it has {facts.fps:g} frames a second, allowed is more than {limit.fps_above:g}"
+        elif info.fps <= limit.fps_above:
+            yield f"it must have more than {limit.fps_above:g} frames a second (got {info.fps:g})"
 
 
 def _side_problems(width: int, height: int, limit: MediaLimit) -> Iterable[str]:
-    size = f"it is {width} x {height} px"
+    got = f"(got {width} x {height} px)"
     short, long = sorted((width, height))
     if limit.min_side_px is not None and short < limit.min_side_px:
-        yield f"{size}, allowed is {limit.min_side_px} px or more on each side"
+        yield f"it must have at least {limit.min_side_px} px on each side {got}"
     if limit.min_short_side_px is not None and short < limit.min_short_side_px:
-        yield f"{size}, allowed is {limit.min_short_side_px} px or more on the shorter side"
+        yield f"it must have at least {limit.min_short_side_px} px on the shorter side {got}"
     if limit.max_long_side_px is not None and long > limit.max_long_side_px:
-        yield f"{size}, allowed is {limit.max_long_side_px} px or less on the longer side"
+        yield f"it must have at most {limit.max_long_side_px} px on the longer side {got}"
     if limit.aspect is not None and not limit.aspect[0] <= width / height <= limit.aspect[1]:
-        yield f"{size}, which is {width / height:.3g} wide to one high; allowed is {limit.aspect[0]:g} to {limit.aspect[1]:g}"
+        least, most = limit.aspect
+        yield f"its width must be between {least:g} and {most:g} times its height (got {width / height:.3g}: {width} x {height} px)"
 
 
 def _unchecked(name: str, what: str) -> str:
-    return f"{name}: nothing here can tell its {what}, so the provider alone will check it; install prefect-happyhorse[media]"
+    return f"{name}: its {what} is checked by the provider alone; install prefect-happyhorse[media] to have it checked here"

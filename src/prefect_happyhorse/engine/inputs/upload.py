@@ -25,7 +25,7 @@ from prefect_happyhorse.engine.storage.store import Store
 __all__ = ["INPUTS_FOLDER", "upload_inputs"]
 
 INPUTS_FOLDER = "inputs"
-"""Where in the store the media go that are put there for a gateway to read; each under its SHA-256, so once."""
+"""The store's folder for media that are uploaded for a gateway to read; each under its SHA-256, so once."""
 
 _MARGIN = timedelta(minutes=10)
 _UNREADABLE = "where the gateway cannot read it"
@@ -36,8 +36,8 @@ async def upload_inputs(
 ) -> GenerationRequest:
     """Replace the media of a request by addresses that its gateway can read.
 
-    In this order: the provider's own address of an asset while it lives; the store's public or presigned address, for which a file that
-    lies elsewhere is put into the store once; a data URL where the route takes it.
+    In this order: the provider's own address of an asset, until it expires; the store's public or presigned address, for which a file
+    from elsewhere is uploaded once; a data URL, where the route accepts one.
 
     Example:
         >>> from datetime import timezone
@@ -48,9 +48,9 @@ async def upload_inputs(
         >>> asyncio.run(upload_inputs(request, route, None, now=datetime.now(timezone.utc), gateway_is_local=False)).references
         ('https://example.com/a.png',)
     """
-    publisher = _Publisher(route, store, now, gateway_is_local)
+    uploader = _Uploader(route, store, now, gateway_is_local)
     media = list(iter_media(request))
-    found = await asyncio.gather(*(publisher.address(name, position, medium) for name, position, medium in media))
+    found = await asyncio.gather(*(uploader.address(name, position, medium) for name, position, medium in media))
     problems = [
         f"{where(name, position)}={_name(medium)}: {result.problem}"
         for (name, position, medium), result in zip(media, found, strict=True)
@@ -64,11 +64,11 @@ async def upload_inputs(
             capability=route.capability,
             advice=_ways_out(route),
         )
-    changed: dict[str, str | tuple[str, ...]] = {}
+    addresses: dict[str, str | tuple[str, ...]] = {}
     for (name, position, _), result in zip(media, found, strict=True):
-        earlier = changed.get(name, ())
-        changed[name] = result.url if position is None or isinstance(earlier, str) else (*earlier, result.url)
-    return request.model_copy(update=changed)
+        earlier = addresses.get(name, ())
+        addresses[name] = result.url if position is None or isinstance(earlier, str) else (*earlier, result.url)
+    return request.model_copy(update=addresses)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class _Address:
 
 
 @dataclass(frozen=True)
-class _Publisher:
+class _Uploader:
     route: Route
     store: Store | None
     now: datetime
@@ -109,15 +109,15 @@ class _Publisher:
         return self.gateway_is_local or not is_local_host(host_of(url) or "")
 
     async def _stored(self, text: str) -> _Address | None:
-        """Its address in the store, where it is put if need be; None when the store has no address that the gateway can read."""
+        """Its address in the store, to which it is uploaded if need be; None when the store has no address that the gateway can read."""
         if self.store is None or not await self._has_addresses(self.store):
             return None
-        lying = self._path_in_store(text)
-        if lying is not None and await self.store.exists(lying):
-            return _Address(await self.store.public_url(lying) or "")
+        existing = self._path_in_store(text)
+        if existing is not None and await self.store.exists(existing):
+            return _Address(await self.store.public_url(existing) or "")
         async with local_file(text, store=self.store) as file:
             path, size = await to_thread.run_sync(_content_path, file)
-            if not await self._is_there(path, size):
+            if not await self.store.has(path, size):
                 await self.store.keep(file, path, move=False)
         return _Address(await self.store.public_url(path) or "")
 
@@ -131,26 +131,20 @@ class _Publisher:
         local = local_path_of(text)
         return self.store.path_of(text if local is None else f"file://{local.as_posix()}")
 
-    async def _is_there(self, path: str, size: int) -> bool:
-        try:
-            return self.store is not None and await self.store.size(path) == size
-        except FileNotFoundError:
-            return False
-
     async def _inline(self, name: str, text: str) -> _Address:
-        """The medium as a data URL, where the route takes one."""
+        """The medium as a data URL, where the route accepts one."""
         if not self.route.base64:
             return _Address(problem=self._no_address())
         limit = limit_of(self.route, name)
         async with local_file(text, store=self.store) as file:
             size = (await to_thread.run_sync(file.stat)).st_size
             if limit is not None and size > limit.max_bytes:
-                return _Address(problem=f"it has {size:,} bytes, allowed inside the request are at most {limit.max_bytes:,}")
+                return _Address(problem=f"inside the request it must have at most {limit.max_bytes:,} bytes (got {size:,})")
             return _Address(await to_thread.run_sync(_data_url, file))
 
     def _no_address(self) -> str:
         if self.store is None:
-            return f"it lies here, {_UNREADABLE}, and there is no store to put it into"
+            return f"it lies here, {_UNREADABLE}, and there is no store to upload it to"
         if self.store.public_base_url is None and self.store.presign_s is None:
             return f"it lies here, {_UNREADABLE}, and the store {self.store.url} has no public address"
         return f"it lies here, {_UNREADABLE}, and the public address of the store {self.store.url} is on a private network"
@@ -171,7 +165,7 @@ def _data_url(file: Path) -> str:
     content = file.read_bytes()
     form = sniff(content[:HEAD_BYTES])
     if form is None:
-        raise MediaUnavailable("it is of no known media format")
+        raise MediaUnavailable("its media format is not known")
     return f"data:{media_type_of(form)};base64,{base64.b64encode(content).decode('ascii')}"
 
 
@@ -181,5 +175,5 @@ def _ways_out(route: Route) -> str:
         "use a MediaStore with public_base_url, or an object store with presign_s",
     ]
     if not route.base64:
-        ways.append(f"or use a gateway that takes media inside the request, which {route.gateway} does not here")
+        ways.append(f"or use a gateway that accepts media inside the request, which {route.gateway} does not here")
     return f"Ways out: {'; '.join(ways)}."

@@ -28,22 +28,22 @@ __all__ = ["OutputStore", "StoredResult", "stored_thumbnail"]
 
 @dataclass(frozen=True)
 class StoredResult:
-    """A kept asset and the small pictures of it and its siblings.
+    """A stored asset and the thumbnails of it and its siblings.
 
     Args:
         asset: The first output; further ones are its siblings.
-        posters: Small JPEGs by the SHA-256 of what they show.
+        thumbnails: Small JPEGs by the SHA-256 of what they show.
         inputs: The addresses of the media that the request held, where the journal knows it.
     """
 
     asset: MediaAsset
-    posters: dict[str, bytes] = field(default_factory=dict, repr=False)
+    thumbnails: dict[str, bytes] = field(default_factory=dict, repr=False)
     inputs: tuple[str, ...] = ()
 
     def with_thumbnails(self) -> Iterator[tuple[MediaAsset, bytes | None]]:
         """Every asset with its small picture, or None where there is none."""
         for asset in (self.asset, *self.asset.siblings):
-            yield asset, self.posters.get(asset.sha256)
+            yield asset, self.thumbnails.get(asset.sha256)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class OutputStore:
         journal = Journal(self.store)
         entry = await journal.read(job.digest)
         if entry is not None and entry.asset is not None and entry.asset.job == job and await self._all_there(entry.asset):
-            return StoredResult(entry.asset, await self._posters(entry.asset), _inputs(entry))
+            return StoredResult(entry.asset, await self._thumbnails(entry.asset), _inputs(entry))
         try:
             async with http_client() as client:
                 kept = await asyncio.gather(*(self._fetch(client, result, index) for index in range(len(result.outputs))))
@@ -79,32 +79,26 @@ class OutputStore:
         cost = None if entry is None else entry.estimate
         first, *others = (_asset(one, result, cost) for one in kept)
         asset = first.model_copy(update={"siblings": tuple(others)})
-        posters = {one.sha256: one.poster for one in kept if one.poster is not None}
+        thumbnails = {one.sha256: one.thumbnail for one in kept if one.thumbnail is not None}
         for one in (asset, *others):
             await self._write_beside(one)
-        for sha256, poster in posters.items():
-            await self.store.write(thumbnail_path(sha256), poster)
+        for sha256, jpeg in thumbnails.items():
+            await self.store.write(thumbnail_path(sha256), jpeg)
         await journal.record(job, "kept", {"asset": asset, "result": result})
         for index in range(len(kept)):
             await forget_partial(job, index=index, store=self.store)
-        return StoredResult(asset, posters, _inputs(entry))
+        return StoredResult(asset, thumbnails, _inputs(entry))
 
     async def _all_there(self, asset: MediaAsset) -> bool:
         for one in (asset, *asset.siblings):
             path = self.store.path_of(one.uri)
-            if path is None or not await self._is_there(path, one.bytes):
+            if path is None or not await self.store.has(path, one.bytes):
                 return False
         return True
 
-    async def _is_there(self, path: str, length: int) -> bool:
-        try:
-            return await self.store.size(path) == length
-        except FileNotFoundError:
-            return False
-
-    async def _posters(self, asset: MediaAsset) -> dict[str, bytes]:
+    async def _thumbnails(self, asset: MediaAsset) -> dict[str, bytes]:
         found = [(one.sha256, await stored_thumbnail(one, self.store)) for one in (asset, *asset.siblings)]
-        return {sha256: poster for sha256, poster in found if poster is not None}
+        return {sha256: jpeg for sha256, jpeg in found if jpeg is not None}
 
     async def _fetch(self, client: httpx.AsyncClient, result: JobResult, index: int) -> StoredOutput:
         job = result.job
@@ -121,8 +115,8 @@ class OutputStore:
             refresh=lambda: self._ask_again(job, index),
             local_allowed=is_local(self.account),
             expires_at=result.outputs_expire_at,
-            limits=self.limits,
-            with_poster=True,
+            options=self.limits,
+            with_thumbnail=True,
         )
 
     async def _ask_again(self, job: Job, index: int) -> Output:
@@ -161,18 +155,18 @@ def _inputs(entry: JournalEntry | None) -> tuple[str, ...]:
 
 def _asset(kept: StoredOutput, result: JobResult, cost: Estimate | None) -> MediaAsset:
     return MediaAsset(
-        kind=kept.kind,
+        kind=kept.info.kind,
         uri=kept.uri,
         url=kept.url,
         # An address that was asked for again ends later than the result says, and nobody said when.
         url_expires_at=result.outputs_expire_at if any(kept.url == output.url for output in result.outputs) else None,
-        media_type=kept.media_type,
-        bytes=kept.bytes,
+        media_type=kept.info.media_type,
+        bytes=kept.info.bytes,
         sha256=kept.sha256,
-        width=kept.facts.width,
-        height=kept.facts.height,
-        duration_s=kept.facts.duration_s,
-        fps=kept.facts.fps,
+        width=kept.info.width,
+        height=kept.info.height,
+        duration_s=kept.info.duration_s,
+        fps=kept.info.fps,
         job=result.job,
         finished_at=result.finished_at,
         estimate=cost,

@@ -1,1 +1,1 @@
-"""Pictures and videos themselves: formats, measures, thumbnails and films."""
+"""Pictures, videos and sounds themselves: formats, measures, thumbnails and films."""

@@ -1,4 +1,4 @@
-"""Videos one after the other in one file: copied as they are where that is possible, else coded anew. Everything here blocks."""
+"""Concatenate videos into one file: their packets copied where that is possible, else re-encoded. Everything here blocks."""
 
 from __future__ import annotations
 
@@ -14,16 +14,11 @@ __all__ = ["ConcatFailed", "concat_files"]
 
 _AUDIO_RATE = 48_000
 _AUDIO_SAMPLES = 1024
-_LONGEST_PAUSE_S = Fraction(1, 10)
+_LONGEST_GAP_S = Fraction(1, 10)
 
 
 class ConcatFailed(ValueError):
-    """When a video cannot be read, so that nothing can be joined.
-
-    Args:
-        position: Which of the videos it is, from 0.
-        reason: What is wrong with it.
-    """
+    """When a video cannot be read, so that nothing can be concatenated; `position` counts the videos from 0."""
 
     def __init__(self, position: int = 0, reason: str = "") -> None:
         super().__init__(position, reason)
@@ -31,34 +26,34 @@ class ConcatFailed(ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"video {self.position + 1} cannot be joined: {self.reason}"
+        return f"video {self.position + 1} cannot be concatenated: {self.reason}"
 
 
 class _NotCopyable(Exception):
-    """When packets of one coding cannot stand in one file as they are, so that they have to be coded anew."""
+    """When packets of equal encoding cannot stand in one file as they are, so that they have to be re-encoded."""
 
 
 @dataclass(frozen=True)
-class _Coding:
-    """What has to be the same in all videos for their packets to stand in one file."""
+class _Encoding:
+    """What has to be equal in all videos for their packets to stand in one file."""
 
     video: tuple[object, ...]
     audio: tuple[object, ...] | None
 
 
 def concat_files(files: Sequence[Path], target: Path) -> bool:
-    """Write videos one after the other into an MP4 file. This blocks: call it in a thread."""
+    """Concatenate videos into an MP4 file, and tell whether they had to be re-encoded. This blocks: call it in a thread."""
     if not files:
-        raise ValueError("There is no video to join.")
-    codings = [_coding_of(position, file) for position, file in enumerate(files)]
-    if all(coding == codings[0] for coding in codings):
+        raise ValueError("there must be at least one video (got none)")
+    encodings = [_encoding_of(position, file) for position, file in enumerate(files)]
+    if all(encoding == encodings[0] for encoding in encodings):
         try:
             _copy(files, target)
         except _NotCopyable:
             pass
         else:
             return False
-    _code_anew(files, target, with_sound=any(coding.audio for coding in codings))
+    _reencode(files, target, with_sound=any(encoding.audio for encoding in encodings))
     return True
 
 
@@ -78,7 +73,7 @@ def _opened(position: int, file: Path) -> Generator[Any]:
 
 
 def _read(position: int, source: Iterable[Any]) -> Iterator[Any]:
-    """The packets or frames of a video; what goes wrong here is the video's fault, not that of the file which is written."""
+    """The packets or frames of a video; an error here is the video's fault, not that of the file that is written."""
     from av.error import FFmpegError
 
     try:
@@ -87,16 +82,16 @@ def _read(position: int, source: Iterable[Any]) -> Iterator[Any]:
         raise ConcatFailed(position, str(error)) from error
 
 
-def _coding_of(position: int, file: Path) -> _Coding:
+def _encoding_of(position: int, file: Path) -> _Encoding:
     with _opened(position, file) as container:
         stream = container.streams.video[0]
         context = stream.codec_context
         video = (context.name, context.width, context.height, context.pix_fmt, context.extradata, stream.average_rate, stream.time_base)
         sound = next(iter(container.streams.audio), None)
         if sound is None:
-            return _Coding(video, None)
-        heard = sound.codec_context
-        return _Coding(video, (heard.name, heard.sample_rate, heard.layout.name, heard.extradata, sound.time_base))
+            return _Encoding(video, None)
+        codec = sound.codec_context
+        return _Encoding(video, (codec.name, codec.sample_rate, codec.layout.name, codec.extradata, sound.time_base))
 
 
 def _copy(files: Sequence[Path], target: Path) -> None:
@@ -111,7 +106,7 @@ def _copy(files: Sequence[Path], target: Path) -> None:
 
 
 def _span(position: int, file: Path) -> tuple[Fraction, Fraction]:
-    """When the pictures of a video begin and end, in seconds by its own clock, which need not begin at nought."""
+    """When the pictures of a video begin and end, in seconds by its own clock, which need not start at zero."""
     with _opened(position, file) as container:
         stream = container.streams.video[0]
         usual = 1 / Fraction(stream.average_rate or stream.guessed_rate or 24)
@@ -127,11 +122,7 @@ def _span(position: int, file: Path) -> tuple[Fraction, Fraction]:
 
 
 class _Copier:
-    """One file that packets of videos of one coding are copied into.
-
-    Args:
-        out: The file.
-    """
+    """An open file that packets of equally encoded videos are copied into."""
 
     def __init__(self, out: Any) -> None:
         self._out = out
@@ -141,23 +132,23 @@ class _Copier:
         self._sound_end: Fraction | None = None
 
     def add(self, position: int, container: Any, begin: Fraction, end: Fraction, *, is_last: bool) -> None:
-        """Copy a video behind those that are there; its pictures stand from `begin` to `end` by its own clock."""
-        wanted = [container.streams.video[0], *container.streams.audio[:1]]
-        for stream in wanted:
+        """Append a video, whose pictures last from `begin` to `end` by its own clock."""
+        streams = [container.streams.video[0], *container.streams.audio[:1]]
+        for stream in streams:
             if stream.type not in self._streams:
                 self._streams[stream.type] = self._stream_like(stream)
         until = self._start + end - begin
-        for packet in _read(position, container.demux(wanted)):
+        for packet in _read(position, container.demux(streams)):
             if packet.pts is None and packet.dts is None:
                 continue
             if packet.pts is None or packet.dts is None:
-                raise _NotCopyable("a packet does not say when it is shown")
+                raise _NotCopyable("a packet has no time")
             shift = round((self._start - begin) / packet.time_base)
             packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
             if packet.stream.type == "video" or self._has_room(packet, None if is_last else until):
                 self._put(packet)
-        if not is_last and self._sound_end is not None and until - self._sound_end > _LONGEST_PAUSE_S:
-            # A decoder lays each packet over the one before: after a pause the end of the old sound would be heard again.
+        if not is_last and self._sound_end is not None and until - self._sound_end > _LONGEST_GAP_S:
+            # Decoders overlap each packet with the one before: after a gap the end of the old sound would be heard again.
             raise _NotCopyable("the sound ends long before the pictures, and silence cannot be copied")
         self._start = until
 
@@ -165,10 +156,10 @@ class _Copier:
         try:
             return self._out.add_stream_from_template(stream)
         except ValueError as error:
-            raise _NotCopyable("MP4 has no place for this coding") from error
+            raise _NotCopyable("MP4 cannot hold this encoding") from error
 
     def _has_room(self, packet: Any, until: Fraction | None) -> bool:
-        """Whether a packet of sound lies over no other: a coder's run-in begins early, and sound may outlast the pictures."""
+        """Whether a packet of sound overlaps no other: an encoder's priming begins early, and sound may outlast the pictures."""
         begin, end = packet.pts * packet.time_base, (packet.pts + (packet.duration or 0)) * packet.time_base
         if (self._sound_end is not None and begin < self._sound_end) or (until is not None and end > until):
             return False
@@ -178,25 +169,19 @@ class _Copier:
     def _put(self, packet: Any) -> None:
         kind = packet.stream.type
         if kind in self._last_dts and packet.dts <= self._last_dts[kind]:
-            raise _NotCopyable("the packets would not stand in the order in which they are decoded")
+            raise _NotCopyable("the packets would be out of decoding order")
         self._last_dts[kind] = packet.dts
         packet.stream = self._streams[kind]
         self._out.mux(packet)
 
 
 class _Writer:
-    """One file that frames of any video are fitted into.
-
-    Args:
-        out: The file.
-        like: The stream whose size and frame rate it takes.
-        with_sound: Whether it has sound.
-    """
+    """An open file that frames of any video are re-encoded into, in the size and frame rate of the stream `like`."""
 
     def __init__(self, out: Any, like: Any, *, with_sound: bool) -> None:
         self._out = out
         self.rate = Fraction(like.average_rate or like.guessed_rate or 24)
-        # H.264 in the common colour format has no odd sides.
+        # H.264 in yuv420p has no odd sides.
         self.width, self.height = like.codec_context.width // 2 * 2, like.codec_context.height // 2 * 2
         self._video = out.add_stream("libx264", rate=self.rate, options={"crf": "17", "preset": "medium"})
         self._video.width, self._video.height, self._video.pix_fmt = self.width, self.height, "yuv420p"
@@ -218,7 +203,7 @@ class _Writer:
 
     @property
     def samples_missing(self) -> int:
-        """How much sound is wanted until it is as long as the pictures."""
+        """How many samples the sound lacks to be as long as the pictures."""
         return round(self._frames * _AUDIO_RATE / self.rate) - self._samples
 
     def close(self) -> None:
@@ -227,7 +212,7 @@ class _Writer:
                 self._out.mux(stream.encode(None))
 
 
-def _code_anew(files: Sequence[Path], target: Path, *, with_sound: bool) -> None:
+def _reencode(files: Sequence[Path], target: Path, *, with_sound: bool) -> None:
     import av
 
     with cast("Any", av.open(str(target), "w", format="mp4", options={"movflags": "faststart"})) as out:
@@ -288,12 +273,12 @@ def _write_sound(position: int, container: Any, writer: _Writer) -> None:
             while fifo.samples >= _AUDIO_SAMPLES and writer.samples_missing >= _AUDIO_SAMPLES:
                 writer.write_sound(fifo.read(_AUDIO_SAMPLES))
             if fifo.samples >= writer.samples_missing:
-                # The rest is cut, so it need not be held.
+                # The rest is cut, so it need not be decoded.
                 break
     while (missing := writer.samples_missing) > 0:
-        left = min(missing, _AUDIO_SAMPLES)
-        heard = fifo.read(left, partial=True) if fifo.samples else None
-        writer.write_sound(heard if heard is not None else _silence(left))
+        samples = min(missing, _AUDIO_SAMPLES)
+        frame = fifo.read(samples, partial=True) if fifo.samples else None
+        writer.write_sound(frame if frame is not None else _silence(samples))
 
 
 def _silence(samples: int) -> Any:

@@ -6,9 +6,12 @@ from typing import Literal, cast
 
 from prefect_happyhorse.domain.values import AssetKind
 
-__all__ = ["HEAD_BYTES", "MediaFormat", "extension_of", "format_of", "kind_of", "media_type_of", "sniff"]
+__all__ = ["HEAD_BYTES", "NOUNS", "MediaFormat", "extension_of", "format_of", "kind_of", "media_type_of", "sniff"]
 
 MediaFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "mp4", "mov", "webm", "mp3", "wav"]
+
+NOUNS: dict[AssetKind, str] = {"image": "picture", "video": "video", "audio": "sound"}
+"""What messages call each kind of medium."""
 
 HEAD_BYTES = 64
 """How much of a file's start `sniff` looks at."""

@@ -16,13 +16,13 @@ from anyio.lowlevel import RunVar
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, MediaFormat, extension_of, kind_of, media_type_of, sniff
 
-__all__ = ["MediaNotReadable", "Probe", "can_measure", "decoders", "probe"]
+__all__ = ["MediaInfo", "MediaNotReadable", "can_measure", "decoders", "probe"]
 
 _DECODERS: RunVar[CapacityLimiter] = RunVar("_DECODERS")
 
 
 def decoders() -> CapacityLimiter:
-    """The threads of an event loop in which media are decoded: no more than processors, since each takes one and some megabytes."""
+    """Limits an event loop to as many decoding threads as there are processors, since each takes one and some megabytes."""
     try:
         return _DECODERS.get()
     except LookupError:
@@ -35,19 +35,8 @@ class MediaNotReadable(ValueError):
 
 
 @dataclass(frozen=True)
-class Probe:
-    """What is known of a media file; None stands for what is not known, never for a guess.
-
-    Args:
-        format: Its format.
-        kind: Image, video or audio.
-        bytes: Its length.
-        width: Its width in pixels, as it is shown.
-        height: Its height in pixels, as it is shown.
-        duration_s: Its playing time in seconds.
-        fps: Frames per second, on average.
-        codec: How its pictures, or else its sound, are coded; for example `"h264"`.
-    """
+class MediaInfo:
+    """What is known of a media file, sides as they are shown; None stands for what is not known, never for a guess."""
 
     format: MediaFormat
     kind: AssetKind
@@ -60,7 +49,7 @@ class Probe:
 
     @property
     def media_type(self) -> str:
-        """Its media type, for example `"video/mp4"`."""
+        """For example `"video/mp4"`."""
         return media_type_of(self.format)
 
     @property
@@ -74,24 +63,24 @@ def can_measure(kind: AssetKind) -> bool:
     return importlib.util.find_spec("PIL" if kind == "image" else "av") is not None
 
 
-def probe(path: Path) -> Probe:
+def probe(path: Path) -> MediaInfo:
     """Look at a media file. This blocks: call it in a thread."""
     size = path.stat().st_size
     with path.open("rb") as file:
         form = sniff(file.read(HEAD_BYTES))
     if form is None:
-        raise MediaNotReadable("it is empty" if size == 0 else "it is of no known media format")
+        raise MediaNotReadable("it is empty" if size == 0 else "its media format is not known")
     if form in {"mp4", "mov"}:
         _check_boxes(path, size)
     kind = kind_of(form)
     if not can_measure(kind):
-        return Probe(form, kind, size)
-    facts = _picture_facts(path) if kind == "image" else _stream_facts(path, kind)
-    return Probe(form, kind, size, **facts)
+        return MediaInfo(form, kind, size)
+    measures = _measure_picture(path) if kind == "image" else _measure_stream(path, kind)
+    return MediaInfo(form, kind, size, **measures)
 
 
 def _check_boxes(path: Path, size: int) -> None:
-    """An MP4 file is a row of boxes, each of which says how long it is: the last must end where the file ends."""
+    """Check that the last box of an MP4 file ends where the file ends: each box says how long it is."""
     position, seen = 0, set[bytes]()
     with path.open("rb") as file:
         while position < size:
@@ -112,7 +101,7 @@ def _check_boxes(path: Path, size: int) -> None:
 
 @contextmanager
 def _reading(what: str) -> Generator[None, None, None]:
-    """Translate what Pillow and FFmpeg raise for damaged files; they use nearly every class there is."""
+    """Translate what Pillow and FFmpeg raise for damaged files, which is nearly every class there is."""
     try:
         yield
     except (MemoryError, FileNotFoundError, PermissionError):
@@ -121,20 +110,20 @@ def _reading(what: str) -> Generator[None, None, None]:
         raise MediaNotReadable(f"it does not open as {what}: {error}") from error
 
 
-def _picture_facts(path: Path) -> dict[str, Any]:
+def _measure_picture(path: Path) -> dict[str, Any]:
     from PIL import Image  # an extra, and slow to import
 
     with _reading("a picture"):
         try:
             with cast("Any", Image.open(path)) as image:
                 width, height = image.size
-                # Each way reads the file to its end, and the first two without holding all pixels in memory.
+                # Each way reads the file to its end, the first two without all of its pixels in memory.
                 if image.format == "PNG":
-                    # It must come first; a PNG's orientation would take its pixels to tell, and next to none has one.
+                    # `verify` must come first, and a PNG's orientation would need its pixels; hardly any has one.
                     image.verify()
                     return {"width": width, "height": height}
                 # Orientations 5 to 8 are shown on their side: https://www.exif.org/Exif2-2.PDF, tag 274
-                turned = image.getexif().get(274) in {5, 6, 7, 8}
+                is_turned = image.getexif().get(274) in {5, 6, 7, 8}
                 if image.format == "JPEG":
                     image.draft("L", (1, 1))
                     image.load()
@@ -142,33 +131,33 @@ def _picture_facts(path: Path) -> dict[str, Any]:
                     image.load()
         except Image.DecompressionBombError:
             return {}
-    return {"width": height if turned else width, "height": width if turned else height}
+    return {"width": height if is_turned else width, "height": width if is_turned else height}
 
 
-def _stream_facts(path: Path, kind: AssetKind) -> dict[str, Any]:
+def _measure_stream(path: Path, kind: AssetKind) -> dict[str, Any]:
     import av  # an extra, and slow to import
 
     with _reading("a video" if kind == "video" else "a sound"), cast("Any", av.open(str(path), mode="r")) as container:
         if kind == "audio":
-            return _sound_facts(container)
+            return _measure_sound(container)
         if not container.streams.video:
             raise ValueError("it has no pictures")
         stream = container.streams.video[0]
         width, height = stream.width, stream.height
         frame = next(container.decode(stream), None)
         if frame is None:
-            raise ValueError("it has no frame")
-        turned = int(getattr(frame, "rotation", 0)) % 180 == 90
+            raise ValueError("it has no frames")
+        is_turned = int(getattr(frame, "rotation", 0)) % 180 == 90
         return {
-            "width": height if turned else width,
-            "height": width if turned else height,
+            "width": height if is_turned else width,
+            "height": width if is_turned else height,
             "duration_s": None if container.duration is None else container.duration / av.time_base,
             "fps": None if not stream.average_rate else float(stream.average_rate),
             "codec": stream.codec_context.name,
         }
 
 
-def _sound_facts(container: Any) -> dict[str, Any]:
+def _measure_sound(container: Any) -> dict[str, Any]:
     if not container.streams.audio:
         raise ValueError("it has no sound")
     stream = container.streams.audio[0]

@@ -1,10 +1,7 @@
-"""Media whose bytes we hold, as files on the local disk: local paths, files in a store, and data URLs."""
+"""Input media as files on the local disk, wherever their bytes come from: a local path, a store, or a data URL."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 import shutil
 import stat
 import tempfile
@@ -12,23 +9,20 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from anyio import to_thread
 
 from prefect_happyhorse.domain.locations import locate
+from prefect_happyhorse.engine.media.data_url import decode
 from prefect_happyhorse.engine.storage.fsspec_backend import open_filesystem, translated
 from prefect_happyhorse.engine.storage.local import CHUNK_BYTES
 from prefect_happyhorse.engine.storage.store import Store
 
 __all__ = ["MediaUnavailable", "local_file", "local_path_of", "shown", "where"]
 
-_DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?P<parameters>(?:;[^;,]*)*),", re.IGNORECASE)
-_STEP_CHARS = 4 * 256 * 1024
-
 
 class MediaUnavailable(ValueError):
-    """When a medium that should be at hand is not; the message goes on from the medium's name, as in "it is a folder"."""
+    """When the bytes of a medium cannot be had; the message goes on from the medium's name, as in "it is a folder"."""
 
 
 def where(field: str, position: int | None) -> str:
@@ -67,7 +61,7 @@ def local_path_of(medium: str) -> Path | None:
 
 @asynccontextmanager
 async def local_file(medium: str, *, store: Store | None = None, max_bytes: int | None = None) -> AsyncGenerator[Path, None]:
-    """A medium as a local file, for as long as the context lasts."""
+    """A medium as a local file: itself where it lies on the local disk, else a copy for as long as the context lasts."""
     path = local_path_of(medium)
     if path is not None:
         await to_thread.run_sync(_check_file, path)
@@ -98,25 +92,20 @@ def _check_file(path: Path) -> None:
         raise MediaUnavailable(f"there is no such file; looked at {path}") from error
     except OSError as error:
         raise MediaUnavailable(f"it cannot be read: {error.strerror or error}") from error
+    except MediaUnavailable:
+        raise
     except ValueError as error:
-        if isinstance(error, MediaUnavailable):
-            raise
         # A NUL in the path, for example.
         raise MediaUnavailable(f"it is no path: {error}") from error
 
 
 def _decode(medium: str, copy: Path) -> None:
-    head = _DATA_URL.match(medium)
-    if head is None:
+    if "," not in medium:
         raise MediaUnavailable("it is a data URL without a comma")
     with copy.open("wb") as file:
-        if not head["parameters"].lower().endswith(";base64"):
-            file.write(unquote_to_bytes(medium[head.end() :]))
-            return
         try:
-            for start in range(head.end(), len(medium), _STEP_CHARS):
-                file.write(base64.b64decode(medium[start : start + _STEP_CHARS], validate=True))
-        except (binascii.Error, ValueError) as error:
+            file.writelines(decode(medium, strict=True))
+        except ValueError as error:
             raise MediaUnavailable(f"its base64 is wrong: {error}") from error
 
 
@@ -136,4 +125,4 @@ def _fetch(medium: str, copy: Path, store: Store | None, max_bytes: int | None) 
     if info["type"] != "file":
         raise MediaUnavailable("it is a folder")
     if max_bytes is not None and info["size"] > max_bytes:
-        raise MediaUnavailable(f"it has {info['size']:,} bytes, allowed are at most {max_bytes:,}")
+        raise MediaUnavailable(f"it must have at most {max_bytes:,} bytes (got {info['size']:,})")

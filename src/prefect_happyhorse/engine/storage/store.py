@@ -128,6 +128,13 @@ class Store:
             return False
         return True
 
+    async def has(self, path: str, length: int) -> bool:
+        """Whether a file of that length lies there."""
+        try:
+            return await self.size(path) == length
+        except FileNotFoundError:
+            return False
+
     async def size(self, path: str) -> int:
         """The length of a file in bytes."""
         return await self._off_loop(self._backend.size, path)
