@@ -19,19 +19,7 @@ _UNITS = {"duration": " seconds"}
 
 
 def check(request: GenerationRequest, route: Route, *, more: Iterable[str] = ()) -> None:
-    r"""Refuse a request that its route cannot carry.
-
-    Example:
-        >>> from prefect_happyhorse.catalog import resolve
-        >>> from prefect_happyhorse.domain.requests import ReferenceToVideo
-        >>> request = ReferenceToVideo(model="happyhorse-1.1-r2v", prompt="@2 runs", references=["a.png"], duration=2)
-        >>> try:
-        ...     check(request, resolve(request, "ttapi"))
-        ... except InvalidRequest as error:
-        ...     print(*error.problems, sep="\n")
-        duration must be between 3 and 15 seconds (got 2)
-        prompt names @2, but there is 1 reference
-    """
+    """Refuse a request that its route cannot carry."""
     problems = (*find_problems(request, route), *more)
     if problems:
         raise InvalidRequest(
@@ -44,15 +32,7 @@ def check(request: GenerationRequest, route: Route, *, more: Iterable[str] = ())
 
 
 def find_problems(request: GenerationRequest, route: Route) -> tuple[str, ...]:
-    """Every problem that a request has with its route, as sentences.
-
-    Example:
-        >>> from prefect_happyhorse.catalog import resolve
-        >>> from prefect_happyhorse.domain.requests import TextToImage
-        >>> request = TextToImage(model="gpt-image-2", prompt="A horse", n=0)
-        >>> find_problems(request, resolve(request, "happyhorse"))
-        ('n must be 1 or more (got 0)',)
-    """
+    """Every problem that a request has with its route, as sentences."""
     return tuple(
         dict.fromkeys(
             (
@@ -68,12 +48,7 @@ def find_problems(request: GenerationRequest, route: Route) -> tuple[str, ...]:
 
 
 def wire_value(value: object, field: WireField) -> object:
-    """A request's value as a wire field writes it.
-
-    Example:
-        >>> wire_value("1080p", WireField.model_validate({"to": "clarity", "from": "resolution", "type": "integer", "render": "number"}))
-        1080
-    """
+    """A request's value as a wire field writes it."""
     if field.render == "upper":
         return str(value).upper()
     if field.render == "text":

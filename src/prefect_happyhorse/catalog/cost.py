@@ -85,15 +85,7 @@ def _misnamed(rows: object) -> list[str]:
 
 @lru_cache(maxsize=1)
 def list_prices() -> tuple[Price, ...]:
-    """The list prices that the sources name, each with its date.
-
-    Raises:
-        CatalogError: When the catalog's own list is wrong.
-
-    Example:
-        >>> sorted({price.currency for price in list_prices()})
-        ['CNY']
-    """
+    """The list prices that the sources name, each with its date."""
     try:
         return read_prices((files("prefect_happyhorse.catalog") / "data" / "prices.toml").read_text(encoding="utf-8"))
     except ValueError as error:

@@ -121,12 +121,7 @@ def _loaded(gateway: str) -> tuple[GatewayFacts, tuple[Route, ...]]:
 
 
 def gateway_facts(gateway: str) -> GatewayFacts:
-    """What holds for every route of a gateway.
-
-    Example:
-        >>> gateway_facts("ttapi").base_url
-        'https://api.ttapi.io'
-    """
+    """What holds for every route of a gateway."""
     return _loaded(gateway)[0]
 
 
@@ -142,12 +137,7 @@ def routes(gateway: str | None = None) -> tuple[Route, ...]:
 
 
 def find_route(gateway: str, capability: str, model: str) -> Route:
-    """The route of a gateway for a capability of a model.
-
-    Example:
-        >>> find_route("uniall", "video_edit", "happy-horse-edit-720p").submit
-        'POST /v1/video/generations'
-    """
+    """The route of a gateway for a capability of a model."""
     for route in routes(gateway):
         if (route.capability, route.model) == (capability, model):
             return route
@@ -173,12 +163,7 @@ def resolve(request: GenerationRequest, gateway: str) -> Route:
 
 
 def offers(gateway: str, capability: str, model: str) -> tuple[str, ...]:
-    """What there is in place of a route that is missing.
-
-    Example:
-        >>> offers("ttapi", "reference_to_video", "wan2.7-r2v")[0]
-        "reference_to_video with 'wan2.7-r2v' is offered by happyhorse"
-    """
+    """What there is in place of a route that is missing."""
     everything = routes()
     sentences: list[str] = []
     if elsewhere := _unique(r.gateway for r in everything if (r.capability, r.model) == (capability, model)):

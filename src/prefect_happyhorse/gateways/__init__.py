@@ -22,20 +22,6 @@ DIALECTS: dict[DialectName, type[Gateway]] = {
 
 @cache
 def get_gateway(gateway: str) -> Gateway:
-    """The wire protocol of a gateway.
-
-    Args:
-        gateway: Id of the gateway.
-
-    Returns:
-        The protocol; it has no state, so all callers share it.
-
-    Raises:
-        CatalogError: When there is no such gateway.
-
-    Example:
-        >>> get_gateway("infiflow").facts.title
-        'Infiflow'
-    """
+    """The gateway of an id, without state, so that all callers share it; CatalogError when there is none."""
     facts = gateway_facts(gateway)
     return DIALECTS[facts.dialect](facts)

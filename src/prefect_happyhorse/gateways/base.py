@@ -48,10 +48,21 @@ class AccessToken:
 class Gateway(ABC):
     """One gateway: turns a request into an `httpx.Request` and an `httpx.Response` into a value or an error.
 
-    A class is a dialect, a wire protocol; what differs between two gateways of one dialect stands in their facts.
+    A subclass is a dialect, a wire protocol; what differs between two gateways of one dialect stands in their facts.
 
     Args:
         facts: What the catalog says of the gateway.
+
+    Raises:
+        CatalogError: When the facts ask for what the dialect does not have.
+
+    Example:
+        >>> from prefect_happyhorse.catalog import find_route
+        >>> from prefect_happyhorse.gateways import get_gateway
+        >>> account = Account(gateway="ttapi", base_url="https://api.ttapi.io")
+        >>> route = find_route("ttapi", "reference_to_video", "happyhorse-1.1-r2v")
+        >>> get_gateway("ttapi").poll_request(route, "t-1", account).url.path
+        '/happyhorse/api/v1/tasks/t-1'
     """
 
     words: ClassVar[Mapping[JobStatus, Collection[str]]]
@@ -67,46 +78,35 @@ class Gateway(ABC):
             raise CatalogError(f"{facts.gateway}: token = {facts.token!r}, but the dialect {facts.dialect} exchanges no access tokens.")
 
     def submit_request(self, request: GenerationRequest, route: Route, account: Account) -> httpx.Request:
-        """The call that submits a job.
+        """The call that submits a job, without the key: `sign` adds it.
 
         Args:
             request: What the user wants, its media given as addresses that the gateway can read.
             route: The route that carries it.
             account: Who pays.
-
-        Returns:
-            The call, without the key: `sign` adds it.
         """
         body = build_body(request, route)
-        method, path = _split(account.submit_path, route.submit)
         content: dict[str, Any] = {"files": form_parts(body)} if route.encoding == "multipart" else {"json": body}
-        return httpx.Request(method, account.base_url + path, headers=self.facts.submit_headers, **content)
+        return _call(route.submit, account, path=account.submit_path, headers=self.facts.submit_headers, **content)
 
     def poll_request(self, route: Route, task_id: str, account: Account) -> httpx.Request:
-        """The call that asks for a job.
+        """The call that polls a job, without the key.
 
         Args:
             route: The route that carried it.
             task_id: The provider's id of the job.
             account: Who pays.
-
-        Returns:
-            The call, without the key.
         """
-        method, path = _split(account.poll_path, route.poll)
-        return httpx.Request(method, account.base_url + _with_task(path, task_id))
+        return _call(route.poll, account, path=account.poll_path, task_id=task_id)
 
     def cancel_request(self, task_id: str, account: Account) -> httpx.Request | None:
-        """The call that cancels a job, or None where the gateway has none.
+        """The call that cancels a job, without the key, or None where the gateway has none.
 
         Args:
             task_id: The provider's id of the job.
             account: Who pays.
         """
-        if self.facts.cancel is None:
-            return None
-        method, path = _split(None, self.facts.cancel)
-        return httpx.Request(method, account.base_url + _with_task(path, task_id))
+        return None if self.facts.cancel is None else _call(self.facts.cancel, account, task_id=task_id)
 
     def sign(self, request: httpx.Request, key: SecretStr) -> None:
         """Put the key into a call.
@@ -122,8 +122,7 @@ class Gateway(ABC):
         if not text or not text.isascii() or not text.isprintable() or text != text.strip():
             # httpx and h11 would show the header, and so the key, in their own errors.
             raise AuthenticationFailed(
-                f"The key for {self.facts.gateway} is empty, or holds what no header can carry: a line break, a space around it, a letter"
-                " beyond ASCII.",
+                f"The key for {self.facts.gateway} must be printable ASCII without a space around it or a line break in it.",
                 gateway=self.facts.gateway,
                 advice="Nothing was sent. Copy the key anew, without anything around it.",
             )
@@ -150,53 +149,46 @@ class Gateway(ABC):
         return False
 
     def read_submit(self, response: httpx.Response, route: Route) -> Submission:
-        """What a gateway answers to a submit.
+        """The provider's id of a submitted job, and what it says of it.
 
         Args:
-            response: The answer, read to its end.
+            response: The response, read to its end.
             route: The route that carried the request.
-
-        Returns:
-            The provider's id of the job, and what it says of it.
 
         Raises:
             RequestRejected: When the request was refused and no work was started.
             GatewayUnavailable: When the gateway did not take the call; `money` says whether that is certain.
-            ProtocolError: When the answer is none that the documentation shows, so that work may have been started.
+            ProtocolError: When the response is none that the documentation shows, so that work may have been started.
         """
         data, failed = self._opened(response, route)
         submission = self._submission(data, response, route)
         if failed is None and submission is not None:
             return submission
         if failed is None:
-            failed = protocol_error("The submit was answered without a task id.", response)
+            failed = protocol_error("The response to the submit holds no task id.", response)
         elif failed.money == "not spent" and response.is_success and submission is not None:
-            failed = protocol_error("The submit was answered with an error and a task id at once.", response)
+            failed = protocol_error("The response to the submit holds an error and a task id at once.", response)
         if isinstance(failed, ProtocolError):
             failed.money = "may be spent"
             failed.advice = "Look at the provider's console before sending it again."
         raise failed.about(gateway=self.facts.gateway)
 
     def read_poll(self, response: httpx.Response, route: Route) -> JobSnapshot:
-        """What a gateway says of a job.
+        """Where a polled job stands; a finished one with its outputs.
 
         Args:
-            response: The answer, read to its end.
+            response: The response, read to its end.
             route: The route that carried the request.
-
-        Returns:
-            Where the job stands; a finished one with its outputs.
 
         Raises:
             JobExpired: When the gateway says that it does not know the job.
             GenerationError: When the gateway refuses or fails to answer. That says nothing about the job, which may be paid for.
-            ProtocolError: When the answer is none that the documentation shows, or a finished job has no output.
+            ProtocolError: When the response is none that the documentation shows, or a finished job has no output.
         """
         try:
-            data = self._checked(response, route)
-            snapshot = self._snapshot(data, response, route)
+            snapshot = self._snapshot(self._checked(response, route), response, route)
             if snapshot.status is JobStatus.SUCCEEDED and not snapshot.outputs:
-                raise protocol_error("The job is finished but the answer holds no result.", response)
+                raise protocol_error("The job is finished but the response holds no result.", response)
         except GenerationError as error:
             if self._is_missing(error):
                 raise JobExpired(
@@ -207,18 +199,15 @@ class Gateway(ABC):
                     request_id=error.request_id,
                     advice="Look for the result in the provider's console.",
                 ) from error
-            self._tell_of_the_job(error)
+            self._mention_the_job(error)
             raise
         return snapshot
 
     def read_cancel(self, response: httpx.Response) -> str | None:
-        """What a gateway answers to a cancel.
+        """The provider's request id of a cancel that it took, or None where it gives none.
 
         Args:
-            response: The answer, read to its end.
-
-        Returns:
-            The provider's request id, or None.
+            response: The response, read to its end.
 
         Raises:
             GenerationError: When the gateway refuses, for example since the job already runs.
@@ -226,18 +215,18 @@ class Gateway(ABC):
         try:
             return request_id_of(self._checked(response), response)
         except GenerationError as error:
-            self._tell_of_the_job(error)
+            self._mention_the_job(error)
             raise
 
     def _checked(self, response: httpx.Response, route: Route | None = None) -> dict[str, Any]:
-        """The answer's body, once it is certain that the call did not fail."""
+        """The body of a response, once it is certain that the call did not fail."""
         data, failed = self._opened(response, route)
         if failed is not None:
             raise failed
         return data
 
     def _opened(self, response: httpx.Response, route: Route | None) -> tuple[dict[str, Any], GenerationError | None]:
-        """The answer's body, empty where it is not JSON, and the error that the answer stands for."""
+        """The body of a response, empty where it is not JSON, and the error that the response stands for."""
         data: dict[str, Any] = {}
         unreadable: ProtocolError | None = None
         try:
@@ -256,11 +245,11 @@ class Gateway(ABC):
             f"{self.facts.gateway} answered {response.status_code}, which its documentation does not show{points}.", response
         )
 
-    def _tell_of_the_job(self, error: GenerationError) -> None:
+    def _mention_the_job(self, error: GenerationError) -> None:
         """Say in the error of a poll or cancel that the job is there, whatever went wrong with the call."""
         error.money = "may be spent"
         if not isinstance(error, AuthenticationFailed):
-            error.advice = "The job was not touched by this: run the same request again, and it is asked for, not bought again."
+            error.advice = "The job was not touched by this: run the same request again, and it is polled, not bought again."
         error.about(gateway=self.facts.gateway)
 
     def _is_missing(self, error: GenerationError) -> bool:
@@ -313,12 +302,10 @@ class Gateway(ABC):
         """The results of a finished job, as they stand in the response."""
 
 
-def _split(override: str | None, default: str) -> tuple[str, str]:
-    method, _, path = default.partition(" ")
-    return method, override or path
-
-
-def _with_task(path: str, task_id: str) -> str:
+def _call(call: str, account: Account, *, path: str | None = None, task_id: str = "", **content: Any) -> httpx.Request:
+    """A call by the catalog's method and path, or by a path that the account sets in its place."""
+    method, _, documented = call.partition(" ")
     # A task id is the provider's word: it must not be able to step out of its place in the path.
     quoted = quote(task_id, safe="")
-    return path.replace("{task_id}", quoted.replace(".", "%2E") if quoted in {".", ".."} else quoted)
+    name = quoted.replace(".", "%2E") if quoted in {".", ".."} else quoted
+    return httpx.Request(method, account.base_url + (path or documented).replace("{task_id}", name), **content)

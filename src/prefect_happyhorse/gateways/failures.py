@@ -1,4 +1,4 @@
-"""Tell what a failed call means: what the gateway documents for its code, else what HTTP says of the status."""
+"""What a failed call means: what the gateway documents for its code, else what HTTP says of the status."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from prefect_happyhorse.domain.errors import (
 from prefect_happyhorse.gateways.redaction import excerpt, scrub, shown
 from prefect_happyhorse.gateways.responses import first_text, request_id_of
 
-__all__ = ["error_code", "failure", "meaning_of", "moderation_code", "retry_after_s"]
+__all__ = ["error_code", "failure", "moderation_code", "retry_after_s"]
 
 _MESSAGE_CHARS = 300
 _SUCCESS_CODES = frozenset({"success", "0", "200"})
@@ -68,8 +68,7 @@ _ERRORS: dict[CodeMeaning, tuple[type[GenerationError], str]] = {
 }
 
 
-def meaning_of(code: str | None, status_code: int, facts: GatewayFacts) -> CodeMeaning | None:
-    """What a failure means: what the gateway documents for the code, else what HTTP says of the status."""
+def _meaning(code: str | None, status_code: int, facts: GatewayFacts) -> CodeMeaning | None:
     if code is not None and code in facts.codes:
         return facts.codes[code]
     if status_code >= 500 or status_code in _PASSING_STATUSES:
@@ -80,8 +79,8 @@ def meaning_of(code: str | None, status_code: int, facts: GatewayFacts) -> CodeM
 def failure(
     data: object, response: httpx.Response, facts: GatewayFacts, *, code: str | None, message: str | None
 ) -> GenerationError | None:
-    """The error that an answer stands for, or None when neither its code nor its status has a documented meaning."""
-    meaning = meaning_of(code, response.status_code, facts)
+    """The error that a response stands for, or None when neither its code nor its status has a documented meaning."""
+    meaning = _meaning(code, response.status_code, facts)
     if meaning is None:
         return None
     kind, advice = _ERRORS[meaning]
@@ -108,18 +107,13 @@ def moderation_code(reason: str | None, facts: GatewayFacts) -> str | None:
 
 
 def error_code(data: object, paths: Iterable[str]) -> str | None:
-    """The first code that stands at one of several paths, or None when there is none or it means success.
-
-    Example:
-        >>> error_code({"code": "success"}, ("code",)), error_code({"code": 40001}, ("code",))
-        (None, '40001')
-    """
+    """The first code that stands at one of several paths, or None when there is none or it means success."""
     found = first_text(data, paths)
     return None if found is None or found.lower() in _SUCCESS_CODES else found
 
 
 def retry_after_s(response: httpx.Response) -> float | None:
-    """How long the gateway asks to wait, in seconds, or None."""
+    """How long a server asks to wait, in seconds, or None."""
     value = response.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdecimal():
         seconds = float(value)

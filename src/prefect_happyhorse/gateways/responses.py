@@ -63,12 +63,7 @@ def protocol_error(message: str, response: httpx.Response) -> ProtocolError:
 
 
 def value_at(data: object, path: str) -> Any:
-    """The value at a dotted path inside JSON values, or None.
-
-    Example:
-        >>> value_at({"results": [{"url": "u"}]}, "results.0.url")
-        'u'
-    """
+    """The value at a dotted path inside JSON values, or None."""
     for step in path.split("."):
         if isinstance(data, Mapping):
             data = cast("Mapping[str, object]", data).get(step)
@@ -81,12 +76,7 @@ def value_at(data: object, path: str) -> Any:
 
 
 def values_at(data: object, path: str) -> list[object]:
-    """The values at a dotted path, of which a `*` stands for every entry of a list; what is not there or empty is left out.
-
-    Example:
-        >>> values_at({"results": [{"url": "u"}, {}, {"url": "v"}]}, "results.*.url")
-        ['u', 'v']
-    """
+    """The values at a dotted path, of which a `*` stands for every entry of a list; what is not there or empty is left out."""
     head, star, rest = path.partition(".*")
     value: object = value_at(data, head)
     if star:
@@ -96,12 +86,7 @@ def values_at(data: object, path: str) -> list[object]:
 
 
 def as_text(value: object) -> str | None:
-    """A JSON value as text where it is a non-empty string or a whole number, else None.
-
-    Example:
-        >>> as_text(40001), as_text(""), as_text({"a": 1})
-        ('40001', None, None)
-    """
+    """A JSON value as text where it is a non-empty string or a whole number, else None."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -110,12 +95,7 @@ def as_text(value: object) -> str | None:
 
 
 def first_text(data: object, paths: Iterable[str]) -> str | None:
-    """The first text that stands at one of several paths, or None.
-
-    Example:
-        >>> first_text({"task_id": "t-1"}, ("id", "task_id"))
-        't-1'
-    """
+    """The first text that stands at one of several paths, or None."""
     return next((text for path in paths if (text := as_text(value_at(data, path))) is not None), None)
 
 
@@ -131,12 +111,7 @@ def status_from(word: str, words: Mapping[JobStatus, Iterable[str]]) -> JobStatu
 
 
 def progress_from(value: object) -> float | None:
-    """How far a job is, from 0 to 1, or None when it does not say.
-
-    Example:
-        >>> progress_from("30%"), progress_from(30), progress_from(0.3), progress_from("soon")
-        (0.3, 0.3, 0.3, None)
-    """
+    """How far a job is, from 0 to 1, or None when it does not say."""
     try:
         if isinstance(value, str):
             percent = float(value.strip().removesuffix("%"))

@@ -15,15 +15,7 @@ __all__ = ["build_body", "form_parts"]
 
 
 def build_body(request: GenerationRequest, route: Route) -> dict[str, Any]:
-    """The body of a submit: only what the request sets, and what the route always sends.
-
-    Example:
-        >>> from prefect_happyhorse.catalog import resolve
-        >>> from prefect_happyhorse.domain.requests import TextToVideo
-        >>> request = TextToVideo(model="happyhorse-1.0-t2v", prompt="A horse", resolution="720p")
-        >>> build_body(request, resolve(request, "happyhorse"))
-        {'model': 'happyhorse-1.0-t2v', 'prompt': 'A horse', 'metadata': {'resolution': '720P'}}
-    """
+    """The body of a submit: only what the request sets, and what the route always sends."""
     body: dict[str, Any] = {}
     for field in route.fields:
         value = _value(request, route, field)
@@ -38,12 +30,7 @@ def build_body(request: GenerationRequest, route: Route) -> dict[str, Any]:
 
 
 def form_parts(body: Mapping[str, Any]) -> dict[str, tuple[None, str]]:
-    """The body of a multipart submit, as httpx takes it: every part is text and has no file name.
-
-    Example:
-        >>> form_parts({"n": 1, "image": "https://example.com/a.png"})
-        {'n': (None, '1'), 'image': (None, 'https://example.com/a.png')}
-    """
+    """The body of a multipart submit, as httpx takes it: every part is text and has no file name."""
     return {name: (None, value if isinstance(value, str) else json.dumps(value)) for name, value in body.items()}
 
 
