@@ -15,6 +15,7 @@ __all__ = ["check", "find_problems", "wire_value"]
 
 _NOT_WIRE = frozenset({"capability", "options"})
 _NOUNS: dict[WireType, str] = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
+_TYPES: dict[WireType, type | tuple[type, ...]] = {"integer": int, "number": (int, float), "boolean": bool}
 _UNITS = {"duration": " seconds"}
 
 
@@ -113,7 +114,7 @@ def _value_problems(name: str, value: object, field: WireField, route: Route) ->
     if field.render == "text":
         # The same value goes over the wire twice, once as a number and once as text: the number is what is checked.
         return
-    if not _has_type(written, field.type):
+    if not _has_type(written, field):
         kind, rule = _NOUNS.get(field.type, "text"), _rule(field, name)
         yield f"{name} must be {rule if field.values else f'{kind} {rule}'.strip()} (got {value!r})"
         return
@@ -128,14 +129,9 @@ def _value_problems(name: str, value: object, field: WireField, route: Route) ->
             yield f"{name} must have at most {field.max_chars} characters{weight} (got {length}{read})"
 
 
-def _has_type(value: object, wanted: str) -> bool:
-    if wanted == "boolean":
-        return isinstance(value, bool)
-    if wanted == "integer":
-        return isinstance(value, int) and not isinstance(value, bool)
-    if wanted == "number":
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return isinstance(value, str)
+def _has_type(value: object, field: WireField) -> bool:
+    # To Python true and false are numbers.
+    return isinstance(value, _TYPES.get(field.type, str)) and isinstance(value, bool) == (field.type == "boolean")
 
 
 def _within(value: float, minimum: float | None, maximum: float | None) -> bool:

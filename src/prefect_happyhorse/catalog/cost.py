@@ -30,29 +30,7 @@ _PRICES = TypeAdapter(tuple[Price, ...])
 
 
 def read_prices(text: str) -> tuple[Price, ...]:
-    """A price list in TOML: a `[[price]]` for each row, with the fields of `Price`.
-
-    Args:
-        text: The price list.
-
-    Returns:
-        The rows.
-
-    Raises:
-        ValueError: When it is no such list; every problem is named, with the number of its row, from 0.
-
-    Example:
-        >>> text = '''
-        ... [[price]]
-        ... model = "gpt-image-2"
-        ... per = "output"
-        ... amount = "0.25"
-        ... currency = "CNY"
-        ... dated = 2026-11-01
-        ... '''
-        >>> read_prices(text)[0].amount
-        Decimal('0.25')
-    """
+    """A price list in TOML: a `[[price]]` with the fields of `Price` for each row; ValueError names every problem with its row, from 0."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

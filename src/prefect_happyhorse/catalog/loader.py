@@ -110,14 +110,11 @@ def _route(row: _Row, data: _DataFile) -> Route:
 
 
 def _loaded(gateway: str) -> tuple[GatewayFacts, tuple[Route, ...]]:
-    if gateway in _LOADED:
-        return _LOADED[gateway]
     if gateway not in GATEWAYS:
         raise CatalogError(f"There is no gateway {gateway!r}. There are {', '.join(GATEWAYS)}.")
-    facts, found = load_gateway(_TEXTS[gateway])
-    if facts.gateway != gateway:
-        raise CatalogError(f"The data file of {gateway!r} says that it is of {facts.gateway!r}.")
-    return _LOADED.setdefault(gateway, (facts, found))
+    if gateway not in _LOADED:
+        _LOADED[gateway] = load_gateway(_TEXTS[gateway])
+    return _LOADED[gateway]
 
 
 def gateway_facts(gateway: str) -> GatewayFacts:
@@ -127,6 +124,15 @@ def gateway_facts(gateway: str) -> GatewayFacts:
 
 def routes(gateway: str | None = None) -> tuple[Route, ...]:
     """All routes, or those of one gateway.
+
+    Args:
+        gateway: Id of the gateway; None for all.
+
+    Returns:
+        The routes, in the order of `GATEWAYS` and of the data files.
+
+    Raises:
+        CatalogError: When there is no such gateway.
 
     Example:
         >>> len(routes("ttapi"))
@@ -154,6 +160,17 @@ def find_route(gateway: str, capability: str, model: str) -> Route:
 def resolve(request: GenerationRequest, gateway: str) -> Route:
     """The route that carries a request on a gateway.
 
+    Args:
+        request: What is to be made.
+        gateway: Id of the gateway.
+
+    Returns:
+        The route.
+
+    Raises:
+        InvalidRequest: When the gateway has no such route; the problems say who has one.
+        CatalogError: When there is no such gateway.
+
     Example:
         >>> from prefect_happyhorse.domain.requests import TextToImage
         >>> resolve(TextToImage(model="gpt-image-2", prompt="A horse"), "happyhorse").title
@@ -170,12 +187,9 @@ def offers(gateway: str, capability: str, model: str) -> tuple[str, ...]:
         sentences.append(f"{capability} with {model!r} is offered by {', '.join(elsewhere)}")
     if other := _unique(r.capability for r in everything if (r.gateway, r.model) == (gateway, model)):
         sentences.append(f"{model!r} on {gateway} offers {', '.join(other)}")
-    if models := _unique(r.model for r in everything if (r.gateway, r.capability) == (gateway, capability)):
-        sentences.append(f"{capability} on {gateway} has {', '.join(models)}")
-    for name in GATEWAYS:
-        models = _unique(r.model for r in everything if (r.gateway, r.capability) == (name, capability))
-        if name != gateway and models:
-            sentences.append(f"{capability} on {name} has {', '.join(models)}")
+    names = (gateway, *(name for name in GATEWAYS if name != gateway))
+    models = {name: _unique(r.model for r in everything if (r.gateway, r.capability) == (name, capability)) for name in names}
+    sentences += [f"{capability} on {name} has {', '.join(found)}" for name, found in models.items() if found]
     return tuple(sentences) or (f"no gateway offers the capability {capability!r}",)
 
 

@@ -3,8 +3,8 @@
 from functools import cache
 
 from prefect_happyhorse.catalog import DialectName, gateway_facts
-from prefect_happyhorse.gateways.account import Account
-from prefect_happyhorse.gateways.base import AccessToken, Gateway
+from prefect_happyhorse.gateways.account import AccessToken, Account
+from prefect_happyhorse.gateways.base import Gateway
 from prefect_happyhorse.gateways.chanjing import ChanjingGateway
 from prefect_happyhorse.gateways.dashscope import DashScopeGateway
 from prefect_happyhorse.gateways.newapi import NewAPIGateway

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from pydantic import SecretStr
 
 from prefect_happyhorse.domain.prices import Price
 
-__all__ = ["Account"]
+__all__ = ["AccessToken", "Account"]
 
 
 @dataclass(frozen=True)
 class Account:
-    """What a gateway needs to address and sign a request.
-
-    Args:
-        gateway: Id of the gateway.
-        base_url: The gateway's address, without a slash at its end.
-        label: The account's own name; two accounts of one gateway never share jobs.
-        key: The API key or access token; None where an app id and secret key stand in for it, or nothing is to be sent.
-        app_id: The id that is exchanged for an access token, together with the secret key.
-        secret_key: The secret that belongs to the app id.
-        submit_path: A path in place of the catalog's submit path.
-        poll_path: A path in place of the catalog's poll path; `{task_id}` stands for the job.
-        private_network: Whether the gateway lies in a private network, so that its results may be fetched from there.
-        prices: What the account pays, where the user says so.
-        credentials: The name of the block that the account was made from, where it has one.
-    """
+    """What a gateway needs to address and sign a request, as a `GatewayCredentials` block says it; `credentials` is the block's name."""
 
     gateway: str
     base_url: str
@@ -40,3 +27,11 @@ class Account:
     private_network: bool = False
     prices: tuple[Price, ...] = ()
     credentials: str | None = None
+
+
+@dataclass(frozen=True)
+class AccessToken:
+    """A token that stands in for a key for a while."""
+
+    value: SecretStr
+    expires_at: datetime

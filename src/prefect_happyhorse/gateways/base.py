@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, ClassVar, Literal, cast
 from urllib.parse import quote
 
@@ -16,8 +14,8 @@ from prefect_happyhorse.catalog import GatewayFacts, ResponsePaths, Route
 from prefect_happyhorse.domain.errors import AuthenticationFailed, CatalogError, GenerationError, JobExpired, ProtocolError
 from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission
 from prefect_happyhorse.domain.requests import GenerationRequest
-from prefect_happyhorse.gateways.account import Account
-from prefect_happyhorse.gateways.failures import moderation_code
+from prefect_happyhorse.gateways.account import AccessToken, Account
+from prefect_happyhorse.gateways.failures import failure, moderation_code
 from prefect_happyhorse.gateways.redaction import mark_secret, scrub, shown
 from prefect_happyhorse.gateways.responses import (
     first_text,
@@ -31,18 +29,13 @@ from prefect_happyhorse.gateways.responses import (
 )
 from prefect_happyhorse.gateways.wire import build_body, form_parts
 
-__all__ = ["AccessToken", "Gateway"]
+__all__ = ["Gateway"]
 
+Paths = ClassVar[tuple[str, ...]]
+"""Dotted paths inside a response, of which the first that holds something is read."""
 
+_SUCCESS_CODES = frozenset({"success", "0", "200"})
 _FAILED = frozenset({JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED})
-
-
-@dataclass(frozen=True)
-class AccessToken:
-    """A token that stands in for a key for a while."""
-
-    value: SecretStr
-    expires_at: datetime
 
 
 class Gateway(ABC):
@@ -68,9 +61,12 @@ class Gateway(ABC):
     words: ClassVar[Mapping[JobStatus, Collection[str]]]
     """The provider's words for a job's status, in lower case."""
     paths: ClassVar[ResponsePaths]
-    failed_code_paths: ClassVar[tuple[str, ...]] = ()
-    failed_reason_paths: ClassVar[tuple[str, ...]] = ()
-    progress_paths: ClassVar[tuple[str, ...]] = ()
+    """Where responses hold a job's facts, unless the data of the gateway or route says otherwise."""
+    code_paths: Paths = ("code",)
+    message_paths: Paths
+    failed_code_paths: Paths = ()
+    failed_reason_paths: Paths
+    progress_paths: Paths = ()
 
     def __init__(self, facts: GatewayFacts) -> None:
         self.facts = facts
@@ -293,9 +289,31 @@ class Gateway(ABC):
             usage=cast("dict[str, Any]", usage) if isinstance(usage, dict) else None,
         )
 
-    @abstractmethod
     def _failure(self, data: dict[str, Any], response: httpx.Response, route: Route | None) -> GenerationError | None:
         """The error that a response stands for, or None when the call went well."""
+        code = self._code(data, response)
+        if response.is_success and self._went_well(data, code, route):
+            return None
+        failed = failure(data, response, self.facts, code=code, message=first_text(data, self.message_paths))
+        if failed is None and self._tells_of_an_error(data, code):
+            what = "no code" if code is None else f"the unknown code {shown(code, response)!r}"
+            return protocol_error(f"{self.facts.gateway} answered {response.status_code} with an error of {what}.", response)
+        return failed
+
+    def _code(self, data: dict[str, Any], response: httpx.Response) -> str | None:
+        """The code of an error, or None when there is none or it means success."""
+        code = first_text(data, self._code_paths(response))
+        return None if code is None or code.lower() in _SUCCESS_CODES else code
+
+    def _code_paths(self, response: httpx.Response) -> tuple[str, ...]:
+        return self.facts.code_paths or self.code_paths
+
+    def _went_well(self, data: dict[str, Any], code: str | None, route: Route | None) -> bool:
+        # A failed job answers 200 and carries its reason beside its status: that is a state, not a failed call.
+        return first_text(data, self._paths("status", route)) is not None
+
+    def _tells_of_an_error(self, data: dict[str, Any], code: str | None) -> bool:
+        return code is not None
 
     @abstractmethod
     def _results(self, data: dict[str, Any], route: Route) -> Iterable[object]:

@@ -10,12 +10,10 @@ import httpx
 from pydantic import SecretStr
 
 from prefect_happyhorse.catalog import ResponsePaths, Route
-from prefect_happyhorse.domain.errors import GenerationError, ProtocolError
+from prefect_happyhorse.domain.errors import ProtocolError
 from prefect_happyhorse.domain.jobs import JobStatus
-from prefect_happyhorse.gateways.account import Account
-from prefect_happyhorse.gateways.base import AccessToken, Gateway
-from prefect_happyhorse.gateways.failures import failure
-from prefect_happyhorse.gateways.redaction import shown
+from prefect_happyhorse.gateways.account import AccessToken, Account
+from prefect_happyhorse.gateways.base import Gateway, Paths
 from prefect_happyhorse.gateways.responses import as_text, first_text, json_object, protocol_error, value_at
 
 __all__ = ["ChanjingGateway"]
@@ -31,7 +29,8 @@ class ChanjingGateway(Gateway):
         JobStatus.FAILED: {"error", "fail"},
     }
     paths: ClassVar[ResponsePaths] = ResponsePaths(task_id=("data",), status=("data.progress_desc",), result=("data.output_url",))
-    failed_reason_paths: ClassVar[tuple[str, ...]] = ("data.err_msg",)
+    message_paths: Paths = ("msg", "message")
+    failed_reason_paths: Paths = ("data.err_msg",)
 
     def token_flow(self, account: Account) -> Generator[httpx.Request, httpx.Response, AccessToken]:
         """Exchange app id and secret key for an access token."""
@@ -52,24 +51,20 @@ class ChanjingGateway(Gateway):
     def refuses_token(self, response: httpx.Response) -> bool:
         """Whether the response says that the access token is not valid, so that no work was started."""
         try:
-            code = first_text(json_object(response), self._code_paths)
+            code = self._code(json_object(response), response)
         except ProtocolError:
             return False
         return code is not None and self.facts.codes.get(code) == "authentication"
 
-    @property
-    def _code_paths(self) -> tuple[str, ...]:
-        return self.facts.code_paths or ("code",)
+    def _code(self, data: dict[str, Any], response: httpx.Response) -> str | None:
+        return first_text(data, self._code_paths(response))
 
-    def _failure(self, data: dict[str, Any], response: httpx.Response, route: Route | None) -> GenerationError | None:
-        code = first_text(data, self._code_paths)
-        if response.is_success and code == "0":
-            return None
-        failed = failure(data, response, self.facts, code=code, message=first_text(data, ("msg", "message")))
-        if failed is None:
-            said = "no code" if code is None else f"the unknown code {shown(code, response)!r}"
-            return protocol_error(f"{self.facts.gateway} answered {response.status_code} with {said}.", response)
-        return failed
+    def _went_well(self, data: dict[str, Any], code: str | None, route: Route | None) -> bool:
+        return code == "0"
+
+    def _tells_of_an_error(self, data: dict[str, Any], code: str | None) -> bool:
+        # Without the one code of success nothing in the envelope counts.
+        return True
 
     def _results(self, data: dict[str, Any], route: Route) -> Iterable[object]:
         found: list[object] = [value_at(data, path) for path in self._paths("result", route)]

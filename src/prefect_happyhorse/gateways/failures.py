@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
@@ -23,29 +22,20 @@ from prefect_happyhorse.domain.errors import (
     RequestRejected,
 )
 from prefect_happyhorse.gateways.redaction import excerpt, scrub, shown
-from prefect_happyhorse.gateways.responses import first_text, request_id_of
+from prefect_happyhorse.gateways.responses import request_id_of
 
-__all__ = ["error_code", "failure", "moderation_code", "retry_after_s"]
+__all__ = ["failure", "moderation_code", "retry_after_s"]
 
 _MESSAGE_CHARS = 300
-_SUCCESS_CODES = frozenset({"success", "0", "200"})
 
 # Only statuses that say that the request itself was turned away (https://www.rfc-editor.org/rfc/rfc9110#section-15.5). A conflict may
 # be with the very job that an earlier delivery of the same request began; a status that is not listed says nothing about work.
 _BY_STATUS: dict[int, CodeMeaning] = {
-    400: "invalid",
-    401: "authentication",
+    **dict.fromkeys((400, 411, 413, 414, 415, 422, 431), "invalid"),
+    **dict.fromkeys((401, 403), "authentication"),
     402: "quota",
-    403: "authentication",
-    404: "not_found",
-    405: "not_found",
-    411: "invalid",
-    413: "invalid",
-    414: "invalid",
-    415: "invalid",
-    422: "invalid",
+    **dict.fromkeys((404, 405), "not_found"),
     429: "rate_limit",
-    431: "invalid",
 }
 # Time-outs between a proxy and the server behind it, which may be at work: they pass, like a 5xx.
 _PASSING_STATUSES = frozenset({408, 425, 499})
@@ -104,12 +94,6 @@ def moderation_code(reason: str | None, facts: GatewayFacts) -> str | None:
     if reason is None or _MODERATED.search(reason) is None:
         return None
     return next((code for code, meaning in facts.codes.items() if meaning == "moderation"), "moderation")
-
-
-def error_code(data: object, paths: Iterable[str]) -> str | None:
-    """The first code that stands at one of several paths, or None when there is none or it means success."""
-    found = first_text(data, paths)
-    return None if found is None or found.lower() in _SUCCESS_CODES else found
 
 
 def retry_after_s(response: httpx.Response) -> float | None:

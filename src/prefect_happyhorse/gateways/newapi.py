@@ -8,11 +8,9 @@ from typing import Any, ClassVar, cast
 import httpx
 
 from prefect_happyhorse.catalog import ResponsePaths, Route
-from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.domain.jobs import JobStatus
-from prefect_happyhorse.gateways.base import Gateway
-from prefect_happyhorse.gateways.failures import error_code, failure
-from prefect_happyhorse.gateways.responses import as_text, first_text, protocol_error, value_at
+from prefect_happyhorse.gateways.base import Gateway, Paths
+from prefect_happyhorse.gateways.responses import as_text, first_text, value_at
 
 __all__ = ["NewAPIGateway"]
 
@@ -36,31 +34,23 @@ class NewAPIGateway(Gateway):
         status=("status", "output.task_status", "data.status"),
         result=("video_url", "result_url", "metadata.url", "results"),
     )
-    failed_code_paths: ClassVar[tuple[str, ...]] = ("error.code", "output.code")
-    failed_reason_paths: ClassVar[tuple[str, ...]] = (
-        "error.message",
-        "error",
-        "output.fail_reason",
-        "data.fail_reason",
-        "fail_reason",
-        "message",
-    )
-    progress_paths: ClassVar[tuple[str, ...]] = ("progress", "output.progress", "data.progress")
+    code_paths: Paths = ("error.code", "code", "error.type")
+    message_paths: Paths = ("error.message", "error", "message")
+    failed_code_paths: Paths = ("error.code", "output.code")
+    failed_reason_paths: Paths = ("error.message", "error", "output.fail_reason", "data.fail_reason", "fail_reason", "message")
+    progress_paths: Paths = ("progress", "output.progress", "data.progress")
 
-    def _failure(self, data: dict[str, Any], response: httpx.Response, route: Route | None) -> GenerationError | None:
-        has_status = first_text(data, self._paths("status", route)) is not None
-        if response.is_success and has_status and first_text(data, ("code",)) not in self.facts.codes:
-            # A failed job answers 200 and carries its reason beside its status: that is a state, not a failed call.
-            return None
-        code_paths = self.facts.code_paths or ("error.code", "code", "error.type")
-        if response.is_server_error or response.status_code == 404:
-            # A type is coarse, and a broken server or a wrong path has one too: there the status says more.
-            code_paths = tuple(path for path in code_paths if path != "error.type")
-        code = error_code(data, code_paths)
-        failed = failure(data, response, self.facts, code=code, message=first_text(data, ("error.message", "error", "message")))
-        if failed is None and (code is not None or data.get("error")):
-            return protocol_error(f"{self.facts.gateway} answered {response.status_code} with an error it does not document.", response)
-        return failed
+    def _code_paths(self, response: httpx.Response) -> tuple[str, ...]:
+        # A type is coarse, and a broken server or a wrong path has one too: there the status says more.
+        is_vague = response.is_server_error or response.status_code == 404
+        return tuple(path for path in super()._code_paths(response) if path != "error.type" or not is_vague)
+
+    def _went_well(self, data: dict[str, Any], code: str | None, route: Route | None) -> bool:
+        # A documented code is the call's own, whatever status stands beside it.
+        return super()._went_well(data, code, route) and first_text(data, ("code",)) not in self.facts.codes
+
+    def _tells_of_an_error(self, data: dict[str, Any], code: str | None) -> bool:
+        return code is not None or bool(data.get("error"))
 
     def _results(self, data: dict[str, Any], route: Route) -> Iterable[object]:
         # The same result may stand in several places: the first place that has one is the one to read.
