@@ -5,163 +5,116 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from prefect_happyhorse.catalog import GATEWAYS, Route, estimate, resolve, routes
-from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.errors import (
-    AuthenticationFailed,
-    BudgetExceeded,
-    CatalogError,
-    DownloadFailed,
-    GatewayUnavailable,
-    GenerationError,
-    InvalidRequest,
-    JobExpired,
-    JobFailed,
-    JobTimedOut,
-    MediaUnreachable,
-    ModerationRejected,
-    ProtocolError,
-    QuotaExceeded,
-    RateLimited,
-    RequestRejected,
-    SubmissionUncertain,
-)
-from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus, Output
-from prefect_happyhorse.domain.prices import Estimate, Price
-from prefect_happyhorse.domain.requests import (
-    FirstLastFrame,
-    GenerationRequest,
-    ImageAudioToVideo,
-    ImageEdit,
-    ImageToVideo,
-    MultimodalToVideo,
-    ReferenceToImage,
-    ReferenceToVideo,
-    TextToImage,
-    TextToVideo,
-    VideoEdit,
-    VideoExtension,
-    parse_request,
-)
-from prefect_happyhorse.domain.validation import validation_problems
-
 if TYPE_CHECKING:
-    from prefect_happyhorse.artifacts.show import Gallery, show_gallery, show_table
-    from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
-    from prefect_happyhorse.engine.journal.budget import Budget
-    from prefect_happyhorse.engine.journal.entry import JournalEntry
-    from prefect_happyhorse.engine.media.concat import ConcatFailed
-    from prefect_happyhorse.tasks.bulk import ItemsFailed, gather_limited
-    from prefect_happyhorse.tasks.collect import open_jobs, poll_once
-    from prefect_happyhorse.tasks.concat import concat
-    from prefect_happyhorse.tasks.readiness import check_ready, check_requests
-    from prefect_happyhorse.tasks.steps import download, download_sync, generate, generate_sync, poll, poll_sync, submit, submit_sync
+    from prefect_happyhorse.artifacts.show import Gallery as Gallery
+    from prefect_happyhorse.artifacts.show import show_gallery as show_gallery
+    from prefect_happyhorse.artifacts.show import show_table as show_table
+    from prefect_happyhorse.blocks import GatewayCredentials as GatewayCredentials
+    from prefect_happyhorse.blocks import MediaStore as MediaStore
+    from prefect_happyhorse.catalog import GATEWAYS as GATEWAYS
+    from prefect_happyhorse.catalog import Route as Route
+    from prefect_happyhorse.catalog import estimate as estimate
+    from prefect_happyhorse.catalog import resolve as resolve
+    from prefect_happyhorse.catalog import routes as routes
+    from prefect_happyhorse.domain.assets import MediaAsset as MediaAsset
+    from prefect_happyhorse.domain.errors import AuthenticationFailed as AuthenticationFailed
+    from prefect_happyhorse.domain.errors import BudgetExceeded as BudgetExceeded
+    from prefect_happyhorse.domain.errors import CatalogError as CatalogError
+    from prefect_happyhorse.domain.errors import DownloadFailed as DownloadFailed
+    from prefect_happyhorse.domain.errors import GatewayUnavailable as GatewayUnavailable
+    from prefect_happyhorse.domain.errors import GenerationError as GenerationError
+    from prefect_happyhorse.domain.errors import InvalidRequest as InvalidRequest
+    from prefect_happyhorse.domain.errors import JobExpired as JobExpired
+    from prefect_happyhorse.domain.errors import JobFailed as JobFailed
+    from prefect_happyhorse.domain.errors import JobTimedOut as JobTimedOut
+    from prefect_happyhorse.domain.errors import MediaUnreachable as MediaUnreachable
+    from prefect_happyhorse.domain.errors import ModerationRejected as ModerationRejected
+    from prefect_happyhorse.domain.errors import ProtocolError as ProtocolError
+    from prefect_happyhorse.domain.errors import QuotaExceeded as QuotaExceeded
+    from prefect_happyhorse.domain.errors import RateLimited as RateLimited
+    from prefect_happyhorse.domain.errors import RequestRejected as RequestRejected
+    from prefect_happyhorse.domain.errors import SubmissionUncertain as SubmissionUncertain
+    from prefect_happyhorse.domain.jobs import Job as Job
+    from prefect_happyhorse.domain.jobs import JobResult as JobResult
+    from prefect_happyhorse.domain.jobs import JobSnapshot as JobSnapshot
+    from prefect_happyhorse.domain.jobs import JobStatus as JobStatus
+    from prefect_happyhorse.domain.jobs import Output as Output
+    from prefect_happyhorse.domain.prices import Estimate as Estimate
+    from prefect_happyhorse.domain.prices import Price as Price
+    from prefect_happyhorse.domain.requests import FirstLastFrame as FirstLastFrame
+    from prefect_happyhorse.domain.requests import GenerationRequest as GenerationRequest
+    from prefect_happyhorse.domain.requests import ImageAudioToVideo as ImageAudioToVideo
+    from prefect_happyhorse.domain.requests import ImageEdit as ImageEdit
+    from prefect_happyhorse.domain.requests import ImageToVideo as ImageToVideo
+    from prefect_happyhorse.domain.requests import MultimodalToVideo as MultimodalToVideo
+    from prefect_happyhorse.domain.requests import ReferenceToImage as ReferenceToImage
+    from prefect_happyhorse.domain.requests import ReferenceToVideo as ReferenceToVideo
+    from prefect_happyhorse.domain.requests import TextToImage as TextToImage
+    from prefect_happyhorse.domain.requests import TextToVideo as TextToVideo
+    from prefect_happyhorse.domain.requests import VideoEdit as VideoEdit
+    from prefect_happyhorse.domain.requests import VideoExtension as VideoExtension
+    from prefect_happyhorse.domain.requests import parse_request as parse_request
+    from prefect_happyhorse.domain.validation import validation_problems as validation_problems
+    from prefect_happyhorse.engine.journal.budget import Budget as Budget
+    from prefect_happyhorse.engine.journal.entry import JournalEntry as JournalEntry
+    from prefect_happyhorse.engine.media.concat import ConcatFailed as ConcatFailed
+    from prefect_happyhorse.tasks.bulk import ItemsFailed as ItemsFailed
+    from prefect_happyhorse.tasks.bulk import gather_limited as gather_limited
+    from prefect_happyhorse.tasks.collect import open_jobs as open_jobs
+    from prefect_happyhorse.tasks.collect import poll_once as poll_once
+    from prefect_happyhorse.tasks.concat import concat as concat
+    from prefect_happyhorse.tasks.readiness import check_ready as check_ready
+    from prefect_happyhorse.tasks.readiness import check_requests as check_requests
+    from prefect_happyhorse.tasks.steps import download as download
+    from prefect_happyhorse.tasks.steps import generate as generate
+    from prefect_happyhorse.tasks.steps import poll as poll
+    from prefect_happyhorse.tasks.steps import submit as submit
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "GATEWAYS",
-    "AuthenticationFailed",
-    "Budget",
-    "BudgetExceeded",
-    "CatalogError",
-    "ConcatFailed",
-    "DownloadFailed",
-    "Estimate",
-    "FirstLastFrame",
-    "Gallery",
-    "GatewayCredentials",
-    "GatewayUnavailable",
-    "GenerationError",
-    "GenerationRequest",
-    "ImageAudioToVideo",
-    "ImageEdit",
-    "ImageToVideo",
-    "InvalidRequest",
-    "ItemsFailed",
-    "Job",
-    "JobExpired",
-    "JobFailed",
-    "JobResult",
-    "JobSnapshot",
-    "JobStatus",
-    "JobTimedOut",
-    "JournalEntry",
-    "MediaAsset",
-    "MediaStore",
-    "MediaUnreachable",
-    "ModerationRejected",
-    "MultimodalToVideo",
-    "Output",
-    "Price",
-    "ProtocolError",
-    "QuotaExceeded",
-    "RateLimited",
-    "ReferenceToImage",
-    "ReferenceToVideo",
-    "RequestRejected",
-    "Route",
-    "SubmissionUncertain",
-    "TextToImage",
-    "TextToVideo",
-    "VideoEdit",
-    "VideoExtension",
-    "__version__",
-    "check_ready",
-    "check_requests",
-    "concat",
-    "download",
-    "download_sync",
-    "estimate",
-    "gather_limited",
-    "generate",
-    "generate_sync",
-    "open_jobs",
-    "parse_request",
-    "poll",
-    "poll_once",
-    "poll_sync",
-    "resolve",
-    "routes",
-    "show_gallery",
-    "show_table",
-    "submit",
-    "submit_sync",
-    "validation_problems",
-]
-
-# Importing Prefect takes a second or two, which the command line and the sandbox can do without: what needs it is imported when asked for.
-_LAZY = {
-    "Budget": "engine.journal.budget",
-    "Gallery": "artifacts.show",
-    "GatewayCredentials": "blocks",
-    "JournalEntry": "engine.journal.entry",
-    "MediaStore": "blocks",
-    "poll_once": "tasks.collect",
-    "ConcatFailed": "engine.media.concat",
-    "ItemsFailed": "tasks.bulk",
-    "check_ready": "tasks.readiness",
-    "check_requests": "tasks.readiness",
-    "gather_limited": "tasks.bulk",
-    "download": "tasks.steps",
-    "download_sync": "tasks.steps",
-    "generate": "tasks.steps",
-    "generate_sync": "tasks.steps",
-    "concat": "tasks.concat",
-    "open_jobs": "tasks.collect",
-    "poll": "tasks.steps",
-    "poll_sync": "tasks.steps",
-    "show_gallery": "artifacts.show",
-    "show_table": "artifacts.show",
-    "submit": "tasks.steps",
-    "submit_sync": "tasks.steps",
+# Importing Prefect takes a second or two, which the command line and the sandbox can do without: a name is imported when it is asked for.
+_EXPORTS = {
+    "artifacts.show": "Gallery show_gallery show_table",
+    "blocks": "GatewayCredentials MediaStore",
+    "catalog": "GATEWAYS Route estimate resolve routes",
+    "domain.assets": "MediaAsset",
+    "domain.errors": (
+        "AuthenticationFailed BudgetExceeded CatalogError DownloadFailed GatewayUnavailable GenerationError InvalidRequest JobExpired "
+        "JobFailed JobTimedOut MediaUnreachable ModerationRejected ProtocolError QuotaExceeded RateLimited RequestRejected "
+        "SubmissionUncertain"
+    ),
+    "domain.jobs": "Job JobResult JobSnapshot JobStatus Output",
+    "domain.prices": "Estimate Price",
+    "domain.requests": (
+        "FirstLastFrame GenerationRequest ImageAudioToVideo ImageEdit ImageToVideo MultimodalToVideo ReferenceToImage ReferenceToVideo "
+        "TextToImage TextToVideo VideoEdit VideoExtension parse_request"
+    ),
+    "domain.validation": "validation_problems",
+    "engine.journal.budget": "Budget",
+    "engine.journal.entry": "JournalEntry",
+    "engine.media.concat": "ConcatFailed",
+    "tasks.bulk": "ItemsFailed gather_limited",
+    "tasks.collect": "open_jobs poll_once",
+    "tasks.concat": "concat",
+    "tasks.readiness": "check_ready check_requests",
+    "tasks.steps": "download generate poll submit",
 }
+_MODULES = {name: module for module, names in _EXPORTS.items() for name in names.split()}
+
+# Earlier names of public tasks; direct calls of the `_sync` ones wait also where an event loop runs.
+_ALIASES = {"ask": "poll_once", "join": "concat"} | {f"{name}_sync": name for name in ("submit", "poll", "download", "generate")}
+
+__all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll] -- type checkers see the imports above
+__all__ += ["__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    exported = _ALIASES.get(name, name)
+    if exported not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULES[exported]}"), exported)
+    globals()[name] = value.waiting() if name.endswith("_sync") else value
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

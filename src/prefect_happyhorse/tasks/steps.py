@@ -31,13 +31,9 @@ __all__ = [
     "Credentials",
     "StoreRef",
     "download",
-    "download_sync",
     "generate",
-    "generate_sync",
     "poll",
-    "poll_sync",
     "submit",
-    "submit_sync",
 ]
 
 _Parameters = ParamSpec("_Parameters")
@@ -220,6 +216,3 @@ async def generate(
         job = await submit_step(request, credentials, store, take=take, on_uncertain=on_uncertain, budget=budget)
         result = await poll_step(job, credentials, store, deadline_s=deadline_s)
         return await download_step(result, credentials, store)
-
-
-submit_sync, poll_sync, download_sync, generate_sync = submit.waiting(), poll.waiting(), download.waiting(), generate.waiting()
