@@ -107,7 +107,7 @@ def engine(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[obj
 
     async def one(request: Any, take: int) -> None:
         job = await Submitter(store=store).submit(await prepare(request, account, take=take, store=store))
-        await OutputStore(account=account, store=store).collect(await Poller(account=account, store=store).poll(job))
+        await OutputStore(account=account, store=store).store_outputs(await Poller(account=account, store=store).poll(job))
 
     takes = iter(range(1, 1000))
 

@@ -127,7 +127,9 @@ def test_a_random_valid_request_becomes_a_file(running_sandbox: SandboxServer, m
             with tempfile.TemporaryDirectory() as folder:
                 store = Store(url=folder)
                 job = await Submitter(store=store).submit(await prepare(parse_request(data), account))
-                collected = await OutputStore(account=account, store=store).collect(await Poller(account=account, store=store).poll(job))
+                collected = await OutputStore(account=account, store=store).store_outputs(
+                    await Poller(account=account, store=store).poll(job)
+                )
                 assets = [asset for asset, _ in collected.with_thumbnails()]
                 assert all(Path(asset.uri.removeprefix("file://")).stat().st_size == asset.bytes > 0 for asset in assets)
                 assert {asset.kind for asset in assets} == {route.kind}

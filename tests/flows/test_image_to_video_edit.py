@@ -60,7 +60,7 @@ async def test_every_model_has_its_place_in_the_chain(
     steps = {"image": step(image), "video": step(video), "edit": step(edit)}
     result = await chain(**steps)
     assert all(made(asset) == asset.bytes for asset in (result.image, result.video, result.edit))
-    assert [entry.model for entry in sandbox_env.ledger()] == [image.job.model, video.job.model, edit.job.model]
+    assert [entry.model for entry in sandbox_env.ledger()] == [image.model, video.model, edit.model]
     assert await chain(**steps) == result
     assert len(sandbox_env.ledger()) == 3
 
@@ -73,7 +73,7 @@ async def test_the_video_may_come_from_any_gateway(sandbox_env: SandboxServer, c
     sandbox_env.settings(check_inputs="submit", media="full")
     edit = of("uniall", "video_edit")[0]
     result = await chain(image=step(IMAGES[0]), video=step(video), edit=step(edit))
-    assert [entry.gateway for entry in sandbox_env.ledger()] == ["happyhorse", video.job.gateway, "uniall"]
+    assert [entry.gateway for entry in sandbox_env.ledger()] == ["happyhorse", video.gateway, "uniall"]
     assert result.edit.kind == "video"
 
 

@@ -22,7 +22,7 @@ async def make(store: Store, account: Account, number: int, on_uncertain: OnUnce
     prepared = await prepare(TextToImage(model="gpt-image-2", prompt=f"Horse {number}"), account)
     job = await Submitter(store=store, on_uncertain=on_uncertain).submit(prepared)
     result = await Poller(account=account, store=store).poll(job)
-    asset = (await OutputStore(account=account, store=store).collect(result)).asset
+    asset = (await OutputStore(account=account, store=store).store_outputs(result)).asset
     return job.task_id, asset.uri, asset.sha256
 
 

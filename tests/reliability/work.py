@@ -16,9 +16,10 @@ from pydantic import SecretStr
 from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.domain.requests import GenerationRequest, ReferenceToVideo, TextToImage, TextToVideo
 from prefect_happyhorse.engine.download.exchange import DownloadOptions
-from prefect_happyhorse.engine.jobs.manage import adopt, forget
+from prefect_happyhorse.engine.jobs.manage import forget
 from prefect_happyhorse.engine.jobs.poll import Poller
 from prefect_happyhorse.engine.jobs.results import OutputStore
+from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
@@ -83,7 +84,7 @@ async def make_all(asked: list[Asked], accounts: dict[str, Account], store: Stor
         account = accounts[gateway]
         job = await Submitter(store=store, sleep=_nap).submit(await prepare(request, account))
         result = await Poller(account=account, store=store, sleep=_nap, deadline_s=30).poll(job)
-        await OutputStore(account=account, store=store, limits=_IMPATIENT).collect(result)
+        await OutputStore(account=account, store=store, limits=_IMPATIENT).store_outputs(result)
 
     ended = await asyncio.gather(*(one(*each) for each in asked), return_exceptions=True)
     for error in ended:
@@ -115,7 +116,7 @@ async def at_the_console(sandbox: SandboxServer, asked: list[Asked], accounts: d
         # What a provider's console shows of a job: among other things its prompt.
         found = [job for job in sandbox._state.jobs.values() if job.fit.text("prompt") == request.prompt]
         if found:
-            await adopt(journal, entry, found[0].task_id, account=accounts[gateway])
+            await Session(accounts[gateway], store).adopt(entry, found[0].task_id)
         else:
             await forget(journal, entry)
     return looked_up

@@ -27,9 +27,8 @@ from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
 from prefect_happyhorse.domain.requests import GenerationRequest, iter_media, parse_request, replace_media
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
-from prefect_happyhorse.engine.jobs.poll import DEADLINE_S, Poller
-from prefect_happyhorse.engine.jobs.results import OutputStore
-from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
+from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, build_body, form_parts, get_gateway
 
@@ -142,22 +141,23 @@ async def _generate(request: GenerationRequest, gateway: str, output: Path, take
 
     account = GatewayCredentials.from_environment(gateway).to_account()
     store = Store(url=str(output))
-    prepared = await prepare(request, account, take=take, store=store)
+    session = Session(account, store)
+    prepared = await session.prepare(request, take=take)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
     with Progress(*columns, console=console(stderr=True), transient=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("submit", total=100, said="")
-        job = await Submitter(store=store).submit(prepared)
+        job = (await session.submit(prepared)).job
         progress.update(bar, description=f"{job.model} {job.task_id}")
 
-        async def watch(job: Job, state: JobSnapshot, elapsed_s: float) -> None:
+        async def on_poll(job: Job, state: JobSnapshot, elapsed_s: float) -> None:
             estimate = min(elapsed_s / prepared.route.typical_s, 0.95)
             share = estimate if state.progress is None else state.progress
             said = f"{state.provider_status or state.status.value}{'' if state.progress is not None else ' (estimate)'}"
             progress.update(bar, completed=100 * share, said=said)
 
-        result = await Poller(account=account, store=store, deadline_s=deadline_s, watch=watch).poll(job)
+        result = await session.poll(job, deadline_s=deadline_s, on_poll=on_poll)
         progress.update(bar, completed=100, said="downloading")
-        return (await OutputStore(account=account, store=store).collect(result)).asset
+        return (await session.store_outputs(result)).asset
 
 
 @main.command()

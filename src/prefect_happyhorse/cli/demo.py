@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from prefect_happyhorse.engine.jobs.poll import Poller
-from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
+from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
 
 if TYPE_CHECKING:
@@ -120,8 +120,7 @@ class _Teller:
     """Says every change in the journal, which is where a job's state is true, and how far the gateway says that a job is."""
 
     def __init__(self, store: Store, take: int, account: Account, console: Console) -> None:
-        self._journal = Journal(store)
-        self._poller = Poller(account=account, store=store)
+        self._session = Session(account, store)
         self._take = take
         self._console = console
         self._said: dict[str, str] = {}
@@ -132,12 +131,12 @@ class _Teller:
             await asyncio.sleep(0.5)
 
     async def look(self) -> None:
-        for entry in await self._journal.entries():
+        for entry in await self._session.journal.entries():
             if entry.take != self._take:
                 continue
             self._say(f"{entry.digest} state", f"  {_STEPS[entry.request.capability]:6} {_sentence(entry)}")
             if entry.state == "submitted" and entry.job is not None:
-                state = await self._poller.poll_once(entry.job)
+                state = await self._session.poll_once(entry.job)
                 if state.progress:
                     bar = "#" * round(state.progress * 20)
                     self._say(f"{entry.digest} progress", f"  {_STEPS[entry.request.capability]:6} {bar:20} {state.progress:4.0%}")

@@ -21,9 +21,9 @@ from prefect_happyhorse.domain.prices import total
 from prefect_happyhorse.engine.jobs import manage as engine
 from prefect_happyhorse.engine.jobs.hints import resolve_uncertain
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
+from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.journal.journal import OPEN_STATES, Journal, JournalEntry, JournalState
 from prefect_happyhorse.engine.storage.store import Store
-from prefect_happyhorse.gateways import Account
 
 __all__ = ["jobs"]
 
@@ -212,7 +212,7 @@ async def _resume(place: _Place, names: tuple[str, ...], deadline_s: float, filt
     async def one(entry: JournalEntry) -> bool:
         async with slots:
             try:
-                collected = await engine.resume(journal, entry, await _account(entry), deadline_s=deadline_s)
+                collected = await (await _session(journal, entry)).resume(entry, deadline_s=deadline_s)
             except (GenerationError, ValueError, OSError) as error:
                 click.echo(f"{entry.digest[:12]}: {type(error).__name__}: {error}", err=True)
                 return False
@@ -224,10 +224,11 @@ async def _resume(place: _Place, names: tuple[str, ...], deadline_s: float, filt
     return kept.count(False)
 
 
-async def _account(entry: JournalEntry) -> Account:
+async def _session(journal: Journal, entry: JournalEntry) -> Session:
     from prefect_happyhorse.blocks import GatewayCredentials
 
-    return (await GatewayCredentials.of_job(gateway=entry.gateway, account=entry.account, name=entry.credentials)).to_account()
+    block = await GatewayCredentials.of_job(gateway=entry.gateway, account=entry.account, name=entry.credentials)
+    return Session(block.to_account(), journal.store)
 
 
 @jobs.command()
@@ -254,7 +255,9 @@ async def _adopt(place: _Place, task_id: str, name: str | None, *, unchecked: bo
             digests = ", ".join(entry.digest[:12] for entry in without_job) or "none"
             raise ValueError(f"Say which request the job belongs to; those without a job: {digests}.")
         entry = without_job[0]
-    return await engine.adopt(journal, entry, task_id, account=None if unchecked else await _account(entry))
+    if unchecked:
+        return await engine.adopt(journal, entry, task_id)
+    return await (await _session(journal, entry)).adopt(entry, task_id)
 
 
 @jobs.command()
@@ -297,5 +300,5 @@ async def _cancel(place: _Place, name: str) -> tuple[bool, str]:
     entry = await engine.find_entry(journal, name)
     if entry.job is None or not entry.is_open:
         raise ValueError(f"{name}: its state is {entry.state}, so there is nothing to cancel.")
-    answer = await engine.cancel(journal, entry.job, await _account(entry))
+    answer = await (await _session(journal, entry)).cancel(entry.job)
     return answer.accepted, answer.message

@@ -22,10 +22,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import ObjectNotFound
 
 from prefect_happyhorse.domain.jobs import Job
-from prefect_happyhorse.engine.jobs.manage import cancel
-from prefect_happyhorse.engine.journal.journal import Journal
-from prefect_happyhorse.engine.storage.store import Store
-from prefect_happyhorse.gateways import Account
+from prefect_happyhorse.engine.jobs.session import Session
 
 __all__ = ["cancel_if_its_run_is", "cancelled_with_its_run", "flow_run_id"]
 
@@ -76,7 +73,7 @@ async def _is_cancelled(run: UUID, *, fresh: bool = False) -> bool:
 
 
 @asynccontextmanager
-async def cancelled_with_its_run(job: Job, account: Account, store: Store, log: _Log) -> AsyncGenerator[None]:
+async def cancelled_with_its_run(job: Job, session: Session, log: _Log) -> AsyncGenerator[None]:
     """Wait for a job in here: when the flow run is cancelled the waiting ends at once, and the job is cancelled at its gateway."""
     run = flow_run_id()
     if run is None:
@@ -92,7 +89,7 @@ async def cancelled_with_its_run(job: Job, account: Account, store: Store, log: 
         yield
     except asyncio.CancelledError:
         with anyio.CancelScope(shield=True):
-            await cancel_if_its_run_is(job, account, store, log)
+            await cancel_if_its_run_is(job, session, log)
         raise
     finally:
         if watch is not None:
@@ -101,12 +98,12 @@ async def cancelled_with_its_run(job: Job, account: Account, store: Store, log: 
                 await watch
 
 
-async def cancel_if_its_run_is(job: Job, account: Account, store: Store, log: _Log) -> None:
+async def cancel_if_its_run_is(job: Job, session: Session, log: _Log) -> None:
     """Cancel a job at its gateway if its flow run is being cancelled; a run that ends for any other reason keeps its jobs."""
     run = flow_run_id()
     with anyio.move_on_after(_GIVE_UP_S):
         if run is not None and await _is_cancelled(run, fresh=True):
-            answer = await cancel(Journal(store), job, account)
+            answer = await session.cancel(job)
             log.warning("The run is cancelled. Job %s of %s: %s", job.task_id, job.gateway, answer.message)
 
 

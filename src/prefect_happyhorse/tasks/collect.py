@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
-from prefect_happyhorse.engine.jobs.poll import Poller
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.tasks.dual import dual_task
 from prefect_happyhorse.tasks.retries import retried_task
-from prefect_happyhorse.tasks.work import Credentials, StoreRef, account_of, store_of
+from prefect_happyhorse.tasks.work import Credentials, StoreRef, session_of, store_of
 
 __all__ = ["open_jobs", "poll_once"]
 
@@ -55,4 +54,4 @@ async def poll_once(job: Job, credentials: Credentials, store: StoreRef = None) 
         state = await poll_once(job, "happyhorse")
         ```
     """
-    return await Poller(account=await account_of(credentials, job), store=await store_of(store)).poll_once(job)
+    return await (await session_of(credentials, store, job)).poll_once(job)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from prefect.logging import get_run_logger
 
@@ -15,11 +13,9 @@ from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
 from prefect_happyhorse.domain.requests import GenerationRequest
-from prefect_happyhorse.engine.jobs.poll import Poller
-from prefect_happyhorse.engine.jobs.results import OutputStore
-from prefect_happyhorse.engine.jobs.submit import OnUncertain, Submitter, prepare
-from prefect_happyhorse.engine.journal.budget import Budget, BudgetTracker
-from prefect_happyhorse.engine.journal.journal import Journal
+from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.jobs.submit import OnUncertain
+from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.runtime.cancellation import cancelled_with_its_run, flow_run_id
@@ -34,6 +30,7 @@ __all__ = [
     "account_of",
     "download_job",
     "poll_job",
+    "session_of",
     "store_of",
     "submit_job",
 ]
@@ -80,6 +77,12 @@ async def store_of(store: StoreRef) -> Store:
     return block.to_store()
 
 
+async def session_of(credentials: Credentials, store: StoreRef, job: Job | None = None) -> Session:
+    """The session of an account and a store; see `account_of` and `store_of`."""
+    account = await account_of(credentials, job)
+    return Session(account, await store_of(store), rate_limit=call_turn(account))
+
+
 class _Report:
     """Says in the log and as a progress artifact how a job is getting on."""
 
@@ -115,15 +118,6 @@ class Terms:
     budget: Budget | None
 
 
-_TRACKERS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, Budget], BudgetTracker]] = WeakKeyDictionary()
-
-
-def _tracker(budget: Budget, store: Store) -> BudgetTracker:
-    """One for all jobs of an event loop, since it remembers what it has read."""
-    purses = _TRACKERS.setdefault(asyncio.get_running_loop(), {})
-    return purses.setdefault((store.url, budget), BudgetTracker(budget, Journal(store)))
-
-
 async def submit_job(request: GenerationRequest, credentials: Credentials, store: StoreRef, terms: Terms) -> Job:
     """Submit a request at most once, and tell the run and the event feed.
 
@@ -139,20 +133,18 @@ async def submit_job(request: GenerationRequest, credentials: Credentials, store
     Raises:
         GenerationError: See `prefect_happyhorse.tasks.steps.submit`.
     """
-    place = await store_of(store)
-    account = await account_of(credentials)
-    prepared = await prepare(request, account, take=terms.take, store=place)
+    session = await session_of(credentials, store)
+    prepared = await session.prepare(request, take=terms.take)
     run = flow_run_id()
-    submitter = Submitter(
-        store=place,
-        on_uncertain=terms.on_uncertain,
-        flow_run_id=None if run is None else str(run),
-        tracker=None if terms.budget is None else _tracker(terms.budget, place),
-    )
-    async with job_slot(account):
-        await call_turn(account)()
+    async with job_slot(session.account):
+        await call_turn(session.account)()
         with emitting_failure():
-            job = await submitter.submit(prepared)
+            job, is_new = await session.submit(
+                prepared, on_uncertain=terms.on_uncertain, flow_run_id=None if run is None else str(run), budget=terms.budget
+            )
+    if not is_new:
+        _logger().info("%s %s: already bought, going on with job %s, digest %s", job.gateway, job.model, job.task_id, job.digest[:12])
+        return job
     emit("submitted", job)
     request_id = f", request id {job.request_id}" if job.request_id else ""
     _logger().info("%s %s: task id %s%s, digest %s", job.gateway, job.model, job.task_id, request_id, job.digest[:12])
@@ -174,12 +166,10 @@ async def poll_job(job: Job, credentials: Credentials, store: StoreRef, deadline
     Raises:
         GenerationError: See `prefect_happyhorse.tasks.steps.poll`.
     """
-    account = await account_of(credentials, job)
-    place = await store_of(store)
-    poller = Poller(account=account, store=place, deadline_s=deadline_s, watch=_Report(job), turn=call_turn(account))
-    async with job_slot(account), cancelled_with_its_run(job, account, place, _logger()):
+    session = await session_of(credentials, store, job)
+    async with job_slot(session.account), cancelled_with_its_run(job, session, _logger()):
         with emitting_failure():
-            result = await poller.poll(job)
+            result = await session.poll(job, deadline_s=deadline_s, on_poll=_Report(job))
     emit("succeeded", job)
     return result
 
@@ -198,10 +188,10 @@ async def download_job(result: JobResult, credentials: Credentials, store: Store
     Raises:
         GenerationError: See `prefect_happyhorse.tasks.steps.download`.
     """
-    place = await store_of(store)
-    collected = await OutputStore(account=await account_of(credentials, result.job), store=place).collect(result)
-    for asset, poster in collected.with_thumbnails():
+    session = await session_of(credentials, store, result.job)
+    stored = await session.store_outputs(result)
+    for asset, poster in stored.with_thumbnails():
         _logger().info("%s kept at %s (%d bytes)", asset.kind, asset.uri, asset.bytes)
-        await show_asset(asset, poster=poster, store=place)
-        record_lineage(asset, collected.inputs)
-    return collected.asset
+        await show_asset(asset, poster=poster, store=session.store)
+        record_lineage(asset, stored.inputs)
+    return stored.asset

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefect_happyhorse.engine.http.rate_limit import RateLimiter, limiter_for
+from prefect_happyhorse.engine.http.rate_limit import RateLimiter
 
 
 class Time:
@@ -36,11 +36,3 @@ async def test_a_quiet_time_is_saved_up_for_one_burst() -> None:
     for _ in range(5):
         await limiter.wait()
     assert [round(nap, 6) for nap in time.naps] == [0.1, 0.2]
-
-
-def test_all_jobs_of_an_account_share_a_pacer() -> None:
-    """And no other account's jobs do."""
-    one = limiter_for("ttapi", "a", "https://x", per_s=20)
-    assert limiter_for("ttapi", "a", "https://x", per_s=20) is one
-    assert limiter_for("ttapi", "b", "https://x", per_s=20) is not one
-    assert limiter_for("uniall", "a", "https://x", per_s=None) is not one

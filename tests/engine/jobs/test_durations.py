@@ -16,8 +16,9 @@ from tests.engine.jobs.test_poll import Clock, bought
 
 from prefect_happyhorse.catalog import find_route
 from prefect_happyhorse.domain.jobs import Job
-from prefect_happyhorse.engine.jobs.durations import Durations, durations_of
+from prefect_happyhorse.engine.jobs.durations import Durations
 from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.shared import PROCESS
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer
@@ -320,13 +321,13 @@ async def test_many_at_once_write_once(durations: Durations, store: Store) -> No
 
 async def test_the_jobs_of_an_account_on_a_route_share(store: Store) -> None:
     """Whoever asks again gets the same, but another account, model, capability, gateway or store has its own."""
-    mine = durations_of(JOB, ROUTE, store)
-    assert durations_of(JOB.model_copy(update={"task_id": "t-2", "digest": "e"}), ROUTE, Store(store.url)) is mine
+    mine = PROCESS.durations(JOB, ROUTE, store)
+    assert PROCESS.durations(JOB.model_copy(update={"task_id": "t-2", "digest": "e"}), ROUTE, Store(store.url)) is mine
     others = [
-        durations_of(JOB.model_copy(update=change), ROUTE, store)
+        PROCESS.durations(JOB.model_copy(update=change), ROUTE, store)
         for change in ({"account": "film"}, {"model": "gpt-image-3"}, {"capability": "image_edit"}, {"gateway": "ttapi"})
     ]
-    elsewhere = durations_of(JOB, ROUTE, Store(f"{store.url}-2"))
+    elsewhere = PROCESS.durations(JOB, ROUTE, Store(f"{store.url}-2"))
     assert len({id(one) for one in (mine, *others, elsewhere)}) == 6
     assert len({one.path for one in (mine, *others)}) == 5
     assert elsewhere.path == mine.path
@@ -340,7 +341,7 @@ async def test_odd_names_are_files_all_the_same(odd: str, store: Store) -> None:
     """A model or an account may be called anything; its file lies in the folder, and another process finds it."""
     for change in ({"model": odd}, {"account": odd}):
         job = JOB.model_copy(update=change)
-        durations = durations_of(job, ROUTE, store)
+        durations = PROCESS.durations(job, ROUTE, store)
         await durations.learn(60.0, store)
         assert await kept(store, durations.path) == [60.0]
         assert await store.list("journal/durations") == [durations.path.removeprefix("journal/durations/")]
@@ -354,7 +355,7 @@ async def test_odd_names_are_files_all_the_same(odd: str, store: Store) -> None:
 def test_different_names_stay_apart(one: str, other: str) -> None:
     """Two models share what they have learned only if they are the same."""
     store = Store("memory://names")
-    found = [durations_of(JOB.model_copy(update={"model": name}), ROUTE, store) for name in (one, other)]
+    found = [PROCESS.durations(JOB.model_copy(update={"model": name}), ROUTE, store) for name in (one, other)]
     assert (found[0] is found[1]) == (one == other)
 
 
@@ -375,7 +376,7 @@ async def test_a_job_that_is_waited_for_teaches(sandbox: SandboxServer, account:
         result = await Poller(account=account(), store=store, clock=clock, sleep=clock.sleep).poll(job)
         polls.append(result.polls)
         await Journal(store).forget(job.digest)
-        durations = durations_of(job, ROUTE, store)
+        durations = PROCESS.durations(job, ROUTE, store)
         assert durations.belief.seen == take
     assert 45.0 < durations.belief.median_s < 75.0
     assert max(polls[-3:]) < polls[0]
@@ -388,5 +389,5 @@ async def test_a_job_that_another_run_left_teaches_nothing(
     job = await bought(account, store)
     old = job.model_copy(update={"submitted_at": job.submitted_at - timedelta(hours=1)})
     await Poller(account=account(), store=store, clock=clock, sleep=clock.sleep).poll(old)
-    assert durations_of(job, ROUTE, store).belief.seen == 0
+    assert PROCESS.durations(job, ROUTE, store).belief.seen == 0
     assert await store.list("journal/durations") == []

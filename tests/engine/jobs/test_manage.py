@@ -14,6 +14,7 @@ from prefect_happyhorse.domain.errors import JobExpired, JobFailed, SubmissionUn
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.jobs import manage as jobs
 from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import Prepared, Submitter, prepare
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
@@ -49,12 +50,11 @@ async def test_an_adopted_job_is_collected_and_never_bought_again(
 ) -> None:
     """The task id from the provider's console makes an uncertain submit a job like any other: one charge, one file."""
     prepared = await left_uncertain(sandbox, store, account(gateway))
-    journal = Journal(store)
     (charged,) = sandbox.ledger()
-    entry = await jobs.adopt(journal, await entry_of(store, prepared.digest), charged.task_id, account=account(gateway))
+    entry = await Session(account(gateway), store).adopt(await entry_of(store, prepared.digest), charged.task_id)
     assert (entry.state, entry.job and entry.job.task_id) == ("submitted", charged.task_id)
     assert (await Submitter(store=store).submit(prepared)).task_id == charged.task_id
-    collected = await jobs.resume(journal, entry, account(gateway))
+    collected = await Session(account(gateway), store).resume(entry)
     assert await store.exists(store.path_of(collected.asset.uri) or "")
     assert len(sandbox.ledger()) == 1
 
@@ -68,9 +68,9 @@ async def test_a_job_that_the_gateway_does_not_know_is_not_adopted(
     journal = Journal(store)
     entry = await entry_of(store, prepared.digest)
     with pytest.raises(JobExpired, match="does not know"):
-        await jobs.adopt(journal, entry, "typo-1", account=account(gateway))
+        await Session(account(gateway), store).adopt(entry, "typo-1")
     assert await entry_of(store, prepared.digest) == entry
-    assert (await jobs.adopt(journal, entry, "typo-1", account=None)).state == "submitted"
+    assert (await jobs.adopt(journal, entry, "typo-1")).state == "submitted"
 
 
 async def test_what_cannot_be_adopted(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
@@ -79,15 +79,15 @@ async def test_what_cannot_be_adopted(sandbox: SandboxServer, account: AccountMa
     paid = await bought(store, account())
     assert paid.job is not None
     with pytest.raises(ValueError, match="has a job already"):
-        await jobs.adopt(journal, paid, "t-2", account=None)
+        await jobs.adopt(journal, paid, "t-2")
     under_way = paid.model_copy(update={"digest": "0" * 64, "state": "intent", "job": None, "owner": LeaseOwner()})
     await journal.write(under_way)
     with pytest.raises(ValueError, match="right now"):
-        await jobs.adopt(journal, under_way, "t-2", account=None)
+        await jobs.adopt(journal, under_way, "t-2")
     uncertain = under_way.model_copy(update={"state": "uncertain"})
     await journal.write(uncertain)
     with pytest.raises(ValueError, match="stands under"):
-        await jobs.adopt(journal, uncertain, paid.job.task_id, account=None)
+        await jobs.adopt(journal, uncertain, paid.job.task_id)
     assert len(sandbox.ledger()) == 1
 
 
@@ -119,7 +119,7 @@ async def test_a_waiting_job_is_canceled_and_may_be_bought_again(
     sandbox.settings(job_s=3600)
     entry = await bought(store, account(gateway))
     assert entry.job is not None
-    answer = await jobs.cancel(Journal(store), entry.job, account(gateway))
+    answer = await Session(account(gateway), store).cancel(entry.job)
     assert answer.accepted
     entry = await entry_of(store, entry.digest)
     assert (entry.state, entry.cancellation) == ("cancelled", answer)
@@ -139,12 +139,12 @@ async def test_a_running_job_goes_on(sandbox: SandboxServer, account: AccountMak
     entry = await bought(store, account(gateway))
     sandbox.advance(1800)
     assert entry.job is not None
-    answer = await jobs.cancel(Journal(store), entry.job, account(gateway))
+    answer = await Session(account(gateway), store).cancel(entry.job)
     assert not answer.accepted
     after = await entry_of(store, entry.digest)
     assert (after.state, after.cancellation) == ("submitted", answer)
     sandbox.advance(3600)
-    await jobs.resume(Journal(store), after, account(gateway))
+    await Session(account(gateway), store).resume(after)
     assert (await entry_of(store, entry.digest)).state == "kept"
 
 
@@ -152,7 +152,7 @@ async def test_a_gateway_that_is_down_cancels_nothing(account: AccountMaker, sto
     """Nobody heard the cancel, so the job is open as before."""
     entry = await bought(store, account("ttapi"))
     assert entry.job is not None
-    answer = await jobs.cancel(Journal(store), entry.job, account("ttapi", base_url="http://127.0.0.1:9"))
+    answer = await Session(account("ttapi", base_url="http://127.0.0.1:9"), store).cancel(entry.job)
     assert (answer.accepted, "could not be asked" in answer.message) == (False, True)
     assert (await entry_of(store, entry.digest)).state == "submitted"
 
@@ -189,7 +189,7 @@ async def test_resuming_needs_a_job(sandbox: SandboxServer, account: AccountMake
     """An uncertain submit has nothing to wait for; a person is told what to do."""
     prepared = await left_uncertain(sandbox, store, account())
     with pytest.raises(SubmissionUncertain, match="jobs adopt"):
-        await jobs.resume(Journal(store), await entry_of(store, prepared.digest), account())
+        await Session(account(), store).resume(await entry_of(store, prepared.digest))
 
 
 async def test_the_key_of_the_canceller_stays_with_the_gateway(account: AccountMaker, store: Store) -> None:
@@ -197,7 +197,7 @@ async def test_the_key_of_the_canceller_stays_with_the_gateway(account: AccountM
     key = SecretStr("sesame-9999")
     entry = await bought(store, account("ttapi", key=key))
     assert entry.job is not None
-    answer = await jobs.cancel(Journal(store), entry.job, account("ttapi", key=key))
+    answer = await Session(account("ttapi", key=key), store).cancel(entry.job)
     assert "sesame" not in answer.model_dump_json() + (await entry_of(store, entry.digest)).model_dump_json()
 
 

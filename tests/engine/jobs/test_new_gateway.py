@@ -65,7 +65,7 @@ async def test_a_registered_gateway_makes_a_whole_job(
     request = TextToVideo(model="pegasus-1", prompt="A winged horse", duration=2)
     job = await Submitter(store=store, sleep=naps).submit(await prepare(request, account))
     result = await Poller(account=account, store=store, sleep=naps).poll(job)
-    asset = (await OutputStore(account=account, store=store).collect(result)).asset
+    asset = (await OutputStore(account=account, store=store).store_outputs(result)).asset
     (charged,) = sandbox.ledger()
     assert (job.gateway, charged.gateway, charged.model) == ("pegasus", "pegasus", "pegasus-1")
     assert (asset.kind, Path(asset.uri.removeprefix("file://")).stat().st_size > 0) == ("video", True)

@@ -66,7 +66,7 @@ async def test_the_watcher_hears_every_answer_in_order(sandbox: SandboxServer, a
     async def watch(job: Job, state: JobSnapshot, elapsed_s: float) -> None:
         heard.append((state.status, elapsed_s))
 
-    result = await Poller(account=account(), store=store, watch=watch, clock=clock, sleep=clock.sleep).poll(job)
+    result = await Poller(account=account(), store=store, on_poll=watch, clock=clock, sleep=clock.sleep).poll(job)
     assert heard[0][0] in {JobStatus.QUEUED, JobStatus.RUNNING}
     assert heard[-1][0] is JobStatus.SUCCEEDED
     assert [elapsed for _, elapsed in heard] == sorted(elapsed for _, elapsed in heard)

@@ -33,10 +33,10 @@ def file_of(uri: str) -> Path:
 async def test_an_output_is_kept_with_its_source_and_picture(account: AccountMaker, store: Store) -> None:
     """The file, a JSON beside it, a small picture, and the asset in the journal."""
     result = await finished(account, store)
-    collected = await OutputStore(account=account(), store=store).collect(result)
+    collected = await OutputStore(account=account(), store=store).store_outputs(result)
     asset = collected.asset
     beside = json.loads(file_of(f"{asset.uri}.json").read_text())
-    assert (beside["sha256"], beside["task_id"], beside["prompt"]) == (asset.sha256, result.job.task_id, HORSE.prompt)
+    assert (beside["sha256"], beside["job"]["task_id"], beside["job"]["prompt"]) == (asset.sha256, result.job.task_id, HORSE.prompt)
     assert await stored_thumbnail(asset, store) == collected.thumbnails[asset.sha256]
     entry = await Journal(store).read(result.job.digest)
     assert entry is not None
@@ -47,7 +47,7 @@ async def test_a_kept_output_is_not_fetched_again(sandbox: SandboxServer, accoun
     """A second run finds the file and its picture."""
     result = await finished(account, store)
     collector = OutputStore(account=account(), store=store)
-    assert await collector.collect(result) == await collector.collect(result)
+    assert await collector.store_outputs(result) == await collector.store_outputs(result)
     assert sandbox.ledger()[0].downloads == 1
 
 
@@ -55,9 +55,9 @@ async def test_a_file_that_is_gone_is_fetched_again(sandbox: SandboxServer, acco
     """What the journal calls kept is looked at before it is believed."""
     result = await finished(account, store)
     collector = OutputStore(account=account(), store=store)
-    first = (await collector.collect(result)).asset
+    first = (await collector.store_outputs(result)).asset
     file_of(first.uri).unlink()
-    again = (await collector.collect(result)).asset
+    again = (await collector.store_outputs(result)).asset
     assert (again.uri, again.sha256) == (first.uri, first.sha256)
     assert file_of(again.uri).stat().st_size == again.bytes
     assert sandbox.ledger()[0].downloads == 2
@@ -67,7 +67,7 @@ async def test_a_dead_address_is_asked_for_anew(sandbox: SandboxServer, account:
     """The gateway gives a fresh address, nobody said how long it lives, and nothing is bought."""
     result = await finished(account, store)
     sandbox.fault(at="download", kind="expire")
-    asset = (await OutputStore(account=account(), store=store).collect(result)).asset
+    asset = (await OutputStore(account=account(), store=store).store_outputs(result)).asset
     assert asset.url != result.outputs[0].url
     assert asset.url_expires_at is None
     assert len(sandbox.ledger()) == 1
@@ -78,7 +78,7 @@ async def test_what_came_inside_the_answer_is_asked_for_again(account: AccountMa
     request = TextToImage(model="gpt-image-2", prompt="A horse", n=3, options={"response_format": "b64_json"})
     result = JobResult.model_validate_json((await finished(account, store, request)).model_dump_json())
     assert [output.inline for output in result.outputs] == [None] * 3
-    asset = (await OutputStore(account=account(), store=store).collect(result)).asset
+    asset = (await OutputStore(account=account(), store=store).store_outputs(result)).asset
     assert len({asset.uri, *(sibling.uri for sibling in asset.siblings)}) == 3
     assert all(file_of(one.uri).stat().st_size == one.bytes for one in (asset, *asset.siblings))
 
@@ -94,7 +94,7 @@ async def test_a_result_that_is_lost_says_which_job(
         sandbox.fault(at="poll", kind="vanish", times=None)
     limits = DownloadOptions(retries=0, refreshes=1, backoff_s=0.0)
     with pytest.raises(error) as caught:
-        await OutputStore(account=account(), store=store, limits=limits).collect(result)
+        await OutputStore(account=account(), store=store, limits=limits).store_outputs(result)
     assert getattr(caught.value, "task_id", None) == result.job.task_id
     assert getattr(caught.value, "digest", None) == result.job.digest
     assert [file for file in file_of(store.url).rglob("*.png") if ".partial" not in file.parts] == []
@@ -106,7 +106,7 @@ async def test_a_job_that_was_finished_and_is_not_is_odd(sandbox: SandboxServer,
     sandbox.fault(at="download", kind="expire", times=None)
     sandbox.fault(at="poll", kind="unknown_status", times=None)
     with pytest.raises(Exception, match="now the gateway says"):
-        await OutputStore(account=account(), store=store).collect(result)
+        await OutputStore(account=account(), store=store).store_outputs(result)
     entry = await Journal(store).read(result.job.digest)
     assert entry is not None
     assert entry.state == "succeeded"

@@ -26,7 +26,7 @@ from prefect_happyhorse.domain.errors import BudgetExceeded
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.prices import Estimate, Price
 from prefect_happyhorse.domain.requests import TextToImage
-from prefect_happyhorse.engine.jobs.manage import cancel
+from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
 from prefect_happyhorse.engine.journal.budget import Budget, BudgetTracker
 from prefect_happyhorse.engine.journal.journal import Cancellation, Journal, JournalEntry, LeaseOwner
@@ -200,7 +200,7 @@ async def test_what_the_gateway_took_back_is_not_counted(sandbox: SandboxServer,
     payer = account("infiflow", prices=(ONE,))
     submitter = Submitter(store=store, tracker=BudgetTracker(cny("1.10"), Journal(store)))
     job = await submitter.submit(await prepare(ride("infiflow"), payer))
-    assert (await cancel(Journal(store), job, payer)).accepted
+    assert (await Session(payer, store).cancel(job)).accepted
     again = Submitter(store=store, tracker=BudgetTracker(cny("1.10"), Journal(store)))
     await again.submit(await prepare(ride("infiflow"), payer, take=2))
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-__all__ = ["RateLimiter", "backoff_s", "limiter_for"]
+__all__ = ["RateLimiter", "backoff_s"]
 
 # The system's own: workers that were forked from one process would draw the same numbers from its generator, and come back together.
 _SPREAD = random.SystemRandom()
@@ -63,20 +63,3 @@ class RateLimiter:
             self._next = turn + self._gap_s
         if turn > now:
             await self._sleep(turn - now)
-
-
-_PACERS: dict[tuple[str, str, str], RateLimiter] = {}
-_PACERS_LOCK = threading.Lock()
-
-
-_UNDOCUMENTED_PER_S = 50.0
-_UNDOCUMENTED_BURST = 1000
-
-
-def limiter_for(gateway: str, account: str, base_url: str, *, per_s: float | None) -> RateLimiter:
-    """The limiter that all jobs of an account share in this process."""
-    with _PACERS_LOCK:
-        key = (gateway, account, base_url)
-        if key not in _PACERS:
-            _PACERS[key] = RateLimiter(per_s=_UNDOCUMENTED_PER_S, burst=_UNDOCUMENTED_BURST) if per_s is None else RateLimiter(per_s=per_s)
-        return _PACERS[key]

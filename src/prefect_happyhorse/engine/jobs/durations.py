@@ -10,13 +10,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from prefect_happyhorse.catalog import Route
-from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.jobs.schedule import DurationModel
-from prefect_happyhorse.engine.storage.paths import safe
 from prefect_happyhorse.engine.storage.store import Store
 
-__all__ = ["Durations", "durations_of"]
+__all__ = ["Durations"]
 
 _KEPT = 100
 _WRITE_EVERY_S = 30.0
@@ -113,15 +110,3 @@ class Durations:
     def _believe(self, durations_s: Sequence[float]) -> None:
         self._known = list(durations_s)[-_KEPT:]
         self.belief = DurationModel.of(self._known, typical_s=self._typical_s)
-
-
-_ALL: dict[tuple[str, str], Durations] = {}
-_ALL_LOCK = threading.Lock()
-
-
-def durations_of(job: Job, route: Route, store: Store) -> Durations:
-    """The durations that all jobs of an account on a route share in this process."""
-    name = safe(f"{job.gateway}.{job.account}.{job.capability}.{job.model}")
-    path = f"journal/durations/{name}.json"
-    with _ALL_LOCK:
-        return _ALL.setdefault((store.url, path), Durations(path, typical_s=route.typical_s))

@@ -22,16 +22,16 @@ from prefect_happyhorse.domain.errors import (
     RequestRejected,
 )
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
-from prefect_happyhorse.engine.http.auth import TokenStore
+from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import http_client, send
-from prefect_happyhorse.engine.http.rate_limit import limiter_for
-from prefect_happyhorse.engine.jobs.durations import Durations, durations_of
+from prefect_happyhorse.engine.jobs.durations import Durations
 from prefect_happyhorse.engine.jobs.hints import rebuy, repoll
+from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, get_gateway
 
-__all__ = ["DEADLINE_S", "OnPoll", "Poller"]
+__all__ = ["DEADLINE_S", "OnPoll", "Poller", "ignore"]
 
 OnPoll = Callable[[Job, JobSnapshot, float], Awaitable[None]]
 """Is told of every answer: the job, what the gateway says, and the seconds since submit.
@@ -50,12 +50,8 @@ _MISSING_FOR_S = 60.0
 _MISSING_ANSWERS = 4
 
 
-async def _ignore(job: Job, state: JobSnapshot, elapsed_s: float) -> None:
-    pass
-
-
-async def _at_once() -> None:
-    pass
+async def ignore(job: Job, snapshot: JobSnapshot, elapsed_s: float) -> None:
+    """An `OnPoll` that does nothing."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +62,23 @@ class Poller:
         account: Who paid.
         store: Where the journal lies.
         deadline_s: How long a job may take, in seconds since it was submitted, restarts included.
-        watch: Is told of every answer.
-        turn: Waits until a call may be made, beside the limiter that all jobs of the account share in this process.
-        tokens: Where access tokens are kept.
+        on_poll: Is told of every answer.
+        rate_limit: Waits until a poll may be sent, beside the limiter that all jobs of the account share in this process.
+        tokens: Where access tokens are cached.
         clock: Seconds that only ever grow.
         sleep: Waits for so many seconds.
+        shared: What is shared with the other jobs of the process.
     """
 
     account: Account
     store: Store
     deadline_s: float = DEADLINE_S
-    watch: OnPoll = _ignore
-    turn: Callable[[], Awaitable[None]] = _at_once
-    tokens: TokenStore = field(default_factory=TokenStore)
+    on_poll: OnPoll = ignore
+    rate_limit: Callable[[], Awaitable[None]] | None = None
+    tokens: TokenCache = field(default_factory=TokenStore)
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+    shared: Shared = PROCESS
 
     async def poll_once(self, job: Job) -> JobSnapshot:
         """Ask for a job once."""
@@ -91,7 +89,7 @@ class Poller:
         journal = Journal(self.store)
         entry = await journal.read(job.digest)
         route = find_route(job.gateway, job.capability, job.model)
-        durations = durations_of(job, route, self.store)
+        durations = self.shared.durations(job, route, self.store)
         try:
             if (known := _known_result(entry, job)) is not None:
                 return known
@@ -128,7 +126,7 @@ class Poller:
         # When the job was last seen running: right after its submit it surely was.
         ran_s = already_s if already_s < _JUST_SUBMITTED_S else None
         if ran_s is not None and durations.belief.is_learned:
-            await self.watch(job, JobSnapshot(status=JobStatus.QUEUED), ran_s)
+            await self.on_poll(job, JobSnapshot(status=JobStatus.QUEUED), ran_s)
             await self.sleep(min(durations.belief.pause_s(ran_s), max(self.deadline_s - ran_s, 0.0)))
         while True:
             elapsed_s = already_s + self.clock() - started
@@ -143,7 +141,7 @@ class Poller:
                 if known_gone:
                     known_gone = False
                     await Journal(self.store).record(job, "submitted", {"failure": None})
-                await self.watch(job, state, elapsed_s)
+                await self.on_poll(job, state, elapsed_s)
                 if state.status.final:
                     # It ended somewhere between the last two answers. A job that another run left has no such bounds.
                     return _result(job, route, state, asked), None if ran_s is None else (ran_s + elapsed_s) / 2
@@ -163,8 +161,9 @@ class Poller:
     async def _ask(self, job: Job, route: Route) -> JobSnapshot:
         gateway = get_gateway(job.gateway)
         request = gateway.poll_request(route, job.task_id, self.account)
-        await limiter_for(job.gateway, self.account.label, self.account.base_url, per_s=route.facts.polls_per_s).wait()
-        await self.turn()
+        await self.shared.limiter(self.account, per_s=route.facts.polls_per_s).wait()
+        if self.rate_limit is not None:
+            await self.rate_limit()
         async with http_client() as client:
             response: httpx.Response = await send(client, gateway, self.account, request, self.tokens)
         return gateway.read_poll(response, route)

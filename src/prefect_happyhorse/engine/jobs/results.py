@@ -15,7 +15,7 @@ from prefect_happyhorse.domain.jobs import Job, JobResult, JobStatus, Output
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import iter_media
 from prefect_happyhorse.engine.download.download import DownloadOptions, StoredOutput, download, forget_partial
-from prefect_happyhorse.engine.http.auth import TokenStore
+from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import http_client, is_local
 from prefect_happyhorse.engine.jobs.poll import Poller
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
@@ -59,10 +59,10 @@ class OutputStore:
 
     account: Account
     store: Store
-    tokens: TokenStore = field(default_factory=TokenStore)
+    tokens: TokenCache = field(default_factory=TokenStore)
     limits: DownloadOptions | None = None
 
-    async def collect(self, result: JobResult) -> StoredResult:
+    async def store_outputs(self, result: JobResult) -> StoredResult:
         """Keep a job's outputs, or find that they are kept."""
         job = result.job
         journal = Journal(self.store)

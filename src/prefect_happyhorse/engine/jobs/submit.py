@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import anyio
 import httpx
@@ -18,7 +18,7 @@ from prefect_happyhorse.domain.errors import GatewayUnavailable, GenerationError
 from prefect_happyhorse.domain.jobs import Job, Submission
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import GenerationRequest
-from prefect_happyhorse.engine.http.auth import TokenStore
+from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import http_client, is_local, send
 from prefect_happyhorse.engine.http.rate_limit import backoff_s
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
@@ -32,7 +32,7 @@ from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S, LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, Gateway, get_gateway
 
-__all__ = ["OnUncertain", "Prepared", "Submitter", "prepare"]
+__all__ = ["OnUncertain", "Prepared", "Submitted", "Submitter", "prepare"]
 
 OnUncertain = Literal["raise", "resubmit"]
 
@@ -76,6 +76,18 @@ async def prepare(request: GenerationRequest, account: Account, *, take: int = 1
     return Prepared(request=request, route=route, account=account, take=take, digest=digest, estimate=cost)
 
 
+class Submitted(NamedTuple):
+    """The job of a request.
+
+    Args:
+        job: The job.
+        is_new: Whether it was bought just now, and not before.
+    """
+
+    job: Job
+    is_new: bool
+
+
 @dataclass(frozen=True)
 class Submitter:
     """Submits prepared requests, each at most once.
@@ -97,15 +109,19 @@ class Submitter:
     tracker: BudgetTracker | None = None
     attempts: int = 5
     patience_s: float = 120.0
-    tokens: TokenStore = field(default_factory=TokenStore)
+    tokens: TokenCache = field(default_factory=TokenStore)
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
 
     async def submit(self, prepared: Prepared) -> Job:
         """Submit a request, or return the job that was submitted under its digest before."""
+        return (await self.submit_or_find(prepared)).job
+
+    async def submit_or_find(self, prepared: Prepared) -> Submitted:
+        """As `submit`, and say which of the two it was."""
         account = prepared.account
         journal = Journal(self.store, sleep=self.sleep)
         try:
-            while (job := await self._job(prepared, journal)) is None:
+            while (submitted := await self._job(prepared, journal)) is None:
                 pass
         except GenerationError as error:
             raise error.about(
@@ -115,9 +131,9 @@ class Submitter:
                 capability=prepared.request.capability,
                 digest=prepared.digest,
             ) from error.__cause__
-        return job
+        return submitted
 
-    async def _job(self, prepared: Prepared, journal: Journal) -> Job | None:
+    async def _job(self, prepared: Prepared, journal: Journal) -> Submitted | None:
         """The job of a request, bought if need be; None when what the journal says has changed meanwhile."""
         entry = await journal.read(prepared.digest)
         if entry is not None and entry.job is None:
@@ -125,7 +141,7 @@ class Submitter:
         if entry is None or entry.may_be_bought_again:
             return await self._buy(prepared, journal, instead_of=entry)
         if entry.job is not None:
-            return _job_of(entry, entry.job)
+            return Submitted(_job_of(entry, entry.job), is_new=False)
         if entry.state == "intent" and not await self._is_left(entry, journal):
             return None
         if self.on_uncertain == "resubmit":
@@ -155,7 +171,7 @@ class Submitter:
             silent_s = 0.0 if latest.owner.at != entry.owner.at else silent_s + pause_s
             entry = latest
 
-    async def _buy(self, prepared: Prepared, journal: Journal, *, instead_of: JournalEntry | None) -> Job | None:
+    async def _buy(self, prepared: Prepared, journal: Journal, *, instead_of: JournalEntry | None) -> Submitted | None:
         """Claim and send; None when somebody else claimed first."""
         account = prepared.account
         gateway = get_gateway(account.gateway)
@@ -191,7 +207,7 @@ class Submitter:
         await self._admit(claim)
         sending = asyncio.ensure_future(self._send_and_write_down(gateway, prepared, request, claim))
         try:
-            return await asyncio.shield(sending)
+            return Submitted(await asyncio.shield(sending), is_new=True)
         except asyncio.CancelledError:
             # The request may already be on its way: its answer is the only place where the task id stands, so it is waited for.
             await asyncio.wait({sending}, timeout=_FINISH_SENDING_S)

@@ -1,0 +1,158 @@
+"""One account and one store, with all that they share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import anyio
+
+from prefect_happyhorse.domain.errors import GatewayUnavailable, GenerationError, JobExpired, RequestRejected, SubmissionUncertain
+from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
+from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
+from prefect_happyhorse.engine.http.client import http_client, send
+from prefect_happyhorse.engine.jobs import manage
+from prefect_happyhorse.engine.jobs.hints import resolve_uncertain
+from prefect_happyhorse.engine.jobs.poll import DEADLINE_S, OnPoll, Poller, ignore
+from prefect_happyhorse.engine.jobs.results import OutputStore, StoredResult
+from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
+from prefect_happyhorse.engine.jobs.submit import OnUncertain, Prepared, Submitted, Submitter, prepare
+from prefect_happyhorse.engine.journal.budget import Budget
+from prefect_happyhorse.engine.journal.journal import Cancellation, Journal, JournalEntry
+from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.gateways import Account, get_gateway
+
+__all__ = ["Session"]
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything that is done with the jobs of one account and one store.
+
+    Args:
+        account: Who pays.
+        store: Where the journal and the outputs lie.
+        rate_limit: Waits until a poll may be sent, beside the limiter that all jobs of the account share in this process.
+        tokens: Where access tokens are cached.
+        clock: Seconds that only ever grow.
+        sleep: Waits for so many seconds.
+        shared: What is shared with the other sessions of the process.
+    """
+
+    account: Account
+    store: Store
+    rate_limit: Callable[[], Awaitable[None]] | None = None
+    tokens: TokenCache = field(default_factory=TokenStore)
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+    shared: Shared = PROCESS
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of the store."""
+        return Journal(self.store, sleep=self.sleep)
+
+    async def prepare(self, request: GenerationRequest, *, take: int = 1) -> Prepared:
+        """Check a request against its route and its media, and give it its digest. Nothing is sent."""
+        return await prepare(request, self.account, take=take, store=self.store)
+
+    async def submit(
+        self,
+        prepared: Prepared,
+        *,
+        on_uncertain: OnUncertain = "raise",
+        flow_run_id: str | None = None,
+        budget: Budget | None = None,
+    ) -> Submitted:
+        """Submit a prepared request at most once; the result says whether this call bought the job."""
+        submitter = Submitter(
+            store=self.store,
+            on_uncertain=on_uncertain,
+            flow_run_id=flow_run_id,
+            tracker=None if budget is None else self.shared.tracker(budget, self.store),
+            tokens=self.tokens,
+            sleep=self.sleep,
+        )
+        return await submitter.submit_or_find(prepared)
+
+    def _poller(self, deadline_s: float = DEADLINE_S, on_poll: OnPoll = ignore) -> Poller:
+        return Poller(
+            account=self.account,
+            store=self.store,
+            deadline_s=deadline_s,
+            on_poll=on_poll,
+            rate_limit=self.rate_limit,
+            tokens=self.tokens,
+            clock=self.clock,
+            sleep=self.sleep,
+            shared=self.shared,
+        )
+
+    async def poll(self, job: Job, *, deadline_s: float = DEADLINE_S, on_poll: OnPoll = ignore) -> JobResult:
+        """Wait for a job's result."""
+        return await self._poller(deadline_s, on_poll).poll(job)
+
+    async def poll_once(self, job: Job) -> JobSnapshot:
+        """Ask for a job once."""
+        return await self._poller().poll_once(job)
+
+    async def store_outputs(self, result: JobResult) -> StoredResult:
+        """Store a job's outputs, or find that they are stored."""
+        return await OutputStore(account=self.account, store=self.store, tokens=self.tokens).store_outputs(result)
+
+    async def resume(self, entry: JournalEntry, *, deadline_s: float = DEADLINE_S) -> StoredResult:
+        """Wait for a job that stands in the journal, and store its outputs. Nothing is bought."""
+        if entry.job is None:
+            raise SubmissionUncertain(
+                "Nobody knows whether this submit was accepted.",
+                gateway=entry.gateway,
+                digest=entry.digest,
+                advice=resolve_uncertain(entry.digest),
+            )
+        return await self.store_outputs(await self.poll(entry.job, deadline_s=deadline_s))
+
+    async def adopt(self, entry: JournalEntry, task_id: str) -> JournalEntry:
+        """Give an uncertain submit the job that it became, once the gateway says that it knows it."""
+        job = await manage.adoptable(self.journal, entry, task_id)
+        await self._check_known(job)
+        return await manage.adopt(self.journal, entry, task_id)
+
+    async def _check_known(self, job: Job) -> None:
+        try:
+            snapshot = await self.poll_once(job)
+            reason = snapshot.message or snapshot.provider_status if snapshot.status is JobStatus.EXPIRED else None
+        except RequestRejected as error:
+            reason = error.message
+        if reason is not None:
+            raise JobExpired(
+                f"{job.gateway} does not know a job {job.task_id}: {reason}",
+                gateway=job.gateway,
+                account=job.account,
+                digest=job.digest,
+                money="may be spent",
+                advice="Nothing was changed. Check the id, and that the credentials are of the account that paid.",
+            )
+
+    async def cancel(self, job: Job) -> Cancellation:
+        """Ask the gateway to cancel a job, and record what it says."""
+        answer = await self._send_cancel(job)
+        entry = await self.journal.read(job.digest)
+        if entry is not None and entry.job is not None and entry.job.task_id == job.task_id and entry.is_open:
+            await self.journal.write(entry.becoming("cancelled" if answer.accepted else entry.state, cancellation=answer))
+        return answer
+
+    async def _send_cancel(self, job: Job) -> Cancellation:
+        gateway = get_gateway(job.gateway)
+        request = gateway.cancel_request(job.task_id, self.account)
+        if request is None:
+            return Cancellation(accepted=False, message=f"{job.gateway} documents no way to cancel a job; it goes on and can be collected.")
+        try:
+            async with http_client() as client:
+                request_id = gateway.read_cancel(await send(client, gateway, self.account, request, self.tokens))
+        except GatewayUnavailable as error:
+            return Cancellation(accepted=False, message=f"The gateway could not be asked: {error.message}")
+        except GenerationError as error:
+            return Cancellation(accepted=False, message=error.message, request_id=error.request_id)
+        return Cancellation(accepted=True, message="The gateway took the job back before it began.", request_id=request_id)

@@ -1,0 +1,58 @@
+"""What the sessions of a process share, whatever their event loop and thread: mapped tasks have one of each."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from weakref import WeakKeyDictionary
+
+from prefect_happyhorse.catalog import Route
+from prefect_happyhorse.domain.jobs import Job
+from prefect_happyhorse.engine.http.rate_limit import RateLimiter
+from prefect_happyhorse.engine.jobs.durations import Durations
+from prefect_happyhorse.engine.journal.budget import Budget, BudgetTracker
+from prefect_happyhorse.engine.journal.journal import Journal
+from prefect_happyhorse.engine.storage.paths import safe
+from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.gateways import Account
+
+__all__ = ["PROCESS", "Shared"]
+
+_UNDOCUMENTED_PER_S = 50.0
+_UNDOCUMENTED_BURST = 1000
+
+
+class Shared:
+    """Rate limiters by account, durations by account and route, and budget trackers by event loop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._limiters: dict[tuple[str, str, str], RateLimiter] = {}
+        self._durations: dict[tuple[str, str], Durations] = {}
+        # A tracker orders its jobs by an asyncio lock, which belongs to one loop.
+        self._trackers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, Budget], BudgetTracker]] = WeakKeyDictionary()
+
+    def limiter(self, account: Account, *, per_s: float | None) -> RateLimiter:
+        """The limiter of all polls of an account; where no limit is documented, a wide one."""
+        with self._lock:
+            key = (account.gateway, account.label, account.base_url)
+            if key not in self._limiters:
+                documented = None if per_s is None else RateLimiter(per_s=per_s)
+                self._limiters[key] = documented or RateLimiter(per_s=_UNDOCUMENTED_PER_S, burst=_UNDOCUMENTED_BURST)
+            return self._limiters[key]
+
+    def durations(self, job: Job, route: Route, store: Store) -> Durations:
+        """The durations of all jobs of an account on a route."""
+        path = f"journal/durations/{safe(f'{job.gateway}.{job.account}.{job.capability}.{job.model}')}.json"
+        with self._lock:
+            return self._durations.setdefault((store.url, path), Durations(path, typical_s=route.typical_s))
+
+    def tracker(self, budget: Budget, store: Store) -> BudgetTracker:
+        """The tracker of a budget, which remembers what it has read of the journal."""
+        with self._lock:
+            trackers = self._trackers.setdefault(asyncio.get_running_loop(), {})
+            return trackers.setdefault((store.url, budget), BudgetTracker(budget, Journal(store)))
+
+
+PROCESS = Shared()
+"""The one of this process."""
