@@ -19,6 +19,7 @@ from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound
 
 from prefect_happyhorse import (
+    Job,
     JobFailed,
     MediaAsset,
     MediaStore,
@@ -27,6 +28,7 @@ from prefect_happyhorse import (
     TextToImage,
     generate,
     generate_sync,
+    submit,
 )
 from prefect_happyhorse.runtime.automations import save, uncertain_automation
 from prefect_happyhorse.runtime.concurrency import calls_limit, jobs_limit, save_limits
@@ -179,6 +181,23 @@ async def test_the_feed_hears_of_a_jobs_life(sandbox_env: SandboxServer, feed: l
         assert labels["prefect.resource.id"] == f"happyhorse.job.happyhorse.{asset.job.task_id}"
         assert (labels["happyhorse.model"], labels["happyhorse.account"]) == ("gpt-image-2", "sandbox")
     assert "sesame" not in str(events)
+
+
+async def test_a_job_that_was_bought_before_says_so_and_is_not_submitted_again(
+    sandbox_env: SandboxServer, feed: list[object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second run of the same request says with which job it goes on, and the feed hears of one submit."""
+
+    @flow
+    async def one() -> Job:
+        return await submit(horse(1), "happyhorse")
+
+    assert await one() == await one()
+    EventsWorker.instance().drain()
+    names = [event.event for client in AssertingEventsClient.all for event in getattr(client, "events", [])]
+    assert names.count("happyhorse.job.submitted") == 1
+    (entry,) = sandbox_env.ledger()
+    assert caplog.text.count(f"already bought, going on with job {entry.task_id}") == 1
 
 
 async def test_the_feed_hears_of_every_bad_end(sandbox_env: SandboxServer, feed: list[object]) -> None:

@@ -24,6 +24,7 @@ from prefect_happyhorse.domain.errors import (
     SubmissionUncertain,
 )
 from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
+from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
@@ -51,6 +52,17 @@ async def test_the_same_request_is_charged_once(sandbox: SandboxServer, account:
     second = await submitter.submit(await prepare(HORSE, account()))
     assert second == first
     assert len(sandbox.ledger()) == 1
+
+
+async def test_a_session_says_whether_a_job_is_new(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
+    """Of twenty submits of one request at once exactly one bought it; the others, and later ones, go on with it."""
+    session = Session(account(), store)
+    prepared = await session.prepare(HORSE)
+    made = await asyncio.gather(*(session.submit(prepared) for _ in range(20)))
+    assert sorted(submitted.is_new for submitted in made) == [False] * 19 + [True]
+    assert (await session.submit(prepared)).is_new is False
+    assert (await session.submit(await session.prepare(HORSE, take=2))).is_new is True
+    assert len(sandbox.ledger()) == 2
 
 
 async def test_another_take_account_or_prompt_is_another_job(sandbox: SandboxServer, account: AccountMaker, submitter: Submitter) -> None:
@@ -265,9 +277,8 @@ async def test_every_problem_is_told_before_anything_is_sent(sandbox: SandboxSer
         "ttapi",
         "happyhorse-1.1-r2v",
         "10",
-        "duration=2",
-        "3 to 15",
-        "seed=-1",
+        "duration must be between 3 and 15 seconds (got 2)",
+        "(got -1)",
         "5000",
         "notes.png",
         "missing.png",
