@@ -35,8 +35,8 @@ def read_prices(text: str) -> tuple[Price, ...]:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"The price list is no TOML: {error}") from error
-    if strange := sorted(set(data) - {"price"}):
-        raise ValueError(f"A price list must hold [[price]] alone (got {', '.join(strange)}).")
+    if unknown := sorted(set(data) - {"price"}):
+        raise ValueError(f"A price list must hold [[price]] alone (got {', '.join(unknown)}).")
     rows = data.get("price", ())
     prices: tuple[Price, ...] = ()
     problems = _misnamed(rows)
@@ -53,9 +53,9 @@ def _misnamed(rows: object) -> list[str]:
     """A row for a gateway or capability that there is not would never fit anything, and nobody would notice."""
     problems: list[str] = []
     for number, row in enumerate(cast("list[object]", rows) if isinstance(rows, list) else ()):
-        said = cast("dict[str, object]", row) if isinstance(row, dict) else {}
+        facts = cast("dict[str, object]", row) if isinstance(row, dict) else {}
         for fact, known in (("gateway", GATEWAYS), ("capability", tuple(REQUEST_CLASSES))):
-            value = said.get(fact)
+            value = facts.get(fact)
             if isinstance(value, str) and value not in known:
                 problems.append(f"price {number}.{fact}: there is no {fact} {value!r}; there are {', '.join(known)}")
     return problems
@@ -71,10 +71,10 @@ def list_prices() -> tuple[Price, ...]:
 
 
 def estimate(request: GenerationRequest, gateway: str | None = None, prices: Sequence[Price] = ()) -> Estimate:
-    """What a request should cost. Where nobody says, the answer is "unknown", never zero.
+    """What a request should cost. An unknown price is not zero.
 
     Args:
-        request: What is wanted.
+        request: What is to be made.
         gateway: Id of the gateway that is to make it; None for the list price of the model's own provider. No source names a gateway's
             prices, so with a gateway there is an estimate only by `prices`.
         prices: Rows of a price list of your own; they come before those of the catalog.
@@ -108,7 +108,7 @@ def estimate(request: GenerationRequest, gateway: str | None = None, prices: Seq
             named = ", ".join(filter(None, possible))
             return Estimate(reason=f"the price depends on the resolution ({named}), which the request leaves open")
         if best[0] is not None:
-            return _reckoned(best[0], request, route)
+            return _computed(best[0], request, route)
         if fitting:
             at_that = f" at {resolution}"
     where = "" if gateway is None else f" at {gateway}"
@@ -123,22 +123,20 @@ def _narrowest(rows: Sequence[Price], resolution: str | None, model: str, wrong:
     row, *others = [row for row in fitting if row.exactness == best]
     for other in others:
         if other.terms != row.terms:
-            raise wrong(
-                f"Two prices fit {model} equally well: {_told(row)} and {_told(other)}. Draw one of them narrower, or leave it out."
-            )
+            raise wrong(f"Two prices fit {model} equally well: {_shown(row)} and {_shown(other)}. Narrow one of them, or leave it out.")
     return row
 
 
-def _told(row: Price) -> str:
+def _shown(row: Price) -> str:
     facts = " ".join(fact for fact in (row.model, row.gateway, row.capability, row.resolution) if fact)
     return f"{row.amount:f} {row.currency} per {row.per} for {facts} ({row.source}, {row.dated})"
 
 
-def _reckoned(row: Price, request: GenerationRequest, route: Route | None) -> Estimate:
+def _computed(row: Price, request: GenerationRequest, route: Route | None) -> Estimate:
     n: int | None = getattr(request, "n", None)
     outputs = 1 if n is None else n
     if outputs < 1:
-        return Estimate(reason=f"n={n!r} asks for no output, and nothing has no price")
+        return Estimate(reason=f"n={n!r} makes no output, which has no price")
     price = f"{row.amount:f} {row.currency}"
     if row.per == "job":
         return _estimate(row, row.amount, f"{price} a job")
@@ -164,9 +162,9 @@ def _fields(route: Route | None, name: str) -> list[WireField]:
 
 
 def _resolution(request: GenerationRequest, route: Route | None) -> str | None:
-    said: str | None = getattr(request, "resolution", None)
-    if said is not None:
-        return said.lower()
+    resolution: str | None = getattr(request, "resolution", None)
+    if resolution is not None:
+        return resolution.lower()
     for field in _fields(route, "resolution"):
         # A route whose model is its resolution takes only that one.
         assumed = field.default if field.default is not None else field.values[0] if len(field.values) == 1 else None
@@ -176,9 +174,9 @@ def _resolution(request: GenerationRequest, route: Route | None) -> str | None:
 
 
 def _seconds(request: GenerationRequest, route: Route | None) -> Decimal | None:
-    said: float | None = getattr(request, "duration", None)
-    if said is not None:
-        return Decimal(str(said))
+    duration: float | None = getattr(request, "duration", None)
+    if duration is not None:
+        return Decimal(str(duration))
     if request.capability == "video_edit":
         return _edited_seconds(request, route)
     for field in _fields(route, "duration"):

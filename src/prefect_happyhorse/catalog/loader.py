@@ -95,7 +95,7 @@ def _route(row: _Row, data: _DataFile) -> Route:
     try:
         fields = {**data.shapes[row.shape], **row.model_dump(exclude={"shape", "limits"})}
         if taken := sorted(fields.keys() & {"gateway", "media", "facts"}):
-            raise ValueError(f"{', '.join(taken)} is not for a row or shape to say")
+            raise ValueError(f"{', '.join(taken)} must not stand in a row or shape")
         media = [data.limits[name] for name in row.limits]
         paths = [data.gateway.response, *([data.responses[fields["response"]]] if "response" in fields else [])]
         response = {name: value for one in paths for name, value in one.model_dump(exclude_defaults=True).items()}

@@ -153,10 +153,10 @@ class GatewayFacts(_Fact):
     token: str | None = Field(default=None, pattern=_CALL, description="Method and path that give an access token, where there is one.")
     alternative_submit: str | None = Field(default=None, pattern=_CALL, description="Another submit path that the source names.")
     alternative_poll: str | None = Field(default=None, pattern=_ABOUT_A_JOB, description="Another poll path that the source names.")
-    task_ttl_s: float | None = Field(default=None, description="How long a job can be asked for.")
+    task_ttl_s: float | None = Field(default=None, description="How long a job can be polled.")
     result_ttl_s: float | None = Field(default=None, description="How long a result's address lives.")
-    polls_per_s: float | None = Field(default=None, description="How often an account may ask.")
-    poll_interval_s: float = Field(default=5.0, description="How often the source asks.")
+    polls_per_s: float | None = Field(default=None, description="How often an account may poll.")
+    poll_interval_s: float = Field(default=5.0, description="How often the source polls.")
     typical_s: dict[AssetKind, float] = Field(description="Estimate of how long a job takes, by what it makes.")
     codes: dict[str, CodeMeaning] = Field(default_factory=dict, description="What the provider's error codes mean.")
 
@@ -182,7 +182,7 @@ class Route(_Fact):
     poll: str = Field(pattern=_ABOUT_A_JOB, description="Method and path; {task_id} stands for the job.")
     encoding: Literal["json", "multipart"] = "json"
     source: str = Field(description="The part of the provider's document that this row comes from.")
-    reference_name: str | None = Field(default=None, description="How a prompt names reference {i}; None when nothing is said.")
+    reference_name: str | None = Field(default=None, description="How a prompt names reference {i}; None when the source says nothing.")
     base64: bool = Field(default=False, description="Whether media may be sent inside the body as data URLs.")
     fields: tuple[WireField, ...]
     media: tuple[MediaLimit, ...] = ()
@@ -195,8 +195,8 @@ class Route(_Fact):
         kind = REQUEST_CLASSES.get(self.capability)
         if kind is None:
             raise ValueError(f"there is no capability {self.capability!r}; there are {', '.join(REQUEST_CLASSES)}")
-        if strange := sorted(self.request_fields - set(kind.model_fields)):
-            raise ValueError(f"a {self.capability} request has no {', '.join(strange)}")
+        if unknown := sorted(self.request_fields - set(kind.model_fields)):
+            raise ValueError(f"a {self.capability} request has no {', '.join(unknown)}")
         return self
 
     @property
@@ -222,7 +222,7 @@ class Route(_Fact):
 
     @property
     def required_fields(self) -> frozenset[str]:
-        """Every request field without which no request fits: its class asks for it, or it alone can fill what the body must hold."""
+        """Every request field without which no request fits: its class requires it, or it alone can fill what the body must hold."""
         of_the_class = REQUEST_CLASSES[self.capability].model_fields
         alone = [field.source_names for field in self.fields if field.required]
         required = {names[0] for names in alone if len(names) == 1} | {name for name, info in of_the_class.items() if info.is_required()}

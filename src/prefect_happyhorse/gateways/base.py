@@ -292,10 +292,10 @@ class Gateway(ABC):
     def _failure(self, data: dict[str, Any], response: httpx.Response, route: Route | None) -> GenerationError | None:
         """The error that a response stands for, or None when the call went well."""
         code = self._code(data, response)
-        if response.is_success and self._went_well(data, code, route):
+        if response.is_success and self._is_success(data, code, route):
             return None
         failed = failure(data, response, self.facts, code=code, message=first_text(data, self.message_paths))
-        if failed is None and self._tells_of_an_error(data, code):
+        if failed is None and self._is_error(data, code):
             what = "no code" if code is None else f"the unknown code {shown(code, response)!r}"
             return protocol_error(f"{self.facts.gateway} answered {response.status_code} with an error of {what}.", response)
         return failed
@@ -308,11 +308,11 @@ class Gateway(ABC):
     def _code_paths(self, response: httpx.Response) -> tuple[str, ...]:
         return self.facts.code_paths or self.code_paths
 
-    def _went_well(self, data: dict[str, Any], code: str | None, route: Route | None) -> bool:
+    def _is_success(self, data: dict[str, Any], code: str | None, route: Route | None) -> bool:
         # A failed job answers 200 and carries its reason beside its status: that is a state, not a failed call.
         return first_text(data, self._paths("status", route)) is not None
 
-    def _tells_of_an_error(self, data: dict[str, Any], code: str | None) -> bool:
+    def _is_error(self, data: dict[str, Any], code: str | None) -> bool:
         return code is not None
 
     @abstractmethod

@@ -59,10 +59,10 @@ class ChanjingGateway(Gateway):
     def _code(self, data: dict[str, Any], response: httpx.Response) -> str | None:
         return first_text(data, self._code_paths(response))
 
-    def _went_well(self, data: dict[str, Any], code: str | None, route: Route | None) -> bool:
+    def _is_success(self, data: dict[str, Any], code: str | None, route: Route | None) -> bool:
         return code == "0"
 
-    def _tells_of_an_error(self, data: dict[str, Any], code: str | None) -> bool:
+    def _is_error(self, data: dict[str, Any], code: str | None) -> bool:
         # Without the one code of success nothing in the envelope counts.
         return True
 
@@ -74,10 +74,10 @@ class ChanjingGateway(Gateway):
 def _without_data(response: httpx.Response) -> httpx.Response:
     """A token's response without the token: errors show the start of a response."""
     try:
-        said = {name: value for name, value in json_object(response).items() if name in {"code", "msg", "trace_id"}}
+        public = {name: value for name, value in json_object(response).items() if name in {"code", "msg", "trace_id"}}
     except ProtocolError:
         return httpx.Response(response.status_code)
-    return httpx.Response(response.status_code, json=said, request=response.request)
+    return httpx.Response(response.status_code, json=public, request=response.request)
 
 
 def _moment(value: object) -> datetime | None:

@@ -40,7 +40,7 @@ _BY_STATUS: dict[int, CodeMeaning] = {
 # Time-outs between a proxy and the server behind it, which may be at work: they pass, like a 5xx.
 _PASSING_STATUSES = frozenset({408, 425, 499})
 
-# Some gateways tell of a refusal of the content rules in words alone.
+# Some gateways report a refusal of the content rules in words alone.
 _MODERATED = re.compile(
     r"moderat|inappropriate|sensitive|nsfw|content.{0,40}violat|violat.{0,40}(content|polic|rule|guideline)|content polic|敏感|违规|不合规",
     re.IGNORECASE,
@@ -74,9 +74,9 @@ def failure(
     if meaning is None:
         return None
     kind, advice = _ERRORS[meaning]
-    said = scrub(message, response) if message else excerpt(response) or "(nothing)"
+    text = scrub(message, response) if message else excerpt(response) or "(nothing)"
     error = kind(
-        f"{facts.gateway} answered {response.status_code}: {said[:_MESSAGE_CHARS]}",
+        f"{facts.gateway} answered {response.status_code}: {text[:_MESSAGE_CHARS]}",
         gateway=facts.gateway,
         code=None if code is None else shown(code, response),
         status_code=response.status_code,

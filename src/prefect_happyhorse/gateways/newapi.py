@@ -45,11 +45,11 @@ class NewAPIGateway(Gateway):
         is_vague = response.is_server_error or response.status_code == 404
         return tuple(path for path in super()._code_paths(response) if path != "error.type" or not is_vague)
 
-    def _went_well(self, data: dict[str, Any], code: str | None, route: Route | None) -> bool:
+    def _is_success(self, data: dict[str, Any], code: str | None, route: Route | None) -> bool:
         # A documented code is the call's own, whatever status stands beside it.
-        return super()._went_well(data, code, route) and first_text(data, ("code",)) not in self.facts.codes
+        return super()._is_success(data, code, route) and first_text(data, ("code",)) not in self.facts.codes
 
-    def _tells_of_an_error(self, data: dict[str, Any], code: str | None) -> bool:
+    def _is_error(self, data: dict[str, Any], code: str | None) -> bool:
         return code is not None or bool(data.get("error"))
 
     def _results(self, data: dict[str, Any], route: Route) -> Iterable[object]:
