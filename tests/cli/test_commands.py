@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from prefect_happyhorse.catalog import GATEWAYS, routes
+from prefect_happyhorse.catalog import GATEWAYS, Route, find_problems, routes
 from prefect_happyhorse.cli import main
+from prefect_happyhorse.cli.example import example_request
+from prefect_happyhorse.domain.requests import parse_request
 from prefect_happyhorse.sandbox import SandboxServer
 
 VECTORS: list[dict[str, Any]] = json.loads(Path(__file__).parents[1].joinpath("data", "vectors.json").read_text(encoding="utf-8"))
@@ -104,6 +106,34 @@ def test_a_miss_lists_who_offers_it(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "is offered by happyhorse" in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["preview", "generate"])
+def test_a_file_that_is_not_there_is_told_in_one_line(tmp_path: Path, command: str) -> None:
+    """With a way to get one, and code 2: nothing was sent."""
+    more = ("--output", str(tmp_path)) if command == "generate" else ()
+    result = run(command, str(tmp_path / "none.json"), "--gateway", "happyhorse", *more)
+    assert (result.exit_code, result.output.count("\n")) == (2, 1)
+    assert "none.json cannot be read: No such file or directory" in result.output
+    assert "--example" in result.output
+
+
+@pytest.mark.parametrize("route", routes(), ids=lambda route: f"{route.gateway}-{route.capability}-{route.model}")
+def test_an_example_is_a_request_that_its_route_takes(route: Route) -> None:
+    """Whatever the capability needs is in it."""
+    assert find_problems(parse_request(example_request(route)), route) == ()
+
+
+def test_an_example_can_be_copied(tmp_path: Path) -> None:
+    """What `preview --example` prints can be previewed as it is; where there is none, the message says who has one."""
+    path = tmp_path / "request.json"
+    path.write_text(run("preview", "--example", "image_to_video", "--gateway", "happyhorse").stdout)
+    assert json.loads(path.read_text())["image"] == "https://example.com/image.png"
+    assert run("preview", str(path), "--gateway", "happyhorse").exit_code == 0
+    assert json.loads(run("preview", "--example", "text_to_video").stdout)["capability"] == "text_to_video"
+    miss = run("preview", "--example", "text_to_image", "--gateway", "ttapi")
+    assert (miss.exit_code, "ttapi does not offer text_to_image" in miss.output) == (1, True)
+    assert run("preview").exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -207,7 +237,7 @@ def test_the_sandbox_serves_until_it_is_stopped() -> None:
 def test_the_demo_makes_three_files(tmp_path: Path) -> None:
     """As a new user runs it: step by step, a table at the end, three files, three charges."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HAPPYHORSE_"))}
-    environment["PREFECT_HOME"] = str(tmp_path / "prefect")
+    environment |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PATH": "/usr/bin:/bin"}
     command = [sys.executable, "-m", "prefect_happyhorse.cli", "demo", "--output", str(tmp_path / "outputs")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -218,3 +248,6 @@ def test_the_demo_makes_three_files(tmp_path: Path) -> None:
         assert tmp_path.joinpath(row.split("│")[5].strip()).stat().st_size > 1000
     assert done.stdout.count("kept at outputs/") == 3
     assert "%" in done.stdout
+    command = done.stdout.splitlines()[-1]
+    shown = subprocess.run(f"{command} --help", shell=True, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)  # noqa: S602 -- as printed
+    assert shown.returncode == 0, command + shown.stderr

@@ -20,12 +20,14 @@ from rich.table import Table
 
 from prefect_happyhorse.catalog import GATEWAYS, Route, check, gateway_facts, resolve, routes
 from prefect_happyhorse.cli.docs import gateways_page, routes_table
+from prefect_happyhorse.cli.example import example_request
 from prefect_happyhorse.cli.jobs import jobs
 from prefect_happyhorse.cli.output import REFUSED, console, errors, fail
 from prefect_happyhorse.cli.setup import setup
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
-from prefect_happyhorse.domain.requests import GenerationRequest, iter_media, parse_request, replace_media
+from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest, iter_media, parse_request, replace_media
+from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.session import Session
@@ -35,7 +37,7 @@ from prefect_happyhorse.gateways import Account, build_body, form_parts, get_gat
 __all__ = ["main"]
 
 _gateway_option = click.option("--gateway", type=click.Choice(GATEWAYS), required=True, help="The gateway.")
-_request_argument = click.argument("request_file", metavar="REQUEST.json", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+_request_argument = click.argument("request_file", metavar="REQUEST.json", type=click.Path(path_type=Path))
 
 
 @click.group(
@@ -84,34 +86,48 @@ def _takes(route: Route) -> Iterable[str]:
 
 
 @main.command()
-@_request_argument
-@_gateway_option
-def preview(request_file: Path, gateway: str) -> None:
+@click.argument("request_file", metavar="[REQUEST.json]", required=False, type=click.Path(path_type=Path))
+@click.option("--gateway", type=click.Choice(GATEWAYS), help="The gateway.")
+@click.option("--example", "capability", type=click.Choice(tuple(REQUEST_CLASSES)), help="Print a request to copy, in place of a call.")
+def preview(request_file: Path | None, gateway: str | None, capability: str | None) -> None:
     """Show the HTTP call that a request becomes. Nothing is sent and no key is needed."""
+    if capability is not None:
+        route = next((route for route in routes(gateway) if route.capability == capability), None)
+        if route is None:
+            fail(f"{gateway} does not offer {capability}. `happyhorse models --capability {capability}` lists who does.", 1)
+        click.echo(json.dumps(example_request(route), indent=2))
+        return
+    if request_file is None or gateway is None:
+        raise click.UsageError("Give REQUEST.json and --gateway, or --example for a request to copy.")
     request = _read_request(request_file)
     with errors():
         route = resolve(request, gateway)
         check(request, route, more=asyncio.run(inspect_media(request, route)).problems)
-        variable = f"{gateway.upper()}_BASE_URL"
-        base_url = (os.environ.get(variable) or gateway_facts(gateway).base_url or f"https://{variable.lower().replace('_', '-')}").rstrip(
-            "/"
-        )
-        account = Account(gateway=gateway, base_url=base_url)
-        protocol = get_gateway(gateway)
-        addressed = replace_media(request, {(name, position): _address(medium) for name, position, medium in iter_media(request)})
-        call = protocol.submit_request(addressed, route, account)
-        before = set(call.headers)
-        protocol.sign(call, SecretStr("***"))
-        body: dict[str, Any] = build_body(addressed, route)
-        if route.encoding == "multipart":
-            body = {name: text for name, (_, text) in form_parts(body).items()}
-        shown = {name: value for name, value in call.headers.items() if name not in before or name in {"content-type", "x-dashscope-async"}}
-        if "content-type" in shown:
-            # The boundary differs at every call and says nothing.
-            shown["content-type"] = shown["content-type"].partition(";")[0]
-    click.echo(json.dumps({"method": call.method, "url": str(call.url), "headers": shown, "body": body}, indent=2, ensure_ascii=False))
-    if base_url.startswith(f"https://{variable.lower().replace('_', '-')}"):
-        click.echo(f"The document of {gateway} names no host: set {variable}.", err=True)
+        click.echo(json.dumps(_call(request, route), indent=2, ensure_ascii=False))
+    if not _base_url(gateway):
+        click.echo(f"The document of {gateway} names no host: set {gateway.upper()}_BASE_URL.", err=True)
+
+
+def _base_url(gateway: str) -> str | None:
+    return os.environ.get(f"{gateway.upper()}_BASE_URL") or gateway_facts(gateway).base_url
+
+
+def _call(request: GenerationRequest, route: Route) -> dict[str, Any]:
+    """The HTTP call of a request, without its key."""
+    protocol = get_gateway(route.gateway)
+    base_url = _base_url(route.gateway) or f"https://{route.gateway}-base-url"
+    addressed = replace_media(request, {(name, position): _address(medium) for name, position, medium in iter_media(request)})
+    call = protocol.submit_request(addressed, route, Account(gateway=route.gateway, base_url=base_url.rstrip("/")))
+    before = set(call.headers)
+    protocol.sign(call, SecretStr("***"))
+    body: dict[str, Any] = build_body(addressed, route)
+    if route.encoding == "multipart":
+        body = {name: text for name, (_, text) in form_parts(body).items()}
+    headers = {name: value for name, value in call.headers.items() if name not in before or name in {"content-type", "x-dashscope-async"}}
+    if "content-type" in headers:
+        # The boundary differs at every call and says nothing.
+        headers["content-type"] = headers["content-type"].partition(";")[0]
+    return {"method": call.method, "url": str(call.url), "headers": headers, "body": body}
 
 
 def _address(medium: MediaAsset | str) -> str:
@@ -206,8 +222,11 @@ def _read_request(path: Path) -> GenerationRequest:
     try:
         return parse_request(path.read_bytes())
     except ValidationError as error:
-        problems = "\n".join(f"  - {'.'.join(map(str, p['loc'])) or 'request'}: {p['msg']}" for p in error.errors(include_url=False))
+        problems = "\n".join(f"  - {problem}" for problem in validation_problems(error))
         fail(f"{path} is no request:\n{problems}\nNothing was sent.", REFUSED)
+    except OSError as error:
+        way_out = f"`happyhorse preview --example text_to_video > {path}` writes one"
+        fail(f"{path} cannot be read: {error.strerror or error}. {way_out}. Nothing was sent.", REFUSED)
 
 
 main.add_command(jobs)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -73,7 +76,14 @@ def run_demo(output: Path, console: Console) -> None:
         asyncio.run(_run(store, console))
         charged = len(sandbox.ledger())
     console.print(f"The sandbox charged {charged} jobs, one for each step. All in {time.monotonic() - started:.0f} s.")
-    console.print(f"The run with its pictures, in a browser: PREFECT_HOME={home} prefect server start", soft_wrap=True)
+    console.print("Its pictures in a browser, at the run's artifacts, are served by:")
+    console.print(f"PREFECT_HOME={shlex.quote(str(home))} {_prefect_command()} server start", soft_wrap=True)
+
+
+def _prefect_command() -> str:
+    """Prefect's command as it can be typed here: its name, or where it lies beside this Python."""
+    beside = Path(sys.executable).with_name("prefect")
+    return "prefect" if shutil.which("prefect") or not beside.is_file() else shlex.quote(os.path.relpath(beside))
 
 
 def _gateway(sandbox: Any) -> dict[str, str]:
