@@ -167,7 +167,7 @@ def test_every_problem_of_a_request_is_told_at_once(tmp_path: Path) -> None:
     }
     result = run("preview", request_file(tmp_path, **request), "--gateway", "ttapi")
     assert result.exit_code == 2
-    for told in ("notes.png", "ftp", "duration=2", "3 to 15", "seed=-1", "5000", "options.quality"):
+    for told in ("notes.png", "ftp", "duration must be between 3 and 15 seconds (got 2)", "seed must be", "5000", "options.quality"):
         assert told in result.output
 
 
