@@ -1,4 +1,4 @@
-"""Which hosts a result may be fetched from: none on a private network, and exactly the address that was checked.
+"""Protection against server-side request forgery: no private addresses, and connections to the checked address only.
 
 The ranges are those of the IANA special-purpose registries: https://www.iana.org/assignments/iana-ipv4-special-registry and
 https://www.iana.org/assignments/iana-ipv6-special-registry
@@ -18,7 +18,7 @@ __all__ = ["AddressRefused", "checked_addresses", "host_of", "is_local_host", "i
 _NOT_PUBLIC = tuple(
     ipaddress.ip_network(text)
     for text in (
-        # The standard library's own tables differ between Python versions and leave some of these out.
+        # `ipaddress.is_global` differs between Python versions, and misses some of these.
         "0.0.0.0/8",
         "10.0.0.0/8",
         "100.64.0.0/10",
@@ -43,15 +43,15 @@ _NOT_PUBLIC = tuple(
         "3fff::/20",
     )
 )
-# All that is given out of IPv6 so far: https://www.iana.org/assignments/ipv6-address-space
-_GIVEN_OUT = ipaddress.ip_network("2000::/3")
+# All of IPv6 that is allocated so far: https://www.iana.org/assignments/ipv6-address-space
+_ALLOCATED = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _6TO4 = ipaddress.ip_network("2002::/16")
 _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class AddressRefused(ValueError):
-    """When a host is none that a result may be fetched from."""
+    """When an output may not be fetched from a host."""
 
 
 def is_public(address: str) -> bool:
@@ -62,16 +62,16 @@ def is_public(address: str) -> bool:
         (True, False, False)
     """
     found = ipaddress.ip_address(address)
-    inner = _carried(found)
+    inner = _embedded(found)
     if inner is not None:
         return is_public(str(inner))
-    if found.version == 6 and found not in _GIVEN_OUT:
+    if found.version == 6 and found not in _ALLOCATED:
         return False
     return not any(found in network for network in _NOT_PUBLIC)
 
 
-def _carried(address: _IPAddress) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 address stands for, where it is a translated one."""
+def _embedded(address: _IPAddress) -> ipaddress.IPv4Address | None:
+    """The IPv4 address inside a mapped, 6to4 or NAT64 address."""
     if isinstance(address, ipaddress.IPv4Address):
         return None
     if address.ipv4_mapped is not None:
@@ -84,7 +84,7 @@ def _carried(address: _IPAddress) -> ipaddress.IPv4Address | None:
 
 
 def host_of(url: str) -> str | None:
-    """The host of a web address, or None when it is no address.
+    """The host of a web address, or None when it is not valid.
 
     Example:
         >>> host_of("https://user@Example.com:8443/x"), host_of("http://[::1"), host_of("http://example.com:port/")
@@ -99,7 +99,7 @@ def host_of(url: str) -> str | None:
 
 
 def is_local_host(host: str) -> bool:
-    """Whether a host, by its text alone, lies on this machine or on a private network. No name is resolved.
+    """Whether a host is on this machine or a private network by its text alone; no name is resolved.
 
     Example:
         >>> is_local_host("localhost"), is_local_host("127.1"), is_local_host("192.168.0.7"), is_local_host("example.com")
@@ -122,7 +122,7 @@ def is_local_host(host: str) -> bool:
 async def checked_addresses(host: str, port: int, *, local_allowed: bool) -> tuple[str, ...]:
     """Resolve a host to the addresses that may be connected to.
 
-    Connect to these and to nothing else: the name may mean something else a moment later.
+    Connect to these alone: the name may resolve to something else a moment later (DNS rebinding).
     """
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -133,11 +133,11 @@ async def checked_addresses(host: str, port: int, *, local_allowed: bool) -> tup
 
 
 def pin_to_ip(request: httpx.Request, address: str) -> httpx.Request:
-    """A request that goes to one address and to no other, whatever its host's name means by then."""
+    """The same request, sent to one IP address whatever its host resolves to by then."""
     name = request.url.raw_host.decode("ascii")
     headers = httpx.Headers(request.headers)
     headers["Host"] = request.url.netloc.decode("ascii")
-    # Connections are pooled by address: one that was opened and checked for another name must not be used for this one.
+    # Connections are pooled by address: one whose certificate was checked for another name must not be reused.
     headers["Connection"] = "close"
     extensions = {**request.extensions, "sni_hostname": name}
     return httpx.Request(request.method, request.url.copy_with(host=address), headers=headers, extensions=extensions)

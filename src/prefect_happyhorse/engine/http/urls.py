@@ -1,4 +1,4 @@
-"""What tells one input medium from another: its content where we hold the bytes, its address without a signature where we do not."""
+"""Fingerprints of input media: by content where the bytes are known, else by the address without its signature."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SIGNATURE_NAMES = re.compile(
 _BESIDE_SIGNATURE = re.compile(r"expires|policy|security-token|versioned-signature|hash-algorithm", re.IGNORECASE)
 # https://learn.microsoft.com/rest/api/storageservices/create-service-sas and create-user-delegation-sas
 _AZURE_NAMES = re.compile(r"s[vrpteis]|ss|srt|sip|spr|sig|sdd|ses|saoid|suoid|scid|skoid|sktid|skt|ske|sks|skv|skdutid|sduoid")
-# A token beside a path that names a file is a permission; elsewhere ("/download?token=...") it may be all that names the file.
+# A token beside a path that names a file is a permission; elsewhere ("/download?token=...") it may be what names the file.
 _TOKEN_NAMES = re.compile(r"((access|auth|security|session)[_-]?)?token|auth([_-]?key)?|sign|sig|jwt|api[_-]?key", re.IGNORECASE)
 _FILE_NAME = re.compile(r"\.(jpe?g|png|webp|bmp|gif|mp4|m4v|mov|webm|mp3|wav)$", re.IGNORECASE)
 
@@ -60,7 +60,7 @@ def stable_url(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
-        # No address at all, such as http://[::1, yet errors have to name it; what may be secret in it goes.
+        # Not valid, such as http://[::1, yet errors have to name it; what may be secret in it is dropped.
         return re.sub(r"//[^/]*@", "//", re.split(r"[?#]", url)[0])
     host = parts.netloc.rpartition("@")[2].lower()
     pairs = parts.query.split("&") if parts.query else []

@@ -1,4 +1,4 @@
-"""What a store asks of a place that keeps files."""
+"""What a store needs from a place that keeps files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Backend(Protocol):
         ...
 
     def keep(self, file: Path, path: str, *, move: bool) -> None:
-        """Put a finished file in its place; FileExistsError when a different one is there."""
+        """Store a finished file; FileExistsError when a different one is there."""
         ...
 
     def hash(self, path: str) -> str:
@@ -44,5 +44,5 @@ class Backend(Protocol):
         ...
 
     def sign(self, path: str, seconds: int) -> str:
-        """An address at which anybody can read a file for so many seconds."""
+        """An address at which anybody can read a file for that many seconds."""
         ...

@@ -20,8 +20,8 @@ __all__ = ["ObjectStore", "open_filesystem", "translated"]
 
 _BLOCK_BYTES = 8 * 1024 * 1024
 _CONFLICTS = 5
-# A memory filesystem looks and then writes, and it is only ever shared by the threads of one process.
-_MEMORY_TURN = threading.RLock()
+# A memory filesystem checks and then writes, and only the threads of one process share it.
+_MEMORY_LOCK = threading.RLock()
 
 
 def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
@@ -30,7 +30,7 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
 
     chosen = dict(options)
     if url.partition("://")[0] not in {"memory", "webdav"}:
-        # A listing kept in memory would hide what other processes write.
+        # A cached listing would hide what other processes write.
         chosen["use_listings_cache"] = False
     return cast("tuple[Any, str]", fsspec.core.url_to_fs(url, **chosen))  # pyright: ignore[reportUnknownMemberType] -- it has no types
 
@@ -47,12 +47,7 @@ def translated(place: str) -> Generator[None, None, None]:
 
 
 class ObjectStore:
-    """A store's folder that fsspec reaches. Everything here blocks.
-
-    Args:
-        url: The fsspec URL of the folder.
-        options: What fsspec needs to get there.
-    """
+    """A store's folder that fsspec reaches, by its URL and options. Everything here blocks."""
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.url = url
@@ -66,7 +61,7 @@ class ObjectStore:
     def size(self, path: str) -> int:
         """See `Backend.size`."""
         with self._at(path) as (fs, full):
-            # `exists` of fsspec takes every failure for a no.
+            # Not fsspec's `exists`, which takes every failure for a no.
             info = fs.info(full)
             if info["type"] != "file":
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), full)
@@ -86,11 +81,11 @@ class ObjectStore:
         """See `Backend.create`."""
         with self._at(path) as (fs, full):
             if not _creates(fs, "_pipe_file", "pipe_file"):
-                why = f"{self.scheme} stores, as they are installed here, cannot claim a file safely; use a local folder or s3"
+                why = f"{self.scheme} stores, as they are installed here, cannot create a file exclusively; use a local folder or s3"
                 raise OSError(errno.ENOTSUP, why, self.url)
             for attempts_left in reversed(range(_CONFLICTS)):
                 try:
-                    with self._turn():
+                    with self._exclusive():
                         fs.pipe_file(full, data, mode="create")
                 except FileExistsError:
                     return False
@@ -122,7 +117,7 @@ class ObjectStore:
         """See `Backend.keep`."""
         with self._at(path) as (fs, full):
             try:
-                with self._turn():
+                with self._exclusive():
                     if not _creates(fs, "_put_file", "put_file"):
                         self._check_free(fs, full)
                     fs.put_file(str(file), full, **self._upload_options(fs, path))
@@ -156,8 +151,8 @@ class ObjectStore:
             fs, root = self._opened
             yield fs, f"{root.rstrip('/')}/{path}" if path else root
 
-    def _turn(self) -> AbstractContextManager[object]:
-        return _MEMORY_TURN if self.scheme == "memory" else nullcontext()
+    def _exclusive(self) -> AbstractContextManager[object]:
+        return _MEMORY_LOCK if self.scheme == "memory" else nullcontext()
 
     def _check_free(self, fs: Any, full: str) -> None:
         try:
@@ -170,7 +165,7 @@ class ObjectStore:
         chosen: dict[str, Any] = {"mode": "create"} if _creates(fs, "_put_file", "put_file") else {}
         media_type = mimetypes.guess_type(path)[0]
         if self.scheme in {"s3", "s3a"}:
-            # Its own default holds ten parts of 50 MB in memory at a time.
+            # The default holds ten parts of 50 MB in memory at a time.
             chosen |= {"chunksize": _BLOCK_BYTES, "max_concurrency": 2}
             chosen |= {"ContentType": media_type} if media_type else {}
         elif self.scheme in {"gs", "gcs"} and media_type:
@@ -179,7 +174,7 @@ class ObjectStore:
 
 
 def _is_conflict(error: OSError) -> bool:
-    """Whether S3 could not tell who was first and asks to try again.
+    """Whether S3 could not tell which writer was first, and wants the request to be repeated.
 
     See https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
     """
@@ -189,7 +184,7 @@ def _is_conflict(error: OSError) -> bool:
 
 
 def _creates(fs: Any, *names: str) -> bool:
-    """Whether a filesystem's own method, not the base class's stand-in for it, knows exclusive creation."""
+    """Whether a filesystem's own method, not its base class's, supports exclusive creation."""
     from fsspec.asyn import AsyncFileSystem  # pyright: ignore[reportMissingTypeStubs]
     from fsspec.spec import AbstractFileSystem  # pyright: ignore[reportMissingTypeStubs]
 

@@ -41,7 +41,7 @@ def create_file(target: Path, data: bytes) -> bool:
             return False
         except OSError as error:
             if error.errno in _NO_HARD_LINKS:
-                message = "the file system has no hard links, so a file cannot be claimed safely there; use another folder"
+                message = "the file system has no hard links, so a file cannot be created exclusively there; use another folder"
                 raise OSError(error.errno, message, str(target)) from error
             raise
     sync_folder(target.parent)
@@ -49,7 +49,7 @@ def create_file(target: Path, data: bytes) -> bool:
 
 
 def keep_file(source: Path, target: Path, *, move: bool) -> None:
-    """Put a finished file in its place, where no different file may be lost."""
+    """Store a finished file; FileExistsError when a different one is there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     _sync_file(source)
     try:
@@ -82,14 +82,14 @@ def hash_file(path: Path) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make sure that the names in a folder outlast a power cut, where the system can."""
+    """Make the names in a folder outlast a power cut, where the system can."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        # Network file systems and FUSE refuse this on folders; there is nothing more to be done.
+        # Network file systems and FUSE refuse this on folders, and offer nothing else.
         if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}:
             raise
     finally:
@@ -153,11 +153,7 @@ def _rename(source: Path, target: Path) -> None:
 
 
 class LocalFolder:
-    """A store's folder on a local disk. Everything here blocks.
-
-    Args:
-        folder: The folder.
-    """
+    """A store's folder on a local disk. Everything here blocks."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -27,7 +27,7 @@ _UNMISTAKABLE = re.compile(r"(?:[A-Za-z]+_)?[A-Za-z0-9]{16,64}|[0-9a-fA-F]{8}(?:
 
 
 def check_template(template: str) -> None:
-    """Refuse a template that cannot give every output a place of its own.
+    """Refuse a template that cannot give every output a path of its own.
 
     Example:
         >>> check_template("{date}/{job}.{ext}")
@@ -52,9 +52,9 @@ def _template_problems(template: str) -> Iterable[str]:
     if any(spec or conversion for _, _, spec, conversion in parts):
         yield "a field takes no format or conversion"
     if "task_id" not in named:
-        yield "{task_id} is missing, without which two jobs would get the same place"
+        yield "{task_id} is missing, without which two jobs would get the same path"
     if not named & {"index", "suffix"}:
-        yield "{suffix} or {index} is missing, without which two outputs of a job would get the same place"
+        yield "{suffix} or {index} is missing, without which two outputs of a job would get the same path"
     if not template.endswith(".{ext}"):
         yield "it must end with .{ext}"
     if problem := _path_problem("".join(literal + ("x" if name is not None else "") for literal, name, _, _ in parts)):

@@ -47,7 +47,7 @@ class Store:
         scratch: Where partial downloads lie, for a store that is no local folder; by default the user's cache folder.
 
     Raises:
-        ValueError: When a value cannot work; names it and what is allowed.
+        ValueError: When a value cannot work; names the field, the value and the rule.
 
     Example:
         >>> store = Store("/srv/outputs", public_base_url="https://media.example.com")
@@ -68,10 +68,10 @@ class Store:
         if self.public_base_url is not None:
             _check_public(self.public_base_url)
         if self.presign_s is not None and self.presign_s < 1:
-            raise ValueError(f"presign_s={self.presign_s!r}: allowed is 1 or more")
+            raise ValueError(f"presign_s must be at least 1 second (got {self.presign_s!r})")
         if self.presign_s is not None and self.folder is not None:
-            why = "a local folder has no presigned addresses; use an object store or public_base_url"
-            raise ValueError(f"presign_s={self.presign_s!r}: {why}")
+            way_out = "a local folder has no presigned addresses; use an object store or public_base_url"
+            raise ValueError(f"presign_s must be None for a local folder (got {self.presign_s!r}): {way_out}")
 
     @property
     def scheme(self) -> str:
@@ -108,7 +108,7 @@ class Store:
         return render(self.template, job, index=index, extension=extension, kind=kind)
 
     def scratch_dir(self) -> Path:
-        """The folder for partial downloads, made if need be; beside the outputs of a local store, so that the last step is a rename."""
+        """The folder for partial downloads, created if need be; beside the outputs of a local store, so that storing is a rename."""
         if self.folder is not None:
             found = self.folder / _SCRATCH
             found.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ class Store:
         return _private_cache(name)
 
     async def exists(self, path: str) -> bool:
-        """Whether a file lies there."""
+        """Whether a file is there."""
         try:
             await self.size(path)
         except FileNotFoundError:
@@ -129,7 +129,7 @@ class Store:
         return True
 
     async def has(self, path: str, length: int) -> bool:
-        """Whether a file of that length lies there."""
+        """Whether a file of that length is there."""
         try:
             return await self.size(path) == length
         except FileNotFoundError:
@@ -144,7 +144,7 @@ class Store:
         return await self._off_loop(self._backend.read, path)
 
     async def read_all(self, paths: Sequence[str]) -> AsyncGenerator[tuple[str, bytes], None]:
-        """The whole of many small files, some at a time and in no order; one that is not there is left out."""
+        """Many small files, some at a time and in no order; a missing one is left out."""
         for path in paths:
             check_relative(path)
         if self.folder is not None:
@@ -179,19 +179,19 @@ class Store:
         await self._off_loop(self._backend.delete, path)
 
     async def list(self, path: str) -> list[str]:
-        """The names of the files in a folder, sorted; without those in folders below it and those that are being written."""
+        """The names of the files directly in a folder, sorted, without unfinished ones."""
         names = await to_thread.run_sync(self._backend.names, check_relative(path) if path else "")
         return sorted(name for name in names if not (name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)))
 
     async def keep(self, file: Path, path: str, *, move: bool = True) -> None:
-        """Put a finished local file in its place, where no different file may be lost.
+        """Store a finished local file; FileExistsError when a different one is there.
 
-        A store whose filesystem has no exclusive upload, as WebDAV, is looked at first, and then it is uploaded.
+        A filesystem without exclusive upload, such as WebDAV, is checked for the file first.
         """
         await to_thread.run_sync(partial(self._backend.keep, file, check_relative(path), move=move))
 
     async def holds(self, path: str, *, length: int, sha256: str) -> bool:
-        """Whether a file lies there and is the very one that is meant."""
+        """Whether a file of that length and hash is there."""
         return await self._off_loop(self._holds, path, length, sha256)
 
     async def public_url(self, path: str) -> str | None:
@@ -227,27 +227,27 @@ def _absolute(url: str) -> str:
         folder = rest if separator and location == "store" else url
         return "file://" + Path(os.path.abspath(Path(folder).expanduser())).as_posix()
     if location != "store" or not separator:
-        why = f"a store is a local folder or an fsspec URL; its scheme may be {', '.join(STORE_SCHEMES)}"
-        raise ValueError(f"url={url.partition(':')[0]!r}: {why}")
+        schemes = ", ".join(STORE_SCHEMES)
+        raise ValueError(f"url must be a local folder or an fsspec URL with one of the schemes {schemes} (got {url.partition(':')[0]!r})")
     if "@" in rest.split("/")[0] and scheme not in {"abfs", "abfss"}:
-        raise ValueError(f"url: a {scheme} URL must hold no key or password; give them in options")
+        raise ValueError(f"url must hold no key or password in its {scheme} address; give them in options")
     if "::" in url:
-        raise ValueError(f"url={url!r}: chained URLs are not supported")
+        raise ValueError(f"url must not be a chained URL (got {url!r})")
     return url
 
 
 def _check_public(address: str) -> None:
     parts = urlsplit(address)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"public_base_url={address!r}: an http or https address with a host is wanted")
     if parts.username or parts.password:
-        raise ValueError("public_base_url: it must hold no user name or password, since it is handed to others")
+        raise ValueError("public_base_url must hold no user name or password, since it is handed to others")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"public_base_url must be an http or https address with a host (got {address!r})")
     if parts.query or parts.fragment:
-        raise ValueError(f"public_base_url={address!r}: paths are put behind it, so it must have no query or fragment")
+        raise ValueError(f"public_base_url must have no query or fragment, since paths are appended to it (got {address!r})")
 
 
 def _private_cache(name: str) -> Path:
-    """A folder that outlasts the process and that no other user of the machine can write to."""
+    """A folder that outlasts the process and that no other user of the machine can write to; a temporary one if there is no cache."""
     folder = cache_folder() / "partial" / name
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

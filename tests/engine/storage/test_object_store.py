@@ -1,0 +1,129 @@
+"""Object stores: what they cannot do is refused, and their failures are told from missing files."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.engine.storage.conftest import StoreMaker
+
+from prefect_happyhorse.engine.storage.store import Store
+
+
+async def test_wrong_key_is_not_missing(s3: StoreMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal by the store is not taken for the absence of a file."""
+    store = s3()
+    fs, _ = store._backend._opened  # pyright: ignore[reportAttributeAccessIssue]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Access Denied")
+
+    monkeypatch.setattr(fs, "info", refuse)
+    with pytest.raises(PermissionError):
+        await store.exists("a")
+
+
+@pytest.mark.parametrize(("conflicts", "is_won"), [(1, True), (4, True), (5, None)])
+async def test_conflict(conflicts: int, is_won: bool | None, s3: StoreMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When S3 cannot tell who was first and asks to try again, that is done, a few times."""
+    from botocore.exceptions import ClientError
+
+    store = s3()
+    fs, _ = store._backend._opened  # pyright: ignore[reportAttributeAccessIssue]
+    pipe_file, left = fs.pipe_file, [None] * conflicts
+
+    def conflict(*args: Any, **kwargs: Any) -> None:
+        if left:
+            left.pop()
+            cause = ClientError({"Error": {"Code": "ConditionalRequestConflict", "Message": "Conflict"}}, "PutObject")
+            raise OSError(errno.EBUSY, "Conflict") from cause
+        pipe_file(*args, **kwargs)
+
+    monkeypatch.setattr(fs, "pipe_file", conflict)
+    if is_won is None:
+        with pytest.raises(OSError, match="Conflict"):
+            await store.create("claim", b"1")
+    else:
+        assert await store.create("claim", b"1") is is_won
+
+
+async def test_presigned(s3: StoreMaker, tmp_path: Path) -> None:
+    """A presigned address lets anybody read the file, with its media type, and the secret is not in it."""
+    store = s3(presign_s=600)
+    (tmp_path / "horse").write_bytes(b"horse")
+    await store.keep(tmp_path / "horse", "a b/horse.png")
+    url = await store.public_url("a b/horse.png")
+    assert url is not None
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(url)
+    assert (answer.content, answer.headers["content-type"]) == (b"horse", "image/png")
+    assert ("sesame" in url, "Expires" in url) == (False, True)
+
+
+async def test_large_upload(s3: StoreMaker, tmp_path: Path) -> None:
+    """A file that goes up in several parts is one file, and exclusive too."""
+    store, content = s3(), os.urandom(1 << 20) * 20
+    for part in (content, content):
+        (tmp_path / "long").write_bytes(part)
+        await store.keep(tmp_path / "long", "long.mp4")
+    (tmp_path / "long").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(FileExistsError):
+        await store.keep(tmp_path / "long", "long.mp4")
+    assert await store.holds("long.mp4", length=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+async def test_two_machines(s3: StoreMaker) -> None:
+    """Processes that share nothing but the bucket cannot both claim a file."""
+    store = s3()
+    code = (
+        "import asyncio, json, sys; from prefect_happyhorse.engine.storage.store import Store;"
+        "url, options, me = sys.argv[1:];"
+        "print(asyncio.run(Store(url, options=json.loads(options)).create('claim', me.encode())))"
+    )
+    children = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, store.url, json.dumps(dict(store.options)), f"p{number}", stdout=subprocess.PIPE
+        )
+        for number in range(2)
+    ]
+    won = [(await child.communicate())[0].strip() for child in children]
+    assert sorted(won) == [b"False", b"True"]
+    assert await store.read("claim") == f"p{won.index(b'True')}".encode()
+
+
+async def test_no_safe_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store whose filesystem only pretends to create exclusively refuses to claim, rather than let two submit."""
+    from fsspec.implementations.memory import MemoryFileSystem
+    from fsspec.spec import AbstractFileSystem
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", AbstractFileSystem.pipe_file)
+    with pytest.raises(OSError, match="cannot create a file exclusively") as caught:
+        await Store("memory://x").create("claim", b"")
+    assert caught.value.errno == errno.ENOTSUP
+
+
+async def test_upload_without_exclusive_creation(tmp_path: Path) -> None:
+    """Where a filesystem has no exclusive upload, it is looked first, and a different file is refused all the same."""
+    store = Store(f"memory://{os.urandom(6).hex()}")
+    (tmp_path / "a").write_bytes(b"horse")
+    await store.keep(tmp_path / "a", "a")
+    (tmp_path / "a").write_bytes(b"other")
+    with pytest.raises(FileExistsError):
+        await store.keep(tmp_path / "a", "a")
+    with pytest.raises(OSError, match="no presigned addresses"):
+        await Store(store.url, presign_s=60).public_url("a")
+
+
+async def test_missing_package() -> None:
+    """A store whose package is not installed says which one is missing."""
+    with pytest.raises(ImportError, match="adlfs"):
+        await Store("abfs://container/outputs", options={"account_name": "x"}).exists("a")
