@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from prefect_happyhorse.domain.errors import JobTimedOut as JobTimedOut
     from prefect_happyhorse.domain.errors import MediaUnreachable as MediaUnreachable
     from prefect_happyhorse.domain.errors import ModerationRejected as ModerationRejected
+    from prefect_happyhorse.domain.errors import Money as Money
+    from prefect_happyhorse.domain.errors import PollRejected as PollRejected
     from prefect_happyhorse.domain.errors import ProtocolError as ProtocolError
     from prefect_happyhorse.domain.errors import QuotaExceeded as QuotaExceeded
     from prefect_happyhorse.domain.errors import RateLimited as RateLimited
@@ -80,8 +82,8 @@ _EXPORTS = {
     "domain.assets": "MediaAsset",
     "domain.errors": (
         "AuthenticationFailed BudgetExceeded CatalogError DownloadFailed GatewayUnavailable GenerationError InvalidRequest JobExpired "
-        "JobFailed JobTimedOut MediaUnreachable ModerationRejected ProtocolError QuotaExceeded RateLimited RequestRejected "
-        "SubmissionUncertain"
+        "JobFailed JobTimedOut MediaUnreachable ModerationRejected Money PollRejected ProtocolError QuotaExceeded RateLimited "
+        "RequestRejected SubmissionUncertain"
     ),
     "domain.jobs": "Job JobResult JobSnapshot JobStatus Output",
     "domain.prices": "Estimate Price",

@@ -4,7 +4,8 @@ import copy
 import inspect
 import pickle
 import re
-from typing import Any, get_args
+from datetime import datetime, timezone
+from typing import Any
 
 import cloudpickle
 import pytest
@@ -23,9 +24,13 @@ from prefect_happyhorse.domain.errors import (
     ProtocolError,
     RateLimited,
     SubmissionUncertain,
+    error_context,
 )
+from prefect_happyhorse.domain.jobs import Job
 
-ALL = [getattr(errors, name) for name in errors.__all__ if inspect.isclass(getattr(errors, name))]
+NOW = datetime(2026, 11, 20, tzinfo=timezone.utc)
+
+ALL = [kind for kind in map(vars(errors).get, errors.__all__) if inspect.isclass(kind) and issubclass(kind, Exception)]
 OF_GENERATION = [kind for kind in ALL if issubclass(kind, GenerationError)]
 FACTS: dict[str, Any] = {
     "gateway": "ttapi",
@@ -80,7 +85,7 @@ def test_the_module_gives_all_its_names() -> None:
     defined = {
         name for name, value in vars(errors).items() if not name.startswith("_") and getattr(value, "__module__", "") == errors.__name__
     }
-    assert list(errors.__all__) == sorted(defined | {"Money"})
+    assert list(errors.__all__) == sorted(defined)
 
 
 @every_error
@@ -158,13 +163,14 @@ def test_money_is_known_by_class_where_the_error_does_not_say() -> None:
         "JobTimedOut": "spent",
         "MediaUnreachable": "not spent",
         "ModerationRejected": "not spent",
+        "PollRejected": "spent",
         "ProtocolError": None,
         "QuotaExceeded": "not spent",
         "RateLimited": "not spent",
         "RequestRejected": "not spent",
         "SubmissionUncertain": "may be spent",
     }
-    assert {kind.usual_money for kind in OF_GENERATION} <= {None, *get_args(Money)}
+    assert {kind.usual_money for kind in OF_GENERATION} <= {None, *Money}
 
 
 def test_what_an_error_says_of_money_goes_before_its_class() -> None:
@@ -179,16 +185,39 @@ def test_only_what_buys_nothing_twice_is_retryable() -> None:
 
 
 def test_facts_are_filled_in_where_they_are_unknown() -> None:
-    """What the error knows already is kept, an unknown fact stays unknown, and the error itself comes back."""
-    error = GenerationError("It broke.", gateway="ttapi")
-    assert error.about(gateway="uniall", task_id="t-1", model=None) is error
-    assert (error.gateway, error.task_id, error.model) == ("ttapi", "t-1", None)
+    """What the error knows already is kept, an unknown fact stays unknown, and the error itself goes on with its cause."""
+    error, cause = GenerationError("It broke.", gateway="ttapi"), OSError("disk")
+    with pytest.raises(GenerationError) as caught, error_context(gateway="uniall", account="film", model=None):
+        raise error from cause
+    assert caught.value is error
+    assert (error.gateway, error.account, error.model, error.__cause__) == ("ttapi", "film", None, cause)
 
 
-def test_a_fact_that_errors_do_not_have_is_a_mistake() -> None:
-    """A misspelled name is not silently kept."""
-    with pytest.raises(AttributeError):
-        GenerationError("It broke.").about(taskid="t-1")
+def test_a_job_gives_all_its_facts() -> None:
+    """Its ids too; and what is no error of generation passes untouched."""
+    job = Job(
+        gateway="ttapi", account="film", capability="image_edit", model="m", task_id="t-1", request_id="r-1", digest="d", submitted_at=NOW
+    )
+    with pytest.raises(JobFailed) as caught, error_context(job):
+        raise JobFailed("It broke.")
+    error = caught.value
+    assert [getattr(error, name) for name in ("gateway", "account", "capability", "model", "task_id", "request_id", "digest")] == [
+        "ttapi",
+        "film",
+        "image_edit",
+        "m",
+        "t-1",
+        "r-1",
+        "d",
+    ]
+    with pytest.raises(ValueError, match="other"), error_context(job):
+        raise ValueError("other")
+
+
+def test_money_is_one_of_three() -> None:
+    """Nothing else is ever said of the bill."""
+    with pytest.raises(ValueError, match="perhaps"):
+        GenerationError("It broke.", money="perhaps")  # pyright: ignore[reportArgumentType] -- that is what is tried
 
 
 def test_the_message_is_what_happened_alone() -> None:

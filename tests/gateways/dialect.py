@@ -21,7 +21,7 @@ from prefect_happyhorse.domain.errors import (
 )
 from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission
 from prefect_happyhorse.domain.requests import GenerationRequest, parse_request
-from prefect_happyhorse.gateways import Account, Gateway, get_gateway
+from prefect_happyhorse.gateways import Account, CallError, Gateway, get_gateway, poll_error, submit_error
 
 KEY = "sk-Sesame/42&open"
 TASK_ID = "0385dc79-5ff8-4d82-bcb6-000000000001"
@@ -153,12 +153,12 @@ class Dialect:
 
     def refused(self, body: object, status: int = 200, **more: Any) -> GenerationError:
         """The error that a submit's answer stands for."""
-        with pytest.raises(GenerationError) as caught:
+        with pytest.raises(CallError) as caught:
             self.submit(body, status, **more)
-        return caught.value
+        return submit_error(caught.value, gateway=self.gateway)
 
     def not_polled(self, body: object, status: int = 200, **more: Any) -> GenerationError:
         """The error that a poll's answer stands for."""
-        with pytest.raises(GenerationError) as caught:
+        with pytest.raises(CallError) as caught:
             self.poll(body, status, **more)
-        return caught.value
+        return poll_error(caught.value, gateway=self.gateway)

@@ -6,11 +6,11 @@ import pytest
 
 from prefect_happyhorse.domain.errors import (
     GatewayUnavailable,
-    GenerationError,
     ModerationRejected,
     ProtocolError,
 )
 from prefect_happyhorse.domain.jobs import JobStatus
+from prefect_happyhorse.gateways import CallError, submit_error
 
 from .dialect import HTML, PASSING, REFUSING, TASK_ID, UNREADABLE, Dialect
 
@@ -97,8 +97,8 @@ class SubmitSuite(Dialect):
             }
             try:
                 found = self.submit(body).task_id
-            except GenerationError as error:
-                found = error.money
+            except CallError as error:
+                found = submit_error(error, gateway=self.gateway).money
             assert found in {TASK_ID, "may be spent"}, refusal
 
     def test_moderation_is_told_apart_where_there_is_a_code(self) -> None:

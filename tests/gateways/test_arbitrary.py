@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httpx
@@ -14,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefect_happyhorse.catalog import GATEWAYS, Route, routes
-from prefect_happyhorse.domain.errors import GenerationError, JobExpired
+from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission
-from prefect_happyhorse.gateways import Account, Gateway, get_gateway
+from prefect_happyhorse.gateways import Account, CallError, Gateway, get_gateway, poll_error, submit_error
 
 from .dialect import REFUSING, TASK_ID, URL
 
@@ -152,17 +153,17 @@ def put(body: dict[str, Any], path: tuple[Any, ...], value: object) -> object:
     return changed
 
 
-def outcome(read: Callable[[], Any]) -> Any:
-    """What was read, or the error."""
+def outcome(read: Callable[[], Any], meaning: Callable[[CallError], GenerationError]) -> Any:
+    """What was read, or the error that it stands for."""
     try:
         return read()
-    except GenerationError as error:
-        return error
+    except CallError as error:
+        return meaning(error)
 
 
 def judge(gateway: Gateway, answer: httpx.Response, route: Route) -> None:
     """Read an answer in every way, and hold what comes of it to the promises."""
-    submission = outcome(lambda: gateway.read_submit(answer, route))
+    submission = outcome(lambda: gateway.read_submit(answer, route), partial(submit_error, gateway=gateway.facts.gateway))
     if isinstance(submission, GenerationError):
         documented = submission.code is not None and submission.code in gateway.facts.codes
         turned_away = documented or answer.status_code in REFUSING
@@ -173,16 +174,16 @@ def judge(gateway: Gateway, answer: httpx.Response, route: Route) -> None:
         assert answer.is_success
         assert submission.task_id
         assert Submission.model_validate_json(submission.model_dump_json()) == submission
-    state = outcome(lambda: gateway.read_poll(answer, route))
+    state = outcome(lambda: gateway.read_poll(answer, route), partial(poll_error, gateway=gateway.facts.gateway))
     if isinstance(state, GenerationError):
-        assert state.money == ("spent" if isinstance(state, JobExpired) else "may be spent")
+        assert state.money == "spent"
         survives(state, answer, gateway)
     else:
         assert isinstance(state, JobSnapshot)
         assert answer.is_success
         assert bool(state.outputs) == (state.status is JobStatus.SUCCEEDED)
         assert JobSnapshot.model_validate_json(state.model_dump_json()).status is state.status
-    request_id = outcome(lambda: gateway.read_cancel(answer))
+    request_id = outcome(lambda: gateway.read_cancel(answer), partial(poll_error, gateway=gateway.facts.gateway))
     if isinstance(request_id, GenerationError):
         survives(request_id, answer, gateway)
     else:

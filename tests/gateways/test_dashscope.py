@@ -17,6 +17,7 @@ from prefect_happyhorse.domain.errors import (
     RequestRejected,
 )
 from prefect_happyhorse.domain.jobs import JobStatus
+from prefect_happyhorse.gateways import CallRejected, MalformedResponse
 
 from .dialect import KEY, TASK_ID, URL, Refusal, response
 from .gateway_suite import GatewaySuite
@@ -129,13 +130,13 @@ class DashScopeSuite(GatewaySuite):
         assert type(self.not_polled({"output": {"task_status": "SUCCEEDED", "results": results}})) is ProtocolError
 
     def test_a_cancel_gives_its_request_id(self) -> None:
-        """And a refused one says that the job is there."""
+        """And a refused one says why."""
         assert self.protocol.read_cancel(response({"request_id": "r-9"})) == "r-9"
         assert self.protocol.read_cancel(response({})) is None
-        with pytest.raises(InvalidRequest) as caught:
+        with pytest.raises(CallRejected) as caught:
             self.protocol.read_cancel(response(code("UnsupportedOperation", "The job runs."), 400))
-        assert (caught.value.money, caught.value.code) == ("may be spent", "UnsupportedOperation")
-        with pytest.raises(ProtocolError):
+        assert (caught.value.meaning, caught.value.code) == ("invalid", "UnsupportedOperation")
+        with pytest.raises(MalformedResponse):
             self.protocol.read_cancel(response(b"<html>"))
 
 

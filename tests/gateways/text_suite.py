@@ -13,10 +13,10 @@ import pytest
 
 from prefect_happyhorse.catalog import routes
 from prefect_happyhorse.domain.errors import (
-    GenerationError,
     ProtocolError,
 )
 from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission
+from prefect_happyhorse.gateways import CallError, MalformedResponse, poll_error, submit_error
 
 from .dialect import HTML, KEY, TASK_ID, Dialect, response
 
@@ -40,9 +40,12 @@ class TextSuite(Dialect):
         """All that may be seen of what was read."""
         try:
             value = read(answer, self.route)
-        except GenerationError as error:
+        except CallError as call:
+            meaning = submit_error if read == self.protocol.read_submit else poll_error
+            error = meaning(call, gateway=self.gateway)
+            error.__cause__ = call
             kept = pickle.dumps(error).decode("latin-1") + cloudpickle.dumps(error).decode("latin-1")
-            causes = [str(vars(cause)) for cause in (error.__cause__, error.__context__) if cause is not None]
+            causes = [str(vars(cause)) for cause in (call, call.__cause__, call.__context__) if cause is not None]
             return "".join((*traceback.format_exception(error), str(error), repr(error), str(vars(error)), kept, *causes))
         if isinstance(value, Submission):
             return str(value.model_dump(exclude={"task_id"}))
@@ -79,5 +82,5 @@ class TextSuite(Dialect):
         """An unreadable answer is one on each of them."""
         for route in routes(self.gateway):
             for read in (self.protocol.read_submit, self.protocol.read_poll):
-                with pytest.raises(ProtocolError):
+                with pytest.raises(MalformedResponse):
                     read(response(HTML), route)

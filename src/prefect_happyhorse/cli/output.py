@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 from rich.console import Console
 
-from prefect_happyhorse.domain.errors import CatalogError, GenerationError, InvalidRequest
+from prefect_happyhorse.domain.errors import CatalogError, GenerationError, InvalidRequest, Money
 
 __all__ = ["REFUSED", "SPENT", "console", "errors", "fail"]
 
@@ -24,7 +24,7 @@ def errors() -> Generator[None]:
     try:
         yield
     except GenerationError as error:
-        spent = error.money in {"spent", "may be spent"}
+        spent = error.money in {Money.SPENT, Money.MAY_BE_SPENT}
         fail(f"{type(error).__name__}: {error}", SPENT if spent else REFUSED if isinstance(error, InvalidRequest) else 1)
     except (CatalogError, ValueError, OSError) as error:
         fail(f"{error}", 1)

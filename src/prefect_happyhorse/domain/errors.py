@@ -10,6 +10,7 @@
     ├── GatewayUnavailable       the gateway did not take the call; the same call may be made again
     │   └── RateLimited          the gateway asks for fewer calls; wait as it says, then call again
     ├── SubmissionUncertain      nobody knows whether the submit was accepted: never sent again by itself
+    ├── PollRejected             the gateway refuses to say how a job is doing; the job is paid for and goes on
     ├── JobFailed                the provider ended the job without a result
     ├── JobTimedOut              the deadline passed first; the job may still finish and be collected
     ├── JobExpired               the gateway no longer knows the job or no longer keeps its result
@@ -24,7 +25,13 @@ attribute through `pickle` and through Prefect's result store: each takes one po
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Generator
+from contextlib import contextmanager
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from prefect_happyhorse.domain.jobs import Job
 
 __all__ = [
     "AuthenticationFailed",
@@ -40,15 +47,32 @@ __all__ = [
     "MediaUnreachable",
     "ModerationRejected",
     "Money",
+    "PollRejected",
     "ProtocolError",
     "QuotaExceeded",
     "RateLimited",
     "RequestRejected",
     "SubmissionUncertain",
+    "error_context",
 ]
 
-Money = Literal["not spent", "may be spent", "spent"]
-"""What a failure means for the bill: nothing was bought, nobody knows, or the job is paid for."""
+
+class Money(str, Enum):
+    """What a failure means for the bill.
+
+    Example:
+        >>> print(f"Money: {Money.MAY_BE_SPENT}.")
+        Money: may be spent.
+    """
+
+    NOT_SPENT = "not spent"
+    MAY_BE_SPENT = "may be spent"
+    SPENT = "spent"
+
+    def __str__(self) -> str:
+        return self.value
+
+    __format__ = str.__format__
 
 
 class GenerationError(Exception):
@@ -106,24 +130,13 @@ class GenerationError(Exception):
         self.digest = digest
         self.code = code
         self.status_code = status_code
-        self.money: Money | None = money or self.usual_money
+        self.money: Money | None = self.usual_money if money is None else Money(money)
         self.advice = advice
 
     @property
     def message(self) -> str:
         """What happened, without the facts about the job."""
         return str(self.args[0]) if self.args else ""
-
-    def about(self, **facts: str | None) -> GenerationError:
-        """Fill in facts about the job that were unknown where the error was made, and return the error itself.
-
-        Args:
-            facts: Attribute names and values; a fact that is already known is kept.
-        """
-        for name, value in facts.items():
-            if value is not None and getattr(self, name) is None:
-                setattr(self, name, value)
-        return self
 
     def __str__(self) -> str:
         known = {
@@ -150,7 +163,7 @@ class GenerationError(Exception):
 class RequestRejected(GenerationError):
     """When the request was refused and no work was started."""
 
-    usual_money = "not spent"
+    usual_money = Money.NOT_SPENT
 
 
 class BudgetExceeded(RequestRejected):
@@ -206,44 +219,50 @@ class GatewayUnavailable(GenerationError):
 class RateLimited(GatewayUnavailable):
     """When the gateway asks for fewer calls."""
 
-    usual_money = "not spent"
+    usual_money = Money.NOT_SPENT
 
 
 class SubmissionUncertain(GenerationError):
     """When nobody knows whether the submit was accepted, so that sending it again could buy it twice."""
 
-    usual_money = "may be spent"
+    usual_money = Money.MAY_BE_SPENT
+
+
+class PollRejected(GenerationError):
+    """When the gateway refuses to say how a job is doing, for example since the key is wrong; the job is paid for and goes on."""
+
+    usual_money = Money.SPENT
 
 
 class JobFailed(GenerationError):
     """When the provider ended the job without a result."""
 
-    usual_money = "may be spent"
+    usual_money = Money.MAY_BE_SPENT
 
 
 class JobTimedOut(GenerationError):
     """When the deadline passed first; the job may still finish and be collected."""
 
-    usual_money = "spent"
+    usual_money = Money.SPENT
 
 
 class JobExpired(GenerationError):
     """When the gateway no longer knows the job or no longer keeps its result."""
 
-    usual_money = "spent"
+    usual_money = Money.SPENT
 
 
 class DownloadFailed(GenerationError):
     """When the result exists but could not be fetched or kept whole."""
 
     retryable = True
-    usual_money = "spent"
+    usual_money = Money.SPENT
 
 
 class MediaUnreachable(GenerationError):
     """When an input medium cannot be given an address that the gateway can read."""
 
-    usual_money = "not spent"
+    usual_money = Money.NOT_SPENT
 
 
 class ProtocolError(GenerationError):
@@ -266,3 +285,41 @@ class ProtocolError(GenerationError):
 
 class CatalogError(Exception):
     """When the catalog's own data is wrong, or nothing in it fits what is asked for."""
+
+
+@contextmanager
+def error_context(
+    job: Job | None = None,
+    *,
+    gateway: str | None = None,
+    account: str | None = None,
+    model: str | None = None,
+    capability: str | None = None,
+    digest: str | None = None,
+) -> Generator[None]:
+    """Say which job an error that is raised inside is about; what the error knows already is kept.
+
+    Args:
+        job: The job, which knows all of the others.
+        gateway: Id of the gateway.
+        account: Label of the account.
+        model: The model.
+        capability: The capability.
+        digest: The request digest.
+
+    Example:
+        >>> try:
+        ...     with error_context(gateway="ttapi"):
+        ...         raise JobExpired("It is gone.")
+        ... except JobExpired as error:
+        ...     error.gateway
+        'ttapi'
+    """
+    facts = {"gateway": gateway, "account": account, "model": model, "capability": capability, "digest": digest}
+    try:
+        yield
+    except GenerationError as error:
+        for name in (*facts, "task_id", "request_id"):
+            if getattr(error, name) is None:
+                setattr(error, name, facts.get(name) if job is None else getattr(job, name))
+        raise

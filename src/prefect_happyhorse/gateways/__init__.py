@@ -7,10 +7,34 @@ from prefect_happyhorse.gateways.account import AccessToken, Account
 from prefect_happyhorse.gateways.base import Gateway
 from prefect_happyhorse.gateways.chanjing import ChanjingGateway
 from prefect_happyhorse.gateways.dashscope import DashScopeGateway
+from prefect_happyhorse.gateways.errors import (
+    CallError,
+    CallRejected,
+    CallUnavailable,
+    JobUnknown,
+    MalformedResponse,
+    poll_error,
+    submit_error,
+)
 from prefect_happyhorse.gateways.newapi import NewAPIGateway
 from prefect_happyhorse.gateways.wire import build_body, form_parts
 
-__all__ = ["DIALECTS", "AccessToken", "Account", "Gateway", "build_body", "form_parts", "get_gateway"]
+__all__ = [
+    "DIALECTS",
+    "AccessToken",
+    "Account",
+    "CallError",
+    "CallRejected",
+    "CallUnavailable",
+    "Gateway",
+    "JobUnknown",
+    "MalformedResponse",
+    "build_body",
+    "form_parts",
+    "get_gateway",
+    "poll_error",
+    "submit_error",
+]
 
 DIALECTS: dict[DialectName, type[Gateway]] = {
     "dashscope": DashScopeGateway,

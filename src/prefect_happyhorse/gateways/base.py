@@ -11,18 +11,19 @@ import httpx
 from pydantic import SecretStr
 
 from prefect_happyhorse.catalog import GatewayFacts, ResponsePaths, Route
-from prefect_happyhorse.domain.errors import AuthenticationFailed, CatalogError, GenerationError, JobExpired, ProtocolError
+from prefect_happyhorse.domain.errors import CatalogError
 from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.gateways.account import AccessToken, Account
+from prefect_happyhorse.gateways.errors import CallError, CallRejected, JobUnknown, MalformedResponse
 from prefect_happyhorse.gateways.failures import failure, moderation_code
 from prefect_happyhorse.gateways.redaction import mark_secret, scrub, shown
 from prefect_happyhorse.gateways.responses import (
     first_text,
     json_object,
+    malformed,
     outputs_from,
     progress_from,
-    protocol_error,
     request_id_of,
     status_from,
     value_at,
@@ -112,14 +113,14 @@ class Gateway(ABC):
             key: The API key or access token.
 
         Raises:
-            AuthenticationFailed: When the key cannot stand in a header.
+            CallRejected: When the key cannot stand in a header.
         """
         text = key.get_secret_value()
         if not text or not text.isascii() or not text.isprintable() or text != text.strip():
             # httpx and h11 would show the header, and so the key, in their own errors.
-            raise AuthenticationFailed(
+            raise CallRejected(
                 f"The key for {self.facts.gateway} must be printable ASCII without a space around it or a line break in it.",
-                gateway=self.facts.gateway,
+                meaning="authentication",
                 advice="Nothing was sent. Copy the key anew, without anything around it.",
             )
         name, _, pattern = self.facts.auth.partition(": ")
@@ -136,7 +137,7 @@ class Gateway(ABC):
 
         Raises:
             ValueError: When the account lacks what the exchange needs.
-            GenerationError: When the gateway gives no token.
+            CallError: When the gateway gives no token.
         """
         raise NotImplementedError
 
@@ -152,22 +153,19 @@ class Gateway(ABC):
             route: The route that carried the request.
 
         Raises:
-            RequestRejected: When the request was refused and no work was started.
-            GatewayUnavailable: When the gateway did not take the call; `money` says whether that is certain.
-            ProtocolError: When the response is none that the documentation shows, so that work may have been started.
+            CallRejected: When the request was turned down, and no work was started.
+            CallUnavailable: When the gateway did not take the call; `may_have_acted` says whether that is certain.
+            MalformedResponse: When the response is none that the documentation shows, so that work may have been started.
         """
         data, failed = self._opened(response, route)
         submission = self._submission(data, response, route)
         if failed is None and submission is not None:
             return submission
         if failed is None:
-            failed = protocol_error("The response to the submit holds no task id.", response)
-        elif failed.money == "not spent" and response.is_success and submission is not None:
-            failed = protocol_error("The response to the submit holds an error and a task id at once.", response)
-        if isinstance(failed, ProtocolError):
-            failed.money = "may be spent"
-            failed.advice = "Look at the provider's console before sending it again."
-        raise failed.about(gateway=self.facts.gateway)
+            raise malformed("The response to the submit holds no task id.", response)
+        if response.is_success and submission is not None and not isinstance(failed, MalformedResponse):
+            raise malformed("The response to the submit holds an error and a task id at once.", response)
+        raise failed
 
     def read_poll(self, response: httpx.Response, route: Route) -> JobSnapshot:
         """Where a polled job stands; a finished one with its outputs.
@@ -177,26 +175,21 @@ class Gateway(ABC):
             route: The route that carried the request.
 
         Raises:
-            JobExpired: When the gateway says that it does not know the job.
-            GenerationError: When the gateway refuses or fails to answer. That says nothing about the job, which may be paid for.
-            ProtocolError: When the response is none that the documentation shows, or a finished job has no output.
+            JobUnknown: When the gateway says that it does not know the job.
+            CallError: When the gateway refuses or fails to answer. That says nothing about the job, which is paid for.
+            MalformedResponse: When the response is none that the documentation shows, or a finished job has no output.
         """
         try:
             snapshot = self._snapshot(self._checked(response, route), response, route)
-            if snapshot.status is JobStatus.SUCCEEDED and not snapshot.outputs:
-                raise protocol_error("The job is finished but the response holds no result.", response)
-        except GenerationError as error:
-            if self._is_missing(error):
-                raise JobExpired(
-                    f"{self.facts.gateway} does not know the job any more: {error.message}",
-                    gateway=self.facts.gateway,
-                    code=error.code,
-                    status_code=error.status_code,
-                    request_id=error.request_id,
-                    advice="Look for the result in the provider's console.",
-                ) from error
-            self._mention_the_job(error)
-            raise
+        except CallRejected as error:
+            # Not the status alone: a wrong base URL or path answers 404 too, and a job that is paid for must not be given up for that.
+            if error.code is None or self.facts.codes.get(error.code) != "not_found":
+                raise
+            raise JobUnknown(
+                error.message, meaning="not_found", code=error.code, status_code=error.status_code, request_id=error.request_id
+            ) from error
+        if snapshot.status is JobStatus.SUCCEEDED and not snapshot.outputs:
+            raise malformed("The job is finished but the response holds no result.", response)
         return snapshot
 
     def read_cancel(self, response: httpx.Response) -> str | None:
@@ -206,13 +199,9 @@ class Gateway(ABC):
             response: The response, read to its end.
 
         Raises:
-            GenerationError: When the gateway refuses, for example since the job already runs.
+            CallError: When the gateway refuses, for example since the job already runs.
         """
-        try:
-            return request_id_of(self._checked(response), response)
-        except GenerationError as error:
-            self._mention_the_job(error)
-            raise
+        return request_id_of(self._checked(response), response)
 
     def _checked(self, response: httpx.Response, route: Route | None = None) -> dict[str, Any]:
         """The body of a response, once it is certain that the call did not fail."""
@@ -221,36 +210,23 @@ class Gateway(ABC):
             raise failed
         return data
 
-    def _opened(self, response: httpx.Response, route: Route | None) -> tuple[dict[str, Any], GenerationError | None]:
+    def _opened(self, response: httpx.Response, route: Route | None) -> tuple[dict[str, Any], CallError | None]:
         """The body of a response, empty where it is not JSON, and the error that the response stands for."""
         data: dict[str, Any] = {}
-        unreadable: ProtocolError | None = None
+        unreadable: MalformedResponse | None = None
         try:
             data = json_object(response)
-        except ProtocolError as error:
+        except MalformedResponse as error:
             unreadable = error
         failed = self._failure(data, response, route)
-        if failed is None or isinstance(failed, ProtocolError):
+        if failed is None or isinstance(failed, MalformedResponse):
             failed = (unreadable or failed) if response.is_success else self._unexpected(response)
-        return data, failed.about(gateway=self.facts.gateway) if failed is not None else None
+        return data, failed
 
-    def _unexpected(self, response: httpx.Response) -> ProtocolError:
+    def _unexpected(self, response: httpx.Response) -> MalformedResponse:
         location = response.headers.get("location")
         points = f" and points to {scrub(location, response)!r}; check the base URL" if location else ""
-        return protocol_error(
-            f"{self.facts.gateway} answered {response.status_code}, which its documentation does not show{points}.", response
-        )
-
-    def _mention_the_job(self, error: GenerationError) -> None:
-        """Say in the error of a poll or cancel that the job is there, whatever went wrong with the call."""
-        error.money = "may be spent"
-        if not isinstance(error, AuthenticationFailed):
-            error.advice = "The job was not touched by this: run the same request again, and it is polled, not bought again."
-        error.about(gateway=self.facts.gateway)
-
-    def _is_missing(self, error: GenerationError) -> bool:
-        # Not the status alone: a wrong base URL or path answers 404 too, and a job that is paid for must not be given up for that.
-        return error.code is not None and self.facts.codes.get(error.code) == "not_found"
+        return malformed(f"{self.facts.gateway} answered {response.status_code}, which its documentation does not show{points}.", response)
 
     def _paths(self, name: Literal["task_id", "status", "result"], route: Route | None) -> tuple[str, ...]:
         """Where a response holds something: as the route or the gateway has it, else as the dialect does."""
@@ -271,7 +247,7 @@ class Gateway(ABC):
     def _snapshot(self, data: dict[str, Any], response: httpx.Response, route: Route) -> JobSnapshot:
         word = first_text(data, self._paths("status", route))
         if word is None:
-            raise protocol_error("The response holds no status.", response)
+            raise malformed("The response holds no status.", response)
         status = status_from(word, self.words)
         failed = status in _FAILED
         reason = first_text(data, self.failed_reason_paths) if failed else None
@@ -289,7 +265,7 @@ class Gateway(ABC):
             usage=cast("dict[str, Any]", usage) if isinstance(usage, dict) else None,
         )
 
-    def _failure(self, data: dict[str, Any], response: httpx.Response, route: Route | None) -> GenerationError | None:
+    def _failure(self, data: dict[str, Any], response: httpx.Response, route: Route | None) -> CallError | None:
         """The error that a response stands for, or None when the call went well."""
         code = self._code(data, response)
         if response.is_success and self._is_success(data, code, route):
@@ -297,7 +273,7 @@ class Gateway(ABC):
         failed = failure(data, response, self.facts, code=code, message=first_text(data, self.message_paths))
         if failed is None and self._is_error(data, code):
             what = "no code" if code is None else f"the unknown code {shown(code, response)!r}"
-            return protocol_error(f"{self.facts.gateway} answered {response.status_code} with an error of {what}.", response)
+            return malformed(f"{self.facts.gateway} answered {response.status_code} with an error of {what}.", response)
         return failed
 
     def _code(self, data: dict[str, Any], response: httpx.Response) -> str | None:

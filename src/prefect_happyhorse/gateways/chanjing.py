@@ -10,11 +10,11 @@ import httpx
 from pydantic import SecretStr
 
 from prefect_happyhorse.catalog import ResponsePaths, Route
-from prefect_happyhorse.domain.errors import ProtocolError
 from prefect_happyhorse.domain.jobs import JobStatus
 from prefect_happyhorse.gateways.account import AccessToken, Account
 from prefect_happyhorse.gateways.base import Gateway, Paths
-from prefect_happyhorse.gateways.responses import as_text, first_text, json_object, protocol_error, value_at
+from prefect_happyhorse.gateways.errors import MalformedResponse
+from prefect_happyhorse.gateways.responses import as_text, first_text, json_object, malformed, value_at
 
 __all__ = ["ChanjingGateway"]
 
@@ -43,16 +43,14 @@ class ChanjingGateway(Gateway):
         data = json_object(response)
         token, ends = as_text(value_at(data, "data.access_token")), _moment(value_at(data, "data.expire_in"))
         if token is None or ends is None:
-            raise protocol_error("The response holds no access token with an end.", _without_data(response)).about(
-                gateway=self.facts.gateway
-            )
+            raise malformed("The response holds no access token with an end.", _without_data(response))
         return AccessToken(SecretStr(token), ends)
 
     def refuses_token(self, response: httpx.Response) -> bool:
         """Whether the response says that the access token is not valid, so that no work was started."""
         try:
             code = self._code(json_object(response), response)
-        except ProtocolError:
+        except MalformedResponse:
             return False
         return code is not None and self.facts.codes.get(code) == "authentication"
 
@@ -75,7 +73,7 @@ def _without_data(response: httpx.Response) -> httpx.Response:
     """A token's response without the token: errors show the start of a response."""
     try:
         public = {name: value for name, value in json_object(response).items() if name in {"code", "msg", "trace_id"}}
-    except ProtocolError:
+    except MalformedResponse:
         return httpx.Response(response.status_code)
     return httpx.Response(response.status_code, json=public, request=response.request)
 

@@ -11,16 +11,7 @@ import httpx
 
 from prefect_happyhorse.catalog import GatewayFacts
 from prefect_happyhorse.catalog.routes import CodeMeaning
-from prefect_happyhorse.domain.errors import (
-    AuthenticationFailed,
-    GatewayUnavailable,
-    GenerationError,
-    InvalidRequest,
-    ModerationRejected,
-    QuotaExceeded,
-    RateLimited,
-    RequestRejected,
-)
+from prefect_happyhorse.gateways.errors import CallError, CallRejected, CallUnavailable
 from prefect_happyhorse.gateways.redaction import excerpt, scrub, shown
 from prefect_happyhorse.gateways.responses import request_id_of
 
@@ -46,17 +37,6 @@ _MODERATED = re.compile(
     re.IGNORECASE,
 )
 
-_ERRORS: dict[CodeMeaning, tuple[type[GenerationError], str]] = {
-    "invalid": (InvalidRequest, "Change the request as the gateway says."),
-    "authentication": (AuthenticationFailed, "Check the key in the GatewayCredentials block, and what it is allowed to do."),
-    "moderation": (ModerationRejected, "Change the prompt or the media; the same request will be refused again."),
-    "quota": (QuotaExceeded, "Top up the account or raise its quota."),
-    "not_found": (RequestRejected, "Check model, base URL and paths."),
-    "rate_limit": (RateLimited, "Wait, then send it again."),
-    "unavailable": (GatewayUnavailable, "Wait, then send it again."),
-    "internal": (GatewayUnavailable, "Look at the provider's console before sending it again."),
-}
-
 
 def _meaning(code: str | None, status_code: int, facts: GatewayFacts) -> CodeMeaning | None:
     if code is not None and code in facts.codes:
@@ -66,27 +46,26 @@ def _meaning(code: str | None, status_code: int, facts: GatewayFacts) -> CodeMea
     return _BY_STATUS.get(status_code)
 
 
-def failure(
-    data: object, response: httpx.Response, facts: GatewayFacts, *, code: str | None, message: str | None
-) -> GenerationError | None:
+def failure(data: object, response: httpx.Response, facts: GatewayFacts, *, code: str | None, message: str | None) -> CallError | None:
     """The error that a response stands for, or None when neither its code nor its status has a documented meaning."""
     meaning = _meaning(code, response.status_code, facts)
     if meaning is None:
         return None
-    kind, advice = _ERRORS[meaning]
-    text = scrub(message, response) if message else excerpt(response) or "(nothing)"
-    error = kind(
-        f"{facts.gateway} answered {response.status_code}: {text[:_MESSAGE_CHARS]}",
-        gateway=facts.gateway,
-        code=None if code is None else shown(code, response),
-        status_code=response.status_code,
-        request_id=request_id_of(data, response),
-        money="may be spent" if meaning == "internal" else "not spent",
-        advice=advice,
-    )
-    if isinstance(error, GatewayUnavailable):
-        error.retry_after_s = retry_after_s(response)
-    return error
+    said = scrub(message, response) if message else excerpt(response) or "(nothing)"
+    text = f"{facts.gateway} answered {response.status_code}: {said[:_MESSAGE_CHARS]}"
+    code = None if code is None else shown(code, response)
+    status_code, request_id = response.status_code, request_id_of(data, response)
+    if meaning in {"rate_limit", "unavailable", "internal"}:
+        return CallUnavailable(
+            text,
+            may_have_acted=meaning == "internal",
+            rate_limited=meaning == "rate_limit",
+            retry_after_s=retry_after_s(response),
+            code=code,
+            status_code=status_code,
+            request_id=request_id,
+        )
+    return CallRejected(text, meaning=meaning, code=code, status_code=status_code, request_id=request_id)
 
 
 def moderation_code(reason: str | None, facts: GatewayFacts) -> str | None:

@@ -9,18 +9,18 @@ from typing import Any, cast
 import httpx
 
 from prefect_happyhorse.catalog import Route
-from prefect_happyhorse.domain.errors import ProtocolError
 from prefect_happyhorse.domain.jobs import JobStatus, Output
 from prefect_happyhorse.domain.locations import locate
+from prefect_happyhorse.gateways.errors import MalformedResponse
 from prefect_happyhorse.gateways.redaction import excerpt, scrub
 
 __all__ = [
     "as_text",
     "first_text",
     "json_object",
+    "malformed",
     "outputs_from",
     "progress_from",
-    "protocol_error",
     "request_id_of",
     "status_from",
     "value_at",
@@ -34,7 +34,7 @@ def json_object(response: httpx.Response) -> dict[str, Any]:
     """The response's body as a JSON object."""
     data = _parsed(response.content)
     if not isinstance(data, dict):
-        raise protocol_error("The response is not a JSON object.", response)
+        raise malformed("The response is not a JSON object.", response)
     return cast("dict[str, Any]", data)
 
 
@@ -57,9 +57,9 @@ def _mended(value: object) -> object:
     return value
 
 
-def protocol_error(message: str, response: httpx.Response) -> ProtocolError:
+def malformed(message: str, response: httpx.Response) -> MalformedResponse:
     """An error for a response that the gateway's documentation does not describe."""
-    return ProtocolError(message, excerpt=excerpt(response), status_code=response.status_code, request_id=request_id_of({}, response))
+    return MalformedResponse(message, excerpt=excerpt(response), status_code=response.status_code, request_id=request_id_of({}, response))
 
 
 def value_at(data: object, path: str) -> Any:
@@ -132,7 +132,7 @@ def outputs_from(found: Iterable[object], route: Route, response: httpx.Response
     for value in filter(None, found):
         output = _output(value, route) if isinstance(value, str) else None
         if output is None:
-            raise protocol_error("A result in the response is neither an http(s) address nor base64 data.", response)
+            raise malformed("A result in the response is neither an http(s) address nor base64 data.", response)
         if output.is_inline or output not in outputs:
             outputs.append(output)
     return tuple(outputs)

@@ -12,11 +12,10 @@ import pytest
 from anyio import wait_all_tasks_blocked
 from pydantic import SecretStr
 
-from prefect_happyhorse.domain.errors import GatewayUnavailable, ProtocolError
 from prefect_happyhorse.engine.http import client as client_module
 from prefect_happyhorse.engine.http.auth import TokenStore
 from prefect_happyhorse.engine.http.client import download_turn, http_client, send
-from prefect_happyhorse.gateways import Account, get_gateway
+from prefect_happyhorse.gateways import Account, CallUnavailable, MalformedResponse, get_gateway
 
 AT_ONCE = 16
 ACCOUNT = Account(gateway="happyhorse", base_url="https://gateway.example", key=SecretStr("sesame-1234"))
@@ -95,7 +94,7 @@ async def test_a_broken_call_gives_its_turn_back(error: Exception, crowd: Crowd,
     crowd.error = error
     crowd.let_go.set()
     for _ in range(AT_ONCE + 1):
-        with pytest.raises((GatewayUnavailable, ProtocolError)):
+        with pytest.raises((CallUnavailable, MalformedResponse)):
             await ask(tokens)
     crowd.error = None
     assert (await ask(tokens)).status_code == 200
@@ -113,7 +112,7 @@ async def test_an_answer_that_is_too_long_gives_its_turn_back(crowd: Crowd, toke
     with monkeypatch.context() as patched:
         patched.setattr(client_module, "_MAX_ANSWER_BYTES", 1)
         for _ in range(AT_ONCE + 1):
-            with pytest.raises(ProtocolError, match="more than 1 bytes"):
+            with pytest.raises(MalformedResponse, match="more than 1 bytes"):
                 await ask(tokens)
     assert (await ask(tokens)).status_code == 200
 

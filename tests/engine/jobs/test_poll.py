@@ -9,7 +9,7 @@ from tests.engine.conftest import AccountMaker, Naps
 from tests.engine.jobs.test_submit import HORSE, ride
 
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
-from prefect_happyhorse.domain.errors import AuthenticationFailed, JobExpired, JobFailed, JobTimedOut, ProtocolError
+from prefect_happyhorse.domain.errors import JobExpired, JobFailed, JobTimedOut, PollRejected, ProtocolError
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot, JobStatus
 from prefect_happyhorse.domain.requests import TextToImage
 from prefect_happyhorse.engine.jobs.poll import Poller
@@ -199,11 +199,12 @@ async def test_a_job_that_outlived_its_keeping_is_believed_gone_at_once(
 
 
 async def test_a_refused_key_is_told_at_once(sandbox: SandboxServer, account: AccountMaker, store: Store, clock: Clock) -> None:
-    """The job stays open in the journal."""
+    """As what it is, a poll that was refused: the job is paid for, and stays open in the journal."""
     job = await bought(account, store)
     sandbox.fault(at="poll", kind="unauthorized", times=None)
-    with pytest.raises(AuthenticationFailed):
+    with pytest.raises(PollRejected, match="Check the key") as caught:
         await Poller(account=account(), store=store, clock=clock, sleep=clock.sleep).poll(job)
+    assert (caught.value.money, caught.value.task_id) == ("spent", job.task_id)
     entry = await Journal(store).read(job.digest)
     assert entry is not None
     assert entry.state == "submitted"

@@ -278,7 +278,7 @@ async def test_every_problem_is_told_before_anything_is_sent(sandbox: SandboxSer
         "happyhorse-1.1-r2v",
         "10",
         "duration must be between 3 and 15 seconds (got 2)",
-        "(got -1)",
+        "seed must be between 0 and 2147483647 (got -1)",
         "5000",
         "notes.png",
         "missing.png",

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 from anyio import to_thread
 
-from prefect_happyhorse.domain.errors import DownloadFailed, GenerationError, JobExpired
+from prefect_happyhorse.domain.errors import DownloadFailed, GenerationError, JobExpired, error_context
 from prefect_happyhorse.domain.jobs import Job, Output
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.download.attempt import OnBytes, Transfer
@@ -75,7 +75,8 @@ async def download(
     """
     options = options or DownloadOptions()
     transfer = Transfer(output.kind, client, options, local_allowed, on_bytes, now)
-    return await _Download(output, job, index, store, transfer, options, refresh, expires_at, with_thumbnail, sleep).run()
+    with error_context(job):
+        return await _Download(output, job, index, store, transfer, options, refresh, expires_at, with_thumbnail, sleep).run()
 
 
 async def forget_partial(job: Job, *, index: int = 0, store: Store) -> None:
@@ -169,7 +170,7 @@ class _Download:
         try:
             return await self.refresh()
         except JobExpired as error:
-            raise self._about(error) from problem
+            raise error from problem
         except GenerationError as error:
             why = f"{problem.message}, and the gateway gave no fresh address: {error.message}"
             raise self._failed(why, advice=_COLLECT_AGAIN, code=error.code, status_code=error.status_code) from error
@@ -192,19 +193,7 @@ class _Download:
     def _failed(self, why: str, *, advice: str, code: str | None = None, status_code: int | None = None) -> GenerationError:
         at = "" if self.output.url is None else f" from {stable_url(self.output.url)}"
         message = f"Output {self.index + 1} could not be downloaded{at}: {why}."
-        return self._about(DownloadFailed(message, advice=advice, code=code, status_code=status_code))
-
-    def _about(self, error: GenerationError) -> GenerationError:
-        job = self.job
-        return error.about(
-            gateway=job.gateway,
-            account=job.account,
-            model=job.model,
-            capability=job.capability,
-            task_id=job.task_id,
-            request_id=job.request_id,
-            digest=job.digest,
-        )
+        return DownloadFailed(message, advice=advice, code=code, status_code=status_code)
 
 
 def _thumbnail(file: Path, kind: AssetKind) -> bytes | None:

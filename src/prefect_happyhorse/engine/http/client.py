@@ -14,9 +14,8 @@ from weakref import WeakKeyDictionary
 
 import httpx
 
-from prefect_happyhorse.domain.errors import AuthenticationFailed, GatewayUnavailable, GenerationError, ProtocolError, RequestRejected
 from prefect_happyhorse.engine.http.auth import TokenCache
-from prefect_happyhorse.gateways import AccessToken, Account, Gateway
+from prefect_happyhorse.gateways import AccessToken, Account, CallRejected, CallUnavailable, Gateway, MalformedResponse
 
 __all__ = ["NEVER_DELIVERED", "OUTCOME_UNKNOWN", "download_turn", "http_client", "is_local", "is_on_this_machine", "send", "translate"]
 
@@ -119,17 +118,16 @@ def is_on_this_machine(account: Account) -> bool:
 async def send(client: httpx.AsyncClient, gateway: Gateway, account: Account, request: httpx.Request, tokens: TokenCache) -> httpx.Response:
     """Sign a call, send it once, and read its response."""
     if not _same_origin(request.url, httpx.URL(account.base_url)):
-        raise RequestRejected(
-            f"A call to {request.url.host} would take the key away from {account.base_url}; nothing was sent.", gateway=account.gateway
+        raise CallRejected(
+            f"A call to {request.url.host} would take the key away from {account.base_url}; nothing was sent.", meaning="not_found"
         )
     if account.key is not None:
         gateway.sign(request, account.key)
         return await _transmit(client, request, account)
     if gateway.facts.token is None or account.app_id is None:
-        raise AuthenticationFailed(
+        raise CallRejected(
             f"There is no key for {account.gateway}.",
-            gateway=account.gateway,
-            account=account.label,
+            meaning="authentication",
             advice=f"Save a GatewayCredentials block, or set {account.gateway.upper()}_API_KEY.",
         )
     return await _send_with_token(client, gateway, account, request, tokens)
@@ -174,9 +172,7 @@ async def _transmit(client: httpx.AsyncClient, request: httpx.Request, account: 
     except httpx.TransportError as error:
         raise translate(error, account) from error
     except httpx.DecodingError as error:
-        raise ProtocolError(
-            f"{account.gateway} answered in an encoding that cannot be read: {error}", gateway=account.gateway, money="may be spent"
-        ) from error
+        raise MalformedResponse(f"{account.gateway} answered in an encoding that cannot be read: {error}") from error
 
 
 async def _read(response: httpx.Response, account: Account) -> httpx.Response:
@@ -184,25 +180,18 @@ async def _read(response: httpx.Response, account: Account) -> httpx.Response:
     async for chunk in response.aiter_bytes():
         content += chunk
         if len(content) > _MAX_ANSWER_BYTES:
-            raise ProtocolError(
-                f"{account.gateway} answered with more than {_MAX_ANSWER_BYTES} bytes.", gateway=account.gateway, money="may be spent"
-            )
+            raise MalformedResponse(f"{account.gateway} answered with more than {_MAX_ANSWER_BYTES} bytes.")
     headers = [
         (name, value) for name, value in response.headers.multi_items() if name.lower() not in {"content-encoding", "content-length"}
     ]
     return httpx.Response(response.status_code, headers=headers, content=bytes(content), request=response.request)
 
 
-def translate(error: httpx.TransportError, account: Account) -> GenerationError:
+def translate(error: httpx.TransportError, account: Account) -> CallUnavailable:
     """What a broken call means."""
     delivered = not isinstance(error, NEVER_DELIVERED)
     what = "broke after it was sent" if delivered else "never reached the gateway"
-    return GatewayUnavailable(
-        f"The call to {account.base_url} {what}: {type(error).__name__}: {error}".rstrip(": "),
-        gateway=account.gateway,
-        account=account.label,
-        money="may be spent" if delivered else "not spent",
-    )
+    return CallUnavailable(f"The call to {account.base_url} {what}: {type(error).__name__}: {error}".rstrip(": "), may_have_acted=delivered)
 
 
 def _same_origin(one: httpx.URL, other: httpx.URL) -> bool:

@@ -11,16 +11,7 @@ import anyio
 import httpx
 
 from prefect_happyhorse.catalog import Route, find_route
-from prefect_happyhorse.domain.errors import (
-    AuthenticationFailed,
-    GatewayUnavailable,
-    GenerationError,
-    JobExpired,
-    JobFailed,
-    JobTimedOut,
-    ProtocolError,
-    RequestRejected,
-)
+from prefect_happyhorse.domain.errors import GenerationError, JobExpired, JobFailed, JobTimedOut, Money, error_context
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import http_client, send
@@ -29,7 +20,16 @@ from prefect_happyhorse.engine.jobs.hints import rebuy, repoll
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
-from prefect_happyhorse.gateways import Account, get_gateway
+from prefect_happyhorse.gateways import (
+    Account,
+    CallError,
+    CallRejected,
+    CallUnavailable,
+    JobUnknown,
+    MalformedResponse,
+    get_gateway,
+    poll_error,
+)
 
 __all__ = ["DEADLINE_S", "OnPoll", "Poller", "ignore"]
 
@@ -82,34 +82,30 @@ class Poller:
 
     async def poll_once(self, job: Job) -> JobSnapshot:
         """Ask for a job once."""
-        return await self._ask(job, find_route(job.gateway, job.capability, job.model))
+        with error_context(job):
+            try:
+                return await self._ask(job, find_route(job.gateway, job.capability, job.model))
+            except CallError as call:
+                raise poll_error(call, gateway=job.gateway) from call
 
     async def poll(self, job: Job) -> JobResult:
-        """Ask for a job until it has a result."""
+        """Poll a job until it has a result."""
+        with error_context(job):
+            return await self._poll(job, find_route(job.gateway, job.capability, job.model))
+
+    async def _poll(self, job: Job, route: Route) -> JobResult:
         journal = Journal(self.store)
         entry = await journal.read(job.digest)
-        route = find_route(job.gateway, job.capability, job.model)
+        if (known := _known_result(entry, job)) is not None:
+            return known
         durations = self.shared.durations(job, route, self.store)
         try:
-            if (known := _known_result(entry, job)) is not None:
-                return known
+            # Held for the whole wait, so that the connection lives from one poll to the next.
             async with http_client():
-                # Held for the whole wait, so that the connection lives from one poll to the next.
                 known_gone = entry is not None and entry.state == "expired"
                 result, took_s = await self._wait(job, route, durations, known_gone=known_gone)
-        except GenerationError as error:
-            error.about(
-                gateway=job.gateway,
-                account=job.account,
-                model=job.model,
-                capability=job.capability,
-                task_id=job.task_id,
-                digest=job.digest,
-            )
-            if isinstance(error, JobExpired):
-                error.advice = f"The provider's console may still show it. {repoll(job.digest)} {rebuy(job.digest)}"
-            if isinstance(error, (JobFailed, JobExpired)):
-                await journal.known_failure(error, job)
+        except (JobFailed, JobExpired) as error:
+            await journal.known_failure(error, job)
             raise
         await journal.record(job, "succeeded", {"result": result})
         if took_s is not None:
@@ -136,7 +132,8 @@ class Poller:
                 asked += 1
                 state = await self._ask(job, route)
                 if state.status is JobStatus.EXPIRED:
-                    raise _end(route, state)
+                    reason = state.message or "no reason was given"
+                    raise JobUnknown(reason, meaning="not_found", code=state.code, request_id=state.request_id)
                 patience.renew()
                 if known_gone:
                     known_gone = False
@@ -146,11 +143,11 @@ class Poller:
                     # It ended somewhere between the last two answers. A job that another run left has no such bounds.
                     return _result(job, route, state, asked), None if ran_s is None else (ran_s + elapsed_s) / 2
                 ran_s = elapsed_s
-            except GatewayUnavailable as error:
+            except CallUnavailable as error:
                 retry_after_s = error.retry_after_s
-            except (ProtocolError, JobExpired, RequestRejected) as error:
-                if patience.ends(error, elapsed_s) or (left_s <= 0 and not isinstance(error, ProtocolError)):
-                    raise
+            except (CallRejected, MalformedResponse) as error:
+                if patience.ends(error, elapsed_s) or (left_s <= 0 and isinstance(error, CallRejected)):
+                    raise _ended_by(error, job) from error
             if left_s <= 0:
                 raise JobTimedOut(
                     f"The job is not finished {elapsed_s:.0f} s after its submit; the deadline was {self.deadline_s:.0f} s.",
@@ -185,11 +182,11 @@ class _ErrorTolerance:
         self._strange = self._missing = 0
         self._missing_since_s = 0.0
 
-    def ends(self, error: GenerationError, elapsed_s: float) -> bool:
+    def ends(self, error: CallError, elapsed_s: float) -> bool:
         """Whether this is one bad answer too many."""
-        if isinstance(error, AuthenticationFailed):
+        if isinstance(error, CallRejected) and error.meaning == "authentication":
             return True
-        if isinstance(error, ProtocolError):
+        if isinstance(error, MalformedResponse):
             self._strange += 1
             return self._strange == _STRANGE_ANSWERS
         # Not every gateway has a code for a job that it does not know.
@@ -210,7 +207,7 @@ def _known_result(entry: JournalEntry | None, job: Job) -> JobResult | None:
     if entry is None or entry.job is None or entry.job.task_id != job.task_id:
         return None
     if entry.may_be_bought_again:
-        raise JobFailed("The job was canceled before it began.", money="not spent", advice="Run the same request again to buy it anew.")
+        raise JobFailed("The job was canceled before it began.", money=Money.NOT_SPENT, advice="Run the same request again to buy it anew.")
     if entry.failure is not None and entry.state in {"failed", "cancelled"}:
         raise JobFailed(entry.failure.message, code=entry.failure.code, advice=rebuy(entry.digest))
     result = entry.result
@@ -219,6 +216,18 @@ def _known_result(entry: JournalEntry | None, job: Job) -> JobResult | None:
     expired = result.outputs_expire_at is not None and result.outputs_expire_at <= datetime.now(timezone.utc)
     # A kept asset is what the caller goes on with, so dead addresses do not matter to it.
     return None if expired and entry.asset is None else result
+
+
+def _ended_by(error: CallError, job: Job) -> GenerationError:
+    if not isinstance(error, JobUnknown):
+        return poll_error(error, gateway=job.gateway)
+    return JobExpired(
+        f"{job.gateway} does not know the job any more: {error.message}",
+        code=error.code,
+        status_code=error.status_code,
+        request_id=error.request_id,
+        advice=f"The provider's console may still show it. {repoll(job.digest)} {rebuy(job.digest)}",
+    )
 
 
 def _result(job: Job, route: Route, state: JobSnapshot, asked: int) -> JobResult:
@@ -239,8 +248,6 @@ def _result(job: Job, route: Route, state: JobSnapshot, asked: int) -> JobResult
 
 def _end(route: Route, state: JobSnapshot) -> GenerationError:
     reason = state.message or "no reason was given"
-    if state.status is JobStatus.EXPIRED:
-        return JobExpired(f"The gateway does not know the job any more: {reason}", code=state.code, request_id=state.request_id)
     advice = (
         "Change the prompt or the media; the same request will be refused again."
         if route.facts.is_moderation(state.code)

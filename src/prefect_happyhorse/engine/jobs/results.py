@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.errors import GenerationError, JobExpired, ProtocolError
+from prefect_happyhorse.domain.errors import JobExpired, Money, ProtocolError, error_context
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobStatus, Output
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import iter_media
@@ -69,13 +69,9 @@ class OutputStore:
         entry = await journal.read(job.digest)
         if entry is not None and entry.asset is not None and entry.asset.job == job and await self._all_there(entry.asset):
             return StoredResult(entry.asset, await self._thumbnails(entry.asset), _inputs(entry))
-        try:
+        with error_context(job):
             async with http_client() as client:
                 kept = await asyncio.gather(*(self._fetch(client, result, index) for index in range(len(result.outputs))))
-        except GenerationError as error:
-            raise error.about(
-                gateway=job.gateway, account=job.account, model=job.model, capability=job.capability, task_id=job.task_id, digest=job.digest
-            ) from error.__cause__
         cost = None if entry is None else entry.estimate
         first, *others = (_asset(one, result, cost) for one in kept)
         asset = first.model_copy(update={"siblings": tuple(others)})
@@ -127,7 +123,7 @@ class OutputStore:
             raise ProtocolError(
                 f"The job was finished, and now the gateway says {state.provider_status!r} with {len(state.outputs)} outputs.",
                 task_id=job.task_id,
-                money="spent",
+                money=Money.SPENT,
             )
         return state.outputs[index]
 

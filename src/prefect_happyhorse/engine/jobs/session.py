@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from prefect_happyhorse.domain.errors import GatewayUnavailable, GenerationError, JobExpired, RequestRejected, SubmissionUncertain
+from prefect_happyhorse.domain.errors import JobExpired, Money, PollRejected, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
@@ -22,7 +22,7 @@ from prefect_happyhorse.engine.jobs.submit import OnUncertain, Prepared, Submitt
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.journal.journal import Cancellation, Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
-from prefect_happyhorse.gateways import Account, get_gateway
+from prefect_happyhorse.gateways import Account, CallError, CallUnavailable, get_gateway
 
 __all__ = ["Session"]
 
@@ -123,7 +123,7 @@ class Session:
         try:
             snapshot = await self.poll_once(job)
             reason = snapshot.message or snapshot.provider_status if snapshot.status is JobStatus.EXPIRED else None
-        except RequestRejected as error:
+        except PollRejected as error:
             reason = error.message
         if reason is not None:
             raise JobExpired(
@@ -131,7 +131,7 @@ class Session:
                 gateway=job.gateway,
                 account=job.account,
                 digest=job.digest,
-                money="may be spent",
+                money=Money.MAY_BE_SPENT,
                 advice="Nothing was changed. Check the id, and that the credentials are of the account that paid.",
             )
 
@@ -151,8 +151,8 @@ class Session:
         try:
             async with http_client() as client:
                 request_id = gateway.read_cancel(await send(client, gateway, self.account, request, self.tokens))
-        except GatewayUnavailable as error:
+        except CallUnavailable as error:
             return Cancellation(accepted=False, message=f"The gateway could not be asked: {error.message}")
-        except GenerationError as error:
+        except CallError as error:
             return Cancellation(accepted=False, message=error.message, request_id=error.request_id)
         return Cancellation(accepted=True, message="The gateway took the job back before it began.", request_id=request_id)

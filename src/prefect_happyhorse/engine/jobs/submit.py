@@ -14,7 +14,7 @@ import anyio
 import httpx
 
 from prefect_happyhorse.catalog import Route, check, estimate, resolve
-from prefect_happyhorse.domain.errors import GatewayUnavailable, GenerationError, JobFailed, ProtocolError, SubmissionUncertain
+from prefect_happyhorse.domain.errors import GenerationError, JobFailed, Money, SubmissionUncertain, error_context
 from prefect_happyhorse.domain.jobs import Job, Submission
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import GenerationRequest
@@ -30,7 +30,7 @@ from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.journal.lease import Lease
 from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S, LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
-from prefect_happyhorse.gateways import Account, Gateway, get_gateway
+from prefect_happyhorse.gateways import Account, CallError, CallUnavailable, Gateway, get_gateway, submit_error
 
 __all__ = ["OnUncertain", "Prepared", "Submitted", "Submitter", "prepare"]
 
@@ -120,17 +120,15 @@ class Submitter:
         """As `submit`, and say which of the two it was."""
         account = prepared.account
         journal = Journal(self.store, sleep=self.sleep)
-        try:
+        with error_context(
+            gateway=account.gateway,
+            account=account.label,
+            model=prepared.request.model,
+            capability=prepared.request.capability,
+            digest=prepared.digest,
+        ):
             while (submitted := await self._job(prepared, journal)) is None:
                 pass
-        except GenerationError as error:
-            raise error.about(
-                gateway=account.gateway,
-                account=account.label,
-                model=prepared.request.model,
-                capability=prepared.request.capability,
-                digest=prepared.digest,
-            ) from error.__cause__
         return submitted
 
     async def _job(self, prepared: Prepared, journal: Journal) -> Submitted | None:
@@ -231,12 +229,13 @@ class Submitter:
         try:
             async with claim.heartbeat():
                 submission = await self._send(gateway, prepared, request)
-        except GenerationError as error:
-            if error.money == "not spent":
+        except CallError as call:
+            error = submit_error(call, gateway=prepared.account.gateway)
+            if error.money is Money.NOT_SPENT:
                 await claim.undo()
-                raise
+                raise error from call
             await claim.is_uncertain(error)
-            raise _uncertain(f"The submit may have been accepted: {error.message}", prepared.digest, error) from error
+            raise _uncertain(f"The submit may have been accepted: {error.message}", prepared.digest, error) from call
         job = _job(prepared, submission)
         try:
             return await claim.journal.write_job_down(claim.entry, job)
@@ -261,15 +260,12 @@ class Submitter:
                 try:
                     response = await send(client, gateway, account, request, self.tokens)
                     return gateway.read_submit(response, route)
-                except GatewayUnavailable as error:
+                except CallUnavailable as error:
                     pause_s = max(error.retry_after_s or 0.0, backoff_s(attempt))
-                    if error.money != "not spent" or attempt == self.attempts or waited_s + pause_s > self.patience_s:
+                    if error.may_have_acted or attempt == self.attempts or waited_s + pause_s > self.patience_s:
                         raise
                     waited_s += pause_s
                     await self.sleep(pause_s)
-                except ProtocolError as error:
-                    error.money = "may be spent"
-                    raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
 
