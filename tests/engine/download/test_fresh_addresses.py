@@ -105,3 +105,10 @@ async def test_inline_lost(output: Output, get: Get, store: Store) -> None:
     await get(output, refresh=gateway)
     assert gateway.asked == 1
     assert lying(store) == {PLACE: VIDEO}
+
+
+def test_a_data_url_is_no_address() -> None:
+    """Its bytes are taken, and nothing of them is written where addresses are: into journal, logs and errors."""
+    output = Output(kind="video", url="data:video/mp4;base64,AAAA")
+    assert (output.url, output.is_inline, output.inline) == (None, True, "data:video/mp4;base64,AAAA")
+    assert "AAAA" not in repr(output) + output.model_dump_json()

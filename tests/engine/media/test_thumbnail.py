@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from tests.engine.samples import movie, picture, sound, turned
 
+from prefect_happyhorse.artifacts.show import _shrunk
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.media import thumbnail as thumbnail_module
 from prefect_happyhorse.engine.media.probe import MediaNotReadable
@@ -116,6 +117,7 @@ def test_thumbnails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert thumbnail(whole, "image", size=480) == whole
     monkeypatch.setattr(thumbnail_module, "can_measure", lambda _: False)  # pyright: ignore[reportUnknownLambdaType]
     assert thumbnail(whole, "image", size=160) is None
+    assert _shrunk(whole) == whole
 
 
 def test_turned_videos(tmp_path: Path) -> None:
