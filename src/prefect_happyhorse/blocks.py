@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -298,11 +299,11 @@ class MediaStore(Block):
         )
 
     @classmethod
-    async def find(cls, name: str | None) -> MediaStore:
-        """The store that a name stands for: the block of that name; without a name `HAPPYHORSE_STORE`, else the folder `outputs`.
+    async def find(cls, name: str | Path | None) -> MediaStore:
+        """The store that a name stands for: a saved block, a folder or an fsspec URL; without one `HAPPYHORSE_STORE`, else `outputs`.
 
         Args:
-            name: Name of a saved block, or None.
+            name: Name of a saved block: lower-case letters, digits and dashes. Anything else, and any `Path`, is a folder or a URL.
 
         Returns:
             The store.
@@ -310,6 +311,12 @@ class MediaStore(Block):
         Raises:
             ValueError: When there is no such block.
         """
-        if name is None:
+        if not name:
             return cls(url=os.environ.get("HAPPYHORSE_STORE") or "outputs")
-        return await cls.aload(name, validate=False)
+        if isinstance(name, Path) or not re.fullmatch("[a-z0-9-]+", name):
+            return cls(url=str(name))
+        try:
+            return await cls.aload(name, validate=False)
+        except ValueError as error:
+            # No folder is made of a name that was misspelt: in an empty journal nothing is known to be paid for.
+            raise ValueError(f"There is no MediaStore block named {name!r}; for a folder write './{name}'. Nothing was sent.") from error

@@ -6,6 +6,7 @@ the catalog's check, which lists every problem at once.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
@@ -39,6 +40,8 @@ __all__ = [
 
 
 def _path_to_text(value: object) -> object:
+    if inspect.isawaitable(value) or hasattr(value, "result"):
+        raise ValueError("a medium must be there before the request (got a future or coroutine); call its .result(), or await it, first")
     return str(value) if isinstance(value, Path) else value
 
 

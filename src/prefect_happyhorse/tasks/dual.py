@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Callable, Coroutine
 from copy import copy
@@ -13,6 +14,7 @@ from prefect.context import TaskRunContext, get_run_context
 from prefect.exceptions import MissingContextError, TerminationSignal
 from prefect.tasks import Task, TaskOptions
 from prefect.utilities.asyncutils import run_coro_as_sync
+from pydantic import BaseModel
 from typing_extensions import Self, Unpack
 
 from prefect_happyhorse.domain.assets import MediaAsset
@@ -64,6 +66,16 @@ class DualTask(Task[P, Coroutine[Any, Any, T]]):
         """A coroutine of the result in async code, the result in sync code; of its state with `return_state=True`."""
         coroutine = cast("Callable[..., Coroutine[Any, Any, T]]", super().__call__)(*args, **kwargs)
         return wait_for(coroutine) if self.always_waits or not _in_async_context() else coroutine
+
+    if not TYPE_CHECKING:
+        # For type checkers Prefect's own overloads stand.
+        def map(self, *args: Any, **kwargs: Any) -> Any:
+            """As Prefect's, which would go through the fields of a block or a request as if they were items."""
+            given = {**dict(zip(inspect.signature(self.fn).parameters, args, strict=False)), **kwargs}
+            if whole := [name for name, value in given.items() if isinstance(value, BaseModel)]:
+                wrapped = ", ".join(f"{name}=unmapped({name})" for name in whole)
+                raise ValueError(f"{' and '.join(whole)} must be wrapped to be the same for each run of .map: {wrapped}. Nothing was sent.")
+            return super().map(*args, **kwargs)
 
     def with_options(self, **options: Unpack[TaskOptions]) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride] -- NotSet is not public
         """A copy with other options, for both worlds too."""

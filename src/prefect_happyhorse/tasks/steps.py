@@ -17,6 +17,7 @@ from prefect.transactions import CommitMode, atransaction
 
 from prefect_happyhorse.blocks import MediaStore
 from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.errors import InvalidRequest
 from prefect_happyhorse.domain.jobs import Job, JobResult
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
@@ -56,8 +57,15 @@ def _run_name(step: str, parameter: str) -> TaskRunNameCallbackWithParameters:
     return cast("TaskRunNameCallbackWithParameters", name)
 
 
+def _with_currency(budget: object) -> Budget | None:
+    """The budget, which Prefect hands on unchecked."""
+    if budget is None or isinstance(budget, Budget):
+        return budget
+    raise InvalidRequest(f"budget must be a Budget (got {budget!r}), as Budget(amount=100, currency='CNY'). Nothing was sent.")
+
+
 def _store_name(store: StoreRef) -> str:
-    return store.url if isinstance(store, MediaStore) else store or os.environ.get("HAPPYHORSE_STORE", "outputs")
+    return store.url if isinstance(store, MediaStore) else str(store or "") or os.environ.get("HAPPYHORSE_STORE", "outputs")
 
 
 def _poll_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
@@ -104,7 +112,7 @@ async def submit(
         job = await submit(TextToImage(model="gpt-image-2", prompt="A white horse"), "happyhorse")
         ```
     """
-    return await submit_job(request, credentials, store, Terms(take, on_uncertain, budget))
+    return await submit_job(request, credentials, store, Terms(take, on_uncertain, _with_currency(budget)))
 
 
 @retried_task(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prefect.logging import get_run_logger
@@ -38,8 +39,8 @@ __all__ = [
 Credentials = GatewayCredentials | str
 """A block, the name of a saved block, or the id of a gateway whose key stands in the environment."""
 
-StoreRef = MediaStore | str | None
-"""A block, the name of a saved block, or None for `HAPPYHORSE_STORE` or else the folder `outputs`."""
+StoreRef = MediaStore | str | Path | None
+"""A block, the name of a saved block, a folder, an fsspec URL, or None for `HAPPYHORSE_STORE` or else the folder `outputs`."""
 
 
 def _logger() -> logging.Logger | logging.LoggerAdapter[Any]:
