@@ -1,4 +1,4 @@
-"""The media formats that are known here, told from a file's first bytes."""
+"""The media formats that are known here, by a file's first bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a media file is, told from all of its bytes; its sides and times by Pillow and PyAV, where they are installed."""
+"""What a media file is, by all of its bytes; its sides and times by Pillow and PyAV, where they are installed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def decoders() -> CapacityLimiter:
 
 
 class MediaNotReadable(ValueError):
-    """When a file is not the medium that it claims to be, or is cut short."""
+    """When a file is not the medium that it should be, or is cut short."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class MediaInfo:
 
 
 def can_measure(kind: AssetKind) -> bool:
-    """Whether sizes and times of such media can be told, which takes the extra `media`."""
+    """Whether sizes and times of such media can be measured, which takes the extra `media`."""
     return importlib.util.find_spec("PIL" if kind == "image" else "av") is not None
 
 
