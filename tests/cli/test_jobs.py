@@ -16,7 +16,7 @@ from prefect_happyhorse.cli import main
 from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
-from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, LeaseOwner
+from prefect_happyhorse.engine.journal.journal import Failure, Journal, JournalEntry, LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer
 
@@ -165,7 +165,7 @@ def test_a_job_shows_all_that_is_known_and_what_to_do(sandbox_env: SandboxServer
     run("resume", entry.job.task_id)
     assert "Kept at file://" in run("show", entry.job.task_id).stderr
     failed = entry.model_copy(update={"state": "failed"})
-    write(store, failed.model_copy(update={"asset": None}))
+    write(store, failed.model_copy(update={"asset": None, "failure": Failure(message="It was too dark.")}))
     assert f"jobs forget {entry.digest[:12]}" in run("show", entry.digest).stderr
     assert run("show", "nothing").exit_code == 1
 

@@ -293,7 +293,17 @@ async def test_each_entry_is_read_once_and_looks_are_shared(store: Store, calls:
 async def test_what_was_cancelled_and_bought_again_counts(store: Store) -> None:
     """A tracker that once read that a job cost nothing learns that somebody else has bought it since."""
     journal = Journal(store)
-    returned = await journal.write(intent(1, state="cancelled", cancellation=Cancellation(accepted=True, message="")))
+    job = Job(
+        gateway="happyhorse",
+        account="default",
+        capability="text_to_image",
+        model="m",
+        task_id="a",
+        digest=intent(1).digest,
+        submitted_at=NOW,
+    )
+    answer = Cancellation(accepted=True, message="")
+    returned = await journal.write(intent(1, state="cancelled", job=job, cancellation=answer))
     tracker = BudgetTracker(cny("2"), journal)
     assert await claim_and_ask(tracker, journal, intent(2))
     again = await journal.take_over(returned, intent(1))

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.domain.requests import TextToImage
@@ -50,10 +51,10 @@ async def test_every_entry_is_found_oldest_first(journal: Journal) -> None:
 
 
 async def test_what_lies_beside_the_entries_is_none(journal: Journal) -> None:
-    """Claims and durations lie in folders below, a person may leave notes, and a write that was killed leaves a draft."""
+    """Leases and durations lie in folders below, a person may leave notes, and a write that was killed leaves a draft."""
     written = await journal.write(entry("d1"))
     for path in (
-        "claims/d1.2.json",
+        "leases/d1.2.json",
         "durations/happyhorse.default.json",
         "durations/deep/x.json",
         "notes.txt",
@@ -82,11 +83,37 @@ async def test_one_broken_entry_is_named(content: bytes, journal: Journal) -> No
 
 async def test_an_entry_of_a_later_version_is_no_entry_that_can_be_ignored(journal: Journal) -> None:
     """What it says about money is not known here."""
-    text = entry("d1").model_dump_json(exclude_none=True).replace('"version":1', '"version":2')
-    assert '"version":2' in text
+    text = entry("d1").model_dump_json(exclude_none=True).replace('"version":2', '"version":3')
+    assert '"version":3' in text
     await journal.store.write("journal/d1.json", text.encode())
     with pytest.raises(SubmissionUncertain, match="d1"):
         await journal.entries()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"version": 1, "digest": "d1", "state": "submitted", "intent": {"host": "h", "turn": 1}, "doubles": []}',
+        '{"version": 1, "digest": "d1", "state": "kept"}',
+    ],
+)
+async def test_an_entry_of_the_first_version_is_named_and_nothing_is_bought_under_it(content: str, journal: Journal) -> None:
+    """Nothing was released, so it is not read; but it may stand for a paid job, so it is never taken for nothing at all."""
+    await journal.store.write("journal/d1.json", content.encode())
+    for reading in (journal.read("d1"), journal.entries()):
+        with pytest.raises(SubmissionUncertain, match=r"journal/d1\.json was written by an unreleased version") as caught:
+            await reading
+        assert (caught.value.digest, caught.value.money) == ("d1", "may be spent")
+        assert "move it away" in str(caught.value)
+    assert not await journal.claim(entry("d1"))
+
+
+async def test_an_impossible_entry_is_not_written(journal: Journal) -> None:
+    """However it came about: a copy of an entry is not checked when it is made."""
+    written = await journal.write(entry("d1"))
+    with pytest.raises(ValidationError, match="must hold asset, job, result"):
+        await journal.write(written.model_copy(update={"state": "kept"}))
+    assert await journal.read("d1") == written
 
 
 async def test_an_entry_that_goes_while_they_are_read_is_gone(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, cast
 
 import anyio
 from pydantic import ValidationError
@@ -51,7 +52,7 @@ class Journal:
             content = await self.store.read(self.path(digest))
         except FileNotFoundError:
             return None
-        return self._parsed(self.path(digest), content)
+        return self._parsed(self.store.uri(self.path(digest)), content)
 
     async def claim(self, entry: JournalEntry) -> bool:
         """Set out to submit: write the intent, unless somebody else has."""
@@ -59,16 +60,18 @@ class Journal:
 
     async def take_over(self, entry: JournalEntry, successor: JournalEntry) -> JournalEntry | None:
         """Claim what somebody else claimed who is gone; of several who try at the same time, exactly one succeeds."""
-        turn = entry.owner.epoch
+        if not entry.may_become("intent"):
+            raise ValueError(f"an entry that is {entry.state!r} cannot be bought again")
+        epoch = entry.owner.epoch
         while True:
-            turn += 1
-            mine = successor.owner.model_copy(update={"epoch": turn})
-            path = f"journal/leases/{entry.digest}.{turn}.json"
+            epoch += 1
+            mine = successor.owner.model_copy(update={"epoch": epoch})
+            path = f"journal/leases/{entry.digest}.{epoch}.json"
             if await self.store.create(path, mine.model_dump_json().encode()):
                 return await self.write(successor.model_copy(update={"owner": mine, "duplicate_jobs": entry.duplicate_jobs}))
             rival = LeaseOwner.model_validate_json(await self.store.read(path))
             latest = await self.read(entry.digest)
-            if not rival.expired(_now()) or latest is None or latest.owner.epoch >= turn:
+            if not rival.expired(_now()) or latest is None or latest.owner.epoch >= epoch:
                 return None
 
     async def renew(self, entry: JournalEntry) -> bool:
@@ -118,7 +121,7 @@ class Journal:
         kept = await self._spool.get(digest)
         if kept is None:
             return None
-        entry = JournalEntry.model_validate_json(kept)
+        entry = self._parsed(f"{self._spool}/{digest}.json", kept)
         latest = await self.read(digest) or entry
         written = await self.write(latest if entry.job is None else latest.with_job(entry.job))
         await self._spool.remove(digest)
@@ -134,7 +137,7 @@ class Journal:
         entry = await self.read(job.digest) or await self.restore(job.digest)
         if entry is None or (entry.job is not None and entry.job.task_id != job.task_id):
             return None
-        if entry.state == "kept" and state != "kept":
+        if not entry.may_become(state):
             # Another run was faster. A file that is kept is no less kept because a slower one only now sees the job finished.
             return entry
         return await self.write(entry.becoming(state, job=job, **facts))
@@ -148,8 +151,8 @@ class Journal:
 
     async def _remove(self, entry: JournalEntry) -> None:
         # The claims first: were the entry gone and they not, the next turn would find itself taken.
-        for turn in range(2, entry.owner.epoch + 1):
-            await self.store.delete(f"journal/leases/{entry.digest}.{turn}.json")
+        for epoch in range(2, entry.owner.epoch + 1):
+            await self.store.delete(f"journal/leases/{entry.digest}.{epoch}.json")
         await self.store.delete(self.path(entry.digest))
 
     async def digests(self) -> list[str]:
@@ -161,16 +164,20 @@ class Journal:
         for digest in await self._spool.digests():
             await self.restore(digest)
         paths = [self.path(digest) for digest in await self.digests()]
-        found = [self._parsed(path, content) async for path, content in self.store.read_all(paths)]
+        found = [self._parsed(self.store.uri(path), content) async for path, content in self.store.read_all(paths)]
         return sorted(found, key=lambda entry: (entry.owner.at, entry.digest))
 
-    def _parsed(self, path: str, content: bytes) -> JournalEntry:
+    def _parsed(self, file: str, content: bytes | str) -> JournalEntry:
         try:
             return JournalEntry.model_validate_json(content)
         except ValidationError as error:
+            if _is_of_version_1(content):
+                problem = "was written by an unreleased version of this package, in a form that is read no more"
+            else:
+                problem = f"cannot be read: {error.error_count()} problems"
             raise SubmissionUncertain(
-                f"The journal entry {self.store.uri(path)} cannot be read: {error.error_count()} problems.",
-                digest=path.rpartition("/")[2].removesuffix(".json"),
+                f"The journal entry {file} {problem}.",
+                digest=file.rpartition("/")[2].removesuffix(".json"),
                 advice="Mend the file, or move it away if you know that nothing was bought under it.",
             ) from error
 
@@ -185,4 +192,14 @@ class Journal:
 
 
 def _bytes(entry: JournalEntry) -> bytes:
+    # A copy is not checked when it is made, so every entry is once more before it is written.
+    entry = JournalEntry.model_validate(dict(entry))
     return (entry.model_dump_json(indent=2, exclude_none=True) + "\n").encode()
+
+
+def _is_of_version_1(content: bytes | str) -> bool:
+    try:
+        data = json.loads(content)
+    except ValueError:
+        return False
+    return isinstance(data, dict) and cast("dict[str, object]", data).get("version") == 1
