@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prefect_happyhorse.artifacts.show import Gallery as Gallery
-    from prefect_happyhorse.artifacts.show import show_gallery as show_gallery
-    from prefect_happyhorse.artifacts.show import show_table as show_table
+    from prefect_happyhorse.artifacts.gallery import Gallery as Gallery
+    from prefect_happyhorse.artifacts.gallery import show_gallery as show_gallery
+    from prefect_happyhorse.artifacts.table import show_table as show_table
     from prefect_happyhorse.blocks import GatewayCredentials as GatewayCredentials
     from prefect_happyhorse.blocks import MediaStore as MediaStore
     from prefect_happyhorse.catalog import GATEWAYS as GATEWAYS
@@ -76,7 +76,8 @@ __version__ = "0.1.0"
 
 # Importing Prefect takes a second or two, which the command line and the sandbox can do without: a name is imported when it is asked for.
 _EXPORTS = {
-    "artifacts.show": "Gallery show_gallery show_table",
+    "artifacts.gallery": "Gallery show_gallery",
+    "artifacts.table": "show_table",
     "blocks": "GatewayCredentials MediaStore",
     "catalog": "GATEWAYS Route estimate resolve routes",
     "domain.assets": "MediaAsset",

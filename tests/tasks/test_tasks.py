@@ -204,8 +204,8 @@ async def test_what_cannot_be_shown_is_kept_all_the_same(
     def refuse_event(**facts: object) -> None:
         raise RuntimeError("the feed says no")
 
-    for name in ("acreate_link_artifact", "acreate_markdown_artifact", "acreate_progress_artifact"):
-        monkeypatch.setattr(f"prefect_happyhorse.artifacts.show.{name}", refuse)
+    for name in ("cards.acreate_link_artifact", "cards.acreate_markdown_artifact", "progress.acreate_progress_artifact"):
+        monkeypatch.setattr(f"prefect_happyhorse.artifacts.{name}", refuse)
     monkeypatch.setattr("prefect_happyhorse.runtime.events.emit_event", refuse_event)
 
     @flow

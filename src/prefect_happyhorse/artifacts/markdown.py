@@ -32,12 +32,12 @@ class Tile(NamedTuple):
     link: str
 
 
-def card(asset: MediaAsset, *, poster: bytes | None, link: str) -> str:
+def card(asset: MediaAsset, *, thumbnail: bytes | None, link: str) -> str:
     """An asset as markdown: its picture, its prompt, and where it came from.
 
     Example:
         >>> horse = MediaAsset(kind="image", uri="memory://horse.png", media_type="image/png", bytes=3, sha256="00")
-        >>> print(card(horse, poster=None, link="memory://horse.png").splitlines()[0])
+        >>> print(card(horse, thumbnail=None, link="memory://horse.png").splitlines()[0])
         ### image
     """
     job = asset.job
@@ -59,7 +59,7 @@ def card(asset: MediaAsset, *, poster: bytes | None, link: str) -> str:
     title = f"### {job.capability} with {job.model}" if job else f"### {asset.kind}"
     parts = [
         title,
-        _picture(poster, asset.kind),
+        _picture(thumbnail, asset.kind),
         _quote(job and job.prompt),
         "\n".join(["| | |", "|---|---|", *rows]),
         f"[open]({_address(link)})",
@@ -86,9 +86,9 @@ def _row(tiles: Sequence[Tile]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _picture(poster: bytes | None, kind: str) -> str:
+def _picture(thumbnail: bytes | None, kind: str) -> str:
     # Prefect's UIs show a picture only where it stands by itself: inside a link they print its text.
-    return "" if poster is None else f"![{kind}](data:image/jpeg;base64,{base64.b64encode(poster).decode()})"
+    return "" if thumbnail is None else f"![{kind}](data:image/jpeg;base64,{base64.b64encode(thumbnail).decode()})"
 
 
 def _quote(prompt: str | None) -> str:

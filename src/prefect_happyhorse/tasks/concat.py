@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefect_happyhorse.artifacts.show import show_asset
+from prefect_happyhorse.artifacts.cards import show_asset
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.engine.jobs.results import stored_thumbnail
 from prefect_happyhorse.engine.media import film as film_module
@@ -36,5 +36,5 @@ async def concat(videos: list[MediaAsset], store: StoreRef = None, *, title: str
     """
     place = await store_of(store)
     film = await film_module.concat(videos, place, title=title)
-    await show_asset(film, poster=await stored_thumbnail(film, place), store=place)
+    await show_asset(film, thumbnail=await stored_thumbnail(film, place), store=place)
     return film

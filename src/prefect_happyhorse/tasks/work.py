@@ -9,7 +9,8 @@ from typing import Any
 
 from prefect.logging import get_run_logger
 
-from prefect_happyhorse.artifacts.show import Progress, show_asset
+from prefect_happyhorse.artifacts.cards import show_asset
+from prefect_happyhorse.artifacts.progress import Progress
 from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
@@ -191,8 +192,8 @@ async def download_job(result: JobResult, credentials: Credentials, store: Store
     """
     session = await session_of(credentials, store, result.job)
     stored = await session.store_outputs(result)
-    for asset, poster in stored.with_thumbnails():
+    for asset, thumbnail in stored.with_thumbnails():
         _logger().info("%s kept at %s (%d bytes)", asset.kind, asset.uri, asset.bytes)
-        await show_asset(asset, poster=poster, store=session.store)
+        await show_asset(asset, thumbnail=thumbnail, store=session.store)
         record_lineage(asset, stored.inputs)
     return stored.asset
