@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from prefect.logging import get_run_logger
 
 from prefect_happyhorse.artifacts.cards import show_asset
 from prefect_happyhorse.artifacts.progress import Progress
@@ -24,6 +20,7 @@ from prefect_happyhorse.runtime.cancellation import cancelled_with_its_run, flow
 from prefect_happyhorse.runtime.concurrency import call_turn, job_slot
 from prefect_happyhorse.runtime.events import emit, emitting_failure
 from prefect_happyhorse.runtime.lineage import record_lineage
+from prefect_happyhorse.runtime.log import run_logger
 
 __all__ = [
     "Credentials",
@@ -42,11 +39,6 @@ Credentials = GatewayCredentials | str
 
 StoreRef = MediaStore | str | Path | None
 """A block, the name of a saved block, a folder, an fsspec URL, or None for `HAPPYHORSE_STORE` or else the folder `outputs`."""
-
-
-def _logger() -> logging.Logger | logging.LoggerAdapter[Any]:
-    # What a task logs outside of a flow run Prefect drops with a warning.
-    return logging.getLogger(__name__) if flow_run_id() is None else get_run_logger()
 
 
 async def account_of(credentials: Credentials, job: Job | None = None) -> Account:
@@ -90,18 +82,20 @@ class _Report:
 
     def __init__(self, job: Job) -> None:
         self._progress = Progress(job)
-        self._last: str | None = None
+        self._last: tuple[str, int] | None = None
         self._ran = False
 
     async def __call__(self, job: Job, state: JobSnapshot, elapsed_s: float) -> None:
         word = state.provider_status or state.status.value
-        if word != self._last:
+        # Without a flow run, as in a notebook, there is no page that shows progress: the log says every tenth of it.
+        tenths = int((state.progress or 0) * 10) if flow_run_id() is None else 0
+        if (word, tenths) != self._last:
             if state.status is JobStatus.RUNNING and not self._ran:
                 self._ran = True
                 emit("running", job)
-            self._last = word
+            self._last = (word, tenths)
             percent = "" if state.progress is None else f", {state.progress:.0%}"
-            _logger().info("%s %s is %s (%s%s) after %.0f s", job.gateway, job.task_id, state.status.value, word, percent, elapsed_s)
+            run_logger().info("%s %s is %s (%s%s) after %.0f s", job.gateway, job.task_id, state.status.value, word, percent, elapsed_s)
         await self._progress.show(state, elapsed_s)
 
 
@@ -145,11 +139,11 @@ async def submit_job(request: GenerationRequest, credentials: Credentials, store
                 prepared, on_uncertain=terms.on_uncertain, flow_run_id=None if run is None else str(run), budget=terms.budget
             )
     if not is_new:
-        _logger().info("%s %s: already bought, going on with job %s, digest %s", job.gateway, job.model, job.task_id, job.digest[:12])
+        run_logger().info("%s %s: already bought, going on with job %s, digest %s", job.gateway, job.model, job.task_id, job.digest[:12])
         return job
     emit("submitted", job)
     request_id = f", request id {job.request_id}" if job.request_id else ""
-    _logger().info("%s %s: task id %s%s, digest %s", job.gateway, job.model, job.task_id, request_id, job.digest[:12])
+    run_logger().info("%s %s: task id %s%s, digest %s", job.gateway, job.model, job.task_id, request_id, job.digest[:12])
     return job
 
 
@@ -169,7 +163,7 @@ async def poll_job(job: Job, credentials: Credentials, store: StoreRef, deadline
         GenerationError: See `prefect_happyhorse.tasks.steps.poll`.
     """
     session = await session_of(credentials, store, job)
-    async with job_slot(session.account), cancelled_with_its_run(job, session, _logger()):
+    async with job_slot(session.account), cancelled_with_its_run(job, session, run_logger()):
         with emitting_failure():
             result = await session.poll(job, deadline_s=deadline_s, on_poll=_Report(job))
     emit("succeeded", job)
@@ -193,7 +187,7 @@ async def download_job(result: JobResult, credentials: Credentials, store: Store
     session = await session_of(credentials, store, result.job)
     stored = await session.store_outputs(result)
     for asset, thumbnail in stored.with_thumbnails():
-        _logger().info("%s kept at %s (%d bytes)", asset.kind, asset.uri, asset.bytes)
+        run_logger().info("%s kept at %s (%d bytes)", asset.kind, asset.uri, asset.bytes)
         await show_asset(asset, thumbnail=thumbnail, store=session.store)
         record_lineage(asset, stored.inputs)
     return stored.asset
