@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from prefect_happyhorse.artifacts.show import _shrunk
 from tests.engine.samples import movie, picture, sound, turned
 
+from prefect_happyhorse.artifacts.gallery import _shrunk
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.media import thumbnail as thumbnail_module
 from prefect_happyhorse.engine.media.probe import MediaNotReadable
