@@ -174,7 +174,7 @@ async def batch(
         manifest: Where the manifest lies: a path on the worker or an fsspec URL, ending in .csv, or else JSON lines. Each row is a request
             in JSON, and may name `credentials` and `take` of its own.
         credentials: Name of a GatewayCredentials block, or a gateway whose key is in the environment, for rows that name none.
-        store: Name of a MediaStore block. Empty: HAPPYHORSE_STORE, else the folder outputs.
+        store: Name of a MediaStore block, a folder, or an fsspec URL. Empty: HAPPYHORSE_STORE, else the folder outputs.
         concurrency: How many jobs run at the same time.
         deadline_s: How long each job may take, in seconds.
         fail_on_failed_rows: Whether the run is failed, at its end, when a row failed.

@@ -111,7 +111,7 @@ async def collect(
     """Keep the files of all open jobs of a journal that are finished. Nothing is bought.
 
     Args:
-        store: Name of a MediaStore block. Empty: HAPPYHORSE_STORE, else the folder outputs.
+        store: Name of a MediaStore block, a folder, or an fsspec URL. Empty: HAPPYHORSE_STORE, else the folder outputs.
         credentials: Names of GatewayCredentials blocks. Empty: those that the jobs were bought with, else the environment.
         watch: Whether to wait for jobs that are still running; otherwise each is asked for once.
         concurrency: How many jobs are looked after at the same time.

@@ -94,7 +94,7 @@ async def compare(
     Args:
         request: What to make; its model is replaced by each candidate's.
         candidates: The models, and who makes them.
-        store: Name of a MediaStore block. Empty: HAPPYHORSE_STORE, else the folder outputs.
+        store: Name of a MediaStore block, a folder, or an fsspec URL. Empty: HAPPYHORSE_STORE, else the folder outputs.
         take: Another number makes another variation of each.
         deadline_s: How long each may take, in seconds.
         budget: The most that all jobs of the store's journal may cost, earlier runs' included.

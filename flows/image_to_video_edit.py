@@ -163,7 +163,7 @@ async def image_to_video_edit(
         video: How the picture becomes a video.
         edit: How the video is changed.
         source_image: A picture to start from, as an http(s) URL, an fsspec URL or a path on the worker.
-        store: Name of a MediaStore block. Empty: HAPPYHORSE_STORE, else the folder outputs.
+        store: Name of a MediaStore block, a folder, or an fsspec URL. Empty: HAPPYHORSE_STORE, else the folder outputs.
         take: Another number makes another variation of the very same chain.
         deadline_s: How long each step may take, in seconds.
         budget: The most that all jobs of the store's journal may cost, earlier runs' included. A step that would pass it is not bought.

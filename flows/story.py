@@ -219,7 +219,7 @@ async def story(
 
     Args:
         script: Where the script lies: a path on the worker or an fsspec URL, ending in .json, or else TOML.
-        store: Name of a MediaStore block. Empty: HAPPYHORSE_STORE, else the folder outputs.
+        store: Name of a MediaStore block, a folder, or an fsspec URL. Empty: HAPPYHORSE_STORE, else the folder outputs.
         concurrency: How many shots are made at the same time.
         deadline_s: How long each step may take, in seconds.
         budget: The most that all jobs of the store's journal may cost, earlier runs' included.
