@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import click
 import pytest
 
-from prefect_happyhorse.catalog import GATEWAYS, gateway_facts, routes
+from prefect_happyhorse.catalog import GATEWAYS, find_problems, gateway_facts, routes
 from prefect_happyhorse.cli import main
 from prefect_happyhorse.cli.docs import gateways_page, routes_table
+from prefect_happyhorse.domain.requests import parse_request
 from prefect_happyhorse.sandbox import SandboxServer
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -23,16 +26,11 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def test_the_readmes_table_of_routes_is_the_catalogs() -> None:
-    """Written by `happyhorse models --markdown`."""
-    table = README.partition("<!-- routes: begin")[2].partition("-->\n")[2].partition("<!-- routes: end")[0]
-    assert table.strip() == routes_table(routes())
-
-
 def test_the_page_of_gateways_is_the_catalogs() -> None:
     """Written by `happyhorse models --page`; what each source leaves open stands there."""
     page = (ROOT / "docs" / "gateways.md").read_text(encoding="utf-8")
     assert page == gateways_page()
+    assert routes_table(routes()) in page
     assert all(sentence in page for gateway in GATEWAYS for sentence in gateway_facts(gateway).open)
 
 
@@ -57,15 +55,50 @@ def test_every_command_that_a_page_shows_is_there(page: Path) -> None:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_every_example_of_the_readme_runs(sandbox_env: SandboxServer) -> None:
-    """The flows that a reader copies make their files."""
+def test_the_readmes_example_runs(sandbox_env: SandboxServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a reader copies first makes its file, and made again it buys nothing."""
     sandbox_env.settings(check_inputs="submit", media="full")
-    for code in blocks(README, "python"):
-        names: dict[str, Any] = {"__name__": "__main__"}
-        exec(compile(code, "README.md", "exec"), names)  # noqa: S102 -- the README's own example
-        if "one_picture" in names:
-            assert names["one_picture"]().kind == "image"
-    assert [entry.capability for entry in sandbox_env.ledger()] == ["text_to_image", "reference_to_video", "video_edit"]
+    (code,) = blocks(README, "python")
+    for _ in range(2):
+        exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})  # noqa: S102 -- the README's own example
+    first, second = [line for line in capsys.readouterr().out.splitlines() if line.startswith("file://")]
+    assert first == second
+    assert Path(first.removeprefix("file://")).suffix == ".mp4"
+    assert [entry.capability for entry in sandbox_env.ledger()] == ["text_to_image", "reference_to_video"]
+
+
+@pytest.mark.usefixtures("prefect_server")
+async def test_the_guides_async_flow_runs(sandbox_env: SandboxServer) -> None:
+    """The guide's flow gives a coroutine."""
+    names = _defined_by(GUIDE)
+    assert (await names["one"]()).kind == "image"
+    assert len(sandbox_env.ledger()) == 1
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_guides_mapped_flow_runs(sandbox_env: SandboxServer) -> None:
+    """The guide's flow maps over prompts with an unmapped block."""
+    assert [asset.kind for asset in _defined_by(GUIDE)["many"](["A horse", "A foal"])] == ["image", "image"]
+    assert len(sandbox_env.ledger()) == 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_request_that_a_page_shows_is_one(page: Path) -> None:
+    """A request in JSON fits the route that its capability and model have at some gateway."""
+    for text in blocks(page.read_text(encoding="utf-8"), "json"):
+        request = parse_request(json.loads(text))
+        assert any(
+            not find_problems(request, route)
+            for route in routes()
+            if (route.capability, route.model) == (request.capability, request.model)
+        )
+
+
+def _defined_by(page: str) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "page"}
+    for code in blocks(page, "python"):
+        exec(compile(code, "page", "exec"), names)  # noqa: S102 -- the page's own example
+    return names
 
 
 def test_the_script_that_is_shown_can_be_read() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from prefect_happyhorse.catalog import GATEWAYS, Route, gateway_facts
+from prefect_happyhorse.catalog import GATEWAYS, Route, gateway_facts, routes
 
 __all__ = ["gateways_page", "routes_table"]
 
@@ -25,7 +25,7 @@ def routes_table(found: Iterable[Route]) -> str:
 
 
 def gateways_page() -> str:
-    """What is known of each gateway, and what its document leaves open: the page `docs/gateways.md`.
+    """The page `docs/gateways.md`: every route, what is known of each gateway, and what its document leaves open.
 
     Example:
         >>> gateways_page().splitlines()[0]
@@ -37,6 +37,7 @@ def gateways_page() -> str:
             "Written from the catalog by `happyhorse models --page`. What a provider's document leaves open is a setting of the"
             " `GatewayCredentials` block, with the default that is named here."
         ),
+        routes_table(routes()),
     ]
     for gateway in GATEWAYS:
         facts = gateway_facts(gateway)
@@ -48,8 +49,8 @@ def gateways_page() -> str:
             "cancel": facts.cancel and f"`{facts.cancel}`",
             "other submit path": facts.alternative_submit and f"`{facts.alternative_submit}`, by `submit_path`",
             "other poll path": facts.alternative_poll and f"`{facts.alternative_poll}`, by `poll_path`",
-            "a job can be asked for": facts.task_ttl_s and f"{facts.task_ttl_s / 3600:g} h",
-            "a result's address lives": facts.result_ttl_s and f"{facts.result_ttl_s / 3600:g} h",
+            "a job can be polled": facts.task_ttl_s and f"{facts.task_ttl_s / 3600:g} h",
+            "a result's URL lives": facts.result_ttl_s and f"{facts.result_ttl_s / 3600:g} h",
             "polls allowed": facts.polls_per_s and f"{facts.polls_per_s:g} a second",
         }
         parts.append(f"## {facts.title} (`{gateway}`)")
