@@ -113,7 +113,7 @@ async def collect(
     Args:
         store: Name of a MediaStore block, a folder, or an fsspec URL. Empty: HAPPYHORSE_STORE, else the folder outputs.
         credentials: Names of GatewayCredentials blocks. Empty: those that the jobs were bought with, else the environment.
-        watch: Whether to wait for jobs that are still running; otherwise each is asked for once.
+        watch: Whether to wait for jobs that are still running; otherwise each is polled once.
         concurrency: How many jobs are looked after at the same time.
         deadline_s: With `watch`, how long a job may take in all, in seconds since its submit.
         fail_on_failed_jobs: Whether the run is failed, at its end, when a job ended without a file or a submit is uncertain.

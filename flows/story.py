@@ -1,4 +1,4 @@
-"""A film from a script: for each shot a picture, a video that stars it, perhaps its continuation; all joined in the script's order.
+"""A film from a script: for each shot a picture, a video that stars it, perhaps its continuation; all concatenated in the script's order.
 
 Run it with `python flows/story.py SCRIPT.toml`, or deploy it to a work pool. docs/flows.md says what a script looks like.
 """
@@ -120,7 +120,7 @@ class Story(BaseModel):
 
 
 class ShotsFailed(ItemsFailed):
-    """Raised at the end of a story of which a shot failed or cannot be joined: what was made is kept and not paid for again."""
+    """Raised at the end of a story of which a shot failed or cannot be concatenated: what was made is kept and not paid for again."""
 
 
 def read_script(text: str, *, is_json: bool) -> Script:
@@ -195,7 +195,7 @@ def _on_screen(script: Script, made: list[MediaAsset]) -> list[MediaAsset]:
 
 
 async def _concatenated(script: Script, shots: dict[str, list[MediaAsset]], store: MediaStore) -> MediaAsset:
-    """The film of all shots; a video that cannot be joined is told by its shot."""
+    """The film of all shots; a video that cannot be read is named by its shot."""
     parts = [(name, video) for name, made in shots.items() for video in _on_screen(script, made)]
     try:
         return await concat([video for _, video in parts], store, title=script.title)
@@ -203,7 +203,7 @@ async def _concatenated(script: Script, shots: dict[str, list[MediaAsset]], stor
         name, video = parts[error.position]
         step = video.job.capability if video.job else video.kind
         told = f"Every shot was made, but shot {name!r} cannot be joined: its {step} at {video.uri}: {error.reason}"
-        raise ShotsFailed(f"{told}\nWhat was made is kept and paid for. Another `take` of that shot buys that shot anew.") from error
+        raise ShotsFailed(f"{told}\nWhat was made is kept and paid for. Another `take` of that shot buys it again.") from error
 
 
 def _load(path: str) -> str:
@@ -215,7 +215,7 @@ def _load(path: str) -> str:
 async def story(
     script: str, store: str | None = None, concurrency: PositiveInt = 4, deadline_s: float = 3600.0, budget: Budget | None = None
 ) -> Story:
-    """Make a film from a script: shots side by side, joined in their order.
+    """Make a film from a script: shots side by side, concatenated in their order.
 
     Args:
         script: Where the script lies: a path on the worker or an fsspec URL, ending in .json, or else TOML.
@@ -229,7 +229,7 @@ async def story(
 
     Raises:
         InvalidRequest: When the script, the blocks or the store are not as they should be; nothing was sent.
-        ShotsFailed: At the end, when a shot failed or cannot be joined. Running again makes only what is missing.
+        ShotsFailed: At the end, when a shot failed or cannot be concatenated. Running again makes only what is missing.
     """
     written = read_script(await anyio.to_thread.run_sync(_load, script), is_json=script.lower().endswith(".json"))
     steps = (written.image, written.video, written.extension)

@@ -211,7 +211,7 @@ def sandbox(host: str, port: int, job_s: float, media: Literal["full", "tiny"]) 
     help="The folder for the files.",
 )
 def demo(output: Path) -> None:
-    """Run the flow image_to_video_edit against the sandbox: no account, no server, no coin."""
+    """Run the flow image_to_video_edit against the sandbox: no account, no server, no cost."""
     from prefect_happyhorse.cli.demo import run_demo
 
     with errors():

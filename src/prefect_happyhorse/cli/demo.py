@@ -66,7 +66,7 @@ def run_demo(output: Path, console: Console) -> None:
     # A Prefect of the demo's own: in the user's there may be a block named after the gateway, and the demo would pay with it.
     home = output.absolute() / "prefect"
     home.mkdir(parents=True, exist_ok=True)
-    console.print("Starting the sandbox: every gateway on this machine, no account and no coin.")
+    console.print("Starting the sandbox: every gateway on this machine, no account and no cost.")
     with (
         SandboxServer(SandboxSettings(job_s=4.0)) as sandbox,
         _environment({**_SETTINGS, **_gateway(sandbox), "HAPPYHORSE_STORE": store.url, "PREFECT_HOME": str(home)}),
@@ -94,7 +94,7 @@ def _gateway(sandbox: Any) -> dict[str, str]:
 def _environment(values: dict[str, str]) -> Generator[None]:
     before = {name: os.environ.get(name) for name in (*values, *_ELSEWHERE)}
     os.environ.update(values)
-    # A server that the user is connected to is none of the demo's business.
+    # The demo must not reach a server that the user is connected to.
     for name in _ELSEWHERE:
         os.environ.pop(name, None)
     try:
@@ -113,20 +113,20 @@ async def _run(store: Store, console: Console) -> None:
     from prefect_happyhorse.blocks import GatewayCredentials
 
     flow = load_flow_from_entrypoint(f"{flow_file('image_to_video_edit')}:image_to_video_edit")
-    # The sandbox forgets its jobs when it stops, so every demo buys anew.
+    # The sandbox forgets its jobs when it stops, so every demo buys again.
     take = int(time.time())
     small: dict[str, Any] = {"resolution": "720p", "duration": 5}
-    teller = _Teller(store, take, GatewayCredentials.from_environment("happyhorse").to_account(), console)
-    telling = asyncio.create_task(teller.run())
+    reporter = _Reporter(store, take, GatewayCredentials.from_environment("happyhorse").to_account(), console)
+    reporting = asyncio.create_task(reporter.run())
     try:
         chain: Any = await flow(video=small, edit=small, take=take)
     finally:
-        telling.cancel()
-    await teller.look()
+        reporting.cancel()
+    await reporter.look()
     console.print(_table([("image", chain.image), ("video", chain.video), ("edit", chain.edit)]))
 
 
-class _Teller:
+class _Reporter:
     """Says every change in the journal, which is where a job's state is true, and how far the gateway says that a job is."""
 
     def __init__(self, store: Store, take: int, account: Account, console: Console) -> None:

@@ -40,7 +40,7 @@ class _Age(click.ParamType[timedelta]):
             return value
         found = re.fullmatch(r"(\d+)([smhd])", str(value))
         if found is None:
-            self.fail(f"{value!r}: a number and s, m, h or d is wanted, for example 90m or 2d.", param, ctx)
+            self.fail(f"must be a number and s, m, h or d, for example 90m or 2d (got {value!r})", param, ctx)
         return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
@@ -182,7 +182,7 @@ def _advice(entry: JournalEntry) -> str:
     if entry.asset is not None:
         return f"Kept at {entry.asset.uri}"
     if entry.may_be_bought_again:
-        return "The gateway took it back before it began: the same request buys it anew."
+        return "The gateway took it back before it began: the same request buys it again."
     return f"It ended without a result. The same request is not bought again until `happyhorse jobs forget {short}`, or with another take."
 
 
@@ -212,11 +212,11 @@ async def _resume(place: _Place, names: tuple[str, ...], deadline_s: float, filt
     async def one(entry: JournalEntry) -> bool:
         async with slots:
             try:
-                collected = await (await _session(journal, entry)).resume(entry, deadline_s=deadline_s)
+                stored = await (await _session(journal, entry)).resume(entry, deadline_s=deadline_s)
             except (GenerationError, ValueError, OSError) as error:
                 click.echo(f"{entry.digest[:12]}: {type(error).__name__}: {error}", err=True)
                 return False
-        for asset, _ in collected.with_thumbnails():
+        for asset, _ in stored.with_thumbnails():
             click.echo(asset.uri.removeprefix("file://"))
         return True
 
@@ -265,7 +265,7 @@ async def _adopt(place: _Place, task_id: str, name: str | None, *, unchecked: bo
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def forget(place: _Place, names: tuple[str, ...], *, yes: bool) -> None:
-    """Remove jobs from the journal, so that the same requests are bought anew. Files stay."""
+    """Remove jobs from the journal, so that the same requests are bought again. Files stay."""
     with errors():
         entries = [asyncio.run(_found(place, name)) for name in names]
         for entry in entries:
