@@ -241,7 +241,7 @@ def test_cancel_says_what_the_gateway_answered(sandbox_env: SandboxServer, store
     assert "no way to cancel" in refused.stderr
     assert [entry.refunded for entry in sandbox_env.ledger()] == [True, False, False]
     assert "taken back" not in run("show", running.digest[:12]).stderr
-    assert "buys it anew" in run("show", waiting.digest[:12]).stderr
+    assert "buys it again" in run("show", waiting.digest[:12]).stderr
 
 
 def test_the_store_may_be_named(sandbox_env: SandboxServer, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
