@@ -29,6 +29,8 @@ T = TypeVar("T")
 _END_WITHIN_S = 20.0
 
 if TYPE_CHECKING:
+    from prefect.futures import PrefectFuture, PrefectFutureList
+
     # No type depends on the flow around a call, and a union would have to be told apart in both worlds. So a call is typed as a result that
     # can be awaited too: both `generate(...).uri` and `(await generate(...)).uri` are checked, but not that one of them fits its flow.
     class _Job(Job, Coroutine[Any, Any, Job]): ...
@@ -67,8 +69,19 @@ class DualTask(Task[P, Coroutine[Any, Any, T]]):
         coroutine = cast("Callable[..., Coroutine[Any, Any, T]]", super().__call__)(*args, **kwargs)
         return wait_for(coroutine) if self.always_waits or not _in_async_context() else coroutine
 
-    if not TYPE_CHECKING:
-        # For type checkers Prefect's own overloads stand.
+    if TYPE_CHECKING:
+        # Prefect's own overloads take the result of an async task's future for a coroutine.
+        @overload
+        def submit(self, *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[T]: ...
+        @overload
+        def submit(self, *args: Any, wait_for: Any, **kwargs: Any) -> PrefectFuture[T]: ...
+        def submit(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102  # pyright: ignore[reportIncompatibleMethodOverride]
+            ...
+
+        def map(self, *args: Any, **kwargs: Any) -> PrefectFutureList[T]:  # noqa: D102  # pyright: ignore[reportIncompatibleMethodOverride]
+            ...
+    else:
+
         def map(self, *args: Any, **kwargs: Any) -> Any:
             """As Prefect's, which would go through the fields of a block or a request as if they were items."""
             given = {**dict(zip(inspect.signature(self.fn).parameters, args, strict=False)), **kwargs}
