@@ -23,7 +23,7 @@ from prefect.exceptions import ObjectNotFound
 
 from prefect_happyhorse.gateways import Account
 
-__all__ = ["call_turn", "calls_limit", "job_slot", "jobs_limit", "save_limits"]
+__all__ = ["call_rate_limit", "calls_limit", "job_slot", "jobs_limit", "save_limits"]
 
 _LOOK_EVERY_S = 60.0
 
@@ -105,8 +105,8 @@ async def job_slot(account: Account) -> AsyncGenerator[None]:
             _HOLDS_SLOT.reset(token)
 
 
-def call_turn(account: Account) -> Callable[[], Awaitable[None]]:
-    """What waits for the turn of a call, where there is a limit on the account's calls."""
+def call_rate_limit(account: Account) -> Callable[[], Awaitable[None]]:
+    """What waits until the account's limit on calls lets one through; at once where there is no such limit."""
     name = calls_limit(account.gateway, account.label)
 
     async def wait() -> None:

@@ -34,11 +34,11 @@ def emitting_failure() -> Generator[None]:
     try:
         yield
     except GenerationError as error:
-        _tell_of(error)
+        _emit_failure(error)
         raise
 
 
-def _tell_of(error: GenerationError) -> None:
+def _emit_failure(error: GenerationError) -> None:
     event: JobEvent
     if isinstance(error, SubmissionUncertain):
         event = "uncertain"

@@ -36,7 +36,7 @@ def asset_of(uri: str, *, name: str | None = None, description: str | None = Non
 
 
 def record_lineage(asset: MediaAsset, inputs: Iterable[str]) -> None:
-    """Say that the task run which calls this has made an asset; Prefect tells its server when the run is completed."""
+    """Record that the current task run made an asset; Prefect sends it to its server when the run is completed."""
     context = AssetContext.get()
     if context is None:
         return
@@ -44,7 +44,7 @@ def record_lineage(asset: MediaAsset, inputs: Iterable[str]) -> None:
         _add(context, asset, inputs)
     except ValueError as error:
         # What cannot be drawn is kept all the same.
-        _log.warning("The lineage of %s cannot be told: %s", asset.uri, error)
+        _log.warning("The lineage of %s cannot be recorded: %s", asset.uri, error)
 
 
 def _add(context: AssetContext, asset: MediaAsset, inputs: Iterable[str]) -> None:

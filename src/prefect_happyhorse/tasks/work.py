@@ -17,7 +17,7 @@ from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.runtime.cancellation import cancelled_with_its_run, flow_run_id
-from prefect_happyhorse.runtime.concurrency import call_turn, job_slot
+from prefect_happyhorse.runtime.concurrency import call_rate_limit, job_slot
 from prefect_happyhorse.runtime.events import emit, emitting_failure
 from prefect_happyhorse.runtime.lineage import record_lineage
 from prefect_happyhorse.runtime.log import run_logger
@@ -74,7 +74,7 @@ async def store_of(store: StoreRef) -> Store:
 async def session_of(credentials: Credentials, store: StoreRef, job: Job | None = None) -> Session:
     """The session of an account and a store; see `account_of` and `store_of`."""
     account = await account_of(credentials, job)
-    return Session(account, await store_of(store), rate_limit=call_turn(account))
+    return Session(account, await store_of(store), rate_limit=call_rate_limit(account))
 
 
 class _Report:
@@ -133,7 +133,7 @@ async def submit_job(request: GenerationRequest, credentials: Credentials, store
     prepared = await session.prepare(request, take=terms.take)
     run = flow_run_id()
     async with job_slot(session.account):
-        await call_turn(session.account)()
+        await call_rate_limit(session.account)()
         with emitting_failure():
             job, is_new = await session.submit(
                 prepared, on_uncertain=terms.on_uncertain, flow_run_id=None if run is None else str(run), budget=terms.budget

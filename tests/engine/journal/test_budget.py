@@ -480,18 +480,18 @@ def test_what_is_hopeless_is_told_before_anything_is_read(hopeless: JournalEntry
     st.lists(st.tuples(st.integers(0, 2), st.decimals("0.01", "3", places=2)), min_size=1, max_size=12), st.decimals("0.01", "9", places=2)
 )
 def test_whoever_asks_in_whatever_order_the_sum_fits(jobs: list[tuple[int, Decimal]], limit: Decimal) -> None:
-    """Three purses over one journal, all at once: what is admitted fits the budget, and afterwards whatever still fits is admitted."""
+    """Three trackers over one journal, all at once: what is admitted fits the budget, and afterwards whatever still fits is admitted."""
 
     async def ask_all(folder: str) -> None:
         journal = Journal(Store(folder))
-        purses = [BudgetTracker(cny(str(limit)), journal) for _ in range(3)]
+        trackers = [BudgetTracker(cny(str(limit)), journal) for _ in range(3)]
         entries = [(which, intent(number, str(amount))) for number, (which, amount) in enumerate(jobs)]
-        answers = await asyncio.gather(*(claim_and_ask(purses[which], journal, entry) for which, entry in entries))
+        answers = await asyncio.gather(*(claim_and_ask(trackers[which], journal, entry) for which, entry in entries))
         costs = [amount for (_, amount), admitted in zip(jobs, answers, strict=True) if admitted]
         assert sum(costs) <= limit
         for number, (which, amount) in enumerate(jobs, 100):
             fits = sum(costs) + amount <= limit
-            assert await claim_and_ask(purses[which], journal, intent(number, str(amount))) == fits
+            assert await claim_and_ask(trackers[which], journal, intent(number, str(amount))) == fits
             costs += [amount] if fits else []
 
     with tempfile.TemporaryDirectory() as folder:
