@@ -19,12 +19,6 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]+):")
 def locate(text: str) -> Location:
     """Say what kind of place a medium lies in.
 
-    Args:
-        text: An http(s) URL, a data URL, an fsspec URL or a local path.
-
-    Returns:
-        `"web"`, `"inline"` (a data URL), `"store"` (an fsspec URL) or `"local"` (a path).
-
     Raises:
         ValueError: When the scheme is none that media can be read from, or the address names no host.
 

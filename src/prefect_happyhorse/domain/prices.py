@@ -1,4 +1,4 @@
-"""What a job costs, as far as anybody says: rows of price lists, and what they make of a request. No price is never a price of zero."""
+"""What a job costs, as far as anybody says: rows of price lists, and what they make of a request. An unknown price is not zero."""
 
 from __future__ import annotations
 
@@ -62,13 +62,7 @@ class Price(Value):
         return None if value is None else value.lower()
 
     def fits(self, *, model: str, gateway: str | None, capability: str) -> bool:
-        """Whether the row is about such a request, its resolution aside.
-
-        Args:
-            model: The model.
-            gateway: The gateway; None for the price list of the model's own provider.
-            capability: The capability.
-        """
+        """Whether the row is about such a request, its resolution aside; no gateway stands for the model's own provider."""
         named = model.startswith(self.model[:-1]) if self.model.endswith("*") else model == self.model
         return named and self.gateway in {None, gateway} and self.capability in {None, capability}
 
@@ -116,10 +110,7 @@ class Estimate(Value):
 
 
 def total(estimates: Iterable[Estimate | None]) -> str:
-    """The sum of estimates in words, each currency by itself and the unknown ones counted.
-
-    Args:
-        estimates: The estimates; None counts as unknown.
+    """The sum of estimates in words, each currency by itself and the unknown ones, None among them, counted.
 
     Example:
         >>> one = Estimate(amount="0.90", currency="CNY", reason="")

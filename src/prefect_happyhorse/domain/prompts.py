@@ -27,12 +27,6 @@ _CHINESE = re.compile(r"[\u2e80-\u2fdf\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uf
 def mentions(prompt: str) -> tuple[int, ...]:
     """The numbers of the references that a prompt names, in order and as often as it names them.
 
-    Args:
-        prompt: The prompt as the user wrote it.
-
-    Returns:
-        The numbers; 0 and numbers above nine are among them when they are written, for the caller to refuse.
-
     Example:
         >>> mentions("@1 leads @2, write to a@1.example or https://example.com/@3")
         (1, 2)
@@ -50,13 +44,6 @@ def mentions(prompt: str) -> tuple[int, ...]:
 def rename_references(prompt: str, name: str) -> str:
     """The prompt with every `@i` written as a gateway wants it; all else stays untouched.
 
-    Args:
-        prompt: The prompt as the user wrote it.
-        name: How the gateway names a reference, with `{i}` for its number.
-
-    Returns:
-        The prompt as the gateway reads it.
-
     Example:
         >>> rename_references("@1 leads @2, character3 stays.", "[Image {i}]")
         '[Image 1] leads [Image 2], character3 stays.'
@@ -66,13 +53,6 @@ def rename_references(prompt: str, name: str) -> str:
 
 def weighted_length(text: str, chinese_weight: int = 1) -> int:
     """How long a text is when a Chinese character counts for several.
-
-    Args:
-        text: The text.
-        chinese_weight: What one Chinese character counts for; every other counts for one.
-
-    Returns:
-        The weighted length in characters.
 
     Example:
         >>> weighted_length("马 horse", chinese_weight=2)

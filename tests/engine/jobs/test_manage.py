@@ -112,7 +112,7 @@ async def test_a_submit_under_way_is_not_forgotten(account: AccountMaker, store:
 
 
 @pytest.mark.parametrize("gateway", ["ttapi", "infiflow"])
-async def test_a_waiting_job_is_canceled_and_may_be_bought_again(
+async def test_a_waiting_job_is_cancelled_and_may_be_bought_again(
     sandbox: SandboxServer, account: AccountMaker, store: Store, gateway: str
 ) -> None:
     """The gateway takes it back, the journal says so, a wait for it ends, and the same request buys it anew."""
@@ -124,7 +124,7 @@ async def test_a_waiting_job_is_canceled_and_may_be_bought_again(
     entry = await entry_of(store, entry.digest)
     assert (entry.state, entry.cancellation) == ("cancelled", answer)
     assert entry.job is not None
-    with pytest.raises(JobFailed, match="canceled before it began") as caught:
+    with pytest.raises(JobFailed, match="cancelled before it began") as caught:
         await Poller(account=account(gateway), store=store).poll(entry.job)
     assert caught.value.money == "not spent"
     again = await bought(store, account(gateway))

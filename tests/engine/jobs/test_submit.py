@@ -143,7 +143,7 @@ async def test_patience_ends(sandbox: SandboxServer, account: AccountMaker, stor
 
 
 async def test_a_gateway_that_is_down_is_tried_again(account: AccountMaker, submitter: Submitter, naps: Naps, store: Store) -> None:
-    """A refused connection bought nothing: it is tried five times, and then the claim is given back."""
+    """A refused connection bought nothing: it is tried five times, and then the lease is released."""
     prepared = await prepare(HORSE, account(base_url="http://127.0.0.1:9"))
     with pytest.raises(GatewayUnavailable, match="never reached"):
         await submitter.submit(prepared)

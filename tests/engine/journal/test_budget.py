@@ -206,7 +206,7 @@ async def test_what_the_gateway_took_back_is_not_counted(sandbox: SandboxServer,
 
 
 async def test_an_entry_that_cannot_be_read_may_be_money(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
-    """It is told by its name, nothing is bought and the claim is given back; once it is mended or gone, the same tracker goes on."""
+    """It is told by its name, nothing is bought and the lease is released; once it is mended or gone, the same tracker goes on."""
     await store.write("journal/broken.json", b"{")
     submitter = Submitter(store=store, tracker=BudgetTracker(cny("100"), Journal(store)))
     prepared = await prepare(horse(0), account(prices=(ONE,)))
@@ -406,7 +406,7 @@ async def test_a_claim_that_is_seen_before_it_asks_waits_for_its_turn(
 
 
 async def test_what_is_refused_takes_nobodys_room(store: Store) -> None:
-    """A job of unknown price, and one that was called off while it waited, stand in nobody's way before their claims are given back."""
+    """A job of unknown price, and one that was called off while it waited, stand in nobody's way before their leases are released."""
     journal = Journal(store)
     tracker = BudgetTracker(cny("1"), journal)
     unknown, called_off, wanted = intent(1, None), intent(2), intent(3)
@@ -424,7 +424,7 @@ async def test_what_is_refused_takes_nobodys_room(store: Store) -> None:
 
 
 async def test_a_claim_that_is_somebody_elses_by_now_counts(store: Store) -> None:
-    """What was refused here and given back may be bought by another with more money."""
+    """What was refused here and released may be bought by another with more money."""
     journal = Journal(store)
     tracker = BudgetTracker(cny("1.50"), journal)
     assert await claim_and_ask(tracker, journal, intent(1))

@@ -301,7 +301,7 @@ async def test_what_cannot_be_given_back_is_told_and_hides_no_refusal(
     sandbox.fault(at="submit", kind="refuse", accept=False)
     with pytest.raises(Exception, match="400"):
         await Submitter(store=store).submit(await prepare(HORSE, account()))
-    assert "could not be given back" in caplog.text
+    assert "could not be released" in caplog.text
     store.break_writing()
     sandbox.fault(at="submit", kind="drop_after")
     with pytest.raises(SubmissionUncertain):

@@ -1,4 +1,4 @@
-"""How often may be asked: one limiter for all jobs of an account."""
+"""How often calls may be made: one limiter for all jobs of an account."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class RateLimiter:
         self._next = clock() - self._ahead_s
 
     async def wait(self) -> None:
-        """Wait for this call's turn."""
+        """Wait until this call may be made."""
         with self._lock:
             now = self._clock()
             # A quiet time is saved up, but only for as many calls as a burst may hold.
-            turn = max(now - self._ahead_s, self._next)
-            self._next = turn + self._gap_s
-        if turn > now:
-            await self._sleep(turn - now)
+            start = max(now - self._ahead_s, self._next)
+            self._next = start + self._gap_s
+        if start > now:
+            await self._sleep(start - now)

@@ -1,4 +1,4 @@
-"""How long an account's jobs really take, kept beside the journal, so that the next ones are asked for at the right times."""
+"""How long an account's jobs really take, kept beside the journal, so that the next ones are polled at the right times."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ async def adoptable(journal: Journal, entry: JournalEntry, task_id: str) -> Job:
 
 
 async def forget(journal: Journal, entry: JournalEntry) -> None:
-    """Remove an entry, so that the same request is bought anew when it is asked for again. No file is removed."""
+    """Remove an entry, so that the same request is bought anew. No file is removed."""
     if entry.job is None:
         _check_expired(entry)
     await journal.forget(entry.digest)

@@ -34,9 +34,9 @@ from prefect_happyhorse.gateways import (
 __all__ = ["DEADLINE_S", "OnPoll", "Poller", "ignore"]
 
 OnPoll = Callable[[Job, JobSnapshot, float], Awaitable[None]]
-"""Is told of every answer: the job, what the gateway says, and the seconds since submit.
+"""Called after every poll with the job, its snapshot, and the seconds since submit.
 
-A job that is not asked for at once is told as queued.
+For a job that is not polled at once it is called first with a queued one.
 """
 
 DEADLINE_S = 3600.0
@@ -59,15 +59,9 @@ class Poller:
     """Waits for jobs.
 
     Args:
-        account: Who paid.
-        store: Where the journal lies.
         deadline_s: How long a job may take, in seconds since it was submitted, restarts included.
-        on_poll: Is told of every answer.
+        on_poll: Called after every poll.
         rate_limit: Waits until a poll may be sent, beside the limiter that all jobs of the account share in this process.
-        tokens: Where access tokens are cached.
-        clock: Seconds that only ever grow.
-        sleep: Waits for so many seconds.
-        shared: What is shared with the other jobs of the process.
     """
 
     account: Account
@@ -84,7 +78,7 @@ class Poller:
         """Ask for a job once."""
         with error_context(job):
             try:
-                return await self._ask(job, find_route(job.gateway, job.capability, job.model))
+                return await self._snapshot(job, find_route(job.gateway, job.capability, job.model))
             except CallError as call:
                 raise poll_error(call, gateway=job.gateway) from call
 
@@ -102,8 +96,8 @@ class Poller:
         try:
             # Held for the whole wait, so that the connection lives from one poll to the next.
             async with http_client():
-                known_gone = entry is not None and entry.state == "expired"
-                result, took_s = await self._wait(job, route, durations, known_gone=known_gone)
+                known_expired = entry is not None and entry.state == "expired"
+                result, took_s = await self._wait(job, route, durations, known_expired=known_expired)
         except (JobFailed, JobExpired) as error:
             await journal.known_failure(error, job)
             raise
@@ -112,12 +106,12 @@ class Poller:
             await durations.learn(took_s, self.store)
         return result
 
-    async def _wait(self, job: Job, route: Route, durations: Durations, *, known_gone: bool) -> tuple[JobResult, float | None]:
+    async def _wait(self, job: Job, route: Route, durations: Durations, *, known_expired: bool) -> tuple[JobResult, float | None]:
         """The result, and how long the job took, where that is known."""
         already_s = max(0.0, (datetime.now(timezone.utc) - job.submitted_at).total_seconds())
         started = self.clock()
-        asked = 0
-        patience = _ErrorTolerance(gone=known_gone or _outlived(job))
+        polls = 0
+        tolerance = _ErrorTolerance(expected=known_expired or _outlived(job))
         await durations.look(self.store)
         # When the job was last seen running: right after its submit it surely was.
         ran_s = already_s if already_s < _JUST_SUBMITTED_S else None
@@ -129,24 +123,24 @@ class Poller:
             left_s = self.deadline_s - elapsed_s
             retry_after_s = None
             try:
-                asked += 1
-                state = await self._ask(job, route)
-                if state.status is JobStatus.EXPIRED:
-                    reason = state.message or "no reason was given"
-                    raise JobUnknown(reason, meaning="not_found", code=state.code, request_id=state.request_id)
-                patience.renew()
-                if known_gone:
-                    known_gone = False
+                polls += 1
+                snapshot = await self._snapshot(job, route)
+                if snapshot.status is JobStatus.EXPIRED:
+                    reason = snapshot.message or "no reason was given"
+                    raise JobUnknown(reason, meaning="not_found", code=snapshot.code, request_id=snapshot.request_id)
+                tolerance.reset()
+                if known_expired:
+                    known_expired = False
                     await Journal(self.store).record(job, "submitted", {"failure": None})
-                await self.on_poll(job, state, elapsed_s)
-                if state.status.final:
+                await self.on_poll(job, snapshot, elapsed_s)
+                if snapshot.status.final:
                     # It ended somewhere between the last two answers. A job that another run left has no such bounds.
-                    return _result(job, route, state, asked), None if ran_s is None else (ran_s + elapsed_s) / 2
+                    return _result(job, route, snapshot, polls), None if ran_s is None else (ran_s + elapsed_s) / 2
                 ran_s = elapsed_s
             except CallUnavailable as error:
                 retry_after_s = error.retry_after_s
             except (CallRejected, MalformedResponse) as error:
-                if patience.ends(error, elapsed_s) or (left_s <= 0 and isinstance(error, CallRejected)):
+                if tolerance.ends(error, elapsed_s) or (left_s <= 0 and isinstance(error, CallRejected)):
                     raise _ended_by(error, job) from error
             if left_s <= 0:
                 raise JobTimedOut(
@@ -155,7 +149,7 @@ class Poller:
                 )
             await self.sleep(min(durations.belief.pause_s(elapsed_s, retry_after_s=retry_after_s), left_s))
 
-    async def _ask(self, job: Job, route: Route) -> JobSnapshot:
+    async def _snapshot(self, job: Job, route: Route) -> JobSnapshot:
         gateway = get_gateway(job.gateway)
         request = gateway.poll_request(route, job.task_id, self.account)
         await self.shared.limiter(self.account, per_s=route.facts.polls_per_s).wait()
@@ -170,20 +164,20 @@ class _ErrorTolerance:
     """Counts the answers in a row that are strange, or that do not know the job: one may be a passing fault, and the job is paid for.
 
     Args:
-        gone: Whether it is no surprise that the gateway does not know the job, so that its first word is believed.
+        expected: Whether it is no surprise that the gateway does not know the job, so that its first word is believed.
     """
 
-    def __init__(self, *, gone: bool) -> None:
-        self._gone = gone
-        self.renew()
+    def __init__(self, *, expected: bool) -> None:
+        self._expected = expected
+        self.reset()
 
-    def renew(self) -> None:
-        """A good answer came."""
+    def reset(self) -> None:
+        """Start anew: the gateway answered well."""
         self._strange = self._missing = 0
         self._missing_since_s = 0.0
 
     def ends(self, error: CallError, elapsed_s: float) -> bool:
-        """Whether this is one bad answer too many."""
+        """Whether this is one failed poll too many."""
         if isinstance(error, CallRejected) and error.meaning == "authentication":
             return True
         if isinstance(error, MalformedResponse):
@@ -194,7 +188,7 @@ class _ErrorTolerance:
             self._missing_since_s = elapsed_s
         self._missing += 1
         lasting = self._missing >= _MISSING_ANSWERS and elapsed_s - self._missing_since_s > _MISSING_FOR_S
-        return self._gone or lasting
+        return self._expected or lasting
 
 
 def _outlived(job: Job) -> bool:
@@ -203,18 +197,20 @@ def _outlived(job: Job) -> bool:
 
 
 def _known_result(entry: JournalEntry | None, job: Job) -> JobResult | None:
-    """What the journal already knows of a job; a result whose addresses may be dead is asked for anew."""
+    """What the journal already knows of a job; a result whose URLs may have expired is polled anew."""
     if entry is None or entry.job is None or entry.job.task_id != job.task_id:
         return None
     if entry.may_be_bought_again:
-        raise JobFailed("The job was canceled before it began.", money=Money.NOT_SPENT, advice="Run the same request again to buy it anew.")
+        raise JobFailed(
+            "The job was cancelled before it began.", money=Money.NOT_SPENT, advice="Run the same request again to buy it anew."
+        )
     if entry.failure is not None and entry.state in {"failed", "cancelled"}:
         raise JobFailed(entry.failure.message, code=entry.failure.code, advice=rebuy(entry.digest))
     result = entry.result
     if result is None or any(output.is_inline for output in result.outputs):
         return None
     expired = result.outputs_expire_at is not None and result.outputs_expire_at <= datetime.now(timezone.utc)
-    # A kept asset is what the caller goes on with, so dead addresses do not matter to it.
+    # A kept asset is what the caller goes on with, so expired URLs do not matter to it.
     return None if expired and entry.asset is None else result
 
 
@@ -230,28 +226,28 @@ def _ended_by(error: CallError, job: Job) -> GenerationError:
     )
 
 
-def _result(job: Job, route: Route, state: JobSnapshot, asked: int) -> JobResult:
-    if state.status is not JobStatus.SUCCEEDED:
-        raise _end(route, state)
+def _result(job: Job, route: Route, snapshot: JobSnapshot, polls: int) -> JobResult:
+    if snapshot.status is not JobStatus.SUCCEEDED:
+        raise _end(route, snapshot)
     now = datetime.now(timezone.utc)
     lives_s = route.facts.result_ttl_s
     return JobResult(
         job=job,
-        outputs=state.outputs,
+        outputs=snapshot.outputs,
         outputs_expire_at=None if lives_s is None else now + timedelta(seconds=lives_s),
         finished_at=now,
-        polls=asked,
-        provider_status=state.provider_status,
-        usage=state.usage,
+        polls=polls,
+        provider_status=snapshot.provider_status,
+        usage=snapshot.usage,
     )
 
 
-def _end(route: Route, state: JobSnapshot) -> GenerationError:
-    reason = state.message or "no reason was given"
+def _end(route: Route, snapshot: JobSnapshot) -> GenerationError:
+    reason = snapshot.message or "no reason was given"
     advice = (
         "Change the prompt or the media; the same request will be refused again."
-        if route.facts.is_moderation(state.code)
+        if route.facts.is_moderation(snapshot.code)
         else "Look at the reason, then change the request, or give another `take` to buy the same again."
     )
-    what = "was canceled" if state.status is JobStatus.CANCELLED else "ended without a result"
-    return JobFailed(f"The job {what}: {reason}", code=state.code, request_id=state.request_id, advice=advice)
+    what = "was cancelled" if snapshot.status is JobStatus.CANCELLED else "ended without a result"
+    return JobFailed(f"The job {what}: {reason}", code=snapshot.code, request_id=snapshot.request_id, advice=advice)

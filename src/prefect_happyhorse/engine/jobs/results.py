@@ -51,7 +51,7 @@ class OutputStore:
     """Keeps outputs.
 
     Args:
-        account: Who paid, for when an address has to be asked for again. Its key never goes to a download host.
+        account: Who paid, for when a URL has to be polled again. Its key never goes to a download host.
         store: Where outputs and the journal lie.
         tokens: Where access tokens are kept.
         limits: How long and how large a download may be; None for the usual limits.
@@ -100,7 +100,7 @@ class OutputStore:
         job = result.job
         output = result.outputs[index]
         if output.is_inline and output.inline is None:
-            # The bytes came inside the gateway's answer and were never written down, so the gateway is asked once more.
+            # The bytes came inside the gateway's answer and were never written down, so the job is polled once more.
             output = await self._ask_again(job, index)
         return await download(
             output,
@@ -154,7 +154,7 @@ def _asset(kept: StoredOutput, result: JobResult, cost: Estimate | None) -> Medi
         kind=kept.info.kind,
         uri=kept.uri,
         url=kept.url,
-        # An address that was asked for again ends later than the result says, and nobody said when.
+        # A URL that was polled again expires later than the result says, and nobody knows when.
         url_expires_at=result.outputs_expire_at if any(kept.url == output.url for output in result.outputs) else None,
         media_type=kept.info.media_type,
         bytes=kept.info.bytes,

@@ -1,4 +1,4 @@
-"""When to ask next for a job: seldom while it can hardly be finished, often while it probably just has."""
+"""When to poll a job next: seldom while it can hardly be finished, often while it probably just has."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PRIOR_SIGMA_WEIGHT = 2.0
 _QUICKEST_Z = -3.72
 _ROOM_S = 3.0
 
-# Larger is fewer polls and later news. At 0.1 a job of two minutes is asked for some seven times, and seen three seconds late.
+# Larger is fewer polls and later news. At 0.1 a job of two minutes is polled some seven times, and seen three seconds late.
 _POLL_COST = 0.1
 _STEPS = 40
 
@@ -75,7 +75,7 @@ class DurationModel:
         return self.median_s * math.exp(_QUICKEST_Z * self.sigma)
 
     def pause_s(self, elapsed_s: float, *, retry_after_s: float | None = None) -> float:
-        """How long to wait before a job is asked for again.
+        """How long to wait before a job is polled again.
 
         To see results as early as so many polls allow, the pauses have to go with one over the square root of the rate at which jobs
         that are still running finish.
@@ -95,7 +95,7 @@ class DurationModel:
             left -= step_s * math.sqrt(self._rate(elapsed_s + pause_s + step_s / 2))
             pause_s += step_s
         if not self.is_learned:
-            # Nobody knows yet how quick this route is, so the first jobs are asked for often at first.
+            # Nobody knows yet how quick this route is, so the first jobs are polled often at first.
             pause_s = min(pause_s, max(elapsed_s, _SHORTEST_S))
         return max(min(pause_s, longest_s), _SHORTEST_S, retry_after_s or 0.0)
 

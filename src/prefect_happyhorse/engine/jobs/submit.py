@@ -1,4 +1,4 @@
-"""Submit a request at most once: check, claim in the journal, send, write the job down."""
+"""Submit a request at most once: check, acquire the lease, send, record the job."""
 
 from __future__ import annotations
 
@@ -45,16 +45,7 @@ _LOOK_AGAIN_AT_MOST_S = 2.0
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request that may be submitted: it fits its route, and its digest is known.
-
-    Args:
-        request: What the user wants.
-        route: The route that carries it.
-        account: Who pays.
-        take: 1, or another number for another variation.
-        digest: The request digest.
-        estimate: What it should cost.
-    """
+    """A request that may be submitted: it fits its route, and its digest is known."""
 
     request: GenerationRequest
     route: Route
@@ -77,12 +68,7 @@ async def prepare(request: GenerationRequest, account: Account, *, take: int = 1
 
 
 class Submitted(NamedTuple):
-    """The job of a request.
-
-    Args:
-        job: The job.
-        is_new: Whether it was bought just now, and not before.
-    """
+    """The job of a request, and whether it was bought just now."""
 
     job: Job
     is_new: bool
@@ -93,14 +79,10 @@ class Submitter:
     """Submits prepared requests, each at most once.
 
     Args:
-        store: Where the journal lies, and inputs are published to.
         on_uncertain: What to do with a submit of an earlier run whose outcome nobody knows: raise, or pay perhaps twice.
-        flow_run_id: The flow run that buys, which is written down.
         tracker: Says whether there is room in a budget; None for no budget.
         attempts: How often a submit is sent that certainly did no work.
         patience_s: How long is waited in all between those, in seconds.
-        tokens: Where access tokens are kept.
-        sleep: Waits for so many seconds.
     """
 
     store: Store
@@ -140,7 +122,7 @@ class Submitter:
             return await self._buy(prepared, journal, instead_of=entry)
         if entry.job is not None:
             return Submitted(_job_of(entry, entry.job), is_new=False)
-        if entry.state == "intent" and not await self._is_left(entry, journal):
+        if entry.state == "intent" and not await self._has_expired(entry, journal):
             return None
         if self.on_uncertain == "resubmit":
             return await self._buy(prepared, journal, instead_of=entry)
@@ -152,8 +134,8 @@ class Submitter:
             entry.digest,
         )
 
-    async def _is_left(self, entry: JournalEntry, journal: Journal) -> bool:
-        """Wait for whoever set out to submit: True once it is gone, False once it has got somewhere."""
+    async def _has_expired(self, entry: JournalEntry, journal: Journal) -> bool:
+        """Wait for the owner of the lease: True once it has expired, False once the entry has changed."""
         silent_s = 0.0
         while True:
             # Clocks differ and jump. Where money hangs on it, silence counts as it is heard here, not by the times that were written.
@@ -170,13 +152,13 @@ class Submitter:
             entry = latest
 
     async def _buy(self, prepared: Prepared, journal: Journal, *, instead_of: JournalEntry | None) -> Submitted | None:
-        """Claim and send; None when somebody else claimed first."""
+        """Acquire the lease and send; None when another process acquired it first."""
         account = prepared.account
         gateway = get_gateway(account.gateway)
         now = datetime.now(timezone.utc)
-        # Publishing is free and may fail, so it comes before the claim.
-        published = await upload_inputs(prepared.request, prepared.route, self.store, now=now, gateway_is_local=is_local(account))
-        request = gateway.submit_request(published, prepared.route, account)
+        # Uploading is free and may fail, so it comes before the lease.
+        uploaded = await upload_inputs(prepared.request, prepared.route, self.store, now=now, gateway_is_local=is_local(account))
+        request = gateway.submit_request(uploaded, prepared.route, account)
         entry = JournalEntry(
             digest=prepared.digest,
             state="intent",
@@ -190,20 +172,20 @@ class Submitter:
             owner=LeaseOwner(),
         )
         if self.tracker is not None:
-            # Before the claim, so that no other process meets an intent of unknown price that is about to be given back.
+            # Before the lease, so that no other process meets an intent of unknown price that is about to be removed.
             self.tracker.check(entry)
         if instead_of is None:
             if not await journal.claim(entry):
                 return None
         else:
-            claimed = await journal.take_over(instead_of, entry)
-            if claimed is None:
+            acquired = await journal.take_over(instead_of, entry)
+            if acquired is None:
                 await self.sleep(_LOOK_AGAIN_S)
                 return None
-            entry = claimed
-        claim = Lease(entry, instead_of, journal)
-        await self._admit(claim)
-        sending = asyncio.ensure_future(self._send_and_write_down(gateway, prepared, request, claim))
+            entry = acquired
+        lease = Lease(entry, instead_of, journal)
+        await self._admit(lease)
+        sending = asyncio.ensure_future(self._send_and_write_down(gateway, prepared, request, lease))
         try:
             return Submitted(await asyncio.shield(sending), is_new=True)
         except asyncio.CancelledError:
@@ -213,32 +195,32 @@ class Submitter:
                 sending.exception()
             raise
 
-    async def _admit(self, claim: Lease) -> None:
+    async def _admit(self, lease: Lease) -> None:
         if self.tracker is None:
             return
         try:
-            # A long journal takes its time to read, and a silent claimant would count as gone.
-            async with claim.heartbeat():
-                await self.tracker.admit(claim.entry)
+            # A long journal takes its time to read, and a lease that is not renewed would expire.
+            async with lease.heartbeat():
+                await self.tracker.admit(lease.entry)
         except BaseException:
             # Whatever kept the budget from being counted, nothing was sent.
-            await claim.undo()
+            await lease.undo()
             raise
 
-    async def _send_and_write_down(self, gateway: Gateway, prepared: Prepared, request: httpx.Request, claim: Lease) -> Job:
+    async def _send_and_write_down(self, gateway: Gateway, prepared: Prepared, request: httpx.Request, lease: Lease) -> Job:
         try:
-            async with claim.heartbeat():
+            async with lease.heartbeat():
                 submission = await self._send(gateway, prepared, request)
         except CallError as call:
             error = submit_error(call, gateway=prepared.account.gateway)
             if error.money is Money.NOT_SPENT:
-                await claim.undo()
+                await lease.undo()
                 raise error from call
-            await claim.is_uncertain(error)
+            await lease.is_uncertain(error)
             raise _uncertain(f"The submit may have been accepted: {error.message}", prepared.digest, error) from call
         job = _job(prepared, submission)
         try:
-            return await claim.journal.write_job_down(claim.entry, job)
+            return await lease.journal.write_job_down(lease.entry, job)
         except OSError as error:
             # The intent still stands, so nothing is bought twice; the job goes on, and its id stands in the log.
             _log.error(
@@ -287,7 +269,7 @@ def _job(prepared: Prepared, submission: Submission) -> Job:
 
 
 def _job_of(entry: JournalEntry, job: Job) -> Job:
-    # That a gateway did not know a job may have been its mistake, so an expired one is asked for again.
+    # That a gateway did not know a job may have been its mistake, so an expired one is polled again.
     if entry.state not in {"failed", "cancelled"}:
         return job
     reason = "" if entry.failure is None else f": {entry.failure.message}"

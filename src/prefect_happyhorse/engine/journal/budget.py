@@ -47,8 +47,8 @@ class BudgetTracker:
     refused, but never do both go over. Within one tracker there is an order: a job waits until those before it are decided, and counts
     none of those after it, so that exactly what fits is bought.
 
-    Whoever is refused sends nothing and gives its claim back. Entries are read once, since an estimate never changes: a job that is
-    cancelled, or forgotten and bought anew, after this tracker read it counts as it was then. Only what changed hands is read each time.
+    Whoever is refused sends nothing and releases its lease. Entries are read once, since an estimate never changes: a job that is
+    cancelled, or forgotten and bought anew, after this tracker read it counts as it was then. Only what was taken over is read each time.
 
     Args:
         budget: The budget.
@@ -62,12 +62,12 @@ class BudgetTracker:
         self._unread: set[str] = set()
         self._undecided: dict[str, JournalEntry] = {}
         self._refused: dict[str, LeaseOwner] = {}
-        self._turn = asyncio.Lock()
-        self._looks_begun = 0
-        self._looks_done = 0
+        self._refreshing = asyncio.Lock()
+        self._refreshes_begun = 0
+        self._refreshes_done = 0
 
     def check(self, entry: JournalEntry) -> None:
-        """Refuse a job that can have no room whatever else is bought. Nothing is read, so this may come before the claim."""
+        """Refuse a job that can have no room whatever else is bought. Nothing is read, so this may come before the lease."""
         line = self._line(entry)
         if line.problem is not None:
             raise self._refusal(
@@ -89,7 +89,7 @@ class BudgetTracker:
             self._totals.strike(entry.digest)
         try:
             self.check(entry)
-            await self._look()
+            await self._refresh()
             self._decide(entry)
         except BaseException:
             if entry.owner.epoch == 1:
@@ -111,14 +111,14 @@ class BudgetTracker:
 
     def _fitting(self, entry: JournalEntry) -> _Line:
         line = self._line(entry)
-        account = self._totals
-        if account.problems:
-            raise self._uncountable(list(account.problems.values()))
-        if EXACT.add(account.spent, line.cost) > self._budget.amount:
-            jobs = "1 job stands" if account.charged == 1 else f"{account.charged} jobs stand"
+        totals = self._totals
+        if totals.problems:
+            raise self._uncountable(list(totals.problems.values()))
+        if EXACT.add(totals.spent, line.cost) > self._budget.amount:
+            jobs = "1 job stands" if totals.charged == 1 else f"{totals.charged} jobs stand"
             raise self._refusal(
                 f"This job at {line.cost:f} {self._budget.currency} would pass the budget of {self._budget}:"
-                f" {jobs} in the journal for {account.spent:f} {self._budget.currency}.",
+                f" {jobs} in the journal for {totals.spent:f} {self._budget.currency}.",
                 "Raise the budget, or leave the job out.",
             )
         return line
@@ -131,23 +131,23 @@ class BudgetTracker:
             " A file that cannot be read has to be mended, or moved away if you know that nothing was bought under it.",
         )
 
-    async def _look(self) -> None:
-        """Bring the account up to date. One look is for all who came before it began."""
-        came_during = self._looks_begun
-        async with self._turn:
-            if self._looks_done > came_during:
+    async def _refresh(self) -> None:
+        """Bring the totals up to date. One refresh is for all who came before it began."""
+        came_during = self._refreshes_begun
+        async with self._refreshing:
+            if self._refreshes_done > came_during:
                 return
-            self._looks_begun += 1
-            number = self._looks_begun
+            self._refreshes_begun += 1
+            number = self._refreshes_begun
             await self._read_what_changed()
-            self._looks_done = number
+            self._refreshes_done = number
 
     async def _read_what_changed(self) -> None:
-        """The names alone tell what came, what went, and what changed hands: who takes a digest over says so in a file of its own."""
+        """The names alone show what came, what went, and what was taken over: each take-over writes a file of its own."""
         digests = set(await self._journal.digests())
         taken_over = {name.partition(".")[0] for name in await self._journal.store.list("journal/leases")}
         self._totals.keep(digests)
-        self._refused = {digest: claim for digest, claim in self._refused.items() if digest in digests}
+        self._refused = {digest: owner for digest, owner in self._refused.items() if digest in digests}
         self._unread = (self._unread | (digests - self._totals.lines.keys()) | (digests & taken_over) | self._refused.keys()) & digests
         await self._read_all(self._unread - self._undecided.keys())
         if self._budget.days is not None:
@@ -184,7 +184,7 @@ class BudgetTracker:
             return
         self._unread.discard(digest)
         if entry is None or self._refused.get(digest) == entry.owner:
-            # Gone meanwhile; or refused here, and its claim not given back yet.
+            # Removed meanwhile; or refused here, and its lease not released yet.
             self._totals.strike(digest)
             return
         self._refused.pop(digest, None)

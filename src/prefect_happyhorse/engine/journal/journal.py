@@ -55,11 +55,11 @@ class Journal:
         return self._parsed(self.store.uri(self.path(digest)), content)
 
     async def claim(self, entry: JournalEntry) -> bool:
-        """Set out to submit: write the intent, unless somebody else has."""
+        """Acquire the lease of a request that is not in the journal: write the intent, unless another process has."""
         return await self.store.create(self.path(entry.digest), _bytes(entry))
 
     async def take_over(self, entry: JournalEntry, successor: JournalEntry) -> JournalEntry | None:
-        """Claim what somebody else claimed who is gone; of several who try at the same time, exactly one succeeds."""
+        """Take over the lease of an entry; of several who try at the same time, exactly one succeeds."""
         if not entry.may_become("intent"):
             raise ValueError(f"an entry that is {entry.state!r} cannot be bought again")
         epoch = entry.owner.epoch
@@ -75,7 +75,7 @@ class Journal:
                 return None
 
     async def renew(self, entry: JournalEntry) -> bool:
-        """Say that a claimant is still at work."""
+        """Renew the lease of an intent; False when another process has taken it over."""
         latest = await self.read(entry.digest)
         if latest is None or not latest.owner.same(entry.owner):
             return False
@@ -92,7 +92,7 @@ class Journal:
         """Write an entry in place of an intent, unless that is somebody else's by now."""
         latest = await self.read(entry.digest)
         if latest is not None and latest.job is None and latest.owner.same(entry.owner):
-            # The turn stays: a number that was once taken is never free again.
+            # The epoch stays: a number that was once taken is never free again.
             await self.write(instead.model_copy(update={"owner": instead.owner.model_copy(update={"epoch": latest.owner.epoch})}))
 
     async def write_job_down(self, entry: JournalEntry, job: Job) -> Job:
@@ -150,7 +150,7 @@ class Journal:
             await self._remove(entry)
 
     async def _remove(self, entry: JournalEntry) -> None:
-        # The claims first: were the entry gone and they not, the next turn would find itself taken.
+        # The leases first: were the entry removed and they not, the next take-over would find its epoch taken.
         for epoch in range(2, entry.owner.epoch + 1):
             await self.store.delete(f"journal/leases/{entry.digest}.{epoch}.json")
         await self.store.delete(self.path(entry.digest))

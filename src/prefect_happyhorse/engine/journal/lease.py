@@ -1,4 +1,4 @@
-"""A claim: the right of one process to submit one request, kept alive while it does, and given back when nothing was bought."""
+"""A lease: the right of one process to submit one request, renewed while it does, and released when nothing was bought."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class Lease:
 
     @asynccontextmanager
     async def heartbeat(self) -> AsyncGenerator[None]:
-        """Say every now and then that the submit is still at work, as long as it is."""
+        """Renew the lease periodically while the submit is under way."""
         over = asyncio.Event()
-        renewed = asyncio.create_task(self._beat(over))
+        renewing = asyncio.create_task(self._renew_until(over))
         try:
             yield
         finally:
             over.set()
             # Waited for rather than cancelled: a late heartbeat must not land on top of the job.
-            await renewed
+            await renewing
 
-    async def _beat(self, over: asyncio.Event) -> None:
+    async def _renew_until(self, over: asyncio.Event) -> None:
         while True:
             with anyio.move_on_after(HEARTBEAT_S):
                 await over.wait()
@@ -53,21 +53,21 @@ class Lease:
                 return
             try:
                 if not await self.journal.renew(self.entry):
-                    _log.warning("Somebody took over %s, which is still being submitted here.", self.entry.digest[:12])
+                    _log.warning("Another process took over the lease of %s, which is still being submitted here.", self.entry.digest[:12])
                     return
             except (OSError, GenerationError) as error:
-                _log.warning("Could not write that %s is still being submitted: %s", self.entry.digest[:12], error)
+                _log.warning("The lease of %s could not be renewed: %s", self.entry.digest[:12], error)
 
     async def undo(self) -> None:
-        """Certainly nothing was bought: leave the journal as it was before the claim."""
+        """Certainly nothing was bought: leave the journal as it was before the lease."""
         try:
             if self.before is None:
                 await self.journal.release(self.entry)
             else:
                 await self.journal.reinstate(self.entry, self.before)
         except OSError as error:
-            # The refusal is what the caller has to hear; the claim that is left only makes the next run ask a person.
-            _log.warning("The claim of %s could not be given back: %s", self.entry.digest[:12], error)
+            # The refusal is what the caller has to hear; the lease that is left only makes the next run ask a person.
+            _log.warning("The lease of %s could not be released: %s", self.entry.digest[:12], error)
 
     async def is_uncertain(self, error: GenerationError) -> None:
         """Write down that nobody knows whether the submit was accepted, and why."""

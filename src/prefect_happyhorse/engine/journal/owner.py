@@ -1,4 +1,4 @@
-"""Who set out to submit, and whether they can still be at it: what decides if a claim is respected."""
+"""The owner of a lease, and whether the lease has expired."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from prefect_happyhorse.domain.values import Value
 __all__ = ["HEARTBEAT_S", "LEASE_TTL_S", "LeaseOwner"]
 
 HEARTBEAT_S = 30.0
-"""How often a claimant that is still at work says so."""
+"""How often the owner of a lease renews it."""
 
 LEASE_TTL_S = 150.0
-"""How long a claimant may be silent before it counts as gone: five heartbeats."""
+"""How long a lease lives without being renewed: five heartbeats."""
 
 _RUN = uuid.uuid4().hex
 
@@ -42,15 +42,15 @@ def _machine() -> str:
 
 
 class LeaseOwner(Value):
-    """A process that set out to submit.
+    """The process that holds the lease of a request.
 
     Args:
         host: The machine's name, for people.
         machine: What the process id counts within.
         process: The process id.
         run: A name that no other process has, also when it gets the same id later.
-        turn: 1, and one more each time that somebody takes over from a claimant that is gone.
-        at: When it last said that it is at work.
+        epoch: The fencing token: 1, and one more each time that an expired lease is taken over.
+        at: When the lease was last renewed.
     """
 
     host: str = Field(default_factory=socket.gethostname)
@@ -61,11 +61,11 @@ class LeaseOwner(Value):
     at: datetime = Field(default_factory=_now)
 
     def renewed(self) -> LeaseOwner:
-        """The same claimant, at work now."""
+        """The same owner, with the lease renewed now."""
         return self.model_copy(update={"at": _now()})
 
     def same(self, other: LeaseOwner) -> bool:
-        """Whether another record is of this very claim."""
+        """Whether another record is of this very lease."""
         return (self.run, self.epoch) == (other.run, other.epoch)
 
     def is_dead(self) -> bool:
@@ -76,7 +76,7 @@ class LeaseOwner(Value):
         return self.process == os.getpid() or not _alive(self.process)
 
     def expired(self, now: datetime) -> bool:
-        """Whether it can be taken that the claimant is no longer sending its submit."""
+        """Whether the lease has expired, so that its owner is taken to be no longer sending."""
         return self.is_dead() or (now - self.at).total_seconds() > LEASE_TTL_S
 
     def __str__(self) -> str:
