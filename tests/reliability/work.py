@@ -114,7 +114,7 @@ async def at_the_console(sandbox: SandboxServer, asked: list[Asked], accounts: d
             continue
         looked_up += 1
         # What a provider's console shows of a job: among other things its prompt.
-        found = [job for job in sandbox._state.jobs.values() if job.fit.text("prompt") == request.prompt]
+        found = [job for job in sandbox._state.jobs.values() if job.body.text("prompt") == request.prompt]
         if found:
             await Session(accounts[gateway], store).adopt(entry, found[0].task_id)
         else:
