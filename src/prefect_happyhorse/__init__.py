@@ -65,12 +65,12 @@ if TYPE_CHECKING:
     from prefect_happyhorse.tasks.collect import open_jobs as open_jobs
     from prefect_happyhorse.tasks.collect import poll_once as poll_once
     from prefect_happyhorse.tasks.concat import concat as concat
+    from prefect_happyhorse.tasks.download import download as download
+    from prefect_happyhorse.tasks.generate import generate as generate
+    from prefect_happyhorse.tasks.poll import poll as poll
     from prefect_happyhorse.tasks.readiness import check_ready as check_ready
     from prefect_happyhorse.tasks.readiness import check_requests as check_requests
-    from prefect_happyhorse.tasks.steps import download as download
-    from prefect_happyhorse.tasks.steps import generate as generate
-    from prefect_happyhorse.tasks.steps import poll as poll
-    from prefect_happyhorse.tasks.steps import submit as submit
+    from prefect_happyhorse.tasks.submit import submit as submit
 
 __version__ = "0.1.0"
 
@@ -99,8 +99,11 @@ _EXPORTS = {
     "tasks.bulk": "ItemsFailed gather_limited",
     "tasks.collect": "open_jobs poll_once",
     "tasks.concat": "concat",
+    "tasks.download": "download",
+    "tasks.generate": "generate",
+    "tasks.poll": "poll",
     "tasks.readiness": "check_ready check_requests",
-    "tasks.steps": "download generate poll submit",
+    "tasks.submit": "submit",
 }
 _MODULES = {name: module for module, names in _EXPORTS.items() for name in names.split()}
 

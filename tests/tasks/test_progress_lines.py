@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 import pytest
 
 from prefect_happyhorse import Job, JobSnapshot, JobStatus
-from prefect_happyhorse.tasks import work
+from prefect_happyhorse.tasks import poll as poll_module
 
 JOB = Job(
     gateway="ttapi",
@@ -26,12 +26,12 @@ async def test_without_a_flow_run_every_tenth_is_logged(caplog: pytest.LogCaptur
 
     async def lines() -> list[str]:
         caplog.clear()
-        report = work._Report(JOB)
+        report = poll_module._Report(JOB)
         with caplog.at_level("INFO"):
             for progress in (0.0, 0.11, 0.19, 0.5):
                 await report(JOB, JobSnapshot(status=JobStatus.RUNNING, progress=progress), 1.0)
         return [record.getMessage() for record in caplog.records if "is running" in record.getMessage()]
 
     assert [line.partition("%")[0].rpartition(" ")[2] for line in await lines()] == ["0", "11", "50"]
-    monkeypatch.setattr(work, "flow_run_id", lambda: "a run")  # its logger is still the one without
+    monkeypatch.setattr(poll_module, "flow_run_id", lambda: "a run")  # its logger is still the one without
     assert len(await lines()) == 1

@@ -25,7 +25,7 @@ from prefect_happyhorse import (
     submit,
 )
 from prefect_happyhorse.sandbox import SandboxServer
-from prefect_happyhorse.tasks.work import store_of
+from prefect_happyhorse.tasks.resolve import store_of
 
 HORSE = TextToImage(model="gpt-image-2", prompt="A white horse")
 

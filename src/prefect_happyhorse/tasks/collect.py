@@ -5,8 +5,8 @@ from __future__ import annotations
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.tasks.dual import dual_task
+from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, session_of, store_of
 from prefect_happyhorse.tasks.retries import retried_task
-from prefect_happyhorse.tasks.work import Credentials, StoreRef, session_of, store_of
 
 __all__ = ["open_jobs", "poll_once"]
 

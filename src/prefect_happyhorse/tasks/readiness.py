@@ -15,7 +15,7 @@ from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
 from prefect_happyhorse.engine.media.film import check_can_concat
 from prefect_happyhorse.engine.storage.store import Store
-from prefect_happyhorse.tasks.work import Credentials, StoreRef, account_of, store_of
+from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, account_of, store_of
 
 __all__ = ["check_ready", "check_requests"]
 

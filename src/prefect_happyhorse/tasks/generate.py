@@ -1,0 +1,79 @@
+"""The task that submits, polls and downloads in a row."""
+
+from __future__ import annotations
+
+from typing import ParamSpec, TypeVar
+
+from prefect.transactions import CommitMode, atransaction
+
+from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
+from prefect_happyhorse.engine.jobs.submit import OnUncertain
+from prefect_happyhorse.engine.journal.budget import Budget
+from prefect_happyhorse.runtime.concurrency import job_slot
+from prefect_happyhorse.tasks.download import download
+from prefect_happyhorse.tasks.dual import DualTask, dual_task
+from prefect_happyhorse.tasks.poll import poll
+from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, account_of, run_name
+from prefect_happyhorse.tasks.submit import submit
+
+__all__ = ["generate"]
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+def _untagged(step: DualTask[_Parameters, _Result]) -> DualTask[_Parameters, _Result]:
+    """A task whose runs have no tag of their own, since the `generate` around them has it.
+
+    Where a tag has a limit, Prefect takes one of its slots for each task run: a step would wait for ever for a second one while `generate`
+    holds the last. And where it has none, Prefect asks its server for it before each, every five seconds anew.
+    """
+    copied = step.with_options()
+    copied.tags = set()
+    return copied
+
+
+_STEPS = (_untagged(submit), _untagged(poll), _untagged(download))
+
+
+@dual_task(name="generate", task_run_name=run_name("generate", "request"))
+async def generate(
+    request: GenerationRequest,
+    credentials: Credentials,
+    store: StoreRef = None,
+    *,
+    take: int = 1,
+    deadline_s: float = DEADLINE_S,
+    on_uncertain: OnUncertain = "raise",
+    budget: Budget | None = None,
+) -> MediaAsset:
+    """Submit, poll and download, each as a task run of its own.
+
+    Args:
+        request: What to make.
+        credentials: Who pays.
+        store: Where the journal and the results are kept.
+        take: 1, or another number for another variation of the very same request.
+        deadline_s: How long the job may take, in seconds since it was submitted.
+        on_uncertain: See `submit`.
+        budget: See `submit`.
+
+    Returns:
+        The first output; further ones are its `siblings`. It can be given to another request as a medium.
+
+    Raises:
+        GenerationError: As `submit`, `poll` and `download` do.
+
+    Example:
+        ```python
+        horse = await generate(TextToImage(model="gpt-image-2", prompt="A white horse"), "happyhorse")
+        ```
+    """
+    submit_step, poll_step, download_step = _STEPS
+    # Each step stands by itself: a poll that fails must not show its submit, which is paid for, as rolled back.
+    async with job_slot(await account_of(credentials)), atransaction(commit_mode=CommitMode.EAGER):
+        job = await submit_step(request, credentials, store, take=take, on_uncertain=on_uncertain, budget=budget)
+        result = await poll_step(job, credentials, store, deadline_s=deadline_s)
+        return await download_step(result, credentials, store)

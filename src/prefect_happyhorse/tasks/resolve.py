@@ -1,0 +1,62 @@
+"""What blocks and names given to a task stand for, and how its runs are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from prefect.tasks import TaskRunNameCallbackWithParameters
+
+from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
+from prefect_happyhorse.domain.jobs import Job, JobResult
+from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.gateways import Account
+from prefect_happyhorse.runtime.concurrency import call_rate_limit
+
+__all__ = ["Credentials", "StoreRef", "account_of", "run_name", "session_of", "store_of"]
+
+Credentials = GatewayCredentials | str
+"""A block, the name of a saved block, or the id of a gateway whose key stands in the environment."""
+
+StoreRef = MediaStore | str | Path | None
+"""A block, the name of a saved block, a folder, an fsspec URL, or None for `HAPPYHORSE_STORE` or else the folder `outputs`."""
+
+
+async def account_of(credentials: Credentials, job: Job | None = None) -> Account:
+    """The account that credentials stand for; one that did not pay for the job is refused."""
+    block = await GatewayCredentials.find(credentials) if isinstance(credentials, str) else credentials
+    account = block.to_account()
+    if job is not None and (account.gateway, account.label) != (job.gateway, job.account):
+        raise ValueError(
+            f"Job {job.task_id} belongs to account {job.account!r} of {job.gateway}; these credentials are for"
+            f" {account.label!r} of {account.gateway}. Nothing was sent."
+        )
+    return account
+
+
+async def store_of(store: StoreRef) -> Store:
+    """The store that a block, a name, a folder, a URL or nothing stands for."""
+    block = store if isinstance(store, MediaStore) else await MediaStore.find(store)
+    return block.to_store()
+
+
+async def session_of(credentials: Credentials, store: StoreRef, job: Job | None = None) -> Session:
+    """The session of an account and a store; see `account_of` and `store_of`."""
+    account = await account_of(credentials, job)
+    return Session(account, await store_of(store), rate_limit=call_rate_limit(account))
+
+
+def run_name(step: str, parameter: str) -> TaskRunNameCallbackWithParameters:
+    """What names a run after what its request, job or result is about, as `poll text_to_image gpt-image-2 "A white horse"`."""
+
+    def name(parameters: dict[str, Any]) -> str:
+        value = cast("GenerationRequest | Job | JobResult", parameters[parameter])
+        about = value.job if isinstance(value, JobResult) else value
+        prompt = " ".join((about.prompt or "").split())
+        quoted = "" if not prompt else f' "{prompt}"' if len(prompt) <= 40 else f' "{prompt[:37]}..."'
+        return f"{step} {about.capability} {about.model}{quoted}"
+
+    # Prefect looks at the parameters' names of any function; its type asks for a method that only it has.
+    return cast("TaskRunNameCallbackWithParameters", name)

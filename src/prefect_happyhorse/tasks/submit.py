@@ -1,0 +1,77 @@
+"""The task that submits a request."""
+
+from __future__ import annotations
+
+from prefect_happyhorse.domain.errors import InvalidRequest
+from prefect_happyhorse.domain.jobs import Job
+from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.engine.jobs.submit import OnUncertain
+from prefect_happyhorse.engine.journal.budget import Budget
+from prefect_happyhorse.runtime.cancellation import flow_run_id
+from prefect_happyhorse.runtime.concurrency import call_rate_limit, job_slot
+from prefect_happyhorse.runtime.events import emit, emitting_failure
+from prefect_happyhorse.runtime.log import run_logger
+from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, run_name, session_of
+from prefect_happyhorse.tasks.retries import retried_task
+
+__all__ = ["submit"]
+
+
+def _with_currency(budget: object) -> Budget | None:
+    """The budget, which Prefect hands on unchecked."""
+    if budget is None or isinstance(budget, Budget):
+        return budget
+    raise InvalidRequest(f"budget must be a Budget (got {budget!r}), as Budget(amount=100, currency='CNY'). Nothing was sent.")
+
+
+@retried_task(name="submit", task_run_name=run_name("submit", "request"))
+async def submit(
+    request: GenerationRequest,
+    credentials: Credentials,
+    store: StoreRef = None,
+    *,
+    take: int = 1,
+    on_uncertain: OnUncertain = "raise",
+    budget: Budget | None = None,
+) -> Job:
+    """Submit a request at most once; a request that was submitted before gives the same job again.
+
+    Args:
+        request: What to make.
+        credentials: Who pays.
+        store: Where the journal and the results are kept.
+        take: 1, or another number for another variation of the very same request.
+        on_uncertain: What to do when an earlier submit may have been accepted but nobody knows: "raise", or "resubmit" and
+            perhaps pay twice.
+        budget: The most that the jobs of the store's journal may cost together; None for no limit.
+
+    Returns:
+        The job; it stands in the journal before this returns.
+
+    Raises:
+        InvalidRequest: When the request does not fit; all problems are named, nothing is sent.
+        BudgetExceeded: When there is no room for it in the budget, or its price is not known; nothing is sent.
+        SubmissionUncertain: When nobody knows whether the submit was accepted. It is never retried.
+        GenerationError: When the gateway refuses or cannot be reached.
+
+    Example:
+        ```python
+        job = await submit(TextToImage(model="gpt-image-2", prompt="A white horse"), "happyhorse")
+        ```
+    """
+    session = await session_of(credentials, store)
+    prepared = await session.prepare(request, take=take)
+    run = flow_run_id()
+    async with job_slot(session.account):
+        await call_rate_limit(session.account)()
+        with emitting_failure():
+            job, is_new = await session.submit(
+                prepared, on_uncertain=on_uncertain, flow_run_id=None if run is None else str(run), budget=_with_currency(budget)
+            )
+    if not is_new:
+        run_logger().info("%s %s: already bought, going on with job %s, digest %s", job.gateway, job.model, job.task_id, job.digest[:12])
+        return job
+    emit("submitted", job)
+    request_id = f", request id {job.request_id}" if job.request_id else ""
+    run_logger().info("%s %s: task id %s%s, digest %s", job.gateway, job.model, job.task_id, request_id, job.digest[:12])
+    return job
