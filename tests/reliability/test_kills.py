@@ -93,18 +93,18 @@ def test_a_batch_survives_every_kill(sandbox: SandboxServer, tmp_path: Path, ful
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_the_flow_survives_every_kill(stack: SandboxServer, tmp_path: Path, full: bool, record: Recorder) -> None:
+def test_the_flow_survives_every_kill(sandbox_env: SandboxServer, tmp_path: Path, full: bool, record: Recorder) -> None:
     """`python flows/batch.py` on a real Prefect server, killed and started again."""
     from prefect.settings import PREFECT_API_URL
 
-    stack.settings(job_s=(0.2, 1.5))
+    sandbox_env.settings(job_s=(0.2, 1.5))
     moment = random.Random(20261122)  # noqa: S311 -- the same moments each time
     wanted = 30 if full else 2
     kills = batches = 0
     verdicts: list[Verdict] = []
     while kills < wanted:
         batches += 1
-        stack.reset()
+        sandbox_env.reset()
         folder = tmp_path / f"flow-{batches}"
         folder.mkdir()
         manifest = folder / "shots.jsonl"
@@ -115,12 +115,12 @@ def test_the_flow_survives_every_kill(stack: SandboxServer, tmp_path: Path, full
         command = [str(ROOT / "flows" / "batch.py"), str(manifest)]
         environment = {"PREFECT_API_URL": str(PREFECT_API_URL.value()), "HAPPYHORSE_STORE": str(folder / "outputs")}
         for _ in range(6):
-            before = seen(stack)
+            before = seen(sandbox_env)
             process = spawn(command, folder, **environment)
             # A process takes seconds until it does something, in which there is nothing to break.
-            while seen(stack) == before and process.poll() is None:
+            while seen(sandbox_env) == before and process.poll() is None:
                 time.sleep(0.002)
-            if not kill_somewhere(process, stack, moment):
+            if not kill_somewhere(process, sandbox_env, moment):
                 break
             kills += 1
             if kills == wanted:
@@ -128,11 +128,11 @@ def test_the_flow_survives_every_kill(stack: SandboxServer, tmp_path: Path, full
         store = Store(url=str(folder / "outputs"))
         asked: list[Asked] = [("happyhorse", TextToImage(model="gpt-image-2", prompt=prompt)) for prompt in prompts]
         accounts = {"happyhorse": GatewayCredentials.from_environment("happyhorse").to_account()}
-        asyncio.run(_finish(stack, asked, accounts, store))
+        asyncio.run(_finish(sandbox_env, asked, accounts, store))
         with spawn(command, folder, **environment) as last:
             last.communicate(timeout=120)
         assert last.returncode == 0
-        verdicts.append(asyncio.run(judge(stack, asked, accounts, store)))
+        verdicts.append(asyncio.run(judge(sandbox_env, asked, accounts, store)))
     record("SIGKILL of `python flows/batch.py` at random moments", added(verdicts), runs=kills)
 
 
