@@ -205,7 +205,7 @@ def polling(size: Size, scratch: Path) -> tuple[list[Figure], str]:
                 "the provider's limit",
                 f"never above {PROVIDERS_LIMIT:g} a second, no job starved",
                 f"{waited.most_in_a_second} a second at most, {statistics.mean(waited.polls):.1f} polls a job, seen"
-                f" {statistics.mean(waited.delays_s):.0f} s late on average; the longest wait for a turn {waited.longest_gap_s:.0f} s",
+                f" {statistics.mean(waited.delays_s):.0f} s late on average; the longest wait for a poll {waited.longest_gap_s:.0f} s",
                 waited.most_in_a_second <= PROVIDERS_LIMIT and waited.longest_gap_s <= jobs / PROVIDERS_LIMIT,
             )
         )

@@ -37,7 +37,7 @@ def test_everything_wrong_is_told_at_once() -> None:
         "resolution must be one of 720p, 1080p (got '4k')",
         "duration must be between 3 and 15 seconds (got 2)",
         "seed must be between 0 and 2147483647 (got -1)",
-        f"references[0]='ftp://example.com/a.png': it has the scheme 'ftp'; allowed are http, https, {SCHEMES} and local paths",
+        f"references[0]='ftp://example.com/a.png': it has the scheme 'ftp', which must be http, https, {SCHEMES}, or none for a local path",
         "references[3]: it is a text",
     )
     assert (error.gateway, error.capability, error.model, error.money) == ("ttapi", "reference_to_video", "happyhorse-1.1-r2v", "not spent")

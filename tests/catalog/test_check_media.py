@@ -57,7 +57,7 @@ def test_media_may_lie_anywhere_that_can_be_read(medium: object) -> None:
     ("medium", "told"),
     [
         ("", "it is empty; give an http(s) URL, an fsspec URL or a local path"),
-        ("ftp://example.com/a.png", f"it has the scheme 'ftp'; allowed are http, https, {SCHEMES} and local paths"),
+        ("ftp://example.com/a.png", f"it has the scheme 'ftp', which must be http, https, {SCHEMES}, or none for a local path"),
         ("https://", "it is a web address without a host"),
     ],
 )

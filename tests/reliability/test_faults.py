@@ -98,7 +98,7 @@ async def test_each_fault_alone(sandbox: SandboxServer, tmp_path: Path, record: 
 
 
 async def test_nobody_listens(sandbox: SandboxServer, tmp_path: Path, record: Recorder) -> None:
-    """A refused connection bought nothing: the claim is given back, and the next run buys."""
+    """A refused connection bought nothing: the lease is given back, and the next run buys."""
     asked, store = requests_of(JOBS, batch="refused"), Store(url=str(tmp_path / "outputs"))
     nowhere = {
         name: Account(gateway=name, base_url="http://127.0.0.1:9", key=account.key) for name, account in accounts_at("http://x").items()
@@ -158,7 +158,7 @@ async def test_the_store_fails(
 
 
 async def test_the_store_fails_once_a_job_is_accepted(sandbox: SandboxServer, tmp_path: Path, record: Recorder) -> None:
-    """The claim could be written, the job cannot: it goes on, and no later run buys it again."""
+    """The lease could be written, the job cannot: it goes on, and no later run buys it again."""
     sandbox.settings(job_s=0.05)
     store = BrokenStore(url=str(tmp_path / "outputs"))
     asked, accounts = requests_of(JOBS, batch="accepted"), accounts_at(sandbox.url)

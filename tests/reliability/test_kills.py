@@ -167,7 +167,7 @@ exec(compile(open({maker!r}).read(), {maker!r}, "exec"))
 
 
 def test_a_job_survives_a_death_at_every_step(sandbox: SandboxServer, tmp_path: Path, full: bool, record: Recorder) -> None:
-    """Before and after each write, claim, call and move of one job's life; the small campaign takes every fourth of these."""
+    """Before and after each write, lease, call and move of one job's life; the small campaign takes every fourth of these."""
     sandbox.settings(job_s=0)
     maker = str(Path(__file__).with_name("maker.py"))
     deaths, code = [], 9

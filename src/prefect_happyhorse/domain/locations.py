@@ -41,7 +41,7 @@ def locate(text: str) -> Location:
         return "inline"
     if scheme in STORE_SCHEMES:
         return "store"
-    raise ValueError(f"has the scheme {scheme!r}; allowed are http, https, {', '.join(STORE_SCHEMES)} and local paths")
+    raise ValueError(f"has the scheme {scheme!r}, which must be http, https, {', '.join(STORE_SCHEMES)}, or none for a local path")
 
 
 def _has_host(address: str) -> bool:

@@ -51,7 +51,7 @@ def _lower(value: object) -> object:
 
 def _refuse_boolean(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError("a number is wanted, not true or false")
+        raise ValueError("must be a number, not true or false")
     return value
 
 

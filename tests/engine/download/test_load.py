@@ -46,7 +46,7 @@ async def test_memory(get: Get, store: Store) -> None:
 
 
 async def test_no_more_media_are_decoded_than_there_are_processors(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many downloads end at the same time, looking at them and making posters share so many threads; all get their poster."""
+    """However many downloads end at the same time, looking at them and making thumbnails share so many threads; all get their thumbnail."""
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     lock, both, let_go = threading.Lock(), threading.Barrier(2), threading.Event()
     running = most = calls = 0

@@ -67,7 +67,7 @@ async def cancel(task: asyncio.Task[object]) -> None:
 
 
 async def test_so_many_calls_at_a_time(crowd: Crowd, tokens: TokenStore) -> None:
-    """A call holds its turn until its answer is read to the end; all others wait for theirs, and get it."""
+    """A call holds its slot until its answer is read to the end; all others wait for theirs, and get it."""
     calls = [asyncio.create_task(ask(tokens)) for _ in range(50)]
     await wait_all_tasks_blocked()
     assert (crowd.running, crowd.begun) == (AT_ONCE, AT_ONCE)
@@ -77,7 +77,7 @@ async def test_so_many_calls_at_a_time(crowd: Crowd, tokens: TokenStore) -> None
 
 
 async def test_a_slow_gateway_holds_up_no_other(crowd: Crowd, tokens: TokenStore) -> None:
-    """Each has turns of its own."""
+    """Each has slots of its own."""
     slow = [asyncio.create_task(ask(tokens)) for _ in range(2 * AT_ONCE)]
     await wait_all_tasks_blocked()
     other = asyncio.create_task(ask(tokens, replace(ACCOUNT, base_url="https://another.example")))
@@ -89,7 +89,7 @@ async def test_a_slow_gateway_holds_up_no_other(crowd: Crowd, tokens: TokenStore
 
 
 @pytest.mark.parametrize("error", [httpx.ReadError("gone"), httpx.DecodingError("odd")])
-async def test_a_broken_call_gives_its_turn_back(error: Exception, crowd: Crowd, tokens: TokenStore) -> None:
+async def test_a_broken_call_gives_its_slot_back(error: Exception, crowd: Crowd, tokens: TokenStore) -> None:
     """However many break, as many as ever go on at a time."""
     crowd.error = error
     crowd.let_go.set()
@@ -106,7 +106,7 @@ async def test_a_broken_call_gives_its_turn_back(error: Exception, crowd: Crowd,
     await asyncio.gather(*calls)
 
 
-async def test_an_answer_that_is_too_long_gives_its_turn_back(crowd: Crowd, tokens: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_that_is_too_long_gives_its_slot_back(crowd: Crowd, tokens: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not read to its end, and yet it is over."""
     crowd.let_go.set()
     with monkeypatch.context() as patched:
@@ -118,8 +118,8 @@ async def test_an_answer_that_is_too_long_gives_its_turn_back(crowd: Crowd, toke
 
 
 @pytest.mark.parametrize("victims", [range(AT_ONCE), range(AT_ONCE, 2 * AT_ONCE), range(0, 2 * AT_ONCE, 3)])
-async def test_a_cancelled_call_gives_its_turn_back(victims: range, crowd: Crowd, tokens: TokenStore) -> None:
-    """Whether it was under way or waited: whoever is left takes the turns, and as many as before go on at a time."""
+async def test_a_cancelled_call_gives_its_slot_back(victims: range, crowd: Crowd, tokens: TokenStore) -> None:
+    """Whether it was under way or waited: whoever is left takes the slots, and as many as before go on at a time."""
     calls = [asyncio.create_task(ask(tokens)) for _ in range(3 * AT_ONCE)]
     await wait_all_tasks_blocked()
     for number in victims:
@@ -132,11 +132,11 @@ async def test_a_cancelled_call_gives_its_turn_back(victims: range, crowd: Crowd
     assert crowd.most == AT_ONCE
 
 
-async def test_a_call_that_is_cancelled_as_its_turn_comes(crowd: Crowd, tokens: TokenStore) -> None:
-    """A turn that was handed to somebody who is no longer there goes to the next, and is not lost."""
+async def test_a_call_that_is_cancelled_as_its_slot_comes(crowd: Crowd, tokens: TokenStore) -> None:
+    """A slot that was handed to somebody who is no longer there goes to the next, and is not lost."""
     calls = [asyncio.create_task(ask(tokens)) for _ in range(AT_ONCE + 2)]
     await wait_all_tasks_blocked()
-    # Both in one step of the event loop: the first gives its turn to the waiter, which is cancelled before it wakes.
+    # Both in one step of the event loop: the first gives its slot to the waiter, which is cancelled before it wakes.
     calls[0].cancel()
     calls[AT_ONCE].cancel()
     await asyncio.wait([calls[0], calls[AT_ONCE]])
@@ -148,7 +148,7 @@ async def test_a_call_that_is_cancelled_as_its_turn_comes(crowd: Crowd, tokens: 
 
 
 class Downloads:
-    """Downloads that take their turn and keep it until they are let go."""
+    """Downloads that take their slot and keep it until they are let go."""
 
     def __init__(self) -> None:
         self.let_go = asyncio.Event()
@@ -167,7 +167,7 @@ class Downloads:
 
 @pytest.mark.usefixtures("crowd")
 async def test_so_many_downloads_at_a_time() -> None:
-    """The others wait; one that is cancelled, while it waits or after, gives its turn back."""
+    """The others wait; one that is cancelled, while it waits or after, gives its slot back."""
     downloads = Downloads()
     tasks = [asyncio.create_task(downloads()) for _ in range(40)]
     await wait_all_tasks_blocked()
@@ -197,7 +197,7 @@ async def test_calls_and_downloads_do_not_wait_for_each_other(crowd: Crowd, toke
 
 
 async def test_without_a_shared_client_nobody_waits() -> None:
-    """Who brings a client of their own sees to their turns themselves."""
-    async with AsyncExitStack() as turns:
+    """Who brings a client of their own sees to their slots themselves."""
+    async with AsyncExitStack() as slots:
         for _ in range(AT_ONCE + 1):
-            await turns.enter_async_context(download_turn())
+            await slots.enter_async_context(download_turn())

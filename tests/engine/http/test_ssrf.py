@@ -180,7 +180,7 @@ async def test_real_resolver(host: str) -> None:
     ],
 )
 def test_pinned(url: str, address: str, expected: str) -> None:
-    """A pinned request goes to the address, and says the name wherever names are said."""
+    """A request that is pinned to an IP goes to the address, and says the name wherever names are said."""
     request = httpx.Request("GET", url, headers={"Range": "bytes=1-"}, extensions={"timeout": {"read": 1}})
     sent = pin_to_ip(request, address)
     assert (str(sent.url), sent.headers["Host"], sent.headers["Range"], sent.headers["Connection"], sent.extensions) == (

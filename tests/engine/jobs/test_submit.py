@@ -102,7 +102,7 @@ async def test_the_intent_is_written_before_the_request_is_sent(
     assert len(sandbox.ledger()) == 1
 
 
-def _long_gone() -> LeaseOwner:
+def _long_expired() -> LeaseOwner:
     return LeaseOwner(at=datetime.now(timezone.utc) - timedelta(hours=1))
 
 
@@ -132,7 +132,7 @@ async def test_throttling_is_waited_out(
 
 
 async def test_patience_ends(sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps) -> None:
-    """A gateway that keeps throttling ends as GatewayUnavailable, which a task may retry; nothing stays claimed."""
+    """A gateway that keeps throttling ends as GatewayUnavailable, which a task may retry; no lease stays."""
     sandbox.fault(at="submit", kind="throttle", times=None, retry_after_s=50)
     prepared = await prepare(HORSE, account())
     with pytest.raises(GatewayUnavailable) as caught:
@@ -170,13 +170,11 @@ async def test_a_refusal_is_final_and_frees_the_claim(
     assert len(sandbox.ledger()) == 1
 
 
-async def test_a_dead_claimant_on_this_machine_is_seen_at_once(
-    account: AccountMaker, submitter: Submitter, store: Store, naps: Naps
-) -> None:
-    """A process that died between claim and answer leaves an uncertain submit, told without waiting."""
+async def test_a_dead_owner_on_this_machine_is_seen_at_once(account: AccountMaker, submitter: Submitter, store: Store, naps: Naps) -> None:
+    """A process that died between lease and answer leaves an uncertain submit, told without waiting."""
     prepared = await prepare(HORSE, account())
     dead = LeaseOwner(process=_process_that_ended(), run="another")
-    await Journal(store).claim(_entry(prepared.digest, dead))
+    await Journal(store).acquire(_entry(prepared.digest, dead))
     with pytest.raises(SubmissionUncertain, match="nobody knows"):
         await submitter.submit(prepared)
     assert naps.taken == []
@@ -188,23 +186,23 @@ def _process_that_ended() -> int:
     return ended.pid
 
 
-def _entry(digest: str, claimant: LeaseOwner) -> JournalEntry:
-    return JournalEntry(digest=digest, state="intent", gateway="happyhorse", account="default", take=1, request=HORSE, owner=claimant)
+def _entry(digest: str, owner: LeaseOwner) -> JournalEntry:
+    return JournalEntry(digest=digest, state="intent", gateway="happyhorse", account="default", take=1, request=HORSE, owner=owner)
 
 
 async def test_resubmit_pays_again_when_told_to(sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps) -> None:
-    """on_uncertain="resubmit" drops the old claim and submits."""
+    """on_uncertain="resubmit" drops the old lease and submits."""
     prepared = await prepare(HORSE, account())
-    await Journal(store).claim(_entry(prepared.digest, _long_gone()))
+    await Journal(store).acquire(_entry(prepared.digest, _long_expired()))
     job = await Submitter(store=store, on_uncertain="resubmit", sleep=naps).submit(prepared)
     assert [entry.task_id for entry in sandbox.ledger()] == [job.task_id]
 
 
-async def test_a_claim_that_is_given_back_is_taken(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
-    """A run that waits for another's claim submits itself once the other's request was refused."""
+async def test_a_lease_that_is_given_back_is_taken(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
+    """A run that waits for another's lease submits itself once the other's request was refused."""
     prepared = await prepare(HORSE, account())
     journal = Journal(store)
-    await journal.claim(_entry(prepared.digest, LeaseOwner()))
+    await journal.acquire(_entry(prepared.digest, LeaseOwner()))
 
     async def release(seconds: float) -> None:
         await journal.forget(prepared.digest)

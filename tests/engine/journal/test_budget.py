@@ -53,7 +53,7 @@ def cny(amount: str, days: int | None = None) -> Budget:
 
 
 async def test_what_would_pass_the_budget_is_not_bought(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
-    """Exactly what fits is bought, run after run; the refusal says what is spent, and leaves no claim."""
+    """Exactly what fits is bought, run after run; the refusal says what is spent, and leaves no lease."""
     payer = account(prices=(ONE,))
     for number in range(3):
         await buy(store, payer, number, cny("3.30"))
@@ -244,7 +244,7 @@ def intent(number: int, amount: str | None = "1", currency: str = "CNY", **more:
 
 async def claim_and_ask(tracker: BudgetTracker, journal: Journal, entry: JournalEntry) -> bool:
     """What a submitter does before it sends."""
-    assert await journal.claim(entry)
+    assert await journal.acquire(entry)
     try:
         await tracker.admit(entry)
     except BudgetExceeded:
@@ -276,16 +276,16 @@ async def test_each_entry_is_read_once_and_looks_are_shared(store: Store, calls:
     """Two hundred jobs at the same moment list the journal twice at most, and no entry is read a second time, one's own not at all."""
     journal = Journal(store)
     for number in range(50):
-        await journal.claim(intent(number))
+        await journal.acquire(intent(number))
     tracker = BudgetTracker(cny("1000"), journal)
     assert await claim_and_ask(tracker, journal, intent(50))
     mine = [intent(number) for number in range(100, 300)]
     for entry in mine:
-        await journal.claim(entry)
+        await journal.acquire(entry)
     calls.clear()
     await asyncio.gather(*(tracker.admit(entry) for entry in mine))
     assert calls["journal"] <= 2
-    await journal.claim(intent(60))
+    await journal.acquire(intent(60))
     assert await claim_and_ask(tracker, journal, intent(61))
     assert [path for path in calls if path.endswith(".json")] == [journal.path(intent(60).digest)]
 
@@ -353,15 +353,15 @@ async def test_a_second_try_that_is_refused_still_counts_the_first(store: Store,
     dearer = await journal.take_over(uncertain, intent(1, "2.60"))
     assert dearer is not None
     first, last, rival = intent(2, "0.10"), intent(3, "0.50"), intent(4, "1")
-    await journal.claim(first)
-    await journal.claim(last)
+    await journal.acquire(first)
+    await journal.acquire(last)
     held = Held(monkeypatch, journal.path(dearer.digest), files=2)
     tracker = BudgetTracker(cny("3.50"), journal)
     asked_first = asyncio.create_task(tracker.admit(first))
     await held.reached.wait()
-    # Two that come while the first one looks share the next look, which sees somebody else's claim.
+    # Two that come while the first one looks share the next look, which sees somebody else's lease.
     asked = asyncio.gather(tracker.admit(dearer), tracker.admit(last), return_exceptions=True)
-    await journal.claim(rival)
+    await journal.acquire(rival)
     held.goes_on.set()
     await asked_first
     assert [type(answer) for answer in await asked] == [BudgetExceeded, BudgetExceeded]
@@ -378,21 +378,21 @@ async def test_a_second_try_that_waits_counts_what_it_took_the_place_of(store: S
     again = await journal.take_over(uncertain, intent(1, "2"))
     assert again is not None
     before = intent(2)
-    await journal.claim(before)
+    await journal.acquire(before)
     tracker = BudgetTracker(cny("2.50"), journal)
     answers = await asyncio.gather(tracker.admit(before), tracker.admit(again), return_exceptions=True)
     assert [type(answer) for answer in answers] == [BudgetExceeded, type(None)]
 
 
 @pytest.mark.parametrize("held_number", [2, 3])
-async def test_a_claim_that_is_seen_before_it_asks_waits_for_its_turn(
+async def test_a_lease_that_is_seen_before_it_asks_waits_for_its_turn(
     held_number: int, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether it begins to ask while its file is being read or after, it stands in nobody's way who came before."""
     journal = Journal(store)
     first, later, other = intent(1), intent(2), intent(3, "0")
     for entry in (first, later, other):
-        await journal.claim(entry)
+        await journal.acquire(entry)
     held = Held(monkeypatch, journal.path(intent(held_number).digest), files=2)
     tracker = BudgetTracker(cny("1"), journal)
     asked_first = asyncio.create_task(tracker.admit(first))
@@ -411,7 +411,7 @@ async def test_what_is_refused_takes_nobodys_room(store: Store) -> None:
     tracker = BudgetTracker(cny("1"), journal)
     unknown, called_off, wanted = intent(1, None), intent(2), intent(3)
     for entry in (unknown, called_off, wanted):
-        await journal.claim(entry)
+        await journal.acquire(entry)
     with pytest.raises(BudgetExceeded, match="is unknown: nobody says"):
         await tracker.admit(unknown)
     waiting = asyncio.create_task(tracker.admit(called_off))
@@ -423,7 +423,7 @@ async def test_what_is_refused_takes_nobodys_room(store: Store) -> None:
     assert await journal.digests() != [wanted.digest]
 
 
-async def test_a_claim_that_is_somebody_elses_by_now_counts(store: Store) -> None:
+async def test_a_lease_that_is_somebody_elses_by_now_counts(store: Store) -> None:
     """What was refused here and released may be bought by another with more money."""
     journal = Journal(store)
     tracker = BudgetTracker(cny("1.50"), journal)
@@ -437,8 +437,8 @@ async def test_a_claim_that_is_somebody_elses_by_now_counts(store: Store) -> Non
 async def test_a_file_that_the_store_does_not_give_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store's own error may name no file; nothing is admitted, and the failure keeps its kind."""
     journal = Journal(store)
-    await journal.claim(intent(1))
-    await journal.claim(intent(2))
+    await journal.acquire(intent(1))
+    await journal.acquire(intent(2))
     read = Store.read
 
     async def refuse(store: Store, path: str) -> bytes:
@@ -455,8 +455,8 @@ async def test_a_file_that_the_store_does_not_give_is_named(store: Store, monkey
 async def test_all_that_cannot_be_counted_is_told(store: Store) -> None:
     """The first by its name, and how many there are; what is in another currency is told as such."""
     journal = Journal(store)
-    await journal.claim(intent(1, None))
-    await journal.claim(intent(2, "1", "USD"))
+    await journal.acquire(intent(1, None))
+    await journal.acquire(intent(2, "1", "USD"))
     with pytest.raises(BudgetExceeded, match=r"cannot be kept\. That goes for 2 entries of the journal"):
         await BudgetTracker(cny("9"), journal).admit(intent(3))
     await journal.forget(intent(1).digest)

@@ -105,7 +105,7 @@ async def test_an_entry_of_the_first_version_is_named_and_nothing_is_bought_unde
             await reading
         assert (caught.value.digest, caught.value.money) == ("d1", "may be spent")
         assert "move it away" in str(caught.value)
-    assert not await journal.claim(entry("d1"))
+    assert not await journal.acquire(entry("d1"))
 
 
 async def test_an_impossible_entry_is_not_written(journal: Journal) -> None:

@@ -18,7 +18,7 @@ from tests.engine.jobs.test_submit import HORSE
 
 from prefect_happyhorse.domain.errors import RateLimited, SubmissionUncertain
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
-from prefect_happyhorse.engine.journal import lease as claims
+from prefect_happyhorse.engine.journal import lease as leases
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S, LeaseOwner
 from prefect_happyhorse.engine.journal.spool import Spool
@@ -34,7 +34,7 @@ def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def ended() -> LeaseOwner:
-    """A claimant on this machine whose process has ended."""
+    """A owner on this machine whose process has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return LeaseOwner(process=process.pid, run="another")
@@ -56,7 +56,7 @@ def test_who_counts_as_gone() -> None:
     assert LeaseOwner(run="another", at=NOW).is_dead()
 
 
-def test_a_claimant_may_not_be_asked_for_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_owner_may_not_be_asked_for_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of another user is alive, and on Windows nobody is asked, since asking would end it."""
 
     def refuse(process: int, signal: int) -> None:
@@ -68,23 +68,23 @@ def test_a_claimant_may_not_be_asked_for_its_life(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_of_many_who_resubmit_one_does(sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps) -> None:
-    """Twenty runs that would all rather pay find one dead claimant: one of them submits, and all get its job."""
+    """Twenty runs that would all rather pay find one dead owner: one of them submits, and all get its job."""
     prepared = await prepare(HORSE, account())
-    await Journal(store).claim(_intent(prepared.digest, ended()))
+    await Journal(store).acquire(_intent(prepared.digest, ended()))
     runs = [Submitter(store=store, on_uncertain="resubmit").submit(prepared) for _ in range(20)]
     jobs = await asyncio.gather(*runs)
     assert {job.task_id for job in jobs} == {entry.task_id for entry in sandbox.ledger()}
     assert len(sandbox.ledger()) == 1
 
 
-def _intent(digest: str, claimant: LeaseOwner) -> JournalEntry:
-    return JournalEntry(digest=digest, state="intent", gateway="happyhorse", account="default", take=1, request=HORSE, owner=claimant)
+def _intent(digest: str, owner: LeaseOwner) -> JournalEntry:
+    return JournalEntry(digest=digest, state="intent", gateway="happyhorse", account="default", take=1, request=HORSE, owner=owner)
 
 
 async def test_a_rival_that_died_while_it_took_over_stops_nobody(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
-    """It claimed the next turn and wrote nothing more; whoever comes takes the turn after that."""
+    """It took the next epoch and wrote nothing more; whoever comes takes the epoch after that."""
     prepared = await prepare(HORSE, account())
-    await Journal(store).claim(_intent(prepared.digest, ended()))
+    await Journal(store).acquire(_intent(prepared.digest, ended()))
     await store.create(f"journal/leases/{prepared.digest}.2.json", ended().model_copy(update={"epoch": 2}).model_dump_json().encode())
     job = await Submitter(store=store, on_uncertain="resubmit").submit(prepared)
     entry = await Journal(store).read(prepared.digest)
@@ -93,10 +93,10 @@ async def test_a_rival_that_died_while_it_took_over_stops_nobody(sandbox: Sandbo
 
 
 async def test_a_rival_at_work_is_waited_for(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
-    """Who finds the next turn taken by a living process waits for its job and buys nothing."""
+    """Who finds the next epoch taken by a living process waits for its job and buys nothing."""
     prepared = await prepare(HORSE, account())
     journal = Journal(store)
-    await journal.claim(_intent(prepared.digest, ended()))
+    await journal.acquire(_intent(prepared.digest, ended()))
     rival = elsewhere(at=datetime.now(timezone.utc), epoch=2)
     await store.create(f"journal/leases/{prepared.digest}.2.json", rival.model_dump_json().encode())
     naps = 0
@@ -113,9 +113,9 @@ async def test_a_rival_at_work_is_waited_for(sandbox: SandboxServer, account: Ac
 
 
 async def test_a_clock_that_jumped_makes_nobody_pay_twice(sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps) -> None:
-    """Where money hangs on it, a claimant counts as gone only after a silence that was heard here, whatever times were written."""
+    """Where money hangs on it, a lease counts as expired only after a silence that was heard here, whatever times were written."""
     prepared = await prepare(HORSE, account())
-    await Journal(store).claim(_intent(prepared.digest, elsewhere(at=NOW - timedelta(days=400))))
+    await Journal(store).acquire(_intent(prepared.digest, elsewhere(at=NOW - timedelta(days=400))))
     await Submitter(store=store, on_uncertain="resubmit", sleep=naps).submit(prepared)
     assert sum(naps.taken) > LEASE_TTL_S
     assert len(sandbox.ledger()) == 1
@@ -123,11 +123,11 @@ async def test_a_clock_that_jumped_makes_nobody_pay_twice(sandbox: SandboxServer
 
 @pytest.mark.slow
 async def test_a_heartbeat_begins_the_silence_anew(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
-    """As long as the claimant says now and then that it is at work, it is waited for."""
+    """As long as the owner says now and then that it is at work, it is waited for."""
     prepared = await prepare(HORSE, account())
     journal = Journal(store)
     entry = _intent(prepared.digest, elsewhere(at=NOW))
-    await journal.claim(entry)
+    await journal.acquire(entry)
     waited: list[float] = []
 
     async def meanwhile(seconds: float) -> None:
@@ -145,8 +145,8 @@ async def test_a_heartbeat_begins_the_silence_anew(sandbox: SandboxServer, accou
 async def test_a_submit_that_takes_long_says_that_it_is_at_work(
     sandbox: SandboxServer, account: AccountMaker, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its entry is newer than its claim while the gateway has not answered; the job lands on top of every heartbeat."""
-    monkeypatch.setattr(claims, "HEARTBEAT_S", 0.01)
+    """Its entry is newer than its lease while the gateway has not answered; the job lands on top of every heartbeat."""
+    monkeypatch.setattr(leases, "HEARTBEAT_S", 0.01)
     sandbox.fault(at="submit", kind="stall_after", seconds=600)
     prepared = await prepare(HORSE, account())
     journal = Journal(store)
@@ -164,11 +164,11 @@ async def test_a_submit_that_takes_long_says_that_it_is_at_work(
 
 
 async def test_a_heartbeat_never_revives_what_somebody_took_over(account: AccountMaker, store: Store) -> None:
-    """A claimant that wakes up late leaves the claim to who has it now, and gives nothing back that is not its own."""
+    """A owner that wakes up late leaves the lease to who has it now, and gives nothing back that is not its own."""
     prepared = await prepare(HORSE, account())
     journal = Journal(store)
     stalled = _intent(prepared.digest, elsewhere(at=NOW))
-    await journal.claim(stalled)
+    await journal.acquire(stalled)
     taken = await journal.take_over(stalled, _intent(prepared.digest, LeaseOwner()))
     assert taken is not None
     assert not await journal.renew(stalled)
@@ -184,7 +184,7 @@ async def test_two_jobs_of_one_request_are_both_kept(
     prepared = await prepare(HORSE, account())
     journal = Journal(store)
     stalled = _intent(prepared.digest, ended())
-    await journal.claim(stalled)
+    await journal.acquire(stalled)
     job = await Submitter(store=store, on_uncertain="resubmit").submit(prepared)
     late = job.model_copy(update={"task_id": "late-1"})
     assert await journal.write_job_down(stalled, late) == job
@@ -234,7 +234,7 @@ def _when_charged(sandbox: SandboxServer, work: Callable[[], None]) -> Callable[
     return watch
 
 
-async def test_a_job_that_the_store_would_not_take_is_kept_aside(
+async def test_a_job_that_the_store_would_not_take_is_kept_in_the_spool(
     sandbox: SandboxServer, account: AccountMaker, tmp_path: Path, naps: Naps, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A disk that is full just when the gateway accepts: the job goes on, and a later run finds it and buys nothing."""
@@ -255,7 +255,7 @@ async def test_a_job_that_the_store_would_not_take_is_kept_aside(
 
 
 async def test_a_job_kept_aside_is_listed(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
-    """Reading the journal brings back what was kept aside, also for an entry that is gone."""
+    """Reading the journal brings back what was kept in the spool, also for an entry that is gone."""
     prepared = await prepare(HORSE, account())
     job = await Submitter(store=store).submit(prepared)
     journal = Journal(store)

@@ -175,7 +175,7 @@ class Submitter:
             # Before the lease, so that no other process meets an intent of unknown price that is about to be removed.
             self.tracker.check(entry)
         if instead_of is None:
-            if not await journal.claim(entry):
+            if not await journal.acquire(entry):
                 return None
         else:
             acquired = await journal.take_over(instead_of, entry)

@@ -54,7 +54,7 @@ class Journal:
             return None
         return self._parsed(self.store.uri(self.path(digest)), content)
 
-    async def claim(self, entry: JournalEntry) -> bool:
+    async def acquire(self, entry: JournalEntry) -> bool:
         """Acquire the lease of a request that is not in the journal: write the intent, unless another process has."""
         return await self.store.create(self.path(entry.digest), _bytes(entry))
 
