@@ -64,7 +64,8 @@ def run(stack: Stack, scripts: Path, runner: str, prompts: list[str]) -> list[di
 
 def made(assets: list[dict[str, Any]]) -> list[list[Any]]:
     """What is the same whenever it is made."""
-    return [[asset[name] for name in ("prompt", "model", "kind", "media_type", "width", "height", "bytes", "sha256")] for asset in assets]
+    own = ("kind", "media_type", "width", "height", "bytes", "sha256")
+    return [[asset["job"]["prompt"], asset["job"]["model"], *(asset[name] for name in own)] for asset in assets]
 
 
 @pytest.mark.parametrize("runner", ["dask", "ray"])

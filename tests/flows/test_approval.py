@@ -62,8 +62,8 @@ async def test_a_no_buys_another_picture_and_asks_again(sandbox_env: SandboxServ
     state = await answered(chain, "another picture", "go on")
     made = await state.result()
     first, second, *_ = sandbox_env.ledger()
-    assert (first.job.capability, second.job.capability) == ("text_to_image", "text_to_image")
-    assert made.image.job.task_id == second.job.task_id
+    assert (first.capability, second.capability) == ("text_to_image", "text_to_image")
+    assert made.image.job.task_id == second.task_id
     assert len(sandbox_env.ledger()) == 4
 
 

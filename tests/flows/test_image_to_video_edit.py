@@ -95,7 +95,12 @@ async def test_a_later_steps_problem_is_told_before_the_first_is_paid(sandbox_en
             image={"options": {"sharpness": 9}}, video={"duration": 2, "seed": -1}, edit={"model": "no-such-model", "credentials": "uniall"}
         )
     told = str(caught.value)
-    for expected in ("image: options.sharpness", "video: duration=2", "video: seed=-1", "edit: uniall does not offer"):
+    for expected in (
+        "image: options.sharpness",
+        "video: duration must be between 3 and 15 seconds (got 2)",
+        "video: seed must be between 0 and 2147483647 (got -1)",
+        "edit: uniall does not offer",
+    ):
         assert expected in told
     assert sandbox_env.ledger() == []
 
