@@ -69,7 +69,7 @@ async def ours(count: int, url: str, place: str) -> dict[str, float]:
     """Keep so many outputs as the task `download` does, journal aside."""
     from prefect_happyhorse.domain.jobs import Job, Output
     from prefect_happyhorse.engine.download.download import download
-    from prefect_happyhorse.engine.http.client import http_client
+    from prefect_happyhorse.engine.jobs.shared import PROCESS
     from prefect_happyhorse.engine.storage.store import Store
 
     store = Store(url=place)
@@ -89,10 +89,12 @@ async def ours(count: int, url: str, place: str) -> dict[str, float]:
         async def refresh() -> Output:
             return output
 
-        await download(output, job=job, index=0, store=store, client=client, refresh=refresh, local_allowed=True)
+        await download(
+            output, job=job, index=0, store=store, client=client.http, slots=client.downloads, refresh=refresh, local_allowed=True
+        )
 
     before, started, cpu_s = resident_bytes(), time.perf_counter(), time.process_time()
-    async with http_client() as client:
+    async with PROCESS.connections.client() as client:
         await asyncio.gather(*(one(client, number) for number in range(count)))
     return {
         "wall_s": time.perf_counter() - started,

@@ -95,9 +95,9 @@ def empty(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[obje
 
 
 def engine(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[object]]:
-    from prefect_happyhorse.engine.http.client import http_client
     from prefect_happyhorse.engine.jobs.poll import Poller
     from prefect_happyhorse.engine.jobs.results import OutputStore
+    from prefect_happyhorse.engine.jobs.shared import PROCESS
     from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
     from prefect_happyhorse.engine.storage.store import Store
     from prefect_happyhorse.gateways import Account
@@ -113,7 +113,7 @@ def engine(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[obj
 
     async def run(jobs: int) -> None:
         take = next(takes)
-        async with http_client():
+        async with PROCESS.connections.client():
             await asyncio.gather(*(one(request, take) for request in requests_of(jobs)))
 
     return run

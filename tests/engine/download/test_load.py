@@ -19,7 +19,7 @@ from tests.engine.scripted_server import Received, Wire, cut, file
 from prefect_happyhorse.engine.download import attempt as attempt_module
 from prefect_happyhorse.engine.download import download as download_module
 from prefect_happyhorse.engine.download.download import DownloadOptions
-from prefect_happyhorse.engine.http.client import http_client
+from prefect_happyhorse.engine.http.client import Connections
 from prefect_happyhorse.engine.media.probe import decoders
 from prefect_happyhorse.engine.storage.store import Store
 
@@ -98,25 +98,27 @@ def test_every_event_loop_has_its_own_decoders(monkeypatch: pytest.MonkeyPatch) 
     assert [limiter.total_tokens for limiter in found] == [3, 1]
 
 
-async def test_no_more_come_at_a_time_than_have_a_turn(get: Get, store: Store) -> None:
-    """Where downloads share a client, sixteen exchanges are under way, the others have not even begun, and all end well."""
+@pytest.mark.parametrize(("slots", "at_once"), [(True, 16), (False, 40)])
+async def test_no_more_come_at_a_time_than_have_a_slot(get: Get, store: Store, slots: bool, at_once: int) -> None:
+    """With a shared client's slots sixteen exchanges are under way and the others have not begun; without slots all are. All end well."""
     full, let_go = asyncio.Event(), asyncio.Event()
     begun = 0
 
     async def gate(request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal begun
         begun += 1
-        if begun == 16:
+        if begun == at_once:
             full.set()
         await let_go.wait()
         await file(VIDEO)(request, reader, writer)
 
-    async with Wire([gate] * 40) as wire, http_client():
+    async with Wire([gate] * 40) as wire, Connections().client() as shared:
+        held = {"slots": shared.downloads} if slots else {}
         jobs = [JOB.model_copy(update={"task_id": f"0123456789abcd{number}"}) for number in range(10, 50)]
-        downloads = [asyncio.create_task(get(wire.url(), job=job, options=DownloadOptions())) for job in jobs]
+        downloads = [asyncio.create_task(get(wire.url(), job=job, options=DownloadOptions(), **held)) for job in jobs]
         await full.wait()
         await anyio.wait_all_tasks_blocked()
-        assert begun == 16
+        assert begun == at_once
         let_go.set()
         kept = await asyncio.gather(*downloads)
     assert begun == len(lying(store)) == len(kept) == 40

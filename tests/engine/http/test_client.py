@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import httpx
@@ -14,7 +13,7 @@ from pydantic import SecretStr
 
 from prefect_happyhorse.engine.http import client as client_module
 from prefect_happyhorse.engine.http.auth import TokenStore
-from prefect_happyhorse.engine.http.client import download_turn, http_client, send
+from prefect_happyhorse.engine.http.client import Connections, send
 from prefect_happyhorse.gateways import Account, CallUnavailable, MalformedResponse, get_gateway
 
 AT_ONCE = 16
@@ -25,6 +24,7 @@ class Crowd:
     """A gateway whose answers begin at once and end when they are let go, and that counts how many are under way."""
 
     def __init__(self) -> None:
+        self.connections = Connections()
         self.let_go = asyncio.Event()
         self.running = self.most = self.begun = 0
         self.error: Exception | None = None
@@ -51,12 +51,12 @@ class Crowd:
 @pytest.fixture
 async def crowd() -> AsyncIterator[Crowd]:
     crowd = Crowd()
-    async with http_client(crowd.client):
+    async with crowd.connections.client(crowd.client):
         yield crowd
 
 
-async def ask(tokens: TokenStore, account: Account = ACCOUNT) -> httpx.Response:
-    async with http_client() as client:
+async def ask(crowd: Crowd, tokens: TokenStore, account: Account = ACCOUNT) -> httpx.Response:
+    async with crowd.connections.client() as client:
         return await send(client, get_gateway("happyhorse"), account, httpx.Request("GET", f"{account.base_url}/v1/jobs"), tokens)
 
 
@@ -68,7 +68,7 @@ async def cancel(task: asyncio.Task[object]) -> None:
 
 async def test_so_many_calls_at_a_time(crowd: Crowd, tokens: TokenStore) -> None:
     """A call holds its slot until its answer is read to the end; all others wait for theirs, and get it."""
-    calls = [asyncio.create_task(ask(tokens)) for _ in range(50)]
+    calls = [asyncio.create_task(ask(crowd, tokens)) for _ in range(50)]
     await wait_all_tasks_blocked()
     assert (crowd.running, crowd.begun) == (AT_ONCE, AT_ONCE)
     crowd.let_go.set()
@@ -78,9 +78,9 @@ async def test_so_many_calls_at_a_time(crowd: Crowd, tokens: TokenStore) -> None
 
 async def test_a_slow_gateway_holds_up_no_other(crowd: Crowd, tokens: TokenStore) -> None:
     """Each has slots of its own."""
-    slow = [asyncio.create_task(ask(tokens)) for _ in range(2 * AT_ONCE)]
+    slow = [asyncio.create_task(ask(crowd, tokens)) for _ in range(2 * AT_ONCE)]
     await wait_all_tasks_blocked()
-    other = asyncio.create_task(ask(tokens, replace(ACCOUNT, base_url="https://another.example")))
+    other = asyncio.create_task(ask(crowd, tokens, replace(ACCOUNT, base_url="https://another.example")))
     await wait_all_tasks_blocked()
     assert crowd.running == AT_ONCE + 1
     crowd.let_go.set()
@@ -95,11 +95,11 @@ async def test_a_broken_call_gives_its_slot_back(error: Exception, crowd: Crowd,
     crowd.let_go.set()
     for _ in range(AT_ONCE + 1):
         with pytest.raises((CallUnavailable, MalformedResponse)):
-            await ask(tokens)
+            await ask(crowd, tokens)
     crowd.error = None
-    assert (await ask(tokens)).status_code == 200
+    assert (await ask(crowd, tokens)).status_code == 200
     crowd.let_go.clear()
-    calls = [asyncio.create_task(ask(tokens)) for _ in range(20)]
+    calls = [asyncio.create_task(ask(crowd, tokens)) for _ in range(20)]
     await wait_all_tasks_blocked()
     assert crowd.running == AT_ONCE
     crowd.let_go.set()
@@ -113,14 +113,14 @@ async def test_an_answer_that_is_too_long_gives_its_slot_back(crowd: Crowd, toke
         patched.setattr(client_module, "_MAX_ANSWER_BYTES", 1)
         for _ in range(AT_ONCE + 1):
             with pytest.raises(MalformedResponse, match="more than 1 bytes"):
-                await ask(tokens)
-    assert (await ask(tokens)).status_code == 200
+                await ask(crowd, tokens)
+    assert (await ask(crowd, tokens)).status_code == 200
 
 
 @pytest.mark.parametrize("victims", [range(AT_ONCE), range(AT_ONCE, 2 * AT_ONCE), range(0, 2 * AT_ONCE, 3)])
 async def test_a_cancelled_call_gives_its_slot_back(victims: range, crowd: Crowd, tokens: TokenStore) -> None:
     """Whether it was under way or waited: whoever is left takes the slots, and as many as before go on at a time."""
-    calls = [asyncio.create_task(ask(tokens)) for _ in range(3 * AT_ONCE)]
+    calls = [asyncio.create_task(ask(crowd, tokens)) for _ in range(3 * AT_ONCE)]
     await wait_all_tasks_blocked()
     for number in victims:
         await cancel(calls[number])
@@ -134,7 +134,7 @@ async def test_a_cancelled_call_gives_its_slot_back(victims: range, crowd: Crowd
 
 async def test_a_call_that_is_cancelled_as_its_slot_comes(crowd: Crowd, tokens: TokenStore) -> None:
     """A slot that was handed to somebody who is no longer there goes to the next, and is not lost."""
-    calls = [asyncio.create_task(ask(tokens)) for _ in range(AT_ONCE + 2)]
+    calls = [asyncio.create_task(ask(crowd, tokens)) for _ in range(AT_ONCE + 2)]
     await wait_all_tasks_blocked()
     # Both in one step of the event loop: the first gives its slot to the waiter, which is cancelled before it wakes.
     calls[0].cancel()
@@ -150,13 +150,14 @@ async def test_a_call_that_is_cancelled_as_its_slot_comes(crowd: Crowd, tokens: 
 class Downloads:
     """Downloads that take their slot and keep it until they are let go."""
 
-    def __init__(self) -> None:
+    def __init__(self, connections: Connections) -> None:
+        self.connections = connections
         self.let_go = asyncio.Event()
         self.running = self.most = 0
 
     async def __call__(self) -> None:
         """Download."""
-        async with http_client(), download_turn():
+        async with self.connections.client() as client, client.downloads:
             self.running += 1
             self.most = max(self.most, self.running)
             try:
@@ -165,10 +166,9 @@ class Downloads:
                 self.running -= 1
 
 
-@pytest.mark.usefixtures("crowd")
-async def test_so_many_downloads_at_a_time() -> None:
+async def test_so_many_downloads_at_a_time(crowd: Crowd) -> None:
     """The others wait; one that is cancelled, while it waits or after, gives its slot back."""
-    downloads = Downloads()
+    downloads = Downloads(crowd.connections)
     tasks = [asyncio.create_task(downloads()) for _ in range(40)]
     await wait_all_tasks_blocked()
     assert downloads.running == AT_ONCE
@@ -184,9 +184,9 @@ async def test_so_many_downloads_at_a_time() -> None:
 
 async def test_calls_and_downloads_do_not_wait_for_each_other(crowd: Crowd, tokens: TokenStore) -> None:
     """A job is asked for while long downloads go on, and the other way round."""
-    downloads = Downloads()
+    downloads = Downloads(crowd.connections)
     long = [asyncio.create_task(downloads()) for _ in range(2 * AT_ONCE)]
-    calls = [asyncio.create_task(ask(tokens)) for _ in range(2 * AT_ONCE)]
+    calls = [asyncio.create_task(ask(crowd, tokens)) for _ in range(2 * AT_ONCE)]
     await wait_all_tasks_blocked()
     assert (downloads.running, crowd.running) == (AT_ONCE, AT_ONCE)
     crowd.let_go.set()
@@ -194,10 +194,3 @@ async def test_calls_and_downloads_do_not_wait_for_each_other(crowd: Crowd, toke
     assert (downloads.running, crowd.begun) == (AT_ONCE, 2 * AT_ONCE)
     downloads.let_go.set()
     await asyncio.gather(*long)
-
-
-async def test_without_a_shared_client_nobody_waits() -> None:
-    """Who brings a client of their own sees to their slots themselves."""
-    async with AsyncExitStack() as slots:
-        for _ in range(AT_ONCE + 1):
-            await slots.enter_async_context(download_turn())

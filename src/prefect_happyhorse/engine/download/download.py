@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,7 +18,6 @@ from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.download.attempt import OnBytes, Transfer
 from prefect_happyhorse.engine.download.exchange import DownloadOptions, FetchProblem
 from prefect_happyhorse.engine.download.part_file import Finished, Partial, lock_partial, partial_key
-from prefect_happyhorse.engine.http.client import download_turn
 from prefect_happyhorse.engine.http.rate_limit import backoff_s
 from prefect_happyhorse.engine.http.urls import stable_url
 from prefect_happyhorse.engine.media.probe import MediaInfo, MediaNotReadable, decoders
@@ -59,6 +58,7 @@ async def download(
     index: int = 0,
     store: Store,
     client: httpx.AsyncClient,
+    slots: AbstractAsyncContextManager[object] | None = None,
     refresh: Callable[[], Awaitable[Output]],
     local_allowed: bool = False,
     expires_at: datetime | None = None,
@@ -72,11 +72,14 @@ async def download(
 
     Only the client's connections are used: no key, header or cookie of it is sent. An attempt that breaks off is continued where it ended,
     in another process too, if the server supports that. An output that is finished is not fetched again until `forget_partial` is called.
+    Each attempt holds one of the slots, where there are any.
     """
     options = options or DownloadOptions()
     transfer = Transfer(output.kind, client, options, local_allowed, on_bytes, now)
     with error_context(job):
-        return await _Download(output, job, index, store, transfer, options, refresh, expires_at, with_thumbnail, sleep).run()
+        return await _Download(
+            output, job, index, store, transfer, slots or nullcontext(), options, refresh, expires_at, with_thumbnail, sleep
+        ).run()
 
 
 async def forget_partial(job: Job, *, index: int = 0, store: Store) -> None:
@@ -102,6 +105,7 @@ class _Download:
     index: int
     store: Store
     transfer: Transfer
+    slots: AbstractAsyncContextManager[object]
     options: DownloadOptions
     refresh: Callable[[], Awaitable[Output]]
     expires_at: datetime | None
@@ -144,7 +148,7 @@ class _Download:
         failures = refreshes = high_water = 0
         while True:
             try:
-                async with download_turn():
+                async with self.slots:
                     return await self.transfer.run(self.output, partial, self.expires_at)
             except FetchProblem as problem:
                 if partial.high_water - high_water >= CHUNK_BYTES:

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeVar
@@ -17,7 +17,7 @@ import httpx
 from prefect_happyhorse.engine.http.auth import TokenCache
 from prefect_happyhorse.gateways import AccessToken, Account, CallRejected, CallUnavailable, Gateway, MalformedResponse
 
-__all__ = ["NEVER_DELIVERED", "OUTCOME_UNKNOWN", "download_turn", "http_client", "is_local", "is_on_this_machine", "send", "translate"]
+__all__ = ["NEVER_DELIVERED", "OUTCOME_UNKNOWN", "Client", "Connections", "is_local", "is_on_this_machine", "send", "translate"]
 
 _Result = TypeVar("_Result")
 
@@ -53,14 +53,13 @@ _DOWNLOADS = 16
 
 
 @dataclass
-class _Shared:
-    client: httpx.AsyncClient
+class Client:
+    """An event loop's HTTP client, and the slots that calls and downloads wait for."""
+
+    http: httpx.AsyncClient
     users: int = 0
     calls: defaultdict[str, asyncio.Semaphore] = field(default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(_CALLS)))
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_DOWNLOADS))
-
-
-_SHARED: WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = WeakKeyDictionary()
 
 
 @lru_cache(maxsize=1)
@@ -69,34 +68,29 @@ def _ssl_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-@asynccontextmanager
-async def http_client(make: Callable[[], httpx.AsyncClient] | None = None) -> AsyncGenerator[httpx.AsyncClient]:
-    """The event loop's HTTP client: shared by all who are inside at the same time, closed when the last one leaves."""
-    loop = asyncio.get_running_loop()
-    shared = _SHARED.get(loop)
-    if shared is None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=_CALLS)
-        client = make() if make else httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, verify=_ssl_context(), follow_redirects=False)
-        shared = _SHARED[loop] = _Shared(client)
-    shared.users += 1
-    try:
-        yield shared.client
-    finally:
-        shared.users -= 1
-        if shared.users == 0:
-            _SHARED.pop(loop, None)
-            await shared.client.aclose()
+class Connections:
+    """The HTTP clients of a process, one for each event loop. They carry no key and follow no redirect."""
 
+    def __init__(self) -> None:
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Client] = WeakKeyDictionary()
 
-def download_turn() -> AbstractAsyncContextManager[object]:
-    """Held while an output is downloaded, so that only so many are at the same time in an event loop."""
-    shared = _SHARED.get(asyncio.get_running_loop())
-    return nullcontext() if shared is None else shared.downloads
-
-
-def _call_turn(host: str) -> AbstractAsyncContextManager[object]:
-    shared = _SHARED.get(asyncio.get_running_loop())
-    return nullcontext() if shared is None else shared.calls[host]
+    @asynccontextmanager
+    async def client(self, make: Callable[[], httpx.AsyncClient] | None = None) -> AsyncGenerator[Client]:
+        """The event loop's client: shared by all who are inside at the same time, closed when the last one leaves."""
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=_CALLS)
+            http = make() if make else httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, verify=_ssl_context(), follow_redirects=False)
+            client = self._clients[loop] = Client(http)
+        client.users += 1
+        try:
+            yield client
+        finally:
+            client.users -= 1
+            if client.users == 0:
+                self._clients.pop(loop, None)
+                await client.http.aclose()
 
 
 def is_local(account: Account) -> bool:
@@ -115,7 +109,7 @@ def is_on_this_machine(account: Account) -> bool:
     return host == "localhost" or host.endswith(".localhost") or host.startswith("127.") or host == "::1"
 
 
-async def send(client: httpx.AsyncClient, gateway: Gateway, account: Account, request: httpx.Request, tokens: TokenCache) -> httpx.Response:
+async def send(client: Client, gateway: Gateway, account: Account, request: httpx.Request, tokens: TokenCache) -> httpx.Response:
     """Sign a call, send it once, and read its response."""
     if not _same_origin(request.url, httpx.URL(account.base_url)):
         raise CallRejected(
@@ -134,7 +128,7 @@ async def send(client: httpx.AsyncClient, gateway: Gateway, account: Account, re
 
 
 async def _send_with_token(
-    client: httpx.AsyncClient, gateway: Gateway, account: Account, request: httpx.Request, tokens: TokenCache
+    client: Client, gateway: Gateway, account: Account, request: httpx.Request, tokens: TokenCache
 ) -> httpx.Response:
     async def exchange() -> AccessToken:
         return await _drive(client, gateway.token_flow(account), account)
@@ -151,7 +145,7 @@ async def _send_with_token(
     return await _transmit(client, request, account)
 
 
-async def _drive(client: httpx.AsyncClient, flow: Generator[httpx.Request, httpx.Response, _Result], account: Account) -> _Result:
+async def _drive(client: Client, flow: Generator[httpx.Request, httpx.Response, _Result], account: Account) -> _Result:
     """Send what a flow yields, hand it the responses, and give what it returns."""
     try:
         request = next(flow)
@@ -161,10 +155,10 @@ async def _drive(client: httpx.AsyncClient, flow: Generator[httpx.Request, httpx
         return stop.value
 
 
-async def _transmit(client: httpx.AsyncClient, request: httpx.Request, account: Account) -> httpx.Response:
+async def _transmit(client: Client, request: httpx.Request, account: Account) -> httpx.Response:
     try:
-        async with _call_turn(request.url.host):
-            response = await client.send(request, stream=True)
+        async with client.calls[request.url.host]:
+            response = await client.http.send(request, stream=True)
             try:
                 return await _read(response, account)
             finally:

@@ -14,7 +14,7 @@ from prefect_happyhorse.catalog import Route, find_route
 from prefect_happyhorse.domain.errors import GenerationError, JobExpired, JobFailed, JobTimedOut, Money, error_context
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
-from prefect_happyhorse.engine.http.client import http_client, send
+from prefect_happyhorse.engine.http.client import send
 from prefect_happyhorse.engine.jobs.durations import Durations
 from prefect_happyhorse.engine.jobs.hints import rebuy, repoll
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
@@ -95,7 +95,7 @@ class Poller:
         durations = self.shared.durations(job, route, self.store)
         try:
             # Held for the whole wait, so that the connection lives from one poll to the next.
-            async with http_client():
+            async with self.shared.connections.client():
                 known_expired = entry is not None and entry.state == "expired"
                 result, took_s = await self._wait(job, route, durations, known_expired=known_expired)
         except (JobFailed, JobExpired) as error:
@@ -155,7 +155,7 @@ class Poller:
         await self.shared.limiter(self.account, per_s=route.facts.polls_per_s).wait()
         if self.rate_limit is not None:
             await self.rate_limit()
-        async with http_client() as client:
+        async with self.shared.connections.client() as client:
             response: httpx.Response = await send(client, gateway, self.account, request, self.tokens)
         return gateway.read_poll(response, route)
 

@@ -7,8 +7,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import httpx
-
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import JobExpired, Money, ProtocolError, error_context
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobStatus, Output
@@ -16,8 +14,9 @@ from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import iter_media
 from prefect_happyhorse.engine.download.download import DownloadOptions, StoredOutput, download, forget_partial
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
-from prefect_happyhorse.engine.http.client import http_client, is_local
+from prefect_happyhorse.engine.http.client import Client, is_local
 from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.media.thumbnail import thumbnail_path
 from prefect_happyhorse.engine.storage.store import Store
@@ -55,12 +54,14 @@ class OutputStore:
         store: Where outputs and the journal lie.
         tokens: Where access tokens are kept.
         limits: How long and how large a download may be; None for the usual limits.
+        shared: What is shared with the rest of the process.
     """
 
     account: Account
     store: Store
     tokens: TokenCache = field(default_factory=TokenStore)
     limits: DownloadOptions | None = None
+    shared: Shared = PROCESS
 
     async def store_outputs(self, result: JobResult) -> StoredResult:
         """Keep a job's outputs, or find that they are kept."""
@@ -70,7 +71,7 @@ class OutputStore:
         if entry is not None and entry.asset is not None and entry.asset.job == job and await self._all_there(entry.asset):
             return StoredResult(entry.asset, await self._thumbnails(entry.asset), _inputs(entry))
         with error_context(job):
-            async with http_client() as client:
+            async with self.shared.connections.client() as client:
                 kept = await asyncio.gather(*(self._fetch(client, result, index) for index in range(len(result.outputs))))
         cost = None if entry is None else entry.estimate
         first, *others = (_asset(one, result, cost) for one in kept)
@@ -96,7 +97,7 @@ class OutputStore:
         found = [(one.sha256, await stored_thumbnail(one, self.store)) for one in (asset, *asset.siblings)]
         return {sha256: jpeg for sha256, jpeg in found if jpeg is not None}
 
-    async def _fetch(self, client: httpx.AsyncClient, result: JobResult, index: int) -> StoredOutput:
+    async def _fetch(self, client: Client, result: JobResult, index: int) -> StoredOutput:
         job = result.job
         output = result.outputs[index]
         if output.is_inline and output.inline is None:
@@ -107,7 +108,8 @@ class OutputStore:
             job=job,
             index=index,
             store=self.store,
-            client=client,
+            client=client.http,
+            slots=client.downloads,
             refresh=lambda: self._ask_again(job, index),
             local_allowed=is_local(self.account),
             expires_at=result.outputs_expire_at,
@@ -116,7 +118,7 @@ class OutputStore:
         )
 
     async def _ask_again(self, job: Job, index: int) -> Output:
-        state = await Poller(account=self.account, store=self.store, tokens=self.tokens).poll_once(job)
+        state = await Poller(account=self.account, store=self.store, tokens=self.tokens, shared=self.shared).poll_once(job)
         if state.status is JobStatus.EXPIRED:
             raise JobExpired("The gateway does not know the job any more.", task_id=job.task_id, request_id=state.request_id)
         if state.status is not JobStatus.SUCCEEDED or index >= len(state.outputs):

@@ -12,7 +12,7 @@ from prefect_happyhorse.domain.errors import JobExpired, Money, PollRejected, Su
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
-from prefect_happyhorse.engine.http.client import http_client, send
+from prefect_happyhorse.engine.http.client import send
 from prefect_happyhorse.engine.jobs import manage
 from prefect_happyhorse.engine.jobs.hints import resolve_uncertain
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S, OnPoll, Poller, ignore
@@ -74,6 +74,7 @@ class Session:
             tracker=None if budget is None else self.shared.tracker(budget, self.store),
             tokens=self.tokens,
             sleep=self.sleep,
+            shared=self.shared,
         )
         return await submitter.submit_or_find(prepared)
 
@@ -100,7 +101,7 @@ class Session:
 
     async def store_outputs(self, result: JobResult) -> StoredResult:
         """Store a job's outputs, or find that they are stored."""
-        return await OutputStore(account=self.account, store=self.store, tokens=self.tokens).store_outputs(result)
+        return await OutputStore(account=self.account, store=self.store, tokens=self.tokens, shared=self.shared).store_outputs(result)
 
     async def resume(self, entry: JournalEntry, *, deadline_s: float = DEADLINE_S) -> StoredResult:
         """Wait for a job that stands in the journal, and store its outputs. Nothing is bought."""
@@ -149,7 +150,7 @@ class Session:
         if request is None:
             return Cancellation(accepted=False, message=f"{job.gateway} documents no way to cancel a job; it goes on and can be collected.")
         try:
-            async with http_client() as client:
+            async with self.shared.connections.client() as client:
                 request_id = gateway.read_cancel(await send(client, gateway, self.account, request, self.tokens))
         except CallUnavailable as error:
             return Cancellation(accepted=False, message=f"The gateway could not be asked: {error.message}")

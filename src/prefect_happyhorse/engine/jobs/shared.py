@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 from prefect_happyhorse.catalog import Route
 from prefect_happyhorse.domain.jobs import Job
+from prefect_happyhorse.engine.http.client import Connections
 from prefect_happyhorse.engine.http.rate_limit import RateLimiter
 from prefect_happyhorse.engine.jobs.durations import Durations
 from prefect_happyhorse.engine.journal.budget import Budget, BudgetTracker
@@ -23,9 +24,10 @@ _UNDOCUMENTED_BURST = 1000
 
 
 class Shared:
-    """Rate limiters by account, durations by account and route, and budget trackers by event loop."""
+    """HTTP clients and budget trackers by event loop, rate limiters by account, durations by account and route."""
 
     def __init__(self) -> None:
+        self.connections = Connections()
         self._lock = threading.Lock()
         self._limiters: dict[tuple[str, str, str], RateLimiter] = {}
         self._durations: dict[tuple[str, str], Durations] = {}

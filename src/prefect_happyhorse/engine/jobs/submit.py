@@ -19,11 +19,12 @@ from prefect_happyhorse.domain.jobs import Job, Submission
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
-from prefect_happyhorse.engine.http.client import http_client, is_local, send
+from prefect_happyhorse.engine.http.client import is_local, send
 from prefect_happyhorse.engine.http.rate_limit import backoff_s
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
 from prefect_happyhorse.engine.inputs.upload import upload_inputs
 from prefect_happyhorse.engine.jobs.hints import rebuy, resolve_uncertain
+from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
 from prefect_happyhorse.engine.journal.budget import BudgetTracker
 from prefect_happyhorse.engine.journal.digest import request_digest
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
@@ -93,6 +94,7 @@ class Submitter:
     patience_s: float = 120.0
     tokens: TokenCache = field(default_factory=TokenStore)
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+    shared: Shared = PROCESS
 
     async def submit(self, prepared: Prepared) -> Job:
         """Submit a request, or return the job that was submitted under its digest before."""
@@ -237,7 +239,7 @@ class Submitter:
         """Send until the gateway takes it; only what certainly did no work is sent again."""
         account, route = prepared.account, prepared.route
         waited_s = 0.0
-        async with http_client() as client:
+        async with self.shared.connections.client() as client:
             for attempt in range(1, self.attempts + 1):
                 try:
                     response = await send(client, gateway, account, request, self.tokens)
