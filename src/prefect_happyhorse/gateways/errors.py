@@ -12,6 +12,7 @@ None of these reaches a user: a refused key means that a submit bought nothing, 
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TypedDict
 
 from prefect_happyhorse.catalog.routes import CodeMeaning
@@ -33,73 +34,43 @@ from prefect_happyhorse.domain.errors import (
 __all__ = ["CallError", "CallRejected", "CallUnavailable", "JobUnknown", "MalformedResponse", "poll_error", "submit_error"]
 
 
+@dataclass(eq=False)
 class CallError(Exception):
     """A call to a gateway failed."""
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: str | None = None,
-        status_code: int | None = None,
-        request_id: str | None = None,
-        advice: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-        self.status_code = status_code
-        self.request_id = request_id
-        self.advice = advice
+    message: str
+    _: KW_ONLY
+    code: str | None = None
+    status_code: int | None = None
+    request_id: str | None = None
+    advice: str | None = None
 
 
+@dataclass(eq=False)
 class CallRejected(CallError):
     """When the gateway turned the call down, and did nothing."""
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        meaning: CodeMeaning = "invalid",
-        code: str | None = None,
-        status_code: int | None = None,
-        request_id: str | None = None,
-        advice: str | None = None,
-    ) -> None:
-        super().__init__(message, code=code, status_code=status_code, request_id=request_id, advice=advice)
-        self.meaning: CodeMeaning = meaning
+    meaning: CodeMeaning = field(default="invalid", kw_only=True)
 
 
 class JobUnknown(CallRejected):
     """When the gateway says that it does not know the job."""
 
 
+@dataclass(eq=False)
 class CallUnavailable(CallError):
     """When the gateway did not answer the call: unreachable, overloaded, broken, or asking for fewer calls."""
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        may_have_acted: bool = True,
-        rate_limited: bool = False,
-        retry_after_s: float | None = None,
-        code: str | None = None,
-        status_code: int | None = None,
-        request_id: str | None = None,
-    ) -> None:
-        super().__init__(message, code=code, status_code=status_code, request_id=request_id)
-        self.may_have_acted = may_have_acted
-        self.rate_limited = rate_limited
-        self.retry_after_s = retry_after_s
+    may_have_acted: bool = field(default=True, kw_only=True)
+    rate_limited: bool = field(default=False, kw_only=True)
+    retry_after_s: float | None = field(default=None, kw_only=True)
 
 
+@dataclass(eq=False)
 class MalformedResponse(CallError):
     """When the response is none that the gateway's documentation describes."""
 
-    def __init__(self, message: str, *, excerpt: str = "", status_code: int | None = None, request_id: str | None = None) -> None:
-        super().__init__(message, status_code=status_code, request_id=request_id)
-        self.excerpt = excerpt
+    excerpt: str = field(default="", kw_only=True)
 
 
 _CHECK_THE_KEY = "Check the key in the GatewayCredentials block, and what it is allowed to do."
