@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
-from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
+from pydantic import ConfigDict, Field, HttpUrl, SecretStr, field_validator, model_validator
 
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts, read_prices
 from prefect_happyhorse.domain.errors import AuthenticationFailed
@@ -60,6 +60,9 @@ class GatewayCredentials(Block):
         credentials = GatewayCredentials.load("BLOCK_NAME")
         ```
     """
+
+    # What is wrong with a block must not print what it holds.
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     _block_type_name: ClassVar[str | None] = "HappyHorse Gateway Credentials"
     _block_type_slug: ClassVar[str | None] = "happyhorse-gateway-credentials"
@@ -209,7 +212,7 @@ class GatewayCredentials(Block):
             ValueError: When there is neither such a block nor such a gateway.
         """
         try:
-            return await cls.aload(name, validate=False)
+            found = await cls.aload(name, validate=False)
         except ValueError as error:
             if name in GATEWAYS:
                 return cls.from_environment(name)
@@ -217,6 +220,11 @@ class GatewayCredentials(Block):
                 f"There is no GatewayCredentials block named {name!r}, and it is no gateway either"
                 f" ({', '.join(GATEWAYS)}). Nothing was sent."
             ) from error
+        if (gateway := vars(found).get("gateway")) not in GATEWAYS:
+            # Prefect builds a block without validation, and may drop a field that it does not take.
+            said = "a gateway that is" if gateway is None else f"the gateway {gateway!r}, which is"
+            raise ValueError(f"The GatewayCredentials block {name!r} is of {said} not registered in this process. Nothing was sent.")
+        return found
 
     @classmethod
     async def of_job(cls, *, gateway: str, account: str, name: str | None) -> GatewayCredentials:

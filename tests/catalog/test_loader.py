@@ -190,6 +190,35 @@ def test_wrong_data_is_not_registered() -> None:
     assert list(GATEWAYS) == before
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        *((f"{name} = {value}", name) for name in ("task_ttl_s", "result_ttl_s", "polls_per_s") for value in ("inf", "nan", "0.0", "1e12")),
+        ("typical_s = { image = 1.0 }", "how long a job that makes video takes"),
+        ("typical_s = { image = 1.0, video = 0.0 }", "typical_s"),
+        ('auth = "X-Key:  <key>"', "auth"),
+        ('auth = "X-Key: <key>\\u0000<key>"', "auth"),
+        ('base_url = "api.stable.example"', "base_url"),
+        ('token = "POST /token"', "exchanges no access tokens"),
+        ('submit_headers = { Content-Length = "0" }', "must not hold Content-Length"),
+    ],
+)
+def test_facts_that_would_fail_after_a_purchase_are_refused(line: str, said: str) -> None:
+    """What is wrong with a gateway is told when it is registered, and not when its job is paid for."""
+    name = line.partition(" = ")[0]
+    kept = [old for old in GOOD.splitlines() if not old.startswith(f"{name} = ")]
+    kept.insert(kept.index("[gateway]") + 1, line)
+    with pytest.raises(CatalogError, match=f"(?s){said}"):
+        load_gateway("\n".join(kept))
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """By its name."""
+    (tmp_path / "odd.toml").write_bytes(b"\xff")
+    with pytest.raises(CatalogError, match=r"must be UTF-8: .*odd\.toml"):
+        register(tmp_path / "odd.toml")
+
+
 @pytest.mark.parametrize("gateway", ["", "TTAPI", "sandbox", "../ttapi"])
 def test_an_unknown_gateway_is_told(gateway: str) -> None:
     """With those that there are."""

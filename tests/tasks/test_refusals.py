@@ -20,6 +20,8 @@ from prefect_happyhorse import (
     MediaStore,
     ReferenceToVideo,
     TextToImage,
+    check_ready,
+    check_requests,
     generate,
     generate_sync,
     submit,
@@ -69,6 +71,57 @@ def test_a_budget_without_a_currency_is_refused(sandbox_env: SandboxServer) -> N
     with pytest.raises(InvalidRequest, match=r"budget must be a Budget \(got 100\), as Budget\(amount=100, currency='CNY'\)"):
         one()
     assert sandbox_env.ledger() == []
+
+
+@pytest.mark.filterwarnings("ignore:Logger .prefect.task_runs")
+@pytest.mark.usefixtures("prefect_server")
+async def test_every_wrong_argument_is_told_before_anything_is_paid(sandbox_env: SandboxServer) -> None:
+    """All of them at once, each with what it must be and what it is."""
+    wrong: dict[str, Any] = {"on_uncertain": "retry", "deadline_s": "60", "budget": 100}
+    with pytest.raises(InvalidRequest) as caught:
+        await generate({"prompt": "A horse"}, None, 5, **wrong)  # pyright: ignore[reportArgumentType] -- what is tested
+    for said in ("parse_request", "credentials must", "store must", "(got 'retry')", "(got '60')", "(got 100)"):
+        assert said in str(caught.value)
+    assert sandbox_env.ledger() == []
+
+
+@pytest.mark.filterwarnings("ignore:Logger .prefect.task_runs")
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("take", ["2", 2.0, True, 0, 1.5])
+async def test_a_take_that_is_no_whole_number_is_refused(sandbox_env: SandboxServer, take: Any) -> None:
+    """It would be another digest, and so another charge, for the same take."""
+    with pytest.raises(InvalidRequest, match="take must be a whole number from 1"):
+        await generate(HORSE, "happyhorse", take=take)
+    assert sandbox_env.ledger() == []
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_checks_refuse_in_sync_code_too(sandbox_env: SandboxServer) -> None:
+    """A check that gave a coroutine nobody awaits would let the run go on to pay."""
+    block = GatewayCredentials.from_environment("happyhorse")
+    with pytest.raises(InvalidRequest, match="no-such-block"):
+        check_ready("no-such-block", block, "no-such-key")
+    with pytest.raises(InvalidRequest, match="ride: "):
+        check_requests([("ride", {"capability": "text_to_image"}, block)])
+
+
+@pytest.mark.usefixtures("prefect_server")
+async def test_a_block_of_an_unknown_gateway_is_a_problem_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that was saved where its gateway was registered; Prefect hands it out unchecked."""
+
+    async def load(name: str, **options: Any) -> GatewayCredentials:
+        return GatewayCredentials.model_construct(api_key=None)
+
+    monkeypatch.setattr(GatewayCredentials, "aload", load)
+    with pytest.raises(InvalidRequest, match=r"'nebula' is of a gateway that is not registered"):
+        await check_ready(None, "nebula")
+
+
+def test_a_block_shows_no_secret_when_it_is_refused() -> None:
+    """Pydantic would print the end of what it was given."""
+    with pytest.raises(ValidationError) as caught:
+        GatewayCredentials(gateway="chanjing", secret_key="SEKRET-98765432")  # pyright: ignore[reportArgumentType] -- as from the environment
+    assert "SEKRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["text", "path", "relative", "url"])

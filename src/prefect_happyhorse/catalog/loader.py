@@ -49,7 +49,10 @@ def register(source: str | Path) -> GatewayFacts:
         CatalogError: When the data is wrong, or there is another gateway of that id.
         OSError: When the file cannot be read.
     """
-    text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+    try:
+        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+    except UnicodeDecodeError as error:
+        raise CatalogError(f"The data of a gateway must be UTF-8: {source}: {error}") from error
     facts, _ = load_gateway(text)
     if _TEXTS.setdefault(facts.gateway, text) != text:
         raise CatalogError(f"There is already a gateway {facts.gateway!r}; give the new one another id.")

@@ -36,6 +36,13 @@ _MEDIA_ROLES: dict[str, tuple[str, ...]] = {
 }
 
 
+_Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86_400.0, allow_inf_nan=False)]
+"""More than nothing, and at most ten years: what is longer than that is left out."""
+
+_TOKEN_DIALECTS = frozenset({"chanjing"})
+_FRAMING_HEADERS = frozenset({"connection", "content-length", "content-type", "host", "transfer-encoding"})
+
+
 class _Fact(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -143,8 +150,10 @@ class GatewayFacts(_Fact):
     dialect: DialectName = Field(description="The wire protocol that it speaks.")
     source: str = Field(description="The provider's document that these facts come from.")
     dated: date = Field(description="When the document was read.")
-    base_url: str | None = Field(default=None, description="The default host; None when the user has to give it.")
-    auth: str = Field(pattern=r"^[A-Za-z_-]+: .*<(key|token)>$", description="The header that carries the key.")
+    base_url: str | None = Field(
+        default=None, pattern=r"^https?://[^\s?#]+[^\s?#/]$", description="The default host; None when the user has to give it."
+    )
+    auth: str = Field(pattern=r"^[A-Za-z0-9_-]+: ([!-;=-~]+ )*[!-;=-~]*<(key|token)>$", description="The header that carries the key.")
     submit_headers: dict[_HeaderName, _HeaderValue] = Field(default_factory=dict, description="Headers that every submit carries.")
     code_paths: tuple[_Path, ...] = Field(default=(), description="Where an error holds its code; empty where the dialect has it.")
     response: ResponsePaths = ResponsePaths()
@@ -153,12 +162,20 @@ class GatewayFacts(_Fact):
     token: str | None = Field(default=None, pattern=_CALL, description="Method and path that give an access token, where there is one.")
     alternative_submit: str | None = Field(default=None, pattern=_CALL, description="Another submit path that the source names.")
     alternative_poll: str | None = Field(default=None, pattern=_ABOUT_A_JOB, description="Another poll path that the source names.")
-    task_ttl_s: float | None = Field(default=None, description="How long a job can be polled.")
-    result_ttl_s: float | None = Field(default=None, description="How long a result's address lives.")
-    polls_per_s: float | None = Field(default=None, description="How often an account may poll.")
-    poll_interval_s: float = Field(default=5.0, description="How often the source polls.")
-    typical_s: dict[AssetKind, float] = Field(description="Estimate of how long a job takes, by what it makes.")
+    task_ttl_s: _Seconds | None = Field(default=None, description="How long a job can be polled.")
+    result_ttl_s: _Seconds | None = Field(default=None, description="How long a result's address lives.")
+    polls_per_s: float | None = Field(default=None, gt=0, le=1e6, allow_inf_nan=False, description="How often an account may poll.")
+    poll_interval_s: _Seconds = Field(default=5.0, description="How often the source polls.")
+    typical_s: dict[AssetKind, _Seconds] = Field(description="Estimate of how long a job takes, by what it makes.")
     codes: dict[str, CodeMeaning] = Field(default_factory=dict, description="What the provider's error codes mean.")
+
+    @model_validator(mode="after")
+    def _can_be_spoken(self) -> GatewayFacts:
+        if self.token is not None and self.dialect not in _TOKEN_DIALECTS:
+            raise ValueError(f"token must stay empty: the dialect {self.dialect} exchanges no access tokens")
+        if framed := sorted(name for name in self.submit_headers if name.lower() in _FRAMING_HEADERS):
+            raise ValueError(f"submit_headers must not hold {', '.join(framed)}, which the HTTP client sets")
+        return self
 
     def is_moderation(self, code: str | None) -> bool:
         """Whether a code says that the content rules refused; "moderation" stands in where the provider gives none of its own."""
@@ -197,6 +214,8 @@ class Route(_Fact):
             raise ValueError(f"there is no capability {self.capability!r}; there are {', '.join(REQUEST_CLASSES)}")
         if unknown := sorted(self.request_fields - set(kind.model_fields)):
             raise ValueError(f"a {self.capability} request has no {', '.join(unknown)}")
+        if self.kind not in self.facts.typical_s:
+            raise ValueError(f"typical_s must say how long a job that makes {self.kind} takes")
         return self
 
     @property

@@ -115,14 +115,14 @@ class Gateway(ABC):
         Raises:
             CallRejected: When the key cannot stand in a header.
         """
-        text = key.get_secret_value()
-        if not text or not text.isascii() or not text.isprintable() or text != text.strip():
+        if not _fits_a_header(key):
             # httpx and h11 would show the header, and so the key, in their own errors.
             raise CallRejected(
                 f"The key for {self.facts.gateway} must be printable ASCII without a space around it or a line break in it.",
                 meaning="authentication",
                 advice="Nothing was sent. Copy the key anew, without anything around it.",
             )
+        text = key.get_secret_value()
         name, _, pattern = self.facts.auth.partition(": ")
         request.headers[name] = pattern.replace("<key>", text).replace("<token>", text)
         mark_secret(request, text)
@@ -303,3 +303,8 @@ def _call(call: str, account: Account, *, path: str | None = None, task_id: str 
     quoted = quote(task_id, safe="")
     name = quoted.replace(".", "%2E") if quoted in {".", ".."} else quoted
     return httpx.Request(method, account.base_url + (path or documented).replace("{task_id}", name), **content)
+
+
+def _fits_a_header(key: SecretStr) -> bool:
+    text = key.get_secret_value()
+    return bool(text) and text.isascii() and text.isprintable() and text == text.strip()

@@ -34,17 +34,21 @@ class ChanjingGateway(Gateway):
 
     def token_flow(self, account: Account) -> Generator[httpx.Request, httpx.Response, AccessToken]:
         """Exchange app id and secret key for an access token."""
-        if account.app_id is None or account.secret_key is None or self.facts.token is None:
-            raise ValueError("An access token is requested with an app id and a secret key.")
-        method, _, path = self.facts.token.partition(" ")
-        body = {"app_id": account.app_id, "secret_key": account.secret_key.get_secret_value()}
-        response = yield httpx.Request(method, account.base_url + path, json=body)
+        response = yield self._token_request(account)
         self._checked(_without_data(response))
         data = json_object(response)
         token, ends = as_text(value_at(data, "data.access_token")), _moment(value_at(data, "data.expire_in"))
         if token is None or ends is None:
             raise malformed("The response holds no access token with an end.", _without_data(response))
         return AccessToken(SecretStr(token), ends)
+
+    def _token_request(self, account: Account) -> httpx.Request:
+        # A frame of its own, which is gone when the exchange fails: a traceback with locals would show the secret.
+        if account.app_id is None or account.secret_key is None or self.facts.token is None:
+            raise ValueError("An access token is requested with an app id and a secret key.")
+        method, _, path = self.facts.token.partition(" ")
+        body = {"app_id": account.app_id, "secret_key": account.secret_key.get_secret_value()}
+        return httpx.Request(method, account.base_url + path, json=body)
 
     def refuses_token(self, response: httpx.Response) -> bool:
         """Whether the response says that the access token is not valid, so that no work was started."""

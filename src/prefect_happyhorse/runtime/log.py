@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 from typing import Any
 
 from prefect.logging import get_logger, get_run_logger
@@ -14,5 +15,8 @@ __all__ = ["run_logger"]
 
 def run_logger() -> logging.Logger | logging.LoggerAdapter[Any]:
     """The flow run's logger; without a flow run, as in a notebook, one that Prefect prints."""
+    if flow_run_id() is None:
+        # What sets up Prefect's log; a script that asks for a task alone has not imported it.
+        import_module("prefect.main")
     # What a task's own logger takes outside of a flow run Prefect drops with a warning.
     return get_logger("happyhorse") if flow_run_id() is None else get_run_logger()

@@ -7,6 +7,7 @@ import inspect
 import threading
 from collections.abc import Callable, Coroutine
 from copy import copy
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from prefect.cache_policies import NO_CACHE
@@ -21,7 +22,7 @@ from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot
 from prefect_happyhorse.engine.journal.entry import JournalEntry
 
-__all__ = ["DualTask", "dual_task"]
+__all__ = ["DualTask", "dual", "dual_task"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -110,6 +111,17 @@ def dual_task(**options: Unpack[TaskOptions]) -> Callable[[Callable[P, Coroutine
     # The journal decides: it knows what was bought and what is kept, and what a person has adopted, forgotten or cancelled since.
     defaults = TaskOptions(tags={"happyhorse"}, cache_policy=NO_CACHE, persist_result=True, result_serializer="json")
     return lambda fn: DualTask(fn, **(defaults | options))
+
+
+def dual(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """A function that is no task, for both worlds: as the tasks, it gives a coroutine in async code and the result in sync code."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Any:
+        coroutine = function(*args, **kwargs)
+        return coroutine if _in_async_context() else wait_for(coroutine)
+
+    return call
 
 
 def _in_async_context() -> bool:

@@ -15,7 +15,7 @@ from prefect_happyhorse.runtime.concurrency import job_slot
 from prefect_happyhorse.tasks.download import download
 from prefect_happyhorse.tasks.dual import DualTask, dual_task
 from prefect_happyhorse.tasks.poll import poll
-from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, account_of, run_name
+from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, account_of, check_arguments, run_name
 from prefect_happyhorse.tasks.submit import submit
 
 __all__ = ["generate"]
@@ -71,6 +71,7 @@ async def generate(
         horse = await generate(TextToImage(model="gpt-image-2", prompt="A white horse"), "happyhorse")
         ```
     """
+    check_arguments(request, credentials, store, on_uncertain=on_uncertain, budget=budget, deadline_s=deadline_s)
     submit_step, poll_step, download_step = _STEPS
     # Each step stands by itself: a poll that fails must not show its submit, which is paid for, as rolled back.
     async with job_slot(await account_of(credentials)), atransaction(commit_mode=CommitMode.EAGER):

@@ -9,17 +9,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from prefect_happyhorse.catalog import find_problems, resolve
-from prefect_happyhorse.domain.errors import AuthenticationFailed, InvalidRequest
+from prefect_happyhorse.domain.errors import AuthenticationFailed, CatalogError, InvalidRequest
 from prefect_happyhorse.domain.requests import GenerationRequest, parse_request
 from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
 from prefect_happyhorse.engine.media.film import check_can_concat
 from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.tasks.dual import dual
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, account_of, store_of
 
 __all__ = ["check_ready", "check_requests"]
 
 
+@dual
 async def check_ready(store: StoreRef, *credentials: Credentials, concat: bool = False) -> None:
     """Refuse to start a run whose blocks are missing or whose store cannot be written, with every problem at once.
 
@@ -37,12 +39,12 @@ async def check_ready(store: StoreRef, *credentials: Credentials, concat: bool =
         ```
     """
     problems: list[str] = []
-    for one in dict.fromkeys(credentials):
+    for one in credentials:
         try:
             await account_of(one)
         except AuthenticationFailed as error:
             problems.append(error.message)
-        except ValueError as error:
+        except (CatalogError, ValueError, OSError) as error:
             problems.append(str(error))
     try:
         place = await store_of(store)
@@ -56,7 +58,7 @@ async def check_ready(store: StoreRef, *credentials: Credentials, concat: bool =
         except ImportError as error:
             problems.append(str(error))
     if problems:
-        raise InvalidRequest("The run cannot start as it is set up. Nothing was sent.", problems=tuple(problems))
+        raise InvalidRequest("The run cannot start as it is set up. Nothing was sent.", problems=tuple(dict.fromkeys(problems)))
 
 
 async def _store_problems(store: Store) -> list[str]:
@@ -70,6 +72,7 @@ async def _store_problems(store: Store) -> list[str]:
     return []
 
 
+@dual
 async def check_requests(
     requests: Iterable[tuple[str, GenerationRequest | Mapping[str, Any], Credentials]],
     store: StoreRef = None,

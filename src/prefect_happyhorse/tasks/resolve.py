@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from prefect.tasks import TaskRunNameCallbackWithParameters
 
 from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
+from prefect_happyhorse.domain.errors import InvalidRequest
 from prefect_happyhorse.domain.jobs import Job, JobResult
-from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest
+from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.jobs.submit import OnUncertain
+from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.runtime.concurrency import call_rate_limit
 
-__all__ = ["Credentials", "StoreRef", "account_of", "run_name", "session_of", "store_of"]
+__all__ = ["Credentials", "StoreRef", "account_of", "check_arguments", "run_name", "session_of", "store_of"]
 
 Credentials = GatewayCredentials | str
 """A block, the name of a saved block, or the id of a gateway whose key stands in the environment."""
@@ -48,12 +52,36 @@ async def session_of(credentials: Credentials, store: StoreRef, job: Job | None 
     return Session(account, await store_of(store), rate_limit=call_rate_limit(account))
 
 
+def check_arguments(
+    request: object, credentials: object, store: object, *, on_uncertain: object, budget: object, deadline_s: object = DEADLINE_S
+) -> None:
+    """Refuse what Prefect hands on unchecked, every problem at once, before anything is paid for."""
+    rules = {
+        f"request must be a request such as TextToImage (got {type(request).__name__}); parse_request makes one of a dict": isinstance(
+            request, tuple(REQUEST_CLASSES.values())
+        ),
+        f"credentials must be a GatewayCredentials block or a name (got {type(credentials).__name__})": isinstance(
+            credentials, (str, GatewayCredentials)
+        ),
+        f"store must be a MediaStore block, a name, a folder or a URL (got {type(store).__name__})": store is None
+        or isinstance(store, (str, Path, MediaStore)),
+        f"on_uncertain must be 'raise' or 'resubmit' (got {on_uncertain!r})": on_uncertain in get_args(OnUncertain),
+        f"budget must be a Budget (got {budget!r}), as Budget(amount=100, currency='CNY')": budget is None or isinstance(budget, Budget),
+        f"deadline_s must be a number of seconds from 0 (got {deadline_s!r})": isinstance(deadline_s, (int, float)) and deadline_s >= 0,
+    }
+    if problems := tuple(problem for problem, holds in rules.items() if not holds):
+        raise InvalidRequest("The call has wrong arguments. Nothing was sent.", problems=problems)
+
+
 def run_name(step: str, parameter: str) -> TaskRunNameCallbackWithParameters:
     """What names a run after what its request, job or result is about, as `poll text_to_image gpt-image-2 "A white horse"`."""
 
     def name(parameters: dict[str, Any]) -> str:
         value = cast("GenerationRequest | Job | JobResult", parameters[parameter])
         about = value.job if isinstance(value, JobResult) else value
+        if not isinstance(about, (*REQUEST_CLASSES.values(), Job)):
+            # The task itself says what is wrong.
+            return step
         prompt = " ".join((about.prompt or "").split())
         quoted = "" if not prompt else f' "{prompt}"' if len(prompt) <= 40 else f' "{prompt[:37]}..."'
         return f"{step} {about.capability} {about.model}{quoted}"

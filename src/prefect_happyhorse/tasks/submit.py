@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from prefect_happyhorse.domain.errors import InvalidRequest
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.jobs.submit import OnUncertain
@@ -11,17 +10,10 @@ from prefect_happyhorse.runtime.cancellation import flow_run_id
 from prefect_happyhorse.runtime.concurrency import call_rate_limit, job_slot
 from prefect_happyhorse.runtime.events import emit, emitting_failure
 from prefect_happyhorse.runtime.log import run_logger
-from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, run_name, session_of
+from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, check_arguments, run_name, session_of
 from prefect_happyhorse.tasks.retries import retried_task
 
 __all__ = ["submit"]
-
-
-def _with_currency(budget: object) -> Budget | None:
-    """The budget, which Prefect hands on unchecked."""
-    if budget is None or isinstance(budget, Budget):
-        return budget
-    raise InvalidRequest(f"budget must be a Budget (got {budget!r}), as Budget(amount=100, currency='CNY'). Nothing was sent.")
 
 
 @retried_task(name="submit", task_run_name=run_name("submit", "request"))
@@ -59,6 +51,7 @@ async def submit(
         job = await submit(TextToImage(model="gpt-image-2", prompt="A white horse"), "happyhorse")
         ```
     """
+    check_arguments(request, credentials, store, on_uncertain=on_uncertain, budget=budget)
     session = await session_of(credentials, store)
     prepared = await session.prepare(request, take=take)
     run = flow_run_id()
@@ -66,7 +59,7 @@ async def submit(
         await call_rate_limit(session.account)()
         with emitting_failure():
             job, is_new = await session.submit(
-                prepared, on_uncertain=on_uncertain, flow_run_id=None if run is None else str(run), budget=_with_currency(budget)
+                prepared, on_uncertain=on_uncertain, flow_run_id=None if run is None else str(run), budget=budget
             )
     if not is_new:
         run_logger().info("%s %s: already bought, going on with job %s, digest %s", job.gateway, job.model, job.task_id, job.digest[:12])

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
-from tests.engine.conftest import AccountMaker
+from tests.engine.conftest import AccountMaker, Naps
 from tests.engine.jobs.test_submit import ride
 
-from prefect_happyhorse.domain.errors import AuthenticationFailed
+from prefect_happyhorse.domain.errors import AuthenticationFailed, GatewayUnavailable
 from prefect_happyhorse.engine.http.auth import TokenStore
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.sandbox import SandboxServer
@@ -68,3 +69,31 @@ async def test_a_refused_app_id_is_told(sandbox: SandboxServer, app: Account, tm
         await submit(app, tmp_path, tmp_path / "tokens", 1)
     assert "sesame" not in str(caught.value)
     assert sandbox.ledger() == []
+
+
+@pytest.mark.parametrize("kind", ["http", "html", "garbage", "drop_before", "drop_after"])
+async def test_an_exchange_that_fails_leaves_no_doubt_about_the_submit(
+    sandbox: SandboxServer, app: Account, tmp_path: Path, naps: Naps, kind: str
+) -> None:
+    """Nothing was sent that could be paid for, and nobody has to look."""
+    sandbox.fault(at="token", kind=kind, times=None)
+    store = Store(url=str(tmp_path / "outputs"))
+    submitter = Submitter(store=store, tokens=TokenStore(tmp_path / "tokens"), sleep=naps)
+    with pytest.raises(GatewayUnavailable, match="No access token was given") as caught:
+        await submitter.submit(await prepare(ride("chanjing"), app))
+    assert (caught.value.money, await Journal(store).entries(), sandbox.ledger()) == ("not spent", [], [])
+
+
+async def test_a_traceback_of_a_refused_exchange_shows_no_secret(sandbox: SandboxServer, app: Account, tmp_path: Path) -> None:
+    """Not even with the locals of its frames, as error trackers show them."""
+    sandbox.fault(at="token", kind="unauthorized", times=None)
+    with pytest.raises(AuthenticationFailed) as caught:
+        await submit(app, tmp_path, tmp_path / "tokens", 1)
+    error: BaseException | None = caught.value
+    while error is not None:
+        frame = error.__traceback__
+        while frame is not None:
+            if "prefect_happyhorse" in frame.tb_frame.f_code.co_filename:
+                assert "sesame-5678" not in repr(frame.tb_frame.f_locals), frame.tb_frame.f_code.co_name
+            frame = frame.tb_next
+        error = error.__cause__ or error.__context__

@@ -17,6 +17,7 @@ from tests.engine.conftest import AccountMaker, Naps
 from tests.engine.jobs.test_submit import HORSE
 
 from prefect_happyhorse.domain.errors import RateLimited, SubmissionUncertain
+from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
 from prefect_happyhorse.engine.journal import lease as leases
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
@@ -267,6 +268,23 @@ async def test_a_job_kept_aside_is_listed(sandbox: SandboxServer, account: Accou
     assert await journal.restore(prepared.digest) is None
 
 
+async def test_a_job_in_the_spool_is_found_by_whoever_finishes_it(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
+    """Its intent still stands in the store when the result comes."""
+    prepared = await prepare(HORSE, account())
+    session = Session(account(), store)
+    job = (await session.submit(prepared)).job
+    accepted = await session.journal.read(prepared.digest)
+    assert accepted is not None
+    await Spool(store.url).put(accepted.model_dump_json())
+    await session.journal.write(_intent(prepared.digest, accepted.owner))
+    await session.store_outputs(await session.poll(job))
+    kept = await session.journal.read(prepared.digest)
+    assert kept is not None
+    assert (kept.state, kept.job) == ("kept", job)
+    assert await Spool(store.url).digests() == []
+    assert len(sandbox.ledger()) == 1
+
+
 async def test_a_job_that_can_be_written_nowhere_stands_in_the_log(
     sandbox: SandboxServer,
     account: AccountMaker,
@@ -283,9 +301,17 @@ async def test_a_job_that_can_be_written_nowhere_stands_in_the_log(
     sandbox.fault(at="submit", kind="stall_after", seconds=600)
     _, job = await asyncio.gather(_when_charged(sandbox, store.break_writing)(), Submitter(store=store, sleep=naps).submit(prepared))
     assert f"happyhorse jobs adopt {job.task_id} {prepared.digest[:12]}" in caplog.text
-    entry = await Journal(Store(url=store.url)).read(prepared.digest)
+    journal = Journal(Store(url=store.url))
+    entry = await journal.read(prepared.digest)
     assert entry is not None
     assert entry.state == "intent"
+    session = Session(account(), Store(url=store.url))
+    await session.store_outputs(await session.poll(job))
+    kept = await journal.read(prepared.digest)
+    assert kept is not None
+    assert (kept.state, kept.job) == ("kept", job)
+    assert await session.submit(prepared, on_uncertain="resubmit") == (job, False)
+    assert len(sandbox.ledger()) == 1
 
 
 async def test_what_cannot_be_given_back_is_told_and_hides_no_refusal(

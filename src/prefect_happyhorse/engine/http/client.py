@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import httpx
 
 from prefect_happyhorse.engine.http.auth import TokenCache
-from prefect_happyhorse.gateways import AccessToken, Account, CallRejected, CallUnavailable, Gateway, MalformedResponse
+from prefect_happyhorse.gateways import AccessToken, Account, CallError, CallRejected, CallUnavailable, Gateway, MalformedResponse
 
 __all__ = ["NEVER_DELIVERED", "OUTCOME_UNKNOWN", "Client", "Connections", "is_local", "is_on_this_machine", "send", "translate"]
 
@@ -131,7 +131,21 @@ async def _send_with_token(
     client: Client, gateway: Gateway, account: Account, request: httpx.Request, tokens: TokenCache
 ) -> httpx.Response:
     async def exchange() -> AccessToken:
-        return await _drive(client, gateway.token_flow(account), account)
+        try:
+            return await _drive(client, gateway.token_flow(account), account)
+        except CallRejected as error:
+            raise CallRejected(
+                f"No access token was given: {error.message}",
+                meaning="authentication",
+                code=error.code,
+                advice="Check app_id and secret_key in the GatewayCredentials block.",
+            ) from error
+        except CallError as error:
+            # Whatever became of the exchange, the call that needs the token was not sent.
+            retry_after_s = error.retry_after_s if isinstance(error, CallUnavailable) else None
+            raise CallUnavailable(
+                f"No access token was given: {error.message}", may_have_acted=False, retry_after_s=retry_after_s, code=error.code
+            ) from error
 
     # The secret key is no part of the name: a rotated secret still speaks for the same account.
     name = f"{account.gateway}\n{account.base_url}\n{account.app_id}"
@@ -163,6 +177,9 @@ async def _transmit(client: Client, request: httpx.Request, account: Account) ->
                 return await _read(response, account)
             finally:
                 await response.aclose()
+    except httpx.LocalProtocolError as error:
+        # Its text, and so its traceback, may quote a header, and with it the key.
+        raise translate(type(error)("the call is no valid HTTP"), account) from None
     except httpx.TransportError as error:
         raise translate(error, account) from error
     except httpx.DecodingError as error:

@@ -11,7 +11,17 @@ import anyio
 import httpx
 
 from prefect_happyhorse.catalog import Route, find_route
-from prefect_happyhorse.domain.errors import GenerationError, JobExpired, JobFailed, JobTimedOut, Money, error_context
+from prefect_happyhorse.domain.errors import (
+    CatalogError,
+    GenerationError,
+    InvalidRequest,
+    JobExpired,
+    JobFailed,
+    JobTimedOut,
+    Money,
+    PollRejected,
+    error_context,
+)
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import send
@@ -78,14 +88,14 @@ class Poller:
         """Ask for a job once."""
         with error_context(job):
             try:
-                return await self._snapshot(job, find_route(job.gateway, job.capability, job.model))
+                return await self.snapshot(job, _route_of(job))
             except CallError as call:
                 raise poll_error(call, gateway=job.gateway) from call
 
     async def poll(self, job: Job) -> JobResult:
         """Poll a job until it has a result."""
         with error_context(job):
-            return await self._poll(job, find_route(job.gateway, job.capability, job.model))
+            return await self._poll(job, _route_of(job))
 
     async def _poll(self, job: Job, route: Route) -> JobResult:
         journal = Journal(self.store)
@@ -124,7 +134,7 @@ class Poller:
             retry_after_s = None
             try:
                 polls += 1
-                snapshot = await self._snapshot(job, route)
+                snapshot = await self.snapshot(job, route)
                 if snapshot.status is JobStatus.EXPIRED:
                     reason = snapshot.message or "no reason was given"
                     raise JobUnknown(reason, meaning="not_found", code=snapshot.code, request_id=snapshot.request_id)
@@ -149,7 +159,8 @@ class Poller:
                 )
             await self.sleep(min(durations.belief.pause_s(elapsed_s, retry_after_s=retry_after_s), left_s))
 
-    async def _snapshot(self, job: Job, route: Route) -> JobSnapshot:
+    async def snapshot(self, job: Job, route: Route) -> JobSnapshot:
+        """What the gateway says of a job now; a failed call is raised as what it is."""
         gateway = get_gateway(job.gateway)
         request = gateway.poll_request(route, job.task_id, self.account)
         await self.shared.limiter(self.account, per_s=route.facts.polls_per_s).wait()
@@ -158,6 +169,16 @@ class Poller:
         async with self.shared.connections.client() as client:
             response: httpx.Response = await send(client, gateway, self.account, request, self.tokens)
         return gateway.read_poll(response, route)
+
+
+def _route_of(job: Job) -> Route:
+    try:
+        return find_route(job.gateway, job.capability, job.model)
+    except (CatalogError, InvalidRequest) as error:
+        raise PollRejected(
+            f"The catalog holds no route for a job that is paid for: {error}",
+            advice="Run it with the version or the gateway's data with which it was bought; the job itself is not touched.",
+        ) from error
 
 
 class _ErrorTolerance:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from prefect_happyhorse.domain.errors import JobExpired, Money, PollRejected, SubmissionUncertain
+from prefect_happyhorse.catalog import find_route
+from prefect_happyhorse.domain.errors import GatewayUnavailable, JobExpired, Money, PollRejected, SubmissionUncertain, error_context
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
@@ -22,7 +23,7 @@ from prefect_happyhorse.engine.jobs.submit import OnUncertain, Prepared, Submitt
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.journal.journal import Cancellation, Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
-from prefect_happyhorse.gateways import Account, CallError, CallUnavailable, get_gateway
+from prefect_happyhorse.gateways import Account, CallError, CallRejected, CallUnavailable, get_gateway
 
 __all__ = ["Session"]
 
@@ -121,20 +122,24 @@ class Session:
         return await manage.adopt(self.journal, entry, task_id)
 
     async def _check_known(self, job: Job) -> None:
-        try:
-            snapshot = await self.poll_once(job)
-            reason = snapshot.message or snapshot.provider_status if snapshot.status is JobStatus.EXPIRED else None
-        except PollRejected as error:
-            reason = error.message
-        if reason is not None:
-            raise JobExpired(
-                f"{job.gateway} does not know a job {job.task_id}: {reason}",
-                gateway=job.gateway,
-                account=job.account,
-                digest=job.digest,
-                money=Money.MAY_BE_SPENT,
-                advice="Nothing was changed. Check the id, and that the credentials are of the account that paid.",
-            )
+        unchanged = "Nothing was changed."
+        with error_context(job):
+            try:
+                snapshot = await self._poller().snapshot(job, find_route(job.gateway, job.capability, job.model))
+                reason = snapshot.message or snapshot.provider_status if snapshot.status is JobStatus.EXPIRED else None
+            except CallRejected as call:
+                if call.meaning == "authentication":
+                    advice = f"{unchanged} Check the key in the GatewayCredentials block."
+                    raise PollRejected(call.message, code=call.code, money=Money.MAY_BE_SPENT, advice=advice) from call
+                reason = call.message
+            except CallError as call:
+                raise GatewayUnavailable(call.message, money=Money.MAY_BE_SPENT, advice=f"{unchanged} Adopt it again later.") from call
+            if reason is not None:
+                raise JobExpired(
+                    f"{job.gateway} does not know a job {job.task_id}: {reason}",
+                    money=Money.MAY_BE_SPENT,
+                    advice=f"{unchanged} Check the id, and that the credentials are of the account that paid.",
+                )
 
     async def cancel(self, job: Job) -> Cancellation:
         """Ask the gateway to cancel a job, and record what it says."""

@@ -14,7 +14,7 @@ import anyio
 import httpx
 
 from prefect_happyhorse.catalog import Route, check, estimate, resolve
-from prefect_happyhorse.domain.errors import GenerationError, JobFailed, Money, SubmissionUncertain, error_context
+from prefect_happyhorse.domain.errors import GenerationError, InvalidRequest, JobFailed, Money, SubmissionUncertain, error_context
 from prefect_happyhorse.domain.jobs import Job, Submission
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import GenerationRequest
@@ -58,6 +58,9 @@ class Prepared:
 
 async def prepare(request: GenerationRequest, account: Account, *, take: int = 1, store: Store | None = None) -> Prepared:
     """Check a request against its route and its media, and give it its digest. Nothing is sent."""
+    if isinstance(take, bool) or not isinstance(take, int) or take < 1:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers are untyped
+        # 2, "2" and 2.0 would be three digests, and so three charges.
+        raise InvalidRequest(f"take must be a whole number from 1 (got {take!r}). Nothing was sent.")
     route = resolve(request, account.gateway)
     inspection = await inspect_media(request, route, store)
     for sentence in inspection.unchecked:

@@ -134,8 +134,13 @@ class Journal:
 
     async def record(self, job: Job, state: JournalState, facts: Mapping[str, Any]) -> JournalEntry | None:
         """Add what is newly known of a job to the entry as it is now, so that what another run wrote meanwhile is kept."""
-        entry = await self.read(job.digest) or await self.restore(job.digest)
-        if entry is None or (entry.job is not None and entry.job.task_id != job.task_id):
+        entry = await self.read(job.digest)
+        if entry is None or entry.job is None:
+            entry = await self.restore(job.digest) or entry
+        if entry is not None and entry.job is None:
+            # It was accepted while nothing could be written anywhere, and is paid for all the same.
+            entry = entry.with_job(job)
+        if entry is None or entry.job is None or entry.job.task_id != job.task_id:
             return None
         if not entry.may_become(state):
             # Another run was faster. A file that is kept is no less kept because a slower one only now sees the job finished.

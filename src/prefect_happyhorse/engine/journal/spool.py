@@ -47,7 +47,7 @@ class Spool:
 def _read(file: Path) -> str | None:
     try:
         return file.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
