@@ -10,10 +10,11 @@ from pydantic import SecretStr
 
 from prefect_happyhorse.domain.errors import (
     AuthenticationFailed,
+    CatalogError,
 )
 from prefect_happyhorse.gateways import Account, CallRejected, get_gateway, submit_error
 
-from .dialect import KEY, TASK_ID, Dialect
+from .dialect import KEY, TASK_ID, Dialect, response
 
 
 class CallsSuite(Dialect):
@@ -75,6 +76,13 @@ class CallsSuite(Dialect):
         shown = "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value))
         assert key.strip() == "" or key.strip() not in shown
         assert not [value for value in call.headers.values() if key and key in value]
+
+    def test_only_a_gateway_of_tokens_exchanges_any(self) -> None:
+        """Elsewhere there is nothing to exchange, and no response refuses a token."""
+        if self.protocol.facts.token is None:
+            with pytest.raises(CatalogError, match="exchanges no access tokens"):
+                next(self.protocol.token_flow(self.account))
+            assert not self.protocol.refuses_token(response({"code": 10400}, 401))
 
     def test_a_protocol_has_no_state(self) -> None:
         """All callers share it."""

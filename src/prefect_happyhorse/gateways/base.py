@@ -138,8 +138,9 @@ class Gateway(ABC):
         Raises:
             ValueError: When the account lacks what the exchange needs.
             CallError: When the gateway gives no token.
+            CatalogError: When the dialect exchanges none.
         """
-        raise NotImplementedError
+        raise CatalogError(f"{self.facts.gateway} speaks the dialect {self.facts.dialect}, which exchanges no access tokens.")
 
     def refuses_token(self, response: httpx.Response) -> bool:
         """Whether a response says that the access token is not valid, so that no work was started."""

@@ -63,7 +63,12 @@ def malformed(message: str, response: httpx.Response) -> MalformedResponse:
 
 
 def value_at(data: object, path: str) -> Any:
-    """The value at a dotted path inside JSON values, or None."""
+    """The value at a dotted path inside JSON values, or None.
+
+    Example:
+        >>> value_at({"results": [{"url": "u"}]}, "results.0.url")
+        'u'
+    """
     for step in path.split("."):
         if isinstance(data, Mapping):
             data = cast("Mapping[str, object]", data).get(step)
