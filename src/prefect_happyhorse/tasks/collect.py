@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
-from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
+from prefect_happyhorse.engine.jobs.shared import PROCESS
+from prefect_happyhorse.engine.journal.index import open_entries
+from prefect_happyhorse.engine.journal.journal import JournalEntry
+from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.dual import dual_task
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, session_of, store_of
 from prefect_happyhorse.tasks.retries import retried_task
@@ -19,10 +22,10 @@ async def open_jobs(store: StoreRef = None) -> list[JournalEntry]:
         store: Where the journal is kept.
 
     Returns:
-        The journal's entries; one without a job is a submit of which nobody knows whether it was accepted.
+        The journal's entries; one without a job is a submit of which nobody knows whether it was accepted. A file that cannot be read is
+        told in the run's log as an error, and the others are returned.
 
     Raises:
-        SubmissionUncertain: When an entry cannot be read.
         OSError: When the store cannot be read.
 
     Example:
@@ -30,7 +33,10 @@ async def open_jobs(store: StoreRef = None) -> list[JournalEntry]:
         jobs = [entry.job for entry in await open_jobs() if entry.job]
         ```
     """
-    return [entry for entry in await Journal(await store_of(store)).entries() if entry.is_open]
+    listing = await open_entries(PROCESS.journal(await store_of(store)))
+    for unreadable in listing.unreadable:
+        run_logger().error("%s It is left out, and may stand for a paid job.", unreadable.error)
+    return listing.entries
 
 
 @retried_task(name="poll-once", task_run_name="poll once {job.gateway} {job.task_id}", persist_result=False)

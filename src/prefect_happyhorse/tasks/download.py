@@ -40,4 +40,6 @@ async def download(result: JobResult, credentials: Credentials, store: StoreRef 
         run_logger().info("%s kept at %s (%d bytes)", asset.kind, asset.uri, asset.bytes)
         await show_asset(asset, thumbnail=thumbnail, store=session.store)
         record_lineage(asset, stored.inputs)
+    if stored.failure is not None:
+        raise stored.failure
     return stored.asset

@@ -205,5 +205,5 @@ async def test_jobs_of_the_journal_are_jobs(account: AccountMaker, store: Store)
     """What was written comes back as it was."""
     entry = await bought(store, account())
     assert isinstance(entry.job, Job)
-    assert await Journal(store).entries() == [entry]
+    assert (await Journal(store).entries()).entries == [entry]
     assert HORSE.capability == "text_to_image"

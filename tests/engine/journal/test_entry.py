@@ -78,10 +78,12 @@ def test_an_entry_becomes_only_what_the_table_says(state: JournalState, after: J
     allowed = after == state or after in TRANSITIONS[state]
     assert before.may_become(after) == allowed
     changes = {name: EVERY_FACT[name] for name in news}
-    if allowed and possible(after, known | news):
+    # What is said of a job goes with the job.
+    stays = known if set().union(*FACTS[after]) else set[str]()
+    if allowed and possible(after, stays | news):
         became = before.becoming(after, **changes)
         assert became.state == after
-        assert {name for name in EVERY_FACT if getattr(became, name) is not None} == known | news
+        assert {name for name in EVERY_FACT if getattr(became, name) is not None} == stays | news
     else:
         with pytest.raises(ValueError, match=f"an entry that is '{after if allowed else state}'"):
             before.becoming(after, **changes)
@@ -95,10 +97,32 @@ def test_what_must_never_stand_in_a_journal(state: JournalState, held: set[str])
 
 
 def test_a_file_that_is_stored_is_never_given_up() -> None:
-    """Whatever a slower run hears of the job."""
-    assert TRANSITIONS["kept"] == frozenset()
+    """Whatever a slower run hears of the job; only a person can have its request forgotten."""
+    assert TRANSITIONS["kept"] == {"forgotten"}
 
 
 def test_nothing_is_bought_over_a_job_that_is_not_cancelled() -> None:
-    """An intent may only follow what is uncertain, or what the gateway took back."""
-    assert {state for state in STATES if "intent" in TRANSITIONS[state]} == {"uncertain", "cancelled"}
+    """An intent may only follow what is uncertain, what the gateway took back, and what was released or forgotten."""
+    assert {state for state in STATES if "intent" in TRANSITIONS[state]} == {"uncertain", "cancelled", "released", "forgotten"}
+
+
+@pytest.mark.parametrize("state", ["submitted", "succeeded", "kept", "failed", "expired", "cancelled"])
+def test_a_job_that_is_set_aside_keeps_all_that_is_known_of_it(state: JournalState) -> None:
+    """Under a digest of its own, so that it is listed, asked for and stored as any other; the same job always under the same."""
+    main = entry(state, FACTS[state][0] | FACTS[state][1])
+    own = main.set_aside(JOB)
+    assert own.job is not None
+    assert (own.digest, own.job.task_id, own.state, own.revision) == (own.job.digest, JOB.task_id, state, 0)
+    assert own.digest != main.digest
+    assert {name for name in EVERY_FACT if getattr(own, name) is not None} == FACTS[state][0] | FACTS[state][1]
+    assert all(fact.job == own.job for fact in (own.result, own.asset) if fact is not None)
+    assert main.set_aside(JOB) == own
+    assert own.checked() == own
+
+
+def test_another_job_that_is_set_aside_is_merely_accepted() -> None:
+    """What is known of the first is not said of the second."""
+    main = entry("kept", {"job", "result", "asset"})
+    own = main.set_aside(JOB.model_copy(update={"task_id": "t-2"}))
+    assert (own.state, own.result, own.asset) == ("submitted", None, None)
+    assert own.checked() == own

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import json
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from tests.engine.journal.test_entry import JOB
 
 from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.domain.requests import TextToImage
-from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, LeaseOwner
+from prefect_happyhorse.engine.jobs.shared import Shared
+from prefect_happyhorse.engine.journal.index import open_entries
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, LeaseOwner, Listing
 from prefect_happyhorse.engine.storage.store import Store
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=timezone.utc)
@@ -38,94 +43,207 @@ def entry(digest: str, at: datetime = NOON, **changes: object) -> JournalEntry:
 
 async def test_a_journal_that_nobody_wrote_to_is_empty(journal: Journal) -> None:
     """Before the first job there is not even a folder."""
-    assert (await journal.digests(), await journal.entries(), await journal.read("d")) == ([], [], None)
+    assert (await journal.revisions(), await journal.entries(), await journal.read("d")) == ({}, Listing([], []), None)
 
 
 async def test_every_entry_is_found_oldest_first(journal: Journal) -> None:
     """However many there are; those that were begun in the same moment come by their digest."""
     written = [entry(f"{number:03}", NOON - timedelta(seconds=number // 2)) for number in range(300)]
-    for one in written:
-        await journal.write(one)
-    assert await journal.entries() == sorted(written, key=lambda one: (one.begun_at, one.digest))
-    assert sorted(await journal.digests()) == [one.digest for one in written]
+    written = [await created(journal, one) for one in written]
+    assert await journal.entries() == Listing(sorted(written, key=lambda one: (one.begun_at, one.digest)), [])
+    assert await journal.revisions() == {one.digest: 1 for one in written}
+
+
+async def created(journal: Journal, entry: JournalEntry) -> JournalEntry:
+    written = await journal.create(entry)
+    assert written is not None
+    return written
 
 
 async def test_what_lies_beside_the_entries_is_none(journal: Journal) -> None:
-    """Leases and durations lie in folders below, a person may leave notes, and a write that was killed leaves a draft."""
-    written = await journal.write(entry("d1"))
+    """Leases, durations and the index lie in folders beside them, a person may leave notes, and a write that was killed leaves a draft."""
+    written = await created(journal, entry("d1" * 32))
     for path in (
-        "leases/d1.2.json",
+        f"leases/{'d1' * 32}.2.json",
         "durations/happyhorse.default.json",
         "durations/deep/x.json",
-        "notes.txt",
-        ".d2.json.x.tmp",
-        "d3.json.bak",
+        "index/d1.json",
+        "unreadable/d3.1.json",
+        "d1/notes.txt",
+        f"d1/.{'d2' * 32}.1.json.x.tmp",
+        f"d1/{'d3' * 32}.1.json.bak",
+        f"d1/{'d3' * 32}.json",
+        f"d1/{'d3' * 32}.0.json",
     ):
         await journal.store.write(f"journal/{path}", b"no entry")
-    await journal.store.write("d4.json", b"no entry")
-    assert await journal.digests() == ["d1"]
-    assert await journal.entries() == [written]
+    await journal.store.write("d4.1.json", b"no entry")
+    assert await journal.revisions() == {written.digest: 1}
+    assert await journal.entries() == Listing([written], [])
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"digest": "d150"}', b"null"])
-async def test_one_broken_entry_is_named(content: bytes, journal: Journal) -> None:
-    """It may stand for a paid job, so that a list without it would be a lie; the others can still be read one by one."""
-    written = [await journal.write(entry(f"d{number}")) for number in range(200)]
-    await journal.store.write("journal/d150.json", content)
-    with pytest.raises(SubmissionUncertain, match=r"journal/d150\.json cannot be read") as caught:
-        await journal.entries()
-    assert caught.value.digest == "d150"
-    assert "Mend the file" in (caught.value.advice or "")
-    assert await journal.read("d149") == written[149]
-    with pytest.raises(SubmissionUncertain, match="d150"):
-        await journal.read("d150")
+ANYTHING = [b"", b"{", b"[]", b"\xff", b'{"digest": "d150"}', b"null", b"[" * 100_000, b'{"state": ' * 5_000, b"1" * 6_000, b"\x00" * 10]
+
+
+@pytest.mark.parametrize("content", ANYTHING)
+async def test_one_broken_entry_is_named_and_stops_no_other(content: bytes, journal: Journal) -> None:
+    """It may stand for a paid job, so a list names it; and nothing is bought under it."""
+    written = [await created(journal, entry(f"d{number}")) for number in range(20)]
+    await journal.store.write("journal/d1/d15.2.json", content)
+    listing = await journal.entries()
+    assert [one.digest for one in listing.entries] == sorted(one.digest for one in written if one.digest != "d15")
+    (unreadable,) = listing.unreadable
+    assert unreadable.file.endswith("journal/d1/d15.2.json")
+    assert unreadable.error.digest == "d15"
+    assert "happyhorse jobs forget d15.2.json" in str(unreadable.error)
+    assert await journal.read("d14") == written[14]
+    with pytest.raises(SubmissionUncertain, match=r"d15\.2\.json cannot be read"):
+        await journal.read("d15")
+    assert [one.file for one in (await open_entries(journal)).unreadable] == [unreadable.file]
+
+
+async def test_a_broken_file_is_put_away_by_its_name(journal: Journal) -> None:
+    """Nothing of it is lost, and the request can be bought again; no other file can be named so."""
+    await journal.store.write("journal/d1/d15.2.json", b"{")
+    assert await journal.put_away("d15.3.json") is None
+    assert await journal.put_away("../../d15.2.json") is None
+    away = await journal.put_away("d15.2.json")
+    assert away == journal.store.uri("journal/unreadable/d15.2.json")
+    assert await journal.store.read("journal/unreadable/d15.2.json") == b"{"
+    assert await journal.entries() == Listing([], [])
+    await created(journal, entry("d15"))
+
+
+async def test_a_copied_entry_is_named(journal: Journal) -> None:
+    """A file that a person copied or renamed speaks of another request, and must not be taken for one under its own name."""
+    written = await created(journal, entry("d1"))
+    await journal.store.write("journal/d2/d2.1.json", await journal.store.read("journal/d1/d1.1.json"))
+    listing = await journal.entries()
+    assert listing.entries == [written]
+    assert "is of another request, d1" in str(listing.unreadable[0].error)
 
 
 async def test_an_entry_of_a_later_version_is_no_entry_that_can_be_ignored(journal: Journal) -> None:
     """What it says about money is not known here."""
     text = entry("d1").model_dump_json(exclude_none=True).replace('"version":2', '"version":3')
     assert '"version":3' in text
-    await journal.store.write("journal/d1.json", text.encode())
+    await journal.store.write("journal/d1/d1.1.json", text.encode())
     with pytest.raises(SubmissionUncertain, match="d1"):
-        await journal.entries()
+        await journal.read("d1")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        '{"version": 1, "digest": "d1", "state": "submitted", "intent": {"host": "h", "turn": 1}, "doubles": []}',
-        '{"version": 1, "digest": "d1", "state": "kept"}',
-    ],
-)
-async def test_an_entry_of_the_first_version_is_named_and_nothing_is_bought_under_it(content: str, journal: Journal) -> None:
-    """Nothing was released, so it is not read; but it may stand for a paid job, so it is never taken for nothing at all."""
-    await journal.store.write("journal/d1.json", content.encode())
-    for reading in (journal.read("d1"), journal.entries()):
-        with pytest.raises(SubmissionUncertain, match=r"journal/d1\.json was written by an unreleased version") as caught:
-            await reading
-        assert (caught.value.digest, caught.value.money) == ("d1", "may be spent")
-        assert "move it away" in str(caught.value)
-    assert not await journal.acquire(entry("d1"))
+async def test_what_only_a_later_version_knows_is_kept_and_written_back(journal: Journal) -> None:
+    """At the top and deep inside, through every change."""
+    await created(journal, entry("d1"))
+    facts = json.loads(await journal.store.read("journal/d1/d1.1.json"))
+    facts["mood"] = {"good": True}
+    facts["request"]["camera"] = "low"
+    facts["owner"]["threads"] = [1, 2]
+    await journal.store.write("journal/d1/d1.1.json", json.dumps(facts).encode())
+    another = Journal(journal.store)
+    read = await another.read("d1")
+    assert read is not None
+    await another.accept(read, JOB.model_copy(update={"digest": "d1"}))
+    later = json.loads(await journal.store.read("journal/d1/d1.2.json"))
+    assert (later["mood"], later["request"]["camera"], later["owner"]["threads"]) == ({"good": True}, "low", [1, 2])
+    assert later["job"]["task_id"] == JOB.task_id
+
+
+@pytest.mark.parametrize("name", ["0" * 64, "a1" * 32])
+async def test_a_journal_of_the_earlier_form_is_named_and_nothing_is_bought_beside_it(name: str, journal: Journal) -> None:
+    """Nothing was released, so it is not read; but it may stand for paid jobs, so it is never taken for nothing at all."""
+    await journal.store.write(f"journal/{name}.json", b'{"version": 1, "state": "submitted"}')
+    with pytest.raises(SubmissionUncertain, match="unreleased version") as caught:
+        await Shared().prove(journal)
+    assert f"journal/{name}.json" in str(caught.value)
+    assert caught.value.money == "may be spent"
+    assert "Move these files away" in str(caught.value)
 
 
 async def test_an_impossible_entry_is_not_written(journal: Journal) -> None:
     """However it came about: a copy of an entry is not checked when it is made."""
-    written = await journal.write(entry("d1"))
-    with pytest.raises(ValidationError, match="must hold asset, job, result"):
-        await journal.write(written.model_copy(update={"state": "kept"}))
+    written = await created(journal, entry("d1"))
+    with pytest.raises(ValueError, match="must hold asset, job, result"):
+        await journal.create(written.model_copy(update={"state": "kept"}))
     assert await journal.read("d1") == written
 
 
-async def test_an_entry_that_goes_while_they_are_read_is_gone(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody else forgets a job between the list of names and the reading: the others are listed as ever."""
+async def test_of_many_who_change_an_entry_none_is_lost(journal: Journal) -> None:
+    """Each reads, changes and writes at the same time as the others; every revision is somebody's, and the one before it goes."""
+    await created(journal, entry("d1"))
+
+    def add(number: int) -> Callable[[JournalEntry | None], JournalEntry | None]:
+        return lambda latest: None if latest is None else latest.model_copy(update={"aside": (*latest.aside, str(number))})
+
+    await asyncio.gather(*(Journal(journal.store).update("d1", add(number)) for number in range(20)))
+    latest = await journal.read("d1")
+    assert latest is not None
+    assert (sorted(latest.aside, key=int), latest.revision) == ([str(number) for number in range(20)], 21)
+    assert await journal.store.list("journal/d1") == ["d1.21.json"]
+
+
+async def test_a_revision_that_stayed_counts_no_more(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wrote the next one died before it could remove the one before."""
+
+    async def refuse(store: Store, path: str) -> None:
+        raise OSError(errno.EIO, "not now", path)
+
+    monkeypatch.setattr(Store, "delete", refuse)
+    first = await created(journal, entry("d1"))
+    second = await created(journal, first.becoming("uncertain"))
+    assert await journal.store.list("journal/d1") == ["d1.1.json", "d1.2.json"]
+    assert await journal.read("d1") == second
+    assert await journal.entries() == Listing([second], [])
+    assert await journal.create(first.becoming("released")) is None
+
+
+async def test_an_entry_that_changes_while_they_are_read_is_read_anew(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else writes the next revision between the list of names and the reading: none is left out."""
     for digest in ("d1", "d2", "d3"):
-        await journal.write(entry(digest))
+        await created(journal, entry(digest))
     read_all = Store.read_all
 
     async def late(store: Store, paths: Sequence[str]) -> AsyncGenerator[tuple[str, bytes], None]:
-        await journal.forget("d2")
-        async for found in read_all(store, paths):
-            yield found
+        found = await journal.read("d2")
+        assert found is not None
+        await created(journal, found.becoming("uncertain"))
+        async for one in read_all(store, paths):
+            yield one
 
     monkeypatch.setattr(Store, "read_all", late)
-    assert [one.digest for one in await journal.entries()] == ["d1", "d3"]
+    assert [(one.digest, one.state) for one in (await journal.entries()).entries] == [
+        ("d1", "intent"),
+        ("d2", "uncertain"),
+        ("d3", "intent"),
+    ]
+
+
+async def test_open_jobs_are_listed_without_reading_closed_ones(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known to be closed is not read again, by whomever; what is changed is."""
+    closed = [await created(journal, (await created(journal, entry(f"d{number}"))).becoming("released")) for number in range(9)]
+    open_one = await created(journal, entry("e1"))
+    assert (await open_entries(journal)).entries == [open_one]
+    read: list[str] = []
+    read_all = Store.read_all
+
+    async def counted(store: Store, paths: Sequence[str]) -> AsyncGenerator[tuple[str, bytes], None]:
+        read.extend(path for path in paths if not path.startswith("journal/index/"))
+        async for one in read_all(store, paths):
+            yield one
+
+    monkeypatch.setattr(Store, "read_all", counted)
+    assert (await open_entries(Journal(journal.store))).entries == [open_one]
+    assert read == ["journal/e1/e1.1.json"]
+    again = await created(journal, closed[3].becoming("intent"))
+    assert (await open_entries(journal)).entries == [again, open_one]
+
+
+@pytest.mark.parametrize("content", ANYTHING)
+async def test_a_broken_index_is_made_anew(content: bytes, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told by its name, and nothing depends on it."""
+    open_one = await created(journal, entry("d1"))
+    await created(journal, (await created(journal, entry("d2"))).becoming("released"))
+    await journal.store.write("journal/index/d1.json", content)
+    await journal.store.write("journal/index/d2.json", content)
+    for _ in range(2):
+        assert (await open_entries(journal)).entries == [open_one]
+    assert caplog.text.count("journal/index/d2.json cannot be read") == 1

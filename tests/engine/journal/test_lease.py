@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -17,11 +20,16 @@ from tests.engine.conftest import AccountMaker, Naps
 from tests.engine.jobs.test_submit import HORSE
 
 from prefect_happyhorse.domain.errors import RateLimited, SubmissionUncertain
+from prefect_happyhorse.domain.jobs import Job
+from prefect_happyhorse.engine.jobs.manage import forget
 from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.jobs.shared import Shared
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
 from prefect_happyhorse.engine.journal import lease as leases
+from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
-from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S, LeaseOwner
+from prefect_happyhorse.engine.journal.lease import Lease, LeaseLost
+from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S, SENDING_TTL_S, LeaseOwner
 from prefect_happyhorse.engine.journal.spool import Spool
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer
@@ -35,7 +43,7 @@ def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def ended() -> LeaseOwner:
-    """A owner on this machine whose process has ended."""
+    """An owner on this machine whose process has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return LeaseOwner(process=process.pid, run="another")
@@ -45,27 +53,27 @@ def elsewhere(**facts: Any) -> LeaseOwner:
     return LeaseOwner(host="far", machine="far away", process=1, run="another", **facts)
 
 
-def test_who_counts_as_gone() -> None:
-    """A dead process of this machine, and whoever was silent for five heartbeats; nobody else."""
-    late = NOW + timedelta(seconds=LEASE_TTL_S + 1)
-    assert not LeaseOwner(at=NOW).expired(NOW)
-    assert LeaseOwner(at=NOW).expired(late)
-    assert ended().is_dead()
-    # The same id in another container, and an earlier process that had this one's id.
-    assert not elsewhere(at=NOW).expired(NOW)
-    assert elsewhere(at=NOW).expired(late)
-    assert LeaseOwner(run="another", at=NOW).is_dead()
+def test_who_is_known_to_be_gone() -> None:
+    """A dead process of this machine, and a submit of this process that is over; nothing is known of another machine's."""
+    assert ended().lives() is False
+    assert LeaseOwner(process=os.getppid(), run="another").lives() is True
+    assert elsewhere(at=NOW - timedelta(days=400)).lives() is None
+    # An earlier process that had this one's id, as in a container that was started again.
+    assert LeaseOwner(run="another").lives() is False
+    ours = LeaseOwner()
+    with ours.submitting():
+        assert ours.lives() is True
+    assert ours.lives() is False
 
 
-def test_a_owner_may_not_be_asked_for_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_owner_may_not_be_asked_for_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of another user is alive, and on Windows nobody is asked, since asking would end it."""
 
     def refuse(process: int, signal: int) -> None:
         raise PermissionError(errno.EPERM, "not yours")
 
     monkeypatch.setattr("os.kill", refuse)
-    other = LeaseOwner(process=1, run="another")
-    assert not other.is_dead()
+    assert LeaseOwner(process=1, run="another").lives() is True
 
 
 async def test_of_many_who_resubmit_one_does(sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps) -> None:
@@ -82,61 +90,54 @@ def _intent(digest: str, owner: LeaseOwner) -> JournalEntry:
     return JournalEntry(digest=digest, state="intent", gateway="happyhorse", account="default", take=1, request=HORSE, owner=owner)
 
 
-async def test_a_rival_that_died_while_it_took_over_stops_nobody(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
-    """It took the next epoch and wrote nothing more; whoever comes takes the epoch after that."""
+@pytest.mark.parametrize("at", [NOW, NOW - timedelta(days=400), NOW + timedelta(days=400)])
+async def test_what_another_machines_clock_says_decides_nothing(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps, at: datetime
+) -> None:
+    """A lease is taken to have expired only after a silence that was heard here, whatever times were written."""
     prepared = await prepare(HORSE, account())
-    await Journal(store).acquire(_intent(prepared.digest, ended()))
-    await store.create(f"journal/leases/{prepared.digest}.2.json", ended().model_copy(update={"epoch": 2}).model_dump_json().encode())
-    job = await Submitter(store=store, on_uncertain="resubmit").submit(prepared)
-    entry = await Journal(store).read(prepared.digest)
-    assert entry is not None
-    assert (entry.job, entry.owner.epoch, len(sandbox.ledger())) == (job, 3, 1)
-
-
-async def test_a_rival_at_work_is_waited_for(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
-    """Who finds the next epoch taken by a living process waits for its job and buys nothing."""
-    prepared = await prepare(HORSE, account())
-    journal = Journal(store)
-    await journal.acquire(_intent(prepared.digest, ended()))
-    rival = elsewhere(at=datetime.now(timezone.utc), epoch=2)
-    await store.create(f"journal/leases/{prepared.digest}.2.json", rival.model_dump_json().encode())
-    naps = 0
-
-    async def meanwhile(seconds: float) -> None:
-        nonlocal naps
-        naps += 1
-        if naps == 3:
-            await journal.forget(prepared.digest)
-            await Submitter(store=store).submit(prepared)
-
-    job = await Submitter(store=store, on_uncertain="resubmit", sleep=meanwhile).submit(prepared)
-    assert [entry.task_id for entry in sandbox.ledger()] == [job.task_id]
-
-
-async def test_a_clock_that_jumped_makes_nobody_pay_twice(sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps) -> None:
-    """Where money hangs on it, a lease counts as expired only after a silence that was heard here, whatever times were written."""
-    prepared = await prepare(HORSE, account())
-    await Journal(store).acquire(_intent(prepared.digest, elsewhere(at=NOW - timedelta(days=400))))
+    await Journal(store).acquire(_intent(prepared.digest, elsewhere(at=at)))
+    with pytest.raises(SubmissionUncertain, match="process 1 on far, and nobody knows"):
+        await Submitter(store=store, sleep=naps).submit(prepared)
+    assert sum(naps.taken) > LEASE_TTL_S
+    naps.taken.clear()
     await Submitter(store=store, on_uncertain="resubmit", sleep=naps).submit(prepared)
     assert sum(naps.taken) > LEASE_TTL_S
     assert len(sandbox.ledger()) == 1
 
 
+async def test_a_live_process_of_this_machine_is_never_gone(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps
+) -> None:
+    """However long it is silent, as a process that was stopped is: nothing is sent, and the error says what to do."""
+    prepared = await prepare(HORSE, account())
+    journal = Journal(store)
+    stopped = await journal.acquire(_intent(prepared.digest, LeaseOwner(process=os.getppid(), run="another")))
+    assert stopped is not None
+    for on_uncertain in ("raise", "resubmit"):
+        with pytest.raises(SubmissionUncertain, match=r"still alive and was silent for 150 s.*end it, then run again"):
+            await Submitter(store=store, on_uncertain=on_uncertain, sleep=naps).submit(prepared)
+    with pytest.raises(ValueError, match="is being submitted right now"):
+        await forget(journal, stopped, sleep=naps)
+    assert await journal.read(prepared.digest) == stopped
+    assert sandbox.ledger() == []
+
+
 @pytest.mark.slow
-async def test_a_heartbeat_begins_the_silence_anew(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
+async def test_a_renewal_begins_the_silence_anew(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
     """As long as the owner says now and then that it is at work, it is waited for."""
     prepared = await prepare(HORSE, account())
     journal = Journal(store)
-    entry = _intent(prepared.digest, elsewhere(at=NOW))
-    await journal.acquire(entry)
+    entry = await journal.acquire(_intent(prepared.digest, elsewhere()))
+    assert entry is not None
     waited: list[float] = []
 
     async def meanwhile(seconds: float) -> None:
         waited.append(seconds)
         if sum(waited) < 3 * LEASE_TTL_S:
-            assert await journal.renew(entry)
-        elif await journal.read(prepared.digest) is not None:
-            await journal.release(entry)
+            await store.write(f"journal/leases/{entry.digest}.1.json", str(len(waited)).encode())
+        else:
+            await journal.release(entry, None)
 
     await Submitter(store=store, on_uncertain="resubmit", sleep=meanwhile).submit(prepared)
     assert sum(waited) >= 3 * LEASE_TTL_S
@@ -146,53 +147,149 @@ async def test_a_heartbeat_begins_the_silence_anew(sandbox: SandboxServer, accou
 async def test_a_submit_that_takes_long_says_that_it_is_at_work(
     sandbox: SandboxServer, account: AccountMaker, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its entry is newer than its lease while the gateway has not answered; the job lands on top of every heartbeat."""
+    """In a file of its own, so that the entry is written for money alone; it goes with the submit."""
     monkeypatch.setattr(leases, "HEARTBEAT_S", 0.01)
     sandbox.fault(at="submit", kind="stall_after", seconds=600)
     prepared = await prepare(HORSE, account())
-    journal = Journal(store)
     running = asyncio.create_task(Submitter(store=store).submit(prepared))
-    first = later = None
-    while first is None or later is None or later.owner.at == first.owner.at:
+    renewals = f"journal/leases/{prepared.digest}.1.json"
+    first = None
+    while first is None:
         await asyncio.sleep(0.01)
-        later = await journal.read(prepared.digest)
-        first = first or later
+        with suppress(FileNotFoundError):
+            first = await store.read(renewals)
+    while await store.read(renewals) == first:  # noqa: ASYNC110 -- a file has no event to wait for
+        await asyncio.sleep(0.01)
+    assert await store.list(f"journal/{prepared.digest[:2]}") == [f"{prepared.digest}.1.json"]
     sandbox.release()
     job = await running
-    entry = await journal.read(prepared.digest)
+    entry = await Journal(store).read(prepared.digest)
     assert entry is not None
-    assert (entry.state, entry.job, entry.owner.same(first.owner)) == ("submitted", job, True)
+    assert (entry.state, entry.job, entry.revision) == ("submitted", job, 2)
+    assert await store.list("journal/leases") == []
 
 
-async def test_a_heartbeat_never_revives_what_somebody_took_over(account: AccountMaker, store: Store) -> None:
-    """A owner that wakes up late leaves the lease to who has it now, and gives nothing back that is not its own."""
-    prepared = await prepare(HORSE, account())
+class Clocks:
+    """A monotonic and a wall clock that are moved by hand."""
+
+    def __init__(self) -> None:
+        self.monotonic_s = 1_000.0
+        self.wall_s = 1_700_000_000.0
+
+    def monotonic(self) -> float:
+        return self.monotonic_s
+
+    def wall(self) -> float:
+        return self.wall_s
+
+
+@pytest.mark.parametrize(("monotonic_s", "wall_s"), [(SENDING_TTL_S + 1, 0), (0, SENDING_TTL_S + 1), (0, -SENDING_TTL_S - 1)])
+async def test_nothing_is_sent_under_a_lease_that_may_have_expired(store: Store, monotonic_s: float, wall_s: float) -> None:
+    """A process that was stopped sees it by the first clock, a laptop that slept by the second; one that jumped may have done either."""
+    clocks = Clocks()
     journal = Journal(store)
-    stalled = _intent(prepared.digest, elsewhere(at=NOW))
-    await journal.acquire(stalled)
-    taken = await journal.take_over(stalled, _intent(prepared.digest, LeaseOwner()))
+    intent = await journal.acquire(_intent("d" * 64, LeaseOwner()))
+    assert intent is not None
+    lease = Lease(intent, None, journal, monotonic=clocks.monotonic, wall=clocks.wall)
+    await lease.check()
+    assert lease.sent
+    lease.sent = False
+    clocks.monotonic_s += monotonic_s
+    clocks.wall_s += wall_s
+    with pytest.raises(LeaseLost, match="not renewed for 75 s"):
+        await lease.check()
+    assert not lease.sent
+
+
+async def test_a_look_that_takes_long_counts_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process may be stopped while the store is asked whether the lease is still its own."""
+    clocks = Clocks()
+    journal = Journal(store)
+    intent = await journal.acquire(_intent("d" * 64, LeaseOwner()))
+    assert intent is not None
+    lease = Lease(intent, None, journal, monotonic=clocks.monotonic, wall=clocks.wall)
+    revision = Journal.revision
+
+    async def slow(self: Journal, digest: str) -> int:
+        clocks.monotonic_s += 200
+        return await revision(self, digest)
+
+    monkeypatch.setattr(Journal, "revision", slow)
+    with pytest.raises(LeaseLost, match="not renewed"):
+        await lease.check()
+
+
+async def test_a_lease_that_somebody_took_over_sends_nothing_and_undoes_nothing(store: Store) -> None:
+    """An owner that wakes up late leaves the lease to who has it now."""
+    journal = Journal(store)
+    stalled = await journal.acquire(_intent("d" * 64, elsewhere()))
+    assert stalled is not None
+    taken = await Journal(store).acquire(_intent("d" * 64, LeaseOwner()), stalled.becoming("uncertain"))
     assert taken is not None
-    assert not await journal.renew(stalled)
-    await journal.release(stalled)
-    await journal.reinstate(stalled, stalled.becoming("uncertain"))
-    assert await journal.read(prepared.digest) == taken
+    lease = Lease(stalled, None, journal)
+    with pytest.raises(LeaseLost, match="took over"):
+        await lease.check()
+    await lease.release()
+    await lease.give_up(SubmissionUncertain("Who knows."))
+    assert await Journal(store).read("d" * 64) == taken
 
 
-async def test_two_jobs_of_one_request_are_both_kept(
+async def test_a_submit_whose_lease_is_lost_begins_anew(
     sandbox: SandboxServer, account: AccountMaker, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who was taken over and had bought all the same finds the other's job, and its own stands beside it: nothing paid is lost."""
+    """It sleeps between a refusal for its rate and the next try, and meanwhile a person has it forgotten and another run buys."""
+    prepared = await prepare(HORSE, account())
+    sandbox.fault(at="submit", kind="throttle", times=1, retry_after_s=7)
+    others: list[Job] = []
+
+    async def meanwhile(seconds: float) -> None:
+        if not others and seconds >= 7:
+            entry = await Journal(store).read(prepared.digest)
+            assert entry is not None
+            await Journal(store).forget(entry)
+            others.append(await Submitter(store=store, shared=Shared()).submit(prepared))
+        await asyncio.sleep(0 if seconds < 30 else 3600)
+
+    job = await Submitter(store=store, sleep=meanwhile).submit(prepared)
+    assert [job] == others
+    assert "took over the lease" in caplog.text
+    assert len(sandbox.ledger()) == 1
+
+
+async def test_the_answer_to_the_leases_own_write_is_lost(
+    sandbox: SandboxServer, account: AccountMaker, tmp_path: Path, naps: Naps
+) -> None:
+    """It is read back, and is ours: nobody waits for the owner that this submit is itself."""
+    store = Store(url=str(tmp_path / "outputs"))
+    backend = store._backend
+    create = backend.create
+
+    def lost(path: str, data: bytes) -> bool:
+        if not create(path, data):
+            return False
+        raise OSError(errno.ETIMEDOUT, "no answer", path)
+
+    backend.create = lost  # pyright: ignore[reportAttributeAccessIssue]
+    job = await Submitter(store=store, sleep=naps).submit(await prepare(HORSE, account()))
+    assert [charged.task_id for charged in sandbox.ledger()] == [job.task_id]
+    assert naps.taken == []
+
+
+async def test_two_jobs_of_one_request_are_both_kept(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
+    """Who was taken over and had bought all the same finds the other's job, and its own gets an entry by itself: nothing paid is lost."""
     prepared = await prepare(HORSE, account())
     journal = Journal(store)
-    stalled = _intent(prepared.digest, ended())
-    await journal.acquire(stalled)
+    stalled = await journal.acquire(_intent(prepared.digest, ended()))
+    assert stalled is not None
     job = await Submitter(store=store, on_uncertain="resubmit").submit(prepared)
     late = job.model_copy(update={"task_id": "late-1"})
-    assert await journal.write_job_down(stalled, late) == job
+    own = await journal.accept(stalled, late)
+    assert own.task_id == "late-1"
     entry = await journal.read(prepared.digest)
     assert entry is not None
-    assert (entry.job, entry.duplicate_jobs) == (job, (late,))
-    assert await journal.write_job_down(stalled, late) == job
+    assert (entry.job, entry.aside) == (job, (own.digest,))
+    assert {one.job for one in (await open_entries(journal)).entries} == {job, own}
+    assert await journal.accept(stalled, late) == own
     assert await journal.read(prepared.digest) == entry
 
 
@@ -216,13 +313,15 @@ class Failing(Store):
     """A store that cannot be written from the moment on at which it is told so."""
 
     def break_writing(self) -> None:
-        async def refuse(path: str, data: bytes) -> None:
+        async def refuse(path: str, data: bytes) -> bool:
             raise OSError(errno.ENOSPC, "no space left", path)
 
         object.__setattr__(self, "write", refuse)
+        object.__setattr__(self, "create", refuse)
 
     def mend(self) -> None:
         object.__delattr__(self, "write")
+        object.__delattr__(self, "create")
 
 
 def _when_charged(sandbox: SandboxServer, work: Callable[[], None]) -> Callable[[], Awaitable[None]]:
@@ -251,7 +350,7 @@ async def test_a_job_that_the_store_would_not_take_is_kept_in_the_spool(
     store.mend()
     assert await Submitter(store=store).submit(prepared) == job
     assert await Spool(store.url).digests() == []
-    assert [entry.job for entry in await Journal(store).entries()] == [job]
+    assert [entry.job for entry in (await Journal(store).entries()).entries] == [job]
     assert len(sandbox.ledger()) == 1
 
 
@@ -263,8 +362,8 @@ async def test_a_job_kept_aside_is_listed(sandbox: SandboxServer, account: Accou
     entry = await journal.read(prepared.digest)
     assert entry is not None
     await Spool(store.url).put(entry.model_dump_json())
-    await store.delete(journal.path(prepared.digest))
-    assert [found.job for found in await journal.entries()] == [job]
+    await store.delete(journal.path(prepared.digest, 2))
+    assert [found.job for found in (await Journal(store).entries()).entries] == [job]
     assert await journal.restore(prepared.digest) is None
 
 
@@ -276,7 +375,9 @@ async def test_a_job_in_the_spool_is_found_by_whoever_finishes_it(sandbox: Sandb
     accepted = await session.journal.read(prepared.digest)
     assert accepted is not None
     await Spool(store.url).put(accepted.model_dump_json())
-    await session.journal.write(_intent(prepared.digest, accepted.owner))
+    await store.delete(session.journal.path(prepared.digest, 2))
+    session = Session(account(), store, shared=Shared())
+    await session.journal.acquire(_intent(prepared.digest, accepted.owner))
     await session.store_outputs(await session.poll(job))
     kept = await session.journal.read(prepared.digest)
     assert kept is not None
@@ -286,49 +387,61 @@ async def test_a_job_in_the_spool_is_found_by_whoever_finishes_it(sandbox: Sandb
 
 
 async def test_a_job_that_can_be_written_nowhere_stands_in_the_log(
-    sandbox: SandboxServer,
-    account: AccountMaker,
-    tmp_path: Path,
-    naps: Naps,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    sandbox: SandboxServer, account: AccountMaker, tmp_path: Path, naps: Naps, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It still goes on, the log says how it is adopted, and the intent keeps it from being bought again."""
     store = Failing(url=str(tmp_path / "outputs"))
-    (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path / "file"))
     prepared = await prepare(HORSE, account())
     sandbox.fault(at="submit", kind="stall_after", seconds=600)
-    _, job = await asyncio.gather(_when_charged(sandbox, store.break_writing)(), Submitter(store=store, sleep=naps).submit(prepared))
+
+    def break_everything() -> None:
+        store.break_writing()
+        shutil.rmtree(tmp_path / "home")
+        (tmp_path / "home").write_text("no folder")
+
+    _, job = await asyncio.gather(_when_charged(sandbox, break_everything)(), Submitter(store=store, sleep=naps).submit(prepared))
     assert f"happyhorse jobs adopt {job.task_id} {prepared.digest[:12]}" in caplog.text
-    journal = Journal(Store(url=store.url))
-    entry = await journal.read(prepared.digest)
+    (tmp_path / "home").unlink()
+    session = Session(account(), Store(url=store.url), shared=Shared())
+    entry = await session.journal.read(prepared.digest)
     assert entry is not None
     assert entry.state == "intent"
-    session = Session(account(), Store(url=store.url))
     await session.store_outputs(await session.poll(job))
-    kept = await journal.read(prepared.digest)
+    kept = await session.journal.read(prepared.digest)
     assert kept is not None
     assert (kept.state, kept.job) == ("kept", job)
     assert await session.submit(prepared, on_uncertain="resubmit") == (job, False)
     assert len(sandbox.ledger()) == 1
 
 
-async def test_what_cannot_be_given_back_is_told_and_hides_no_refusal(
-    sandbox: SandboxServer, account: AccountMaker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_a_machine_that_can_write_no_job_down_buys_nothing(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gateway's refusal reaches the caller though the journal cannot be changed; so does the doubt."""
-    store = Failing(url=str(tmp_path / "outputs"))
+    """The folder for what the store may not take is tried before anything is sent, and no lease stays."""
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path / "file"))
+    with pytest.raises(OSError, match="file"):
+        await Submitter(store=store, shared=Shared()).submit(await prepare(HORSE, account()))
+    assert sandbox.ledger() == []
+    assert await Journal(store).revisions() == {}
 
-    async def refuse(path: str) -> None:
-        raise OSError(errno.EROFS, "read-only", path)
 
-    object.__setattr__(store, "delete", refuse)
+async def test_what_cannot_be_given_back_is_told_and_hides_no_refusal(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway's refusal reaches the caller though the journal cannot be changed any more; so does the doubt."""
+    create = Store.create
+
+    async def refuse(self: Store, path: str, data: bytes) -> bool:
+        if path.endswith(".2.json"):
+            raise OSError(errno.EROFS, "read-only", path)
+        return await create(self, path, data)
+
+    monkeypatch.setattr(Store, "create", refuse)
     sandbox.fault(at="submit", kind="refuse", accept=False)
     with pytest.raises(Exception, match="400"):
         await Submitter(store=store).submit(await prepare(HORSE, account()))
     assert "could not be released" in caplog.text
-    store.break_writing()
     sandbox.fault(at="submit", kind="drop_after")
     with pytest.raises(SubmissionUncertain):
         await Submitter(store=store).submit(await prepare(HORSE, account(), take=2))
@@ -339,6 +452,6 @@ async def test_the_journal_says_who_bought(account: AccountMaker, store: Store) 
     """Flow run, credentials and process stand in the entry, for whoever has to find out."""
     prepared = await prepare(HORSE, account(credentials="sandbox_env"))
     await Submitter(store=store, flow_run_id="run-1").submit(prepared)
-    facts = json.loads(await store.read(f"journal/{prepared.digest}.json"))
+    facts = json.loads(await store.read(Journal(store).path(prepared.digest, 2)))
     assert (facts["flow_run_id"], facts["credentials"]) == ("run-1", "sandbox_env")
     assert facts["owner"]["process"] > 0

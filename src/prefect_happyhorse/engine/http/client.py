@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,11 +13,22 @@ from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import httpx
+from pydantic import SecretStr
 
 from prefect_happyhorse.engine.http.auth import TokenCache
 from prefect_happyhorse.gateways import AccessToken, Account, CallError, CallRejected, CallUnavailable, Gateway, MalformedResponse
 
-__all__ = ["NEVER_DELIVERED", "OUTCOME_UNKNOWN", "Client", "Connections", "is_local", "is_on_this_machine", "send", "translate"]
+__all__ = [
+    "NEVER_DELIVERED",
+    "OUTCOME_UNKNOWN",
+    "Client",
+    "Connections",
+    "authorize",
+    "is_local",
+    "is_on_this_machine",
+    "send",
+    "translate",
+]
 
 _Result = TypeVar("_Result")
 
@@ -109,27 +120,43 @@ def is_on_this_machine(account: Account) -> bool:
     return host == "localhost" or host.endswith(".localhost") or host.startswith("127.") or host == "::1"
 
 
-async def send(client: Client, gateway: Gateway, account: Account, request: httpx.Request, tokens: TokenCache) -> httpx.Response:
-    """Sign a call, send it once, and read its response."""
+async def send(
+    client: Client,
+    gateway: Gateway,
+    account: Account,
+    request: httpx.Request,
+    tokens: TokenCache,
+    *,
+    before: Callable[[], Awaitable[None]] | None = None,
+) -> httpx.Response:
+    """Sign a call, send it once, and read its response; `before` is the last that happens before it is sent, and may refuse it."""
     if not _same_origin(request.url, httpx.URL(account.base_url)):
         raise CallRejected(
             f"A call to {request.url.host} would take the key away from {account.base_url}; nothing was sent.", meaning="not_found"
         )
+    token = await authorize(client, gateway, account, tokens)
+    gateway.sign(request, token)
+    response = await _transmit(client, request, account, before)
+    if account.key is not None or not gateway.refuses_token(response):
+        return response
+    # Another process may have exchanged a token since, which invalidated this one. A refused token means that no work was started.
+    gateway.sign(request, await authorize(client, gateway, account, tokens, refused=token))
+    return await _transmit(client, request, account, before)
+
+
+async def authorize(
+    client: Client, gateway: Gateway, account: Account, tokens: TokenCache, *, refused: SecretStr | None = None
+) -> SecretStr:
+    """The key of an account, or its access token, which is exchanged where there is none but the refused one."""
     if account.key is not None:
-        gateway.sign(request, account.key)
-        return await _transmit(client, request, account)
+        return account.key
     if gateway.facts.token is None or account.app_id is None:
         raise CallRejected(
             f"There is no key for {account.gateway}.",
             meaning="authentication",
             advice=f"Save a GatewayCredentials block, or set {account.gateway.upper()}_API_KEY.",
         )
-    return await _send_with_token(client, gateway, account, request, tokens)
 
-
-async def _send_with_token(
-    client: Client, gateway: Gateway, account: Account, request: httpx.Request, tokens: TokenCache
-) -> httpx.Response:
     async def exchange() -> AccessToken:
         try:
             return await _drive(client, gateway.token_flow(account), account)
@@ -148,15 +175,7 @@ async def _send_with_token(
             ) from error
 
     # The secret key is no part of the name: a rotated secret still speaks for the same account.
-    name = f"{account.gateway}\n{account.base_url}\n{account.app_id}"
-    token = await tokens.get(name, exchange)
-    gateway.sign(request, token)
-    response = await _transmit(client, request, account)
-    if not gateway.refuses_token(response):
-        return response
-    # Another process may have exchanged a token since, which invalidated this one. A refused token means that no work was started.
-    gateway.sign(request, await tokens.get(name, exchange, refused=token))
-    return await _transmit(client, request, account)
+    return await tokens.get(f"{account.gateway}\n{account.base_url}\n{account.app_id}", exchange, refused=refused)
 
 
 async def _drive(client: Client, flow: Generator[httpx.Request, httpx.Response, _Result], account: Account) -> _Result:
@@ -169,9 +188,13 @@ async def _drive(client: Client, flow: Generator[httpx.Request, httpx.Response, 
         return stop.value
 
 
-async def _transmit(client: Client, request: httpx.Request, account: Account) -> httpx.Response:
+async def _transmit(
+    client: Client, request: httpx.Request, account: Account, before: Callable[[], Awaitable[None]] | None = None
+) -> httpx.Response:
     try:
         async with client.calls[request.url.host]:
+            if before is not None:
+                await before()
             response = await client.http.send(request, stream=True)
             try:
                 return await _read(response, account)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import datetime, timedelta, timezone
+
+import anyio
 
 from prefect_happyhorse.catalog import find_route
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, JournalState
+from prefect_happyhorse.engine.journal.lease import wait_for_owner
+from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S
 
 __all__ = ["adopt", "adoptable", "find_entry", "forget", "select"]
 
+Sleep = Callable[[float], Awaitable[None]]
+
 _SHORTEST_PREFIX = 6
+
+_log = logging.getLogger(__name__)
 
 
 def select(
@@ -40,30 +49,33 @@ def select(
 
 async def find_entry(journal: Journal, name: str) -> JournalEntry:
     """The entry that a person means."""
-    digests = [digest for digest in await journal.digests() if len(name) >= _SHORTEST_PREFIX and digest.startswith(name)]
-    found = [entry for digest in digests if (entry := await journal.read(digest)) is not None]
-    if not found:
-        found = [entry for entry in await journal.entries() if entry.job is not None and entry.job.task_id == name]
+    revisions = await journal.revisions()
+    wanted = name.partition(".")[0]
+    digests = [digest for digest in revisions if len(wanted) >= _SHORTEST_PREFIX and digest.startswith(wanted)]
+    listing = await journal.entries(digests or revisions)
+    found = [entry for entry in listing.entries if digests or (entry.job is not None and entry.job.task_id == name)]
     if len(found) == 1:
         return found[0]
+    if not found and listing.unreadable:
+        raise listing.unreadable[0].error
     if not found:
         raise ValueError(f"No job {name!r} stands in {journal.store.url}: give a task id, or six or more characters of a digest.")
     fitting = ", ".join(entry.digest[:12] for entry in found)
     raise ValueError(f"{name!r} means {len(found)} jobs: {fitting}. Give more characters.")
 
 
-async def adopt(journal: Journal, entry: JournalEntry, task_id: str) -> JournalEntry:
+async def adopt(journal: Journal, entry: JournalEntry, task_id: str, *, sleep: Sleep = anyio.sleep) -> JournalEntry:
     """Give a request whose submit was uncertain the job that it became, taking the caller's word for it."""
-    await journal.write_job_down(entry, await adoptable(journal, entry, task_id))
+    await journal.accept(entry, await adoptable(journal, entry, task_id, sleep=sleep))
     return await journal.read(entry.digest) or entry
 
 
-async def adoptable(journal: Journal, entry: JournalEntry, task_id: str) -> Job:
+async def adoptable(journal: Journal, entry: JournalEntry, task_id: str, *, sleep: Sleep = anyio.sleep) -> Job:
     """The job that an uncertain submit would become, unless the journal contradicts it."""
     if entry.job is not None:
         raise ValueError(f"{entry.digest[:12]} has a job already: {entry.job.task_id}. Nothing was changed.")
-    _check_expired(entry)
-    others = [other for other in await journal.entries() if other.job is not None and other.job.task_id == task_id]
+    await _wait_until_idle(journal, entry, sleep)
+    others = [other for other in (await journal.entries()).entries if other.job is not None and other.job.task_id == task_id]
     if any(other.gateway == entry.gateway for other in others):
         raise ValueError(f"Job {task_id} stands under {others[0].digest[:12]} already. Nothing was changed.")
     lives_s = find_route(entry.gateway, entry.request.capability, entry.request.model).facts.task_ttl_s
@@ -76,18 +88,24 @@ async def adoptable(journal: Journal, entry: JournalEntry, task_id: str) -> Job:
         digest=entry.digest,
         prompt=entry.request.prompt,
         # The gateway took it within the minute after the submit was begun, if it took it at all.
-        submitted_at=entry.owner.at,
-        expires_at=None if lives_s is None else entry.owner.at + timedelta(seconds=lives_s),
+        submitted_at=entry.begun_at,
+        expires_at=None if lives_s is None else entry.begun_at + timedelta(seconds=lives_s),
     )
 
 
-async def forget(journal: Journal, entry: JournalEntry) -> None:
-    """Remove an entry, so that the same request is bought anew. No file is removed."""
-    if entry.job is None:
-        _check_expired(entry)
-    await journal.forget(entry.digest)
+async def forget(journal: Journal, entry: JournalEntry, *, sleep: Sleep = anyio.sleep) -> None:
+    """Let the same request be bought anew. No file is removed, and a job that was bought stays in the journal by itself."""
+    await _wait_until_idle(journal, entry, sleep)
+    await journal.forget(entry)
 
 
-def _check_expired(entry: JournalEntry) -> None:
-    if entry.state == "intent" and not entry.owner.expired(datetime.now(timezone.utc)):
-        raise ValueError(f"{entry.digest[:12]} is being submitted right now by {entry.owner}. Nothing was changed.")
+async def _wait_until_idle(journal: Journal, entry: JournalEntry, sleep: Sleep) -> None:
+    """Refuse to touch a submit that may still be under way; of another machine's that is known only once it was silent for long."""
+    if entry.state != "intent":
+        return
+    busy = f"{entry.digest[:12]} is being submitted right now by {entry.owner}. Nothing was changed."
+    if entry.owner.lives():
+        raise ValueError(busy)
+    _log.warning("Waiting up to %.0f s to see whether %s is still submitting %s ...", LEASE_TTL_S, entry.owner, entry.digest[:12])
+    if not await wait_for_owner(entry, journal, sleep):
+        raise ValueError(busy)

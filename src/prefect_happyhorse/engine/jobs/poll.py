@@ -28,7 +28,7 @@ from prefect_happyhorse.engine.http.client import send
 from prefect_happyhorse.engine.jobs.durations import Durations
 from prefect_happyhorse.engine.jobs.hints import rebuy, repoll
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
-from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
+from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import (
     Account,
@@ -72,6 +72,7 @@ class Poller:
         deadline_s: How long a job may take, in seconds since it was submitted, restarts included.
         on_poll: Called after every poll.
         rate_limit: Waits until a poll may be sent, beside the limiter that all jobs of the account share in this process.
+        again: Whether a job that ended without a result is asked for once more.
     """
 
     account: Account
@@ -83,6 +84,7 @@ class Poller:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     shared: Shared = PROCESS
+    again: bool = False
 
     async def poll_once(self, job: Job) -> JobSnapshot:
         """Ask for a job once."""
@@ -98,9 +100,9 @@ class Poller:
             return await self._poll(job, _route_of(job))
 
     async def _poll(self, job: Job, route: Route) -> JobResult:
-        journal = Journal(self.store)
-        entry = await journal.read(job.digest)
-        if (known := _known_result(entry, job)) is not None:
+        journal = self.shared.journal(self.store)
+        entry = await journal.latest(job.digest)
+        if (known := _known_result(entry, job, again=self.again)) is not None:
             return known
         durations = self.shared.durations(job, route, self.store)
         try:
@@ -109,6 +111,9 @@ class Poller:
                 known_expired = entry is not None and entry.state == "expired"
                 result, took_s = await self._wait(job, route, durations, known_expired=known_expired)
         except (JobFailed, JobExpired) as error:
+            if isinstance(error, JobExpired) and (known := _result_with_addresses(entry, job)) is not None:
+                # An address may outlive what the gateway remembers, and what our clock says of it: it is tried before it is given up.
+                return known
             await journal.known_failure(error, job)
             raise
         await journal.record(job, "succeeded", {"result": result})
@@ -141,9 +146,9 @@ class Poller:
                 tolerance.reset()
                 if known_expired:
                     known_expired = False
-                    await Journal(self.store).record(job, "submitted", {"failure": None})
+                    await self.shared.journal(self.store).record(job, "submitted", {"failure": None})
                 await self.on_poll(job, snapshot, elapsed_s)
-                if snapshot.status.final:
+                if tolerance.believes(snapshot.status) or (snapshot.status.final and left_s <= 0):
                     # It ended somewhere between the last two answers. A job that another run left has no such bounds.
                     return _result(job, route, snapshot, polls), None if ran_s is None else (ran_s + elapsed_s) / 2
                 ran_s = elapsed_s
@@ -182,7 +187,7 @@ def _route_of(job: Job) -> Route:
 
 
 class _ErrorTolerance:
-    """Counts the answers in a row that are strange, or that do not know the job: one may be a passing fault, and the job is paid for.
+    """Counts the answers in a row that are strange, do not know the job or call it failed: one may be a mistake, and the job is paid for.
 
     Args:
         expected: Whether it is no surprise that the gateway does not know the job, so that its first word is believed.
@@ -190,7 +195,13 @@ class _ErrorTolerance:
 
     def __init__(self, *, expected: bool) -> None:
         self._expected = expected
+        self._said: JobStatus | None = None
         self.reset()
+
+    def believes(self, status: JobStatus) -> bool:
+        """Whether the job has ended: an end without a result has to be said twice in a row."""
+        said_before, self._said = self._said, status
+        return status is JobStatus.SUCCEEDED or (status.final and status is said_before)
 
     def reset(self) -> None:
         """Start anew: the gateway answered well."""
@@ -217,9 +228,11 @@ def _outlived(job: Job) -> bool:
     return job.expires_at is not None and job.expires_at <= datetime.now(timezone.utc)
 
 
-def _known_result(entry: JournalEntry | None, job: Job) -> JobResult | None:
+def _known_result(entry: JournalEntry | None, job: Job, *, again: bool) -> JobResult | None:
     """What the journal already knows of a job; a result whose URLs may have expired is polled anew."""
     if entry is None or entry.job is None or entry.job.task_id != job.task_id:
+        return None
+    if again and entry.asset is None:
         return None
     if entry.may_be_bought_again:
         raise JobFailed(
@@ -232,7 +245,13 @@ def _known_result(entry: JournalEntry | None, job: Job) -> JobResult | None:
         return None
     expired = result.outputs_expire_at is not None and result.outputs_expire_at <= datetime.now(timezone.utc)
     # A kept asset is what the caller goes on with, so expired URLs do not matter to it.
-    return None if expired and entry.asset is None else result
+    return None if expired and entry.state != "kept" else result
+
+
+def _result_with_addresses(entry: JournalEntry | None, job: Job) -> JobResult | None:
+    if entry is None or entry.result is None or entry.result.job.task_id != job.task_id:
+        return None
+    return None if any(output.is_inline for output in entry.result.outputs) else entry.result
 
 
 def _ended_by(error: CallError, job: Job) -> GenerationError:

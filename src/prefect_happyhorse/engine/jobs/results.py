@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.errors import JobExpired, Money, ProtocolError, error_context
+from prefect_happyhorse.domain.errors import GenerationError, JobExpired, Money, ProtocolError, error_context
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobStatus, Output
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import iter_media
@@ -17,7 +18,7 @@ from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import Client, is_local
 from prefect_happyhorse.engine.jobs.poll import Poller
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
-from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
+from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.media.thumbnail import thumbnail_path
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
@@ -33,11 +34,13 @@ class StoredResult:
         asset: The first output; further ones are its siblings.
         thumbnails: Small JPEGs by the SHA-256 of what they show.
         inputs: The addresses of the media that the request held, where the journal knows it.
+        failure: Why further outputs of the job are not stored, where it is so.
     """
 
     asset: MediaAsset
     thumbnails: dict[str, bytes] = field(default_factory=dict, repr=False)
     inputs: tuple[str, ...] = ()
+    failure: GenerationError | None = None
 
     def with_thumbnails(self) -> Iterator[tuple[MediaAsset, bytes | None]]:
         """Every asset with its small picture, or None where there is none."""
@@ -66,13 +69,19 @@ class OutputStore:
     async def store_outputs(self, result: JobResult) -> StoredResult:
         """Keep a job's outputs, or find that they are kept."""
         job = result.job
-        journal = Journal(self.store)
-        entry = await journal.read(job.digest)
-        if entry is not None and entry.asset is not None and entry.asset.job == job and await self._all_there(entry.asset):
+        journal = self.shared.journal(self.store)
+        entry = await journal.latest(job.digest)
+        if entry is not None and entry.asset is not None and entry.state == "kept" and await self._all_there(entry.asset):
             return StoredResult(entry.asset, await self._thumbnails(entry.asset), _inputs(entry))
         with error_context(job):
             async with self.shared.connections.client() as client:
-                kept = await asyncio.gather(*(self._fetch(client, result, index) for index in range(len(result.outputs))))
+                fetched = await asyncio.gather(
+                    *(self._fetch(client, result, index) for index in range(len(result.outputs))), return_exceptions=True
+                )
+            kept = [one for one in fetched if isinstance(one, StoredOutput)]
+            failure = _failure(fetched)
+            if failure is not None and not kept:
+                raise failure
         cost = None if entry is None else entry.estimate
         first, *others = (_asset(one, result, cost) for one in kept)
         asset = first.model_copy(update={"siblings": tuple(others)})
@@ -81,10 +90,12 @@ class OutputStore:
             await self._write_beside(one)
         for sha256, jpeg in thumbnails.items():
             await self.store.write(thumbnail_path(sha256), jpeg)
-        await journal.record(job, "kept", {"asset": asset, "result": result})
-        for index in range(len(kept)):
-            await forget_partial(job, index=index, store=self.store)
-        return StoredResult(asset, thumbnails, _inputs(entry))
+        # What is there of several outputs is kept and recorded, whatever became of the others.
+        await journal.record(job, "kept" if failure is None else "succeeded", {"asset": asset, "result": result})
+        for index, one in enumerate(fetched):
+            if isinstance(one, StoredOutput):
+                await forget_partial(job, index=index, store=self.store)
+        return StoredResult(asset, thumbnails, _inputs(entry), failure)
 
     async def _all_there(self, asset: MediaAsset) -> bool:
         for one in (asset, *asset.siblings):
@@ -136,6 +147,22 @@ class OutputStore:
             return
         facts = asset.model_dump(mode="json", exclude={"siblings"}, exclude_none=True)
         await self.store.write(f"{path}.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _failure(fetched: Sequence[StoredOutput | BaseException]) -> GenerationError | None:
+    """What to tell of the outputs that could not be stored; anything but a failure of the download is raised as it is."""
+    failures = [(index, one) for index, one in enumerate(fetched) if isinstance(one, BaseException)]
+    for _, error in failures:
+        if not isinstance(error, GenerationError):
+            raise error
+    if not failures:
+        return None
+    index, error = failures[0]
+    if len(fetched) > 1:
+        others = len(fetched) - len(failures)
+        told = cast("GenerationError", error).message
+        error.args = (f"Output {index + 1} of {len(fetched)}: {told} Stored: {others} of {len(fetched)}.",)
+    return cast("GenerationError", error)
 
 
 async def stored_thumbnail(asset: MediaAsset, store: Store) -> bytes | None:

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 import anyio
 
 from prefect_happyhorse.catalog import find_route
-from prefect_happyhorse.domain.errors import GatewayUnavailable, JobExpired, Money, PollRejected, SubmissionUncertain, error_context
+from prefect_happyhorse.domain.errors import (
+    GatewayUnavailable,
+    GenerationError,
+    JobExpired,
+    Money,
+    PollRejected,
+    SubmissionUncertain,
+    error_context,
+)
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
@@ -53,7 +61,7 @@ class Session:
     @property
     def journal(self) -> Journal:
         """The journal of the store."""
-        return Journal(self.store, sleep=self.sleep)
+        return self.shared.journal(self.store, sleep=self.sleep)
 
     async def prepare(self, request: GenerationRequest, *, take: int = 1) -> Prepared:
         """Check a request against its route and its media, and give it its digest. Nothing is sent."""
@@ -79,7 +87,7 @@ class Session:
         )
         return await submitter.submit_or_find(prepared)
 
-    def _poller(self, deadline_s: float = DEADLINE_S, on_poll: OnPoll = ignore) -> Poller:
+    def _poller(self, deadline_s: float = DEADLINE_S, on_poll: OnPoll = ignore, *, again: bool = False) -> Poller:
         return Poller(
             account=self.account,
             store=self.store,
@@ -90,11 +98,12 @@ class Session:
             clock=self.clock,
             sleep=self.sleep,
             shared=self.shared,
+            again=again,
         )
 
-    async def poll(self, job: Job, *, deadline_s: float = DEADLINE_S, on_poll: OnPoll = ignore) -> JobResult:
-        """Wait for a job's result."""
-        return await self._poller(deadline_s, on_poll).poll(job)
+    async def poll(self, job: Job, *, deadline_s: float = DEADLINE_S, on_poll: OnPoll = ignore, again: bool = False) -> JobResult:
+        """Wait for a job's result; one that ended without is asked for once more where `again` says so."""
+        return await self._poller(deadline_s, on_poll, again=again).poll(job)
 
     async def poll_once(self, job: Job) -> JobSnapshot:
         """Ask for a job once."""
@@ -104,7 +113,7 @@ class Session:
         """Store a job's outputs, or find that they are stored."""
         return await OutputStore(account=self.account, store=self.store, tokens=self.tokens, shared=self.shared).store_outputs(result)
 
-    async def resume(self, entry: JournalEntry, *, deadline_s: float = DEADLINE_S) -> StoredResult:
+    async def resume(self, entry: JournalEntry, *, deadline_s: float = DEADLINE_S, again: bool = False) -> StoredResult:
         """Wait for a job that stands in the journal, and store its outputs. Nothing is bought."""
         if entry.job is None:
             raise SubmissionUncertain(
@@ -113,13 +122,14 @@ class Session:
                 digest=entry.digest,
                 advice=resolve_uncertain(entry.digest),
             )
-        return await self.store_outputs(await self.poll(entry.job, deadline_s=deadline_s))
+        return await self.store_outputs(await self.poll(entry.job, deadline_s=deadline_s, again=again))
 
     async def adopt(self, entry: JournalEntry, task_id: str) -> JournalEntry:
         """Give an uncertain submit the job that it became, once the gateway says that it knows it."""
-        job = await manage.adoptable(self.journal, entry, task_id)
+        job = await manage.adoptable(self.journal, entry, task_id, sleep=self.sleep)
         await self._check_known(job)
-        return await manage.adopt(self.journal, entry, task_id)
+        await self.journal.accept(entry, job)
+        return await self.journal.read(entry.digest) or entry
 
     async def _check_known(self, job: Job) -> None:
         unchanged = "Nothing was changed."
@@ -142,12 +152,26 @@ class Session:
                 )
 
     async def cancel(self, job: Job) -> Cancellation:
-        """Ask the gateway to cancel a job, and record what it says."""
+        """Ask the gateway to cancel a job, and record what it says; it is cancelled only once the gateway says so of the job itself."""
         answer = await self._send_cancel(job)
+        if answer.accepted:
+            answer = await self._confirm_cancel(job, answer)
         entry = await self.journal.read(job.digest)
         if entry is not None and entry.job is not None and entry.job.task_id == job.task_id and entry.is_open:
-            await self.journal.write(entry.becoming("cancelled" if answer.accepted else entry.state, cancellation=answer))
+            await self.journal.record(job, "cancelled" if answer.accepted else entry.state, {"cancellation": answer})
         return answer
+
+    async def _confirm_cancel(self, job: Job, answer: Cancellation) -> Cancellation:
+        try:
+            snapshot = await self.poll_once(job)
+        except GenerationError as error:
+            said = f"could not be asked whether it did: {error.message}"
+        else:
+            if snapshot.status is JobStatus.CANCELLED:
+                return answer
+            said = f"says of the job that it is {snapshot.provider_status or snapshot.status.value}"
+        message = f"The gateway took the call and {said}. The job is not taken to be cancelled."
+        return answer.model_copy(update={"accepted": False, "message": message})
 
     async def _send_cancel(self, job: Job) -> Cancellation:
         gateway = get_gateway(job.gateway)

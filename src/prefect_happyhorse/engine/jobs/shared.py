@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import uuid
+from collections.abc import Awaitable, Callable
 from weakref import WeakKeyDictionary
+
+import anyio
 
 from prefect_happyhorse.catalog import Route
 from prefect_happyhorse.domain.jobs import Job
@@ -12,7 +16,7 @@ from prefect_happyhorse.engine.http.client import Connections
 from prefect_happyhorse.engine.http.rate_limit import RateLimiter
 from prefect_happyhorse.engine.jobs.durations import Durations
 from prefect_happyhorse.engine.journal.budget import Budget, BudgetTracker
-from prefect_happyhorse.engine.journal.journal import Journal
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.storage.paths import safe
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
@@ -31,6 +35,8 @@ class Shared:
         self._lock = threading.Lock()
         self._limiters: dict[tuple[str, str, str], RateLimiter] = {}
         self._durations: dict[tuple[str, str], Durations] = {}
+        self._remembered: dict[tuple[str, str], JournalEntry] = {}
+        self._proved: set[str] = set()
         # A tracker orders its jobs by an asyncio lock, which belongs to one loop.
         self._trackers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, Budget], BudgetTracker]] = WeakKeyDictionary()
 
@@ -49,11 +55,25 @@ class Shared:
         with self._lock:
             return self._durations.setdefault((store.url, path), Durations(path, typical_s=route.typical_s))
 
+    def journal(self, store: Store, *, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> Journal:
+        """The journal of a store, which knows what this process wrote to it last."""
+        return Journal(store, sleep=sleep, remembered=self._remembered)
+
+    async def prove(self, journal: Journal) -> None:
+        """Try, once in a process, that a journal can keep two buyers apart, and that a job can be written down on this machine too."""
+        place = f"{journal.store.url} {journal.spool}"
+        if place in self._proved:
+            return
+        await journal.check_form()
+        await journal.spool.check()
+        await journal.store.prove(f"journal/proofs/{uuid.uuid4().hex}")
+        self._proved.add(place)
+
     def tracker(self, budget: Budget, store: Store) -> BudgetTracker:
         """The tracker of a budget, which remembers what it has read of the journal."""
         with self._lock:
             trackers = self._trackers.setdefault(asyncio.get_running_loop(), {})
-            return trackers.setdefault((store.url, budget), BudgetTracker(budget, Journal(store)))
+            return trackers.setdefault((store.url, budget), BudgetTracker(budget, self.journal(store)))
 
 
 PROCESS = Shared()

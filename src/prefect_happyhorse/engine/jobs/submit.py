@@ -19,7 +19,7 @@ from prefect_happyhorse.domain.jobs import Job, Submission
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
-from prefect_happyhorse.engine.http.client import is_local, send
+from prefect_happyhorse.engine.http.client import Client, authorize, is_local, send
 from prefect_happyhorse.engine.http.rate_limit import backoff_s
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
 from prefect_happyhorse.engine.inputs.upload import upload_inputs
@@ -28,8 +28,8 @@ from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
 from prefect_happyhorse.engine.journal.budget import BudgetTracker
 from prefect_happyhorse.engine.journal.digest import request_digest
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
-from prefect_happyhorse.engine.journal.lease import Lease
-from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S, LeaseOwner
+from prefect_happyhorse.engine.journal.lease import Lease, LeaseLost, wait_for_owner
+from prefect_happyhorse.engine.journal.owner import LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, CallError, CallUnavailable, Gateway, get_gateway, submit_error
 
@@ -41,7 +41,6 @@ _log = logging.getLogger(__name__)
 
 _FINISH_SENDING_S = 75.0
 _LOOK_AGAIN_S = 0.2
-_LOOK_AGAIN_AT_MOST_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class Submitter:
     async def submit_or_find(self, prepared: Prepared) -> Submitted:
         """As `submit`, and say which of the two it was."""
         account = prepared.account
-        journal = Journal(self.store, sleep=self.sleep)
+        journal = self.shared.journal(self.store, sleep=self.sleep)
         with error_context(
             gateway=account.gateway,
             account=account.label,
@@ -121,13 +120,13 @@ class Submitter:
     async def _job(self, prepared: Prepared, journal: Journal) -> Submitted | None:
         """The job of a request, bought if need be; None when what the journal says has changed meanwhile."""
         entry = await journal.read(prepared.digest)
-        if entry is not None and entry.job is None:
+        if entry is None or entry.job is None:
             entry = await journal.restore(prepared.digest) or entry
         if entry is None or entry.may_be_bought_again:
             return await self._buy(prepared, journal, instead_of=entry)
         if entry.job is not None:
             return Submitted(_job_of(entry, entry.job), is_new=False)
-        if entry.state == "intent" and not await self._has_expired(entry, journal):
+        if entry.state == "intent" and not await wait_for_owner(entry, journal, self.sleep):
             return None
         if self.on_uncertain == "resubmit":
             return await self._buy(prepared, journal, instead_of=entry)
@@ -139,32 +138,15 @@ class Submitter:
             entry.digest,
         )
 
-    async def _has_expired(self, entry: JournalEntry, journal: Journal) -> bool:
-        """Wait for the owner of the lease: True once it has expired, False once the entry has changed."""
-        silent_s = 0.0
-        while True:
-            # Clocks differ and jump. Where money hangs on it, silence counts as it is heard here, not by the times that were written.
-            if entry.owner.is_dead() or silent_s > LEASE_TTL_S:
-                return True
-            if self.on_uncertain == "raise" and entry.owner.expired(datetime.now(timezone.utc)):
-                return True
-            pause_s = min(_LOOK_AGAIN_S + silent_s / 10, _LOOK_AGAIN_AT_MOST_S)
-            await self.sleep(pause_s)
-            latest = await journal.read(entry.digest)
-            if latest is None or latest.state != entry.state or not latest.owner.same(entry.owner):
-                return False
-            silent_s = 0.0 if latest.owner.at != entry.owner.at else silent_s + pause_s
-            entry = latest
-
     async def _buy(self, prepared: Prepared, journal: Journal, *, instead_of: JournalEntry | None) -> Submitted | None:
-        """Acquire the lease and send; None when another process acquired it first."""
+        """Acquire the lease and send; None when another process acquired it first, or may have meanwhile."""
         account = prepared.account
         gateway = get_gateway(account.gateway)
         now = datetime.now(timezone.utc)
-        # Uploading is free and may fail, so it comes before the lease.
+        # Uploading is free and may fail, so it comes before the lease; and so does all else that may.
         uploaded = await upload_inputs(prepared.request, prepared.route, self.store, now=now, gateway_is_local=is_local(account))
         request = gateway.submit_request(uploaded, prepared.route, account)
-        entry = JournalEntry(
+        intent = JournalEntry(
             digest=prepared.digest,
             state="intent",
             gateway=account.gateway,
@@ -177,55 +159,65 @@ class Submitter:
             owner=LeaseOwner(),
         )
         if self.tracker is not None:
-            # Before the lease, so that no other process meets an intent of unknown price that is about to be removed.
-            self.tracker.check(entry)
-        if instead_of is None:
-            if not await journal.acquire(entry):
-                return None
-        else:
-            acquired = await journal.take_over(instead_of, entry)
+            # Before the lease, so that no other process meets an intent of unknown price that is about to be released.
+            self.tracker.check(intent)
+        await self.shared.prove(journal)
+        async with self.shared.connections.client() as client:
+            await self._authorize(client, gateway, account)
+        with intent.owner.submitting():
+            try:
+                acquired = await journal.acquire(intent, instead_of)
+            except OSError:
+                # The store may have taken it all the same.
+                await Lease(intent, instead_of, journal).release()
+                raise
             if acquired is None:
                 await self.sleep(_LOOK_AGAIN_S)
                 return None
-            entry = acquired
-        lease = Lease(entry, instead_of, journal)
-        await self._admit(lease)
-        sending = asyncio.ensure_future(self._send_and_write_down(gateway, prepared, request, lease))
-        try:
-            return Submitted(await asyncio.shield(sending), is_new=True)
-        except asyncio.CancelledError:
-            # The request may already be on its way: its answer is the only place where the task id stands, so it is waited for.
-            await asyncio.wait({sending}, timeout=_FINISH_SENDING_S)
-            if sending.done() and not sending.cancelled():
-                sending.exception()
-            raise
+            lease = Lease(acquired, instead_of, journal)
+            sending = asyncio.ensure_future(self._submit(gateway, prepared, request, lease))
+            try:
+                return await asyncio.shield(sending)
+            except asyncio.CancelledError:
+                # The request may already be on its way: its answer is the only place where the task id stands, so it is waited for.
+                await asyncio.wait({sending}, timeout=_FINISH_SENDING_S)
+                if sending.done() and not sending.cancelled():
+                    sending.exception()
+                raise
 
-    async def _admit(self, lease: Lease) -> None:
-        if self.tracker is None:
-            return
+    async def _authorize(self, client: Client, gateway: Gateway, account: Account) -> None:
+        """Get an access token while there is no lease yet, where the gateway takes one."""
         try:
-            # A long journal takes its time to read, and a lease that is not renewed would expire.
-            async with lease.heartbeat():
-                await self.tracker.admit(lease.entry)
-        except BaseException:
-            # Whatever kept the budget from being counted, nothing was sent.
-            await lease.undo()
-            raise
+            await authorize(client, gateway, account, self.tokens)
+        except CallError as call:
+            raise submit_error(call, gateway=account.gateway) from call
 
-    async def _send_and_write_down(self, gateway: Gateway, prepared: Prepared, request: httpx.Request, lease: Lease) -> Job:
+    async def _submit(self, gateway: Gateway, prepared: Prepared, request: httpx.Request, lease: Lease) -> Submitted | None:
         try:
+            # A long journal takes its time to read, and a lease that is not renewed expires.
             async with lease.heartbeat():
-                submission = await self._send(gateway, prepared, request)
+                if self.tracker is not None:
+                    await self.tracker.admit(lease.intent)
+                submission = await self._send(gateway, prepared, request, lease)
         except CallError as call:
             error = submit_error(call, gateway=prepared.account.gateway)
             if error.money is Money.NOT_SPENT:
-                await lease.undo()
+                await lease.release()
                 raise error from call
-            await lease.is_uncertain(error)
+            await lease.give_up(error)
             raise _uncertain(f"The submit may have been accepted: {error.message}", prepared.digest, error) from call
+        except LeaseLost as lost:
+            _log.warning("%s; nothing was sent, and the journal is read again.", lost)
+            await lease.release()
+            return None
+        except BaseException:
+            # Whatever it is, once the call was handed over nobody knows what became of it: then the intent stands.
+            if not lease.sent:
+                await lease.release()
+            raise
         job = _job(prepared, submission)
         try:
-            return await lease.journal.write_job_down(lease.entry, job)
+            return Submitted(await lease.journal.accept(lease.intent, job, verify=not lease.is_surely_held()), is_new=True)
         except OSError as error:
             # The intent still stands, so nothing is bought twice; the job goes on, and its id stands in the log.
             _log.error(
@@ -236,22 +228,23 @@ class Submitter:
                 job.task_id,
                 job.digest[:12],
             )
-            return job
+            return Submitted(job, is_new=True)
 
-    async def _send(self, gateway: Gateway, prepared: Prepared, request: httpx.Request) -> Submission:
+    async def _send(self, gateway: Gateway, prepared: Prepared, request: httpx.Request, lease: Lease) -> Submission:
         """Send until the gateway takes it; only what certainly did no work is sent again."""
         account, route = prepared.account, prepared.route
         waited_s = 0.0
         async with self.shared.connections.client() as client:
             for attempt in range(1, self.attempts + 1):
                 try:
-                    response = await send(client, gateway, account, request, self.tokens)
+                    response = await send(client, gateway, account, request, self.tokens, before=lease.check)
                     return gateway.read_submit(response, route)
                 except CallUnavailable as error:
                     pause_s = max(error.retry_after_s or 0.0, backoff_s(attempt))
                     if error.may_have_acted or attempt == self.attempts or waited_s + pause_s > self.patience_s:
                         raise
                     waited_s += pause_s
+                    lease.sent = False
                     await self.sleep(pause_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
-from typing import NamedTuple
 
 from pydantic import Field
 
-from prefect_happyhorse.domain.errors import BudgetExceeded, SubmissionUncertain
+from prefect_happyhorse.domain.errors import BudgetExceeded
 from prefect_happyhorse.domain.prices import EXACT, Amount, Currency
 from prefect_happyhorse.domain.values import Value
-from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
-from prefect_happyhorse.engine.journal.owner import LeaseOwner
+from prefect_happyhorse.engine.journal.index import Index, Line
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, Unreadable
 
 __all__ = ["Budget", "BudgetTracker"]
-
-_AT_ONCE = 16
 
 
 class Budget(Value):
@@ -47,34 +43,30 @@ class BudgetTracker:
     refused, but never do both go over. Within one tracker there is an order: a job waits until those before it are decided, and counts
     none of those after it, so that exactly what fits is bought.
 
-    Whoever is refused sends nothing and releases its lease. Entries are read once, since an estimate never changes: a job that is
-    cancelled, or forgotten and bought anew, after this tracker read it counts as it was then. Only what was taken over is read each time.
-
-    Args:
-        budget: The budget.
-        journal: Where what is bought stands.
+    Whoever is refused sends nothing and releases its lease. An entry that costs something is read once, since its estimate never changes:
+    one that is cancelled or forgotten later counts as it was then.
     """
 
     def __init__(self, budget: Budget, journal: Journal) -> None:
         self._budget = budget
         self._journal = journal
-        self._totals = _Totals()
-        self._unread: set[str] = set()
-        self._undecided: dict[str, JournalEntry] = {}
-        self._refused: dict[str, LeaseOwner] = {}
+        self._index = Index(journal)
+        self._totals = _Totals(budget)
+        self._undecided: set[str] = set()
+        self._refused: dict[str, str] = {}
         self._refreshing = asyncio.Lock()
         self._refreshes_begun = 0
         self._refreshes_done = 0
 
     def check(self, entry: JournalEntry) -> None:
         """Refuse a job that can have no room whatever else is bought. Nothing is read, so this may come before the lease."""
-        line = self._line(entry)
-        if line.problem is not None:
+        line = Line.of(entry)
+        if (problem := self._totals.problem(line)) is not None:
             raise self._refusal(
-                f"{line.problem}, so the budget of {self._budget} cannot be kept.",
+                f"{problem}, so the budget of {self._budget} cannot be kept.",
                 f"Give its price in {self._budget.currency} in the credentials' price list.",
             )
-        if line.cost > self._budget.amount:
+        if line.cost is not None and line.cost > self._budget.amount:
             raise self._refusal(
                 f"This job at {line.cost:f} {self._budget.currency} would pass the budget of {self._budget} all by itself.",
                 "Raise the budget, or leave the job out.",
@@ -83,45 +75,33 @@ class BudgetTracker:
     async def admit(self, entry: JournalEntry) -> None:
         """Refuse a job that has no room."""
         self._refused.pop(entry.digest, None)
-        if entry.owner.epoch == 1:
-            # Only a first intent stands for nothing but this job; what a later one took the place of may be charged.
-            self._undecided[entry.digest] = entry
-            self._totals.strike(entry.digest)
+        self._undecided.add(entry.digest)
+        before = self._totals.strike(entry.digest)
         try:
             self.check(entry)
             await self._refresh()
             self._decide(entry)
         except BaseException:
-            if entry.owner.epoch == 1:
-                self._refused[entry.digest] = entry.owner
+            self._refused[entry.digest] = entry.owner.claim
+            if before is not None:
+                self._totals.enter(entry.digest, entry.revision, before)
             raise
         finally:
-            self._undecided.pop(entry.digest, None)
+            self._undecided.discard(entry.digest)
 
     def _decide(self, entry: JournalEntry) -> None:
-        before = self._totals.strike(entry.digest)
-        try:
-            line = self._fitting(entry)
-        except BudgetExceeded:
-            if before is not None:
-                self._totals.enter(entry.digest, before)
-            raise
-        self._totals.enter(entry.digest, line)
-        self._unread.discard(entry.digest)
-
-    def _fitting(self, entry: JournalEntry) -> _Line:
-        line = self._line(entry)
+        line = Line.of(entry)
         totals = self._totals
         if totals.problems:
             raise self._uncountable(list(totals.problems.values()))
-        if EXACT.add(totals.spent, line.cost) > self._budget.amount:
+        if EXACT.add(totals.spent, line.cost or Decimal(0)) > self._budget.amount:
             jobs = "1 job stands" if totals.charged == 1 else f"{totals.charged} jobs stand"
             raise self._refusal(
                 f"This job at {line.cost:f} {self._budget.currency} would pass the budget of {self._budget}:"
                 f" {jobs} in the journal for {totals.spent:f} {self._budget.currency}.",
                 "Raise the budget, or leave the job out.",
             )
-        return line
+        totals.enter(entry.digest, entry.revision, line)
 
     def _uncountable(self, problems: list[str]) -> BudgetExceeded:
         more = "" if len(problems) == 1 else f" That goes for {len(problems)} entries of the journal."
@@ -143,109 +123,84 @@ class BudgetTracker:
             self._refreshes_done = number
 
     async def _read_what_changed(self) -> None:
-        """The names alone show what came, what went, and what was taken over: each take-over writes a file of its own."""
-        digests = set(await self._journal.digests())
-        taken_over = {name.partition(".")[0] for name in await self._journal.store.list("journal/leases")}
-        self._totals.keep(digests)
-        self._refused = {digest: owner for digest, owner in self._refused.items() if digest in digests}
-        self._unread = (self._unread | (digests - self._totals.lines.keys()) | (digests & taken_over) | self._refused.keys()) & digests
-        await self._read_all(self._unread - self._undecided.keys())
+        """The names alone show what came, what went and what changed."""
+        revisions = await self._journal.revisions()
+        await self._index.load(revisions)
+        self._totals.keep(revisions)
+        unread: dict[str, int] = {}
+        for digest, revision in revisions.items():
+            if digest in self._undecided or self._totals.counts(digest, revision):
+                continue
+            if (line := self._index.get(digest, revision)) is not None:
+                self._totals.enter(digest, revision, line)
+            else:
+                unread[digest] = revision
+        async for one in self._journal.read_all(unread):
+            if isinstance(one, Unreadable):
+                self._totals.enter_problem(one)
+            elif self._refused.get(one.digest) == one.owner.claim and one.state == "intent":
+                # Refused here, and its lease not released yet.
+                self._totals.strike(one.digest)
+            elif one.digest not in self._undecided:
+                self._totals.enter(one.digest, one.revision, self._index.add(one))
+        await self._index.save(revisions)
         if self._budget.days is not None:
             self._totals.leave_out(before=datetime.now(timezone.utc) - timedelta(days=self._budget.days))
-
-    async def _read_all(self, digests: Collection[str]) -> None:
-        names = iter(digests)
-        failed: list[OSError] = []
-
-        async def read_on() -> None:
-            for digest in names:
-                try:
-                    await self._read(digest)
-                except OSError as error:
-                    failed.append(error)
-                    return
-
-        await asyncio.gather(*(read_on() for _ in range(min(_AT_ONCE, len(digests)))))
-        if failed:
-            raise failed[0]
-
-    async def _read(self, digest: str) -> None:
-        try:
-            entry = await self._journal.read(digest)
-        except SubmissionUncertain as error:
-            # It stays unread, so that it is looked at again: somebody may mend it.
-            self._totals.enter(digest, _Line(datetime.now(timezone.utc), Decimal(0), error.message.rstrip(".")))
-            return
-        except OSError as error:
-            # An object store's own error names the bucket alone.
-            file = self._journal.store.uri(self._journal.path(digest))
-            raise OSError(error.errno or errno.EIO, error.strerror or str(error), file) from error
-        if digest in self._undecided:
-            return
-        self._unread.discard(digest)
-        if entry is None or self._refused.get(digest) == entry.owner:
-            # Removed meanwhile; or refused here, and its lease not released yet.
-            self._totals.strike(digest)
-            return
-        self._refused.pop(digest, None)
-        self._totals.enter(digest, self._line(entry))
-
-    def _line(self, entry: JournalEntry) -> _Line:
-        charged = len(entry.duplicate_jobs) + (0 if entry.may_be_bought_again else 1)
-        estimate = entry.estimate
-        if charged == 0:
-            return _Line(entry.begun_at, Decimal(0))
-        what = f"job {entry.digest[:12]} ({entry.request.model} at {entry.gateway})"
-        if estimate is None or estimate.amount is None:
-            reason = "" if estimate is None else f": {estimate.reason}"
-            return _Line(entry.begun_at, Decimal(0), f"What {what} costs is unknown{reason}")
-        if estimate.currency != self._budget.currency:
-            problem = f"The {what} costs {estimate.amount:f} {estimate.currency}, and the budget is in {self._budget.currency}"
-            return _Line(entry.begun_at, Decimal(0), problem)
-        return _Line(entry.begun_at, EXACT.multiply(estimate.amount, charged))
 
     def _refusal(self, message: str, advice: str) -> BudgetExceeded:
         return BudgetExceeded(message, advice=f"Nothing was sent. {advice}")
 
 
-class _Line(NamedTuple):
-    """What an entry means for a budget."""
-
-    begun_at: datetime
-    cost: Decimal
-    problem: str | None = None
-
-
 class _Totals:
     """The lines of a journal and their sum, kept up while lines come and go."""
 
-    def __init__(self) -> None:
-        self.lines: dict[str, _Line] = {}
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._lines: dict[str, tuple[int, Line]] = {}
         self.problems: dict[str, str] = {}
         self.spent = Decimal(0)
         self.charged = 0
 
-    def enter(self, digest: str, line: _Line) -> None:
-        self.strike(digest)
-        self.lines[digest] = line
-        self.spent = EXACT.add(self.spent, line.cost)
-        self.charged += line.cost > 0
-        if line.problem is not None:
-            self.problems[digest] = line.problem
+    def problem(self, line: Line) -> str | None:
+        """Why a line cannot be counted, or None."""
+        if line.cost is None:
+            return f"What {line.what} costs is unknown{'' if line.reason is None else f': {line.reason}'}"
+        if line.cost and line.currency != self._budget.currency:
+            return f"The {line.what} costs {line.cost:f} {line.currency}, and the budget is in {self._budget.currency}"
+        return None
 
-    def strike(self, digest: str) -> _Line | None:
-        line = self.lines.pop(digest, None)
-        self.problems.pop(digest, None)
-        if line is not None:
-            self.spent = EXACT.subtract(self.spent, line.cost)
-            self.charged -= line.cost > 0
+    def counts(self, digest: str, revision: int) -> bool:
+        """Whether an entry need not be read again: a cost never changes, and what costs nothing is the same until it is written anew."""
+        seen, line = self._lines.get(digest, (0, None))
+        return line is not None and digest not in self.problems and (bool(line.cost) or seen == revision)
+
+    def enter(self, digest: str, revision: int, line: Line) -> None:
+        self.strike(digest)
+        self._lines[digest] = (revision, line)
+        if (problem := self.problem(line)) is not None:
+            self.problems[digest] = problem
+        else:
+            self.spent = EXACT.add(self.spent, line.cost or Decimal(0))
+            self.charged += bool(line.cost)
+
+    def enter_problem(self, unreadable: Unreadable) -> None:
+        # It stays without a line, so that it is looked at again: somebody may mend it.
+        digest = unreadable.error.digest or unreadable.file
+        self.strike(digest)
+        self.problems[digest] = unreadable.error.message.rstrip(".")
+
+    def strike(self, digest: str) -> Line | None:
+        _, line = self._lines.pop(digest, (0, None))
+        if self.problems.pop(digest, None) is None and line is not None:
+            self.spent = EXACT.subtract(self.spent, line.cost or Decimal(0))
+            self.charged -= bool(line.cost)
         return line
 
     def keep(self, digests: Collection[str]) -> None:
-        for digest in self.lines.keys() - digests:
+        for digest in (self._lines.keys() | self.problems.keys()) - set(digests):
             self.strike(digest)
 
     def leave_out(self, *, before: datetime) -> None:
-        for digest, line in list(self.lines.items()):
-            if line.begun_at < before and (line.cost or line.problem):
-                self.enter(digest, _Line(line.begun_at, Decimal(0)))
+        for digest, (revision, line) in list(self._lines.items()):
+            if line.begun_at < before and (line.cost or digest in self.problems):
+                self.enter(digest, revision, Line(begun_at=line.begun_at, cost=Decimal(0), what=line.what))

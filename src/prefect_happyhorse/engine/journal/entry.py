@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Literal
@@ -17,23 +18,28 @@ from prefect_happyhorse.engine.journal.owner import LeaseOwner
 
 __all__ = ["FACTS", "OPEN_STATES", "TRANSITIONS", "Cancellation", "Failure", "JournalEntry", "JournalState"]
 
-JournalState = Literal["intent", "uncertain", "submitted", "succeeded", "kept", "failed", "expired", "cancelled"]
-"""Where a request stands: about to be sent; perhaps taken, perhaps not; taken; finished; its file kept; and three ends without one."""
+JournalState = Literal["intent", "uncertain", "submitted", "succeeded", "kept", "failed", "expired", "cancelled", "released", "forgotten"]
+"""Where a request stands: about to be sent; perhaps taken, perhaps not; taken; finished; its file kept; three ends without one; and two
+in which nothing is bought: the lease was released, or a person had the request forgotten.
+"""
 
 OPEN_STATES: tuple[JournalState, ...] = ("intent", "uncertain", "submitted", "succeeded")
 """The states in which money is or may be spent and no file is kept yet."""
 
 TRANSITIONS: Mapping[JournalState, frozenset[JournalState]] = {
-    "intent": frozenset({"uncertain", "submitted"}),
+    "intent": frozenset({"uncertain", "submitted", "released", "forgotten"}),
     # Somebody chose to resubmit, or found the job at the provider.
-    "uncertain": frozenset({"intent", "submitted"}),
-    "submitted": frozenset({"succeeded", "kept", "failed", "expired", "cancelled"}),
-    "succeeded": frozenset({"kept", "failed", "expired", "cancelled"}),
-    "kept": frozenset[JournalState](),
+    "uncertain": frozenset({"intent", "submitted", "forgotten"}),
+    "submitted": frozenset({"succeeded", "kept", "failed", "expired", "cancelled", "forgotten"}),
+    "succeeded": frozenset({"kept", "failed", "expired", "cancelled", "forgotten"}),
+    "kept": frozenset[JournalState]({"forgotten"}),
     # Two runs may hear two answers about one job. Whichever came second, a result is not lost for it.
-    "failed": frozenset({"succeeded", "kept", "expired"}),
-    "expired": frozenset({"submitted", "succeeded", "kept", "failed"}),
-    "cancelled": frozenset({"intent", "succeeded", "kept"}),
+    "failed": frozenset({"succeeded", "kept", "expired", "forgotten"}),
+    "expired": frozenset({"submitted", "succeeded", "kept", "failed", "forgotten"}),
+    "cancelled": frozenset({"intent", "succeeded", "kept", "forgotten"}),
+    # A submit that was held up on its way may still be accepted.
+    "released": frozenset({"intent", "submitted", "forgotten"}),
+    "forgotten": frozenset({"intent", "submitted"}),
 }
 """What each state may become. To stay is always allowed: so facts are added."""
 
@@ -41,11 +47,13 @@ FACTS: Mapping[JournalState, tuple[frozenset[str], frozenset[str]]] = {
     "intent": (frozenset(), frozenset()),
     "uncertain": (frozenset(), frozenset({"failure"})),
     "submitted": (frozenset({"job"}), frozenset({"result", "cancellation"})),
-    "succeeded": (frozenset({"job", "result"}), frozenset({"failure", "cancellation"})),
+    "succeeded": (frozenset({"job", "result"}), frozenset({"asset", "failure", "cancellation"})),
     "kept": (frozenset({"job", "result", "asset"}), frozenset({"failure", "cancellation"})),
     "failed": (frozenset({"job", "failure"}), frozenset({"result", "cancellation"})),
     "expired": (frozenset({"job", "failure"}), frozenset({"result", "cancellation"})),
     "cancelled": (frozenset({"job", "cancellation"}), frozenset({"result", "failure"})),
+    "released": (frozenset(), frozenset()),
+    "forgotten": (frozenset(), frozenset()),
 }
 """Which facts an entry of each state holds, and which it may hold besides."""
 
@@ -93,13 +101,18 @@ class JournalEntry(Value):
     asset: MediaAsset | None = None
     failure: Failure | None = None
     cancellation: Cancellation | None = None
-    duplicate_jobs: tuple[Job, ...] = Field(
-        default=(), description="Further jobs of the same request, bought because somebody chose to resubmit."
-    )
+    aside: tuple[str, ...] = Field(default=(), description="Digests of the entries of further jobs that were bought for this request.")
     updated_at: datetime = Field(default_factory=_now)
+    revision: int = Field(
+        default=0, exclude=True, description="How often it was written. The name of its file says so; 0 before the first."
+    )
 
     @model_validator(mode="after")
     def _check_facts(self) -> JournalEntry:
+        return self.checked()
+
+    def checked(self) -> JournalEntry:
+        """The entry itself, unless it holds what an entry of its state cannot hold: a copy is not checked when it is made."""
         needed, allowed = FACTS[self.state]
         held = {name for name in _ALL_FACTS if getattr(self, name) is not None}
         if missing := sorted(needed - held):
@@ -120,23 +133,37 @@ class JournalEntry(Value):
 
     @property
     def may_be_bought_again(self) -> bool:
-        """Whether the gateway itself said that it took the job back before it began."""
-        return self.state == "cancelled" and self.cancellation is not None and self.cancellation.accepted
+        """Whether nothing is bought: never, or no more, since the gateway itself said that it took the job back before it began."""
+        cancelled = self.state == "cancelled" and self.cancellation is not None and self.cancellation.accepted
+        return cancelled or self.state in {"released", "forgotten"}
+
+    def is_intent_of(self, owner: LeaseOwner) -> bool:
+        """Whether this is still the intent of a submit."""
+        return self.state == "intent" and self.owner.claim == owner.claim
 
     def may_become(self, state: JournalState) -> bool:
         """Whether the entry may come into a state, or stay in it."""
         return state == self.state or state in TRANSITIONS[self.state]
 
     def becoming(self, state: JournalState, **facts: object) -> JournalEntry:
-        """The entry in a new state, with new facts."""
+        """The entry in a new state, with new facts; one without a job loses those of the job that it had."""
         if not self.may_become(state):
             raise ValueError(f"an entry that is {self.state!r} cannot become {state!r}")
-        return JournalEntry.model_validate({**dict(self), "state": state, "updated_at": _now(), **facts})
+        _, allowed = FACTS[state]
+        dropped = {} if allowed or FACTS[state][0] else dict.fromkeys(_ALL_FACTS)
+        changed = self.model_copy(update={"state": state, "updated_at": _now(), **dropped, **facts})
+        return changed.checked()
 
-    def with_job(self, job: Job) -> JournalEntry:
-        """The entry with a job that was accepted; a second one of the same request is kept beside the first."""
-        if self.job is None:
-            return self.becoming("submitted", job=job, failure=None)
-        if job.task_id in {one.task_id for one in (self.job, *self.duplicate_jobs)}:
-            return self
-        return self.model_copy(update={"duplicate_jobs": (*self.duplicate_jobs, job)})
+    def set_aside(self, job: Job) -> JournalEntry:
+        """An entry of its own for a job of this request that another takes the place of, so that it is waited for and kept as any other."""
+        digest = hashlib.sha256(f"{self.digest} {job.task_id}".encode()).hexdigest()
+        own = job.model_copy(update={"digest": digest})
+        of_its_own: dict[str, object] = {"digest": digest, "job": own, "aside": (), "revision": 0}
+        if self.job is not None and self.job.task_id == job.task_id:
+            if self.result is not None:
+                of_its_own["result"] = self.result.model_copy(update={"job": own})
+            if self.asset is not None:
+                mine = [one.model_copy(update={"job": own}) for one in self.asset.siblings]
+                of_its_own["asset"] = self.asset.model_copy(update={"job": own, "siblings": tuple(mine)})
+            return self.model_copy(update=of_its_own)
+        return self.model_copy(update={**dict.fromkeys(_ALL_FACTS), "state": "submitted", **of_its_own})

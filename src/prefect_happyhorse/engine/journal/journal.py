@@ -1,15 +1,22 @@
-"""The journal: what was bought, one readable JSON file per request digest, beside the outputs. It is the truth about money."""
+"""The journal: what was bought, one readable JSON file per request digest, beside the outputs. It is the truth about money.
+
+A file is never written over. Each change creates `journal/<first two characters>/<digest>.<revision>.json` with the next revision, which of
+several writers exactly one can, and removes the one before. The latest revision counts, and is the fencing token of whoever submits. Since
+earlier ones are removed, a writer that was held up may create one that lies behind the latest, so where money hangs on it a writer looks
+whether its own is the latest: before it sends, and when it writes a job down later than its lease lives.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime, timezone
-from typing import Any, cast
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
+from contextlib import suppress
+from typing import Any, NamedTuple, cast
 
 import anyio
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from prefect_happyhorse.domain.errors import GenerationError, JobExpired, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job
@@ -18,15 +25,28 @@ from prefect_happyhorse.engine.journal.owner import LeaseOwner
 from prefect_happyhorse.engine.journal.spool import Spool
 from prefect_happyhorse.engine.storage.store import Store
 
-__all__ = ["OPEN_STATES", "Cancellation", "Failure", "Journal", "JournalEntry", "JournalState", "LeaseOwner"]
+__all__ = ["OPEN_STATES", "Cancellation", "Failure", "Journal", "JournalEntry", "JournalState", "LeaseOwner", "Listing", "Unreadable"]
 
 _PAUSES_S = (0.5, 2.0, 5.0)
+_REMEMBERED = 4096
+_FILE = re.compile(r"journal/[^/]{1,2}/([^/]+)\.([1-9][0-9]{0,8})\.json")
+_EARLIER_FILE = re.compile(r"[0-9a-f]{64}\.json")
 
 _log = logging.getLogger(__name__)
 
 
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
+class Unreadable(NamedTuple):
+    """A file of the journal that cannot be read, and why."""
+
+    file: str
+    error: SubmissionUncertain
+
+
+class Listing(NamedTuple):
+    """The entries of a journal, oldest first, and the files that may stand for more."""
+
+    entries: list[JournalEntry]
+    unreadable: list[Unreadable]
 
 
 class Journal:
@@ -35,176 +55,310 @@ class Journal:
     Args:
         store: Where the outputs lie; the journal is its folder `journal`.
         sleep: Waits for so many seconds.
+        remembered: The entries that this process wrote last, by their folder and digest, so that they need not be read again.
     """
 
-    def __init__(self, store: Store, *, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+        remembered: MutableMapping[tuple[str, str], JournalEntry] | None = None,
+    ) -> None:
         self.store = store
+        self.spool = Spool(store.url)
         self._sleep = sleep
-        self._spool = Spool(store.url)
+        self._remembered: MutableMapping[tuple[str, str], JournalEntry] = {} if remembered is None else remembered
 
-    def path(self, digest: str) -> str:
-        """Where the entry of a digest lies in the store."""
-        return f"journal/{digest}.json"
+    def path(self, digest: str, revision: int) -> str:
+        """Where a revision of an entry lies in the store."""
+        return f"journal/{digest[:2]}/{digest}.{revision}.json"
+
+    async def check_form(self) -> None:
+        """Refuse a journal of an earlier form: what was bought under it is not known here."""
+        if earlier := [name for name in await self.store.list("journal") if _EARLIER_FILE.fullmatch(name)]:
+            raise SubmissionUncertain(
+                f"The journal in {self.store.url} holds {len(earlier)} entries of an unreleased version of this package, which are read no"
+                f" more, such as journal/{earlier[0]}.",
+                digest=earlier[0].removesuffix(".json"),
+                advice="Move these files away if you know that nothing in them is still to come, or use another store.",
+            )
+
+    async def revision(self, digest: str) -> int:
+        """The latest revision of an entry; 0 when nothing was ever set out to be bought under the digest."""
+        names = await self.store.list(f"journal/{digest[:2]}")
+        return _latest(f"journal/{digest[:2]}/{name}" for name in names if name.startswith(f"{digest}.")).get(digest, 0)
 
     async def read(self, digest: str) -> JournalEntry | None:
         """The entry of a digest, or None when nothing was ever set out to be bought under it."""
-        try:
-            content = await self.store.read(self.path(digest))
-        except FileNotFoundError:
+        while revision := await self.revision(digest):
+            with suppress(FileNotFoundError):
+                return self._parsed(digest, revision, await self.store.read(self.path(digest, revision)))
+        return None
+
+    async def latest(self, digest: str) -> JournalEntry | None:
+        """The entry of a digest as this process wrote it last, else as it is read: what has changed since is seen when it is changed."""
+        return self._remembered.get((self.store.url, digest)) or await self.read(digest)
+
+    async def create(self, entry: JournalEntry, *, verify: bool = False) -> JournalEntry | None:
+        """Write an entry as the revision after its own; None when somebody else has written that one, or, if verified, a later one."""
+        written = entry.model_copy(update={"revision": entry.revision + 1}).checked()
+        content = json.dumps(_dumped(written), indent=2, ensure_ascii=False) + "\n"
+        if not await self.store.create(self.path(written.digest, written.revision), content.encode()):
+            self._remembered.pop((self.store.url, entry.digest), None)
             return None
-        return self._parsed(self.store.uri(self.path(digest)), content)
+        if verify and await self.revision(written.digest) != written.revision:
+            self._remembered.pop((self.store.url, entry.digest), None)
+            with suppress(OSError):
+                await self.store.delete(self.path(written.digest, written.revision))
+            return None
+        self._remember(written)
+        if entry.revision:
+            # One that stays does no harm: the latest counts.
+            with suppress(OSError):
+                await self.store.delete(self.path(entry.digest, entry.revision))
+        return written
 
-    async def acquire(self, entry: JournalEntry) -> bool:
-        """Acquire the lease of a request that is not in the journal: write the intent, unless another process has."""
-        return await self.store.create(self.path(entry.digest), _bytes(entry))
-
-    async def take_over(self, entry: JournalEntry, successor: JournalEntry) -> JournalEntry | None:
-        """Take over the lease of an entry; of several who try at the same time, exactly one succeeds."""
-        if not entry.may_become("intent"):
-            raise ValueError(f"an entry that is {entry.state!r} cannot be bought again")
-        epoch = entry.owner.epoch
+    async def update(self, digest: str, change: Callable[[JournalEntry | None], JournalEntry | None]) -> JournalEntry | None:
+        """Change an entry as it is now, however many change it at the same time; None from the change leaves it."""
+        entry = await self.latest(digest)
         while True:
-            epoch += 1
-            mine = successor.owner.model_copy(update={"epoch": epoch})
-            path = f"journal/leases/{entry.digest}.{epoch}.json"
-            if await self.store.create(path, mine.model_dump_json().encode()):
-                return await self.write(successor.model_copy(update={"owner": mine, "duplicate_jobs": entry.duplicate_jobs}))
-            rival = LeaseOwner.model_validate_json(await self.store.read(path))
-            latest = await self.read(entry.digest)
-            if not rival.expired(_now()) or latest is None or latest.owner.epoch >= epoch:
+            changed = change(entry)
+            if changed is None:
+                return entry
+            if entry is not None and changed.revision != entry.revision:
+                changed = changed.model_copy(update={"revision": entry.revision})
+            if (written := await self.create(changed)) is not None:
+                return written
+            entry = await self.read(digest)
+
+    def _remember(self, entry: JournalEntry) -> None:
+        self._remembered.pop((self.store.url, entry.digest), None)
+        self._remembered[self.store.url, entry.digest] = entry
+        while len(self._remembered) > _REMEMBERED:
+            self._remembered.pop(next(iter(self._remembered)))
+
+    async def acquire(self, intent: JournalEntry, instead_of: JournalEntry | None = None) -> JournalEntry | None:
+        """Acquire the lease of a request: write the intent, of several who try exactly one can; a job that stood there is set aside."""
+        if instead_of is None:
+            return await self.create(intent)
+        if not instead_of.may_become("intent"):
+            raise ValueError(f"an entry that is {instead_of.state!r} cannot be bought again")
+        aside = await self._set_aside(instead_of)
+        return await self.create(intent.model_copy(update={"revision": instead_of.revision, "aside": aside}))
+
+    async def _set_aside(self, entry: JournalEntry, job: Job | None = None) -> tuple[str, ...]:
+        """Give a job of an entry, by default its own, an entry of its own."""
+        job = job or entry.job
+        if job is None:
+            return entry.aside
+        own = entry.set_aside(job)
+        if own.digest in entry.aside:
+            return entry.aside
+        # It may be there already: whoever wrote it died before it could be named here.
+        await self.create(own)
+        return (*entry.aside, own.digest)
+
+    async def release(self, intent: JournalEntry, before: JournalEntry | None) -> None:
+        """Leave an intent under which certainly nothing was bought, unless it is somebody else's by now."""
+
+        def back(latest: JournalEntry | None) -> JournalEntry | None:
+            if latest is None or not latest.is_intent_of(intent.owner):
                 return None
+            if before is not None and before.state == "uncertain":
+                return before.model_copy(update={"aside": latest.aside})
+            return latest.becoming("released")
 
-    async def renew(self, entry: JournalEntry) -> bool:
-        """Renew the lease of an intent; False when another process has taken it over."""
-        latest = await self.read(entry.digest)
-        if latest is None or not latest.owner.same(entry.owner):
-            return False
-        await self.write(latest.model_copy(update={"owner": latest.owner.renewed()}))
-        return True
+        await self.update(intent.digest, back)
 
-    async def release(self, entry: JournalEntry) -> None:
-        """Remove an intent under which certainly nothing was bought, unless it is somebody else's by now."""
-        latest = await self.read(entry.digest)
-        if latest is not None and latest.job is None and latest.owner.same(entry.owner):
-            await self._remove(latest)
+    async def give_up(self, intent: JournalEntry, failure: Failure) -> None:
+        """Write down that nobody knows whether a submit was accepted, unless the lease is somebody else's by now."""
 
-    async def reinstate(self, entry: JournalEntry, instead: JournalEntry) -> None:
-        """Write an entry in place of an intent, unless that is somebody else's by now."""
-        latest = await self.read(entry.digest)
-        if latest is not None and latest.job is None and latest.owner.same(entry.owner):
-            # The epoch stays: a number that was once taken is never free again.
-            await self.write(instead.model_copy(update={"owner": instead.owner.model_copy(update={"epoch": latest.owner.epoch})}))
+        def uncertain(latest: JournalEntry | None) -> JournalEntry | None:
+            ours = latest is not None and latest.is_intent_of(intent.owner)
+            return intent.becoming("uncertain", failure=failure) if ours else None
 
-    async def write_job_down(self, entry: JournalEntry, job: Job) -> Job:
-        """Write down a job that was just accepted: it is not lost while anything can be written anywhere."""
+        await self.update(intent.digest, uncertain)
+
+    async def accept(self, entry: JournalEntry, job: Job, *, verify: bool = True) -> Job:
+        """Write down a job that was just accepted: it is not lost while anything can be written anywhere.
+
+        Returns the job as it stands in the journal: under a digest of its own where another job of the request is known already.
+        """
         for pause_s in (*_PAUSES_S, None):
             try:
-                written = await self.write((await self.read(job.digest) or entry).with_job(job))
+                return await self._accept(entry, job, verify=verify)
             except OSError as error:
                 if pause_s is None:
-                    await self._spool.put(entry.with_job(job).model_dump_json())
+                    await self.spool.put(entry.becoming("submitted", job=job, failure=None).model_dump_json())
                     _log.warning(
                         "The store cannot be written (%s): job %s of %s stands in %s until it can.",
                         error,
                         job.task_id,
                         job.gateway,
-                        self._spool,
+                        self.spool,
                     )
                     return job
                 await self._sleep(pause_s)
-            else:
-                return written.job or job
         raise AssertionError("unreachable: the last try returns or raises")
+
+    async def _accept(self, entry: JournalEntry, job: Job, *, verify: bool = True) -> Job:
+        latest = await (self.read if verify else self.latest)(entry.digest)
+        while True:
+            standing = job
+            if latest is None:
+                changed = entry if entry.job is not None else entry.becoming("submitted", job=job, failure=None)
+                changed = changed.model_copy(update={"revision": 0})
+            elif latest.job is None:
+                changed = latest.becoming("submitted", job=job, failure=None)
+            elif latest.job.task_id == job.task_id:
+                return latest.job
+            else:
+                standing = latest.set_aside(job).job or job
+                aside = await self._set_aside(latest, job)
+                if aside == latest.aside:
+                    return standing
+                changed = latest.model_copy(update={"aside": aside})
+            if await self.create(changed, verify=verify) is not None:
+                return standing
+            verify = True
+            latest = await self.read(entry.digest)
 
     async def restore(self, digest: str) -> JournalEntry | None:
         """Bring a job into the journal that could only be written to this machine's own folder."""
-        kept = await self._spool.get(digest)
+        kept = await self.spool.get(digest)
         if kept is None:
             return None
-        entry = self._parsed(f"{self._spool}/{digest}.json", kept)
-        latest = await self.read(digest) or entry
-        written = await self.write(latest if entry.job is None else latest.with_job(entry.job))
-        await self._spool.remove(digest)
-        return written
-
-    async def write(self, entry: JournalEntry) -> JournalEntry:
-        """Replace the entry of a digest."""
-        await self.store.write(self.path(entry.digest), _bytes(entry))
-        return entry
+        entry = self._parsed(digest, 0, kept, file=f"{self.spool}/{digest}.json")
+        if entry.job is not None:
+            await self._accept(entry, entry.job)
+        await self.spool.remove(digest)
+        return await self.read(digest)
 
     async def record(self, job: Job, state: JournalState, facts: Mapping[str, Any]) -> JournalEntry | None:
         """Add what is newly known of a job to the entry as it is now, so that what another run wrote meanwhile is kept."""
-        entry = await self.read(job.digest)
-        if entry is None or entry.job is None:
-            entry = await self.restore(job.digest) or entry
-        if entry is not None and entry.job is None:
-            # It was accepted while nothing could be written anywhere, and is paid for all the same.
-            entry = entry.with_job(job)
-        if entry is None or entry.job is None or entry.job.task_id != job.task_id:
-            return None
-        if not entry.may_become(state):
-            # Another run was faster. A file that is kept is no less kept because a slower one only now sees the job finished.
-            return entry
-        return await self.write(entry.becoming(state, job=job, **facts))
+        if await self.spool.get(job.digest) is not None:
+            await self.restore(job.digest)
 
-    async def forget(self, digest: str) -> None:
-        """Remove the entry of a digest, so that the same request would be bought anew."""
-        entry = await self.read(digest)
-        await self._spool.remove(digest)
-        if entry is not None:
-            await self._remove(entry)
+        def known(latest: JournalEntry | None) -> JournalEntry | None:
+            if latest is None:
+                return None
+            if latest.job is None and latest.may_become("submitted"):
+                # It was accepted while nothing could be written anywhere, and is paid for all the same.
+                latest = latest.becoming("submitted", job=job, failure=None)
+            if latest.job is None or latest.job.task_id != job.task_id or not latest.may_become(state):
+                # Another run was faster. A file that is kept is no less kept because a slower one only now sees the job finished.
+                return None
+            return latest.becoming(state, job=job, **facts)
 
-    async def _remove(self, entry: JournalEntry) -> None:
-        # The leases first: were the entry removed and they not, the next take-over would find its epoch taken.
-        for epoch in range(2, entry.owner.epoch + 1):
-            await self.store.delete(f"journal/leases/{entry.digest}.{epoch}.json")
-        await self.store.delete(self.path(entry.digest))
-
-    async def digests(self) -> list[str]:
-        """The digest of every entry, in no order that means anything."""
-        return [name.removesuffix(".json") for name in await self.store.list("journal") if name.endswith(".json")]
-
-    async def entries(self) -> list[JournalEntry]:
-        """Every entry, oldest first."""
-        for digest in await self._spool.digests():
-            await self.restore(digest)
-        paths = [self.path(digest) for digest in await self.digests()]
-        found = [self._parsed(self.store.uri(path), content) async for path, content in self.store.read_all(paths)]
-        return sorted(found, key=lambda entry: (entry.owner.at, entry.digest))
-
-    def _parsed(self, file: str, content: bytes | str) -> JournalEntry:
-        try:
-            return JournalEntry.model_validate_json(content)
-        except ValidationError as error:
-            if _is_of_version_1(content):
-                problem = "was written by an unreleased version of this package, in a form that is read no more"
-            else:
-                problem = f"cannot be read: {error.error_count()} problems"
-            raise SubmissionUncertain(
-                f"The journal entry {file} {problem}.",
-                digest=file.rpartition("/")[2].removesuffix(".json"),
-                advice="Mend the file, or move it away if you know that nothing was bought under it.",
-            ) from error
+        return await self.update(job.digest, known)
 
     async def known_failure(self, error: GenerationError, job: Job) -> None:
         """Keep how a job ended without a result."""
-        entry = await self.read(job.digest)
-        if entry is not None and entry.state == "cancelled":
-            # That the gateway now calls it ended is no news.
-            return
         state: JournalState = "expired" if isinstance(error, JobExpired) else "failed"
         await self.record(job, state, {"failure": Failure(message=error.message, code=error.code)})
 
+    async def forget(self, entry: JournalEntry) -> None:
+        """Let the same request be bought anew. What was bought for it is not lost: it gets an entry of its own."""
+        while True:
+            aside = await self._set_aside(entry)
+            forgotten = entry.becoming("forgotten").model_copy(update={"aside": aside})
+            if await self.create(forgotten) is not None:
+                await self.spool.remove(entry.digest)
+                return
+            latest = await self.read(entry.digest)
+            if latest is None or latest.owner != entry.owner:
+                raise ValueError(f"{entry.digest[:12]} was changed by another process meanwhile. Nothing was forgotten.")
+            entry = latest
 
-def _bytes(entry: JournalEntry) -> bytes:
-    # A copy is not checked when it is made, so every entry is once more before it is written.
-    entry = JournalEntry.model_validate(dict(entry))
-    return (entry.model_dump_json(indent=2, exclude_none=True) + "\n").encode()
+    async def put_away(self, name: str) -> str | None:
+        """Move a file of the journal that cannot be read out of the way, by its name; its new place, or None when there is no such file."""
+        for path in await self.store.walk("journal"):
+            if path.rpartition("/")[2] == name and _FILE.fullmatch(path):
+                away = f"journal/unreadable/{name}"
+                await self.store.write(away, await self.store.read(path))
+                await self.store.delete(path)
+                return self.store.uri(away)
+        return None
+
+    async def revisions(self) -> dict[str, int]:
+        """The latest revision of every entry, by its digest."""
+        return _latest(await self.store.walk("journal"))
+
+    async def entries(self, digests: Collection[str] | None = None) -> Listing:
+        """Every entry, or those of some digests, oldest first; what cannot be read is told beside them."""
+        found: list[JournalEntry] = []
+        unreadable: list[Unreadable] = []
+        for digest in await self.spool.digests():
+            try:
+                await self.restore(digest)
+            except SubmissionUncertain as error:
+                unreadable.append(Unreadable(f"{self.spool}/{digest}.json", error))
+        revisions = await self.revisions()
+        chosen = revisions if digests is None else {digest: revisions[digest] for digest in digests if digest in revisions}
+        async for one in self.read_all(chosen):
+            if isinstance(one, JournalEntry):
+                found.append(one)
+            else:
+                unreadable.append(one)
+        return Listing(sorted(found, key=lambda entry: (entry.begun_at, entry.digest)), unreadable)
+
+    async def read_all(self, revisions: Mapping[str, int]) -> AsyncGenerator[JournalEntry | Unreadable, None]:
+        """The entries of these revisions, or what came in their place, in no order."""
+        paths = {self.path(digest, revision): (digest, revision) for digest, revision in revisions.items()}
+        missing = set(revisions)
+        async for path, content in self.store.read_all(list(paths)):
+            digest, revision = paths[path]
+            missing.discard(digest)
+            try:
+                yield self._parsed(digest, revision, content)
+            except SubmissionUncertain as error:
+                yield Unreadable(self.store.uri(path), error)
+        for digest in missing:
+            # It was written anew between the list of names and the reading.
+            try:
+                entry = await self.read(digest)
+            except SubmissionUncertain as error:
+                yield Unreadable(f"{self.store.url}/journal/{digest[:2]}/{digest}", error)
+            else:
+                if entry is not None:
+                    yield entry
+
+    def _parsed(self, digest: str, revision: int, content: bytes | str, *, file: str | None = None) -> JournalEntry:
+        file = file or self.store.uri(self.path(digest, revision))
+        try:
+            # A later version may know fields that this one does not: they are kept, and written back.
+            entry = JournalEntry.model_validate_json(content, extra="allow")
+        except (ValidationError, RecursionError) as error:
+            count = f"{error.error_count()} problems" if isinstance(error, ValidationError) else "it is nested too deeply"
+            problem = f"cannot be read: {count}"
+        else:
+            if entry.digest == digest:
+                return entry.model_copy(update={"revision": revision})
+            problem = f"is of another request, {entry.digest[:12]}: it was copied or renamed"
+        raise SubmissionUncertain(
+            f"The journal entry {file} {problem}.",
+            digest=digest,
+            advice=f"Mend the file; or, if you know that nothing was bought under it: happyhorse jobs forget {file.rpartition('/')[2]}",
+        )
 
 
-def _is_of_version_1(content: bytes | str) -> bool:
-    try:
-        data = json.loads(content)
-    except ValueError:
-        return False
-    return isinstance(data, dict) and cast("dict[str, object]", data).get("version") == 1
+def _latest(paths: Iterable[str]) -> dict[str, int]:
+    latest: dict[str, int] = {}
+    for found in filter(None, map(_FILE.fullmatch, paths)):
+        latest[found[1]] = max(latest.get(found[1], 0), int(found[2]))
+    return latest
+
+
+def _dumped(entry: JournalEntry) -> dict[str, Any]:
+    """An entry as JSON takes it, with the fields that only a later version knows."""
+    return cast("dict[str, Any]", _with_unknown(entry, entry.model_dump(mode="json", exclude_none=True)))
+
+
+def _with_unknown(value: object, dumped: Any) -> Any:
+    if isinstance(value, BaseModel):
+        known = {name: _with_unknown(getattr(value, name), one) for name, one in dumped.items() if name in type(value).model_fields}
+        return known | (value.model_extra or {})
+    if isinstance(value, (tuple, list)):
+        return [_with_unknown(one, other) for one, other in zip(cast("list[object]", value), dumped, strict=True)]
+    return dumped

@@ -4,76 +4,155 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 
-from prefect_happyhorse.domain.errors import GenerationError
+from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
 from prefect_happyhorse.engine.journal.journal import Failure, Journal, JournalEntry
-from prefect_happyhorse.engine.journal.owner import HEARTBEAT_S
+from prefect_happyhorse.engine.journal.owner import HEARTBEAT_S, LEASE_TTL_S, SENDING_TTL_S, LeaseOwner
 
-__all__ = ["Lease"]
+__all__ = ["Lease", "LeaseLost", "wait_for_owner"]
+
+_LOOK_AGAIN_S = 0.2
+_LOOK_AGAIN_AT_MOST_S = 2.0
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+class LeaseLost(Exception):
+    """The lease may be another process's by now, and nothing was sent under it."""
+
+
 class Lease:
     """A request that this process alone may submit.
 
     Args:
-        entry: The intent.
-        before: What stood in its place: an uncertain submit that was chosen to be sent again, or a cancelled job.
+        intent: The entry under which it was acquired.
+        before: What stood in its place.
         journal: Where it stands.
+        monotonic: Seconds that only ever grow, and may stand still while the machine sleeps.
+        wall: Seconds that go on while the machine sleeps, and may jump.
     """
 
-    entry: JournalEntry
-    before: JournalEntry | None
-    journal: Journal
+    def __init__(
+        self,
+        intent: JournalEntry,
+        before: JournalEntry | None,
+        journal: Journal,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.intent = intent
+        self.before = before
+        self.journal = journal
+        self.sent = False
+        self._path = _renewals(intent)
+        self._clocks = (monotonic, wall)
+        self._renewed_at = self._now()
+        self._renewals = 0
+
+    def _now(self) -> tuple[float, ...]:
+        return tuple(clock() for clock in self._clocks)
+
+    def is_surely_held(self) -> bool:
+        """Whether nobody can have taken the lease over: it was renewed within its life, by either clock."""
+        return all(abs(now - then) <= SENDING_TTL_S for now, then in zip(self._now(), self._renewed_at, strict=True))
+
+    async def check(self) -> None:
+        """Say just before a call is sent that the lease is surely still ours; LeaseLost when it may not be."""
+        if not self.is_surely_held():
+            raise LeaseLost(f"the lease of {self.intent.digest[:12]} was not renewed for {SENDING_TTL_S:.0f} s")
+        if await self.journal.revision(self.intent.digest) != self.intent.revision:
+            raise LeaseLost(f"another process took over the lease of {self.intent.digest[:12]}")
+        # The look may have taken its time too.
+        if not self.is_surely_held():
+            raise LeaseLost(f"the lease of {self.intent.digest[:12]} was not renewed for {SENDING_TTL_S:.0f} s")
+        self.sent = True
 
     @asynccontextmanager
     async def heartbeat(self) -> AsyncGenerator[None]:
         """Renew the lease periodically while the submit is under way."""
-        over = asyncio.Event()
-        renewing = asyncio.create_task(self._renew_until(over))
+        renewing = asyncio.create_task(self._renew())
         try:
             yield
         finally:
-            over.set()
-            # Waited for rather than cancelled: a late heartbeat must not land on top of the job.
-            await renewing
+            renewing.cancel()
+            with suppress(asyncio.CancelledError):
+                await renewing
+            if self._renewals:
+                with suppress(OSError):
+                    await self.journal.store.delete(self._path)
 
-    async def _renew_until(self, over: asyncio.Event) -> None:
+    async def _renew(self) -> None:
         while True:
-            with anyio.move_on_after(HEARTBEAT_S):
-                await over.wait()
-            if over.is_set():
+            await anyio.sleep(HEARTBEAT_S)
+            # Whoever waits may have heard the silence out by now.
+            if not self.is_surely_held():
                 return
+            now = self._now()
+            self._renewals += 1
             try:
-                if not await self.journal.renew(self.entry):
-                    _log.warning("Another process took over the lease of %s, which is still being submitted here.", self.entry.digest[:12])
-                    return
-            except (OSError, GenerationError) as error:
-                _log.warning("The lease of %s could not be renewed: %s", self.entry.digest[:12], error)
-
-    async def undo(self) -> None:
-        """Certainly nothing was bought: leave the journal as it was before the lease."""
-        try:
-            if self.before is None:
-                await self.journal.release(self.entry)
+                await self.journal.store.write(self._path, f"{self._renewals} {self.intent.owner.claim}\n".encode())
+            except OSError as error:
+                _log.warning("The lease of %s could not be renewed: %s", self.intent.digest[:12], error)
             else:
-                await self.journal.reinstate(self.entry, self.before)
-        except OSError as error:
-            # The refusal is what the caller has to hear; the lease that is left only makes the next run ask a person.
-            _log.warning("The lease of %s could not be released: %s", self.entry.digest[:12], error)
+                self._renewed_at = now
 
-    async def is_uncertain(self, error: GenerationError) -> None:
-        """Write down that nobody knows whether the submit was accepted, and why."""
-        failure = Failure(message=error.message, code=error.code)
+    async def release(self) -> None:
+        """Certainly nothing was bought: let the request be bought anew."""
         try:
-            await self.journal.reinstate(self.entry, self.entry.becoming("uncertain", failure=failure))
-        except OSError as problem:
+            await self.journal.release(self.intent, self.before)
+        except (OSError, GenerationError) as error:
+            # The refusal is what the caller has to hear; the lease that is left only makes the next run ask a person.
+            _log.warning("The lease of %s could not be released: %s", self.intent.digest[:12], error)
+
+    async def give_up(self, error: GenerationError) -> None:
+        """Write down that nobody knows whether the submit was accepted, and why."""
+        try:
+            await self.journal.give_up(self.intent, Failure(message=error.message, code=error.code))
+        except (OSError, GenerationError) as problem:
             # The intent stands, and means the same.
-            _log.warning("Could not write down that %s is uncertain: %s", self.entry.digest[:12], problem)
+            _log.warning("Could not write down that %s is uncertain: %s", self.intent.digest[:12], problem)
+
+
+async def wait_for_owner(entry: JournalEntry, journal: Journal, sleep: Callable[[float], Awaitable[None]]) -> bool:
+    """Wait for the owner of a lease: True once it is taken to be gone, False once the entry has changed.
+
+    Clocks differ and jump, so that silence counts as it is heard here; and a process of this machine that lives is never gone.
+    """
+    silent_s = 0.0
+    heard: bytes | None = None
+    while (lives := entry.owner.lives()) is not False:
+        if silent_s > LEASE_TTL_S:
+            if lives is None:
+                return True
+            if entry.owner.run != LeaseOwner().run:
+                raise SubmissionUncertain(
+                    f"The submit was begun by {entry.owner}, which is still alive and was silent for {LEASE_TTL_S:.0f} s.",
+                    digest=entry.digest,
+                    advice="Nothing was sent just now. Wait for that process or end it, then run again.",
+                )
+        pause_s = min(_LOOK_AGAIN_S + silent_s / 10, _LOOK_AGAIN_AT_MOST_S)
+        await sleep(pause_s)
+        if await journal.revision(entry.digest) != entry.revision:
+            return False
+        said = await _last_renewal(entry, journal)
+        silent_s = silent_s + pause_s if said == heard else 0.0
+        heard = said
+    # It may have finished between the last look and its end.
+    return await journal.revision(entry.digest) == entry.revision
+
+
+async def _last_renewal(entry: JournalEntry, journal: Journal) -> bytes | None:
+    try:
+        return await journal.store.read(_renewals(entry))
+    except FileNotFoundError:
+        return None
+
+
+def _renewals(entry: JournalEntry) -> str:
+    return f"journal/leases/{entry.digest}.{entry.revision}.json"

@@ -1,10 +1,12 @@
-"""The owner of a lease, and whether the lease has expired."""
+"""The owner of a lease, and whether it is still at work."""
 
 from __future__ import annotations
 
 import os
 import socket
 import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
@@ -13,13 +15,16 @@ from pydantic import Field
 
 from prefect_happyhorse.domain.values import Value
 
-__all__ = ["HEARTBEAT_S", "LEASE_TTL_S", "LeaseOwner"]
+__all__ = ["HEARTBEAT_S", "LEASE_TTL_S", "SENDING_TTL_S", "LeaseOwner"]
 
 HEARTBEAT_S = 30.0
 """How often the owner of a lease renews it."""
 
 LEASE_TTL_S = 150.0
-"""How long a lease lives without being renewed: five heartbeats."""
+"""How long a lease lives without being renewed, as it is heard by who waits for it: five heartbeats."""
+
+SENDING_TTL_S = 75.0
+"""How long after its last renewal the owner may still send, so that the call is over before the lease expires for others."""
 
 _RUN = uuid.uuid4().hex
 
@@ -41,43 +46,45 @@ def _machine() -> str:
     return " ".join(parts)
 
 
+_SUBMITTING: set[str] = set()
+
+
 class LeaseOwner(Value):
-    """The process that holds the lease of a request.
+    """Who holds the lease of a request.
 
     Args:
         host: The machine's name, for people.
         machine: What the process id counts within.
         process: The process id.
         run: A name that no other process has, also when it gets the same id later.
-        epoch: The fencing token: 1, and one more each time that an expired lease is taken over.
-        at: When the lease was last renewed.
+        claim: A name that no other submit has.
+        at: When the submit was begun.
     """
 
     host: str = Field(default_factory=socket.gethostname)
     machine: str = Field(default_factory=_machine)
     process: int = Field(default_factory=os.getpid)
     run: str = _RUN
-    epoch: int = 1
+    claim: str = Field(default_factory=lambda: uuid.uuid4().hex)
     at: datetime = Field(default_factory=_now)
 
-    def renewed(self) -> LeaseOwner:
-        """The same owner, with the lease renewed now."""
-        return self.model_copy(update={"at": _now()})
+    @contextmanager
+    def submitting(self) -> Generator[None]:
+        """Say to the other submits of this process that this one is at work."""
+        _SUBMITTING.add(self.claim)
+        try:
+            yield
+        finally:
+            _SUBMITTING.discard(self.claim)
 
-    def same(self, other: LeaseOwner) -> bool:
-        """Whether another record is of this very lease."""
-        return (self.run, self.epoch) == (other.run, other.epoch)
-
-    def is_dead(self) -> bool:
-        """Whether the process is known to have ended; it cannot be known of another machine's."""
-        if self.machine != _machine() or self.run == _RUN:
-            return False
+    def lives(self) -> bool | None:
+        """Whether the submit is still at work; None where it cannot be known, as of another machine's."""
+        if self.run == _RUN:
+            return self.claim in _SUBMITTING
+        if self.machine != _machine():
+            return None
         # A process of the same id as this one was an earlier one, as in a container that was started again.
-        return self.process == os.getpid() or not _alive(self.process)
-
-    def expired(self, now: datetime) -> bool:
-        """Whether the lease has expired, so that its owner is taken to be no longer sending."""
-        return self.is_dead() or (now - self.at).total_seconds() > LEASE_TTL_S
+        return self.process != os.getpid() and _alive(self.process)
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"

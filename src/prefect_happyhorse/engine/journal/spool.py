@@ -27,6 +27,10 @@ class Spool:
     def __str__(self) -> str:
         return str(self.folder)
 
+    async def check(self) -> None:
+        """Refuse to begin where a job that the store does not take could be written down nowhere; OSError says why."""
+        await to_thread.run_sync(replace_file, self.folder / ".writable", b"")
+
     async def put(self, entry: str) -> None:
         """Keep an entry."""
         await to_thread.run_sync(replace_file, self.folder / f"{json.loads(entry)['digest']}.json", entry.encode())

@@ -113,6 +113,16 @@ class ObjectStore:
                 return []
             return [PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "file"]
 
+    def walk(self, path: str) -> list[str]:
+        """See `Backend.walk`."""
+        with self._at(path) as (fs, full):
+            try:
+                found = fs.find(full)
+            except FileNotFoundError:
+                return []
+            # A filesystem names files by its own root, with or without a slash before it.
+            return [f"{path}/{name.rpartition(f'{full}/'.lstrip('/'))[2]}" for name in found]
+
     def keep(self, file: Path, path: str, *, move: bool) -> None:
         """See `Backend.keep`."""
         with self._at(path) as (fs, full):

@@ -189,6 +189,11 @@ class LocalFolder:
         except FileNotFoundError:
             return []
 
+    def walk(self, path: str) -> list[str]:
+        """See `Backend.walk`."""
+        root = self._at(path)
+        return [Path(folder, name).relative_to(self.folder).as_posix() for folder, _, names in os.walk(root) for name in names]
+
     def keep(self, file: Path, path: str, *, move: bool) -> None:
         """See `Backend.keep`."""
         keep_file(file, self._at(path), move=move)

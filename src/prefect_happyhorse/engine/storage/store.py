@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
+import errno
 import hashlib
 import os
+import secrets
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -171,8 +174,34 @@ class Store:
         await self._off_loop(self._backend.write, path, data)
 
     async def create(self, path: str, data: bytes) -> bool:
-        """Write a small file unless one is there."""
-        return await self._off_loop(self._backend.create, path, data)
+        """Write a small file unless one is there; bytes that nobody else writes are known again when the answer was lost."""
+        try:
+            if await self._off_loop(self._backend.create, path, data):
+                return True
+        except OSError:
+            if await self._reads(path, data):
+                return True
+            raise
+        # A client that repeats a call whose answer was lost meets the file that it wrote itself.
+        return await self._reads(path, data)
+
+    async def _reads(self, path: str, data: bytes) -> bool:
+        try:
+            return await self.read(path) == data
+        except OSError:
+            return False
+
+    async def prove(self, path: str) -> None:
+        """Try that of two who create the same file the second is refused, and that the file is listed then; OSError when it is not so."""
+        first, second = (secrets.token_bytes(16).hex().encode() for _ in range(2))
+        created = await self.create(path, first)
+        overwritten = await self.create(path, second)
+        folder, _, name = path.rpartition("/")
+        listed = name in await self.list(folder)
+        await self.delete(path)
+        if not created or overwritten or not listed:
+            what = "wrote over a file that it was to create" if overwritten else "did not keep or list a file that was created"
+            raise OSError(errno.ENOTSUP, f"the store {what}, so two runs could buy the same job; use another store", self.url)
 
     async def delete(self, path: str) -> None:
         """Remove a file; nothing happens when there is none."""
@@ -182,6 +211,11 @@ class Store:
         """The names of the files directly in a folder, sorted, without unfinished ones."""
         names = await to_thread.run_sync(self._backend.names, check_relative(path) if path else "")
         return sorted(name for name in names if not (name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)))
+
+    async def walk(self, path: str) -> builtins.list[str]:
+        """The paths of all files below a folder, in no order, without unfinished ones."""
+        found = await to_thread.run_sync(self._backend.walk, check_relative(path))
+        return [one for one in found if not one.endswith(TEMPORARY_SUFFIX)]
 
     async def keep(self, file: Path, path: str, *, move: bool = True) -> None:
         """Store a finished local file; FileExistsError when a different one is there.
