@@ -6,17 +6,20 @@ from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
-from tests.engine.conftest import AccountMaker
+from tests.engine.conftest import AccountMaker, Naps
 from tests.engine.jobs.test_submit import HORSE, ride
-from tests.engine.journal.test_lease import ended
+from tests.engine.journal.test_lease import elsewhere, ended
 
 from prefect_happyhorse.domain.errors import JobExpired, JobFailed, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.jobs import manage as jobs
 from prefect_happyhorse.engine.jobs.poll import Poller
 from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.jobs.shared import Shared
 from prefect_happyhorse.engine.jobs.submit import Prepared, Submitter, prepare
-from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, LeaseOwner
+from prefect_happyhorse.engine.journal.index import open_entries
+from prefect_happyhorse.engine.journal.journal import Cancellation, Journal, JournalEntry, LeaseOwner
+from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.sandbox import SandboxServer
@@ -80,12 +83,14 @@ async def test_what_cannot_be_adopted(sandbox: SandboxServer, account: AccountMa
     assert paid.job is not None
     with pytest.raises(ValueError, match="has a job already"):
         await jobs.adopt(journal, paid, "t-2")
-    under_way = paid.model_copy(update={"digest": "0" * 64, "state": "intent", "job": None, "owner": LeaseOwner()})
-    await journal.write(under_way)
-    with pytest.raises(ValueError, match="right now"):
+    owner = LeaseOwner()
+    facts = {"digest": "0" * 64, "state": "intent", "job": None, "owner": owner, "revision": 0}
+    under_way = await journal.acquire(paid.model_copy(update=facts))
+    assert under_way is not None
+    with owner.submitting(), pytest.raises(ValueError, match="right now"):
         await jobs.adopt(journal, under_way, "t-2")
-    uncertain = under_way.model_copy(update={"state": "uncertain"})
-    await journal.write(uncertain)
+    uncertain = await journal.create(under_way.becoming("uncertain"))
+    assert uncertain is not None
     with pytest.raises(ValueError, match="stands under"):
         await jobs.adopt(journal, uncertain, paid.job.task_id)
     assert len(sandbox.ledger()) == 1
@@ -104,11 +109,50 @@ async def test_a_submit_under_way_is_not_forgotten(account: AccountMaker, store:
     """Forgetting it would let another run submit at the same time; a dead process's may be forgotten."""
     journal = Journal(store)
     paid = await bought(store, account())
-    under_way = paid.model_copy(update={"state": "intent", "job": None, "owner": LeaseOwner()})
-    with pytest.raises(ValueError, match="right now"):
+    owner = LeaseOwner()
+    facts = {"digest": "0" * 64, "state": "intent", "job": None, "revision": 0}
+    under_way = await journal.acquire(paid.model_copy(update=facts | {"owner": owner}))
+    assert under_way is not None
+    with owner.submitting(), pytest.raises(ValueError, match="right now"):
         await jobs.forget(journal, under_way)
-    await jobs.forget(journal, under_way.model_copy(update={"owner": ended()}))
-    assert await journal.read(paid.digest) is None
+    assert await entry_of(store, under_way.digest) == under_way
+    left = await journal.acquire(paid.model_copy(update=facts | {"digest": "1" * 64, "owner": ended()}))
+    assert left is not None
+    await jobs.forget(journal, left)
+    assert (await entry_of(store, left.digest)).state == "forgotten"
+
+
+async def test_another_machines_submit_is_forgotten_only_after_a_long_silence(account: AccountMaker, store: Store, naps: Naps) -> None:
+    """Whatever its clock says: whoever is still heard is at work."""
+    journal = Journal(store)
+    paid = await bought(store, account())
+    facts = {"digest": "0" * 64, "state": "intent", "job": None, "revision": 0, "owner": elsewhere()}
+    intent = await journal.acquire(paid.model_copy(update=facts))
+    assert intent is not None
+
+    async def renewed_once(seconds: float) -> None:
+        await naps(seconds)
+        if len(naps.taken) == 40:
+            await store.write(f"journal/leases/{intent.digest}.1.json", b"1")
+
+    await jobs.forget(journal, intent, sleep=renewed_once)
+    assert sum(naps.taken) > sum(naps.taken[:40]) + LEASE_TTL_S
+
+
+async def test_a_paid_job_that_is_forgotten_is_still_listed_and_stored(
+    sandbox: SandboxServer, account: AccountMaker, store: Store
+) -> None:
+    """The same request buys another; both are paid for, so both are kept."""
+    entry = await bought(store, account())
+    await jobs.forget(Journal(store), entry)
+    session = Session(account(), store, shared=Shared())
+    again = await session.submit(await session.prepare(ride("happyhorse")))
+    assert again.is_new
+    listed = (await open_entries(session.journal)).entries
+    assert {one.job.task_id for one in listed if one.job} == {charged.task_id for charged in sandbox.ledger()}
+    uris = {(await session.resume(one)).asset.uri for one in listed}
+    assert len(uris) == 2
+    assert (await open_entries(session.journal)).entries == []
 
 
 @pytest.mark.parametrize("gateway", ["ttapi", "infiflow"])
@@ -148,6 +192,25 @@ async def test_a_running_job_goes_on(sandbox: SandboxServer, account: AccountMak
     assert (await entry_of(store, entry.digest)).state == "kept"
 
 
+async def test_a_cancel_that_is_answered_well_and_means_no(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job is cancelled only once the gateway says so of the job itself: else the next run would pay for it a second time."""
+    sandbox.settings(job_s=3600)
+    entry = await bought(store, account("infiflow"))
+    assert entry.job is not None
+
+    async def polite(self: Session, job: Job) -> Cancellation:
+        return Cancellation(accepted=True, message="200: the task can not be canceled")
+
+    monkeypatch.setattr(Session, "_send_cancel", polite)
+    answer = await Session(account("infiflow"), store).cancel(entry.job)
+    assert not answer.accepted
+    assert "is not taken to be cancelled" in answer.message
+    assert (await bought(store, account("infiflow"))).job == entry.job
+    assert len(sandbox.ledger()) == 1
+
+
 async def test_a_gateway_that_is_down_cancels_nothing(account: AccountMaker, store: Store) -> None:
     """Nobody heard the cancel, so the job is open as before."""
     entry = await bought(store, account("ttapi"))
@@ -167,7 +230,7 @@ async def test_a_job_is_found_by_what_people_see(account: AccountMaker, store: S
     for vague in (one.digest[:5], "", "no-such-job"):
         with pytest.raises(ValueError, match="No job"):
             await jobs.find_entry(journal, vague)
-    await journal.write(two.model_copy(update={"job": one.job}))
+    await journal.create(two.model_copy(update={"job": one.job}))
     with pytest.raises(ValueError, match="means 2 jobs"):
         await jobs.find_entry(journal, one.job.task_id)
 

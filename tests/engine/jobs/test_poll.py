@@ -8,11 +8,13 @@ import pytest
 from tests.engine.conftest import AccountMaker, Naps
 from tests.engine.jobs.test_submit import HORSE, ride
 
-from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
+from prefect_happyhorse.catalog import GATEWAYS, Route, gateway_facts
 from prefect_happyhorse.domain.errors import JobExpired, JobFailed, JobTimedOut, PollRejected, ProtocolError
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot, JobStatus
 from prefect_happyhorse.domain.requests import TextToImage
 from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.jobs.shared import Shared
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
@@ -103,7 +105,7 @@ async def test_the_deadline_counts_from_the_submit(sandbox: SandboxServer, accou
 async def test_a_failed_job_says_why_and_stays_failed(
     sandbox: SandboxServer, account: AccountMaker, store: Store, clock: Clock, gateway: str, kind: str
 ) -> None:
-    """The provider's reason is in the error and in the journal, and the job is not asked for again."""
+    """The provider's reason is in the error and in the journal; said twice it is believed, and the job is not asked for again."""
     job = await bought(account, store, gateway)
     sandbox.fault(at="poll", kind=kind, message="too dark", times=1)
     poller = Poller(account=account(gateway), store=store, clock=clock, sleep=clock.sleep)
@@ -114,7 +116,57 @@ async def test_a_failed_job_says_why_and_stays_failed(
     entry = await Journal(store).read(job.digest)
     assert entry is not None
     assert entry.state == "failed"
-    assert sandbox.ledger()[0].polls == 1
+    assert sandbox.ledger()[0].polls == 2
+
+
+async def test_a_failure_that_is_said_once_is_not_believed(store: Store, account: AccountMaker, clock: Clock) -> None:
+    """One of a gateway's machines may be mistaken about a job that is paid for."""
+    job = await bought(account, store)
+    poller = Poller(account=account(), store=store, clock=clock, sleep=clock.sleep)
+    said = iter([JobStatus.FAILED, JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED])
+    snapshot = Poller.snapshot
+
+    async def mistaken(self: Poller, job: Job, route: Route) -> JobSnapshot:
+        status = next(said, None)
+        return await snapshot(self, job, route) if status is None else JobSnapshot(status=status)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Poller, "snapshot", mistaken)
+        assert (await poller.poll(job)).polls == 5
+
+
+async def test_a_failed_job_is_asked_for_again_when_a_person_says_so(
+    sandbox: SandboxServer, store: Store, account: AccountMaker, clock: Clock
+) -> None:
+    """And its result is stored, if it turns out to have one."""
+    job = await bought(account, store)
+    await Journal(store).known_failure(JobFailed("It was too dark."), job)
+    session = Session(account(), store, clock=clock, sleep=clock.sleep, shared=Shared())
+    entry = await session.journal.read(job.digest)
+    assert entry is not None
+    with pytest.raises(JobFailed, match="too dark"):
+        await session.resume(entry)
+    stored = await session.resume(entry, again=True)
+    assert await store.exists(store.path_of(stored.asset.uri) or "")
+    kept = await session.journal.read(job.digest)
+    assert kept is not None
+    assert kept.state == "kept"
+
+
+async def test_an_address_is_tried_though_the_gateway_forgot_the_job(
+    sandbox: SandboxServer, store: Store, account: AccountMaker, clock: Clock
+) -> None:
+    """And though it is old by our clock: only the address itself says whether it is still alive."""
+    job = await bought(account, store)
+    session = Session(account(), store, clock=clock, sleep=clock.sleep, shared=Shared())
+    result = await session.poll(job)
+    old = result.model_copy(update={"outputs_expire_at": datetime.now(timezone.utc) - timedelta(days=1)})
+    await session.journal.record(job, "succeeded", {"result": old})
+    sandbox.fault(at="poll", kind="vanish", times=None)
+    entry = await session.journal.read(job.digest)
+    assert entry is not None
+    stored = await session.resume(entry)
+    assert await store.exists(store.path_of(stored.asset.uri) or "")
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import httpx
@@ -44,6 +43,11 @@ def ride(gateway: str) -> ReferenceToVideo:
 @pytest.fixture
 def submitter(store: Store, naps: Naps) -> Submitter:
     return Submitter(store=store, sleep=naps)
+
+
+async def state_of(digest: str, store: Store) -> str | None:
+    entry = await Journal(store).read(digest)
+    return None if entry is None else entry.state
 
 
 async def test_the_same_request_is_charged_once(sandbox: SandboxServer, account: AccountMaker, submitter: Submitter) -> None:
@@ -102,10 +106,6 @@ async def test_the_intent_is_written_before_the_request_is_sent(
     assert len(sandbox.ledger()) == 1
 
 
-def _long_expired() -> LeaseOwner:
-    return LeaseOwner(at=datetime.now(timezone.utc) - timedelta(hours=1))
-
-
 @pytest.mark.parametrize("gateway", ["ttapi", "uniall", "chanjing", "infiflow", "happyhorse"])
 @pytest.mark.parametrize("kind", ["drop_before", "drop_after", "http", "html", "garbage", "no_task_id"])
 async def test_an_unknown_outcome_is_never_sent_again(
@@ -139,7 +139,7 @@ async def test_patience_ends(sandbox: SandboxServer, account: AccountMaker, stor
         await Submitter(store=store, sleep=naps).submit(prepared)
     assert (caught.value.money, caught.value.retryable) == ("not spent", True)
     assert len(naps.taken) == 2
-    assert await Journal(store).read(prepared.digest) is None
+    assert await state_of(prepared.digest, store) == "released"
 
 
 async def test_a_gateway_that_is_down_is_tried_again(account: AccountMaker, submitter: Submitter, naps: Naps, store: Store) -> None:
@@ -148,7 +148,7 @@ async def test_a_gateway_that_is_down_is_tried_again(account: AccountMaker, subm
     with pytest.raises(GatewayUnavailable, match="never reached"):
         await submitter.submit(prepared)
     assert len(naps.taken) == 4
-    assert await Journal(store).read(prepared.digest) is None
+    assert await state_of(prepared.digest, store) == "released"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ async def test_a_refusal_is_final_and_frees_the_claim(
     with pytest.raises(error) as caught:
         await submitter.submit(prepared)
     assert (caught.value.money, caught.value.gateway, caught.value.model) == ("not spent", gateway, prepared.request.model)
-    assert await Journal(store).read(prepared.digest) is None
+    assert await state_of(prepared.digest, store) == "released"
     await submitter.submit(prepared)
     assert len(sandbox.ledger()) == 1
 
@@ -193,7 +193,7 @@ def _entry(digest: str, owner: LeaseOwner) -> JournalEntry:
 async def test_resubmit_pays_again_when_told_to(sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps) -> None:
     """on_uncertain="resubmit" drops the old lease and submits."""
     prepared = await prepare(HORSE, account())
-    await Journal(store).acquire(_entry(prepared.digest, _long_expired()))
+    await Journal(store).acquire(_entry(prepared.digest, LeaseOwner()))
     job = await Submitter(store=store, on_uncertain="resubmit", sleep=naps).submit(prepared)
     assert [entry.task_id for entry in sandbox.ledger()] == [job.task_id]
 
@@ -202,12 +202,16 @@ async def test_a_lease_that_is_given_back_is_taken(sandbox: SandboxServer, accou
     """A run that waits for another's lease submits itself once the other's request was refused."""
     prepared = await prepare(HORSE, account())
     journal = Journal(store)
-    await journal.acquire(_entry(prepared.digest, LeaseOwner()))
+    intent = await journal.acquire(_entry(prepared.digest, LeaseOwner()))
+    assert intent is not None
+    released: list[None] = []
 
     async def release(seconds: float) -> None:
-        await journal.forget(prepared.digest)
+        if not released:
+            released.append(await journal.release(intent, None))
 
-    job = await Submitter(store=store, sleep=release).submit(prepared)
+    with intent.owner.submitting():
+        job = await Submitter(store=store, sleep=release).submit(prepared)
     assert [entry.task_id for entry in sandbox.ledger()] == [job.task_id]
 
 
@@ -216,7 +220,7 @@ async def test_a_journal_entry_that_cannot_be_read_stops_the_submit(
 ) -> None:
     """A damaged entry may stand for a paid job, so it is never taken for none."""
     prepared = await prepare(HORSE, account())
-    await store.write(f"journal/{prepared.digest}.json", b"{")
+    await store.write(Journal(store).path(prepared.digest, 1), b"{")
     with pytest.raises(SubmissionUncertain, match="cannot be read"):
         await submitter.submit(prepared)
     assert sandbox.ledger() == []
