@@ -22,7 +22,7 @@ from prefect_happyhorse.catalog import GATEWAYS, Route, check, gateway_facts, re
 from prefect_happyhorse.cli.docs import gateways_page, routes_table
 from prefect_happyhorse.cli.example import example_request
 from prefect_happyhorse.cli.jobs import jobs
-from prefect_happyhorse.cli.output import REFUSED, console, errors, fail
+from prefect_happyhorse.cli.output import REFUSED, asynchronous, console, errors, fail
 from prefect_happyhorse.cli.setup import setup
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
@@ -35,9 +35,6 @@ from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, build_body, form_parts, get_gateway
 
 __all__ = ["main"]
-
-_gateway_option = click.option("--gateway", type=click.Choice(GATEWAYS), required=True, help="The gateway.")
-_request_argument = click.argument("request_file", metavar="REQUEST.json", type=click.Path(path_type=Path))
 
 
 @click.group(
@@ -135,29 +132,21 @@ def _address(medium: MediaAsset | str) -> str:
 
 
 @main.command()
-@_request_argument
-@_gateway_option
+@click.argument("request_file", metavar="REQUEST.json", type=click.Path(path_type=Path))
+@click.option("--gateway", type=click.Choice(GATEWAYS), required=True, help="The gateway.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder for the file and the journal.")
 @click.option("--take", default=1, show_default=True, help="Another number makes another variation of the very same request.")
 @click.option("--deadline", "deadline_s", default=DEADLINE_S, show_default=True, help="How long the job may take, in seconds.")
-def generate(request_file: Path, gateway: str, output: Path, take: int, deadline_s: float) -> None:
+@asynchronous
+async def generate(request_file: Path, gateway: str, output: Path, take: int, deadline_s: float) -> None:
     """Make what a request asks for, and print where the file lies.
 
     The key is read from <GATEWAY>_API_KEY and the address from <GATEWAY>_BASE_URL. Running it again gives the same file and buys nothing.
     """
     request = _read_request(request_file)
-    with errors():
-        asset = asyncio.run(_generate(request, gateway, output, take, deadline_s))
-    for one in (asset, *asset.siblings):
-        click.echo(one.uri.removeprefix("file://"))
-
-
-async def _generate(request: GenerationRequest, gateway: str, output: Path, take: int, deadline_s: float) -> MediaAsset:
     from prefect_happyhorse.blocks import GatewayCredentials
 
-    account = GatewayCredentials.from_environment(gateway).to_account()
-    store = Store(url=str(output))
-    session = Session(account, store)
+    session = Session(GatewayCredentials.from_environment(gateway).to_account(), Store(url=str(output)))
     prepared = await session.prepare(request, take=take)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
     with Progress(*columns, console=console(stderr=True), transient=not sys.stderr.isatty()) as progress:
@@ -173,7 +162,9 @@ async def _generate(request: GenerationRequest, gateway: str, output: Path, take
 
         result = await session.poll(job, deadline_s=deadline_s, on_poll=on_poll)
         progress.update(bar, completed=100, said="downloading")
-        return (await session.store_outputs(result)).asset
+        asset = (await session.store_outputs(result)).asset
+    for one in (asset, *asset.siblings):
+        click.echo(one.uri.removeprefix("file://"))
 
 
 @main.command()

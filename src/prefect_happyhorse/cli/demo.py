@@ -8,10 +8,9 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from rich.console import Console
 from rich.table import Table
@@ -22,7 +21,6 @@ from prefect_happyhorse.engine.storage.store import Store
 
 if TYPE_CHECKING:
     from prefect_happyhorse.domain.assets import MediaAsset
-    from prefect_happyhorse.gateways import Account
 
 __all__ = ["flow_file", "run_demo"]
 
@@ -36,8 +34,6 @@ _SETTINGS = {
     # The run keeps its log for the UI; the terminal is for what the demo says itself.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
 }
-
-
 _ELSEWHERE = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
 """What would lead to another Prefect than the demo's own."""
 
@@ -67,10 +63,12 @@ def run_demo(output: Path, console: Console) -> None:
     home = output.absolute() / "prefect"
     home.mkdir(parents=True, exist_ok=True)
     console.print("Starting the sandbox: every gateway on this machine, no account and no cost.")
-    with (
-        SandboxServer(SandboxSettings(job_s=4.0)) as sandbox,
-        _environment({**_SETTINGS, **_gateway(sandbox), "HAPPYHORSE_STORE": store.url, "PREFECT_HOME": str(home)}),
-    ):
+    # The demo must not reach a server that the user is connected to.
+    environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE} | _SETTINGS
+    environment |= {"HAPPYHORSE_STORE": store.url, "PREFECT_HOME": str(home)}
+    environment |= {"HAPPYHORSE_API_KEY": "sandbox", "HAPPYHORSE_ACCOUNT": "demo"}
+    with SandboxServer(SandboxSettings(job_s=4.0)) as sandbox, patch.dict(os.environ, environment, clear=True):
+        os.environ["HAPPYHORSE_BASE_URL"] = sandbox.base_url("happyhorse")
         console.print("Starting Prefect's own ephemeral server: this takes up to half a minute.")
         started = time.monotonic()
         asyncio.run(_run(store, console))
@@ -86,27 +84,6 @@ def _prefect_command() -> str:
     return "prefect" if shutil.which("prefect") or not beside.is_file() else shlex.quote(os.path.relpath(beside))
 
 
-def _gateway(sandbox: Any) -> dict[str, str]:
-    return {"HAPPYHORSE_BASE_URL": sandbox.base_url("happyhorse"), "HAPPYHORSE_API_KEY": "sandbox", "HAPPYHORSE_ACCOUNT": "demo"}
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Generator[None]:
-    before = {name: os.environ.get(name) for name in (*values, *_ELSEWHERE)}
-    os.environ.update(values)
-    # The demo must not reach a server that the user is connected to.
-    for name in _ELSEWHERE:
-        os.environ.pop(name, None)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
 async def _run(store: Store, console: Console) -> None:
     from prefect.flows import load_flow_from_entrypoint
 
@@ -116,45 +93,37 @@ async def _run(store: Store, console: Console) -> None:
     # The sandbox forgets its jobs when it stops, so every demo buys again.
     take = int(time.time())
     small: dict[str, Any] = {"resolution": "720p", "duration": 5}
-    reporter = _Reporter(store, take, GatewayCredentials.from_environment("happyhorse").to_account(), console)
-    reporting = asyncio.create_task(reporter.run())
+    session = Session(GatewayCredentials.from_environment("happyhorse").to_account(), store)
+    said: set[str] = set()
+
+    def say(entry: JournalEntry, what: str) -> None:
+        line = f"  {_STEPS[entry.request.capability]:6} {what}"
+        if line not in said:
+            said.add(line)
+            console.print(line, soft_wrap=True)
+
+    async def look() -> None:
+        """Say what is new in the journal, which is where a job's state is true, and how far the gateway says that a job is."""
+        for entry in await session.journal.entries():
+            if entry.take == take:
+                say(entry, _sentence(entry))
+                if entry.state == "submitted" and entry.job is not None:
+                    progress = (await session.poll_once(entry.job)).progress
+                    if progress:
+                        say(entry, f"{'#' * round(progress * 20):20} {progress:4.0%}")
+
+    async def watch() -> None:
+        while True:
+            await look()
+            await asyncio.sleep(0.5)
+
+    watching = asyncio.create_task(watch())
     try:
         chain: Any = await flow(video=small, edit=small, take=take)
     finally:
-        reporting.cancel()
-    await reporter.look()
-    console.print(_table([("image", chain.image), ("video", chain.video), ("edit", chain.edit)]))
-
-
-class _Reporter:
-    """Says every change in the journal, which is where a job's state is true, and how far the gateway says that a job is."""
-
-    def __init__(self, store: Store, take: int, account: Account, console: Console) -> None:
-        self._session = Session(account, store)
-        self._take = take
-        self._console = console
-        self._said: dict[str, str] = {}
-
-    async def run(self) -> None:
-        while True:
-            await self.look()
-            await asyncio.sleep(0.5)
-
-    async def look(self) -> None:
-        for entry in await self._session.journal.entries():
-            if entry.take != self._take:
-                continue
-            self._say(f"{entry.digest} state", f"  {_STEPS[entry.request.capability]:6} {_sentence(entry)}")
-            if entry.state == "submitted" and entry.job is not None:
-                state = await self._session.poll_once(entry.job)
-                if state.progress:
-                    bar = "#" * round(state.progress * 20)
-                    self._say(f"{entry.digest} progress", f"  {_STEPS[entry.request.capability]:6} {bar:20} {state.progress:4.0%}")
-
-    def _say(self, about: str, line: str) -> None:
-        if self._said.get(about) != line:
-            self._said[about] = line
-            self._console.print(line, soft_wrap=True)
+        watching.cancel()
+    await look()
+    console.print(_table(chain))
 
 
 def _sentence(entry: JournalEntry) -> str:
@@ -167,11 +136,12 @@ def _sentence(entry: JournalEntry) -> str:
     return said.get(entry.state, entry.state)
 
 
-def _table(assets: list[tuple[str, MediaAsset]]) -> Table:
+def _table(chain: Any) -> Table:
     table = Table("step", "model", "task id", "seconds", title="What the flow made")
     # A path that is cut short opens nothing, so a long one goes on in the next line.
     table.add_column("file", overflow="fold")
-    for step, asset in assets:
+    for step in _STEPS.values():
+        asset: MediaAsset = getattr(chain, step)
         job = asset.job
         table.add_row(step, job and job.model, job and job.task_id, f"{asset.elapsed_s or 0.0:.1f}", _file(asset))
     return table

@@ -5,61 +5,48 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import click
 from rich.markup import escape
 from rich.table import Table
 
 from prefect_happyhorse.catalog import GATEWAYS
-from prefect_happyhorse.cli.output import SPENT, console, errors, fail
+from prefect_happyhorse.cli.output import SPENT, asynchronous, console, fail
 from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.domain.prices import total
 from prefect_happyhorse.engine.jobs import manage as engine
 from prefect_happyhorse.engine.jobs.hints import resolve_uncertain
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.session import Session
-from prefect_happyhorse.engine.journal.journal import OPEN_STATES, Journal, JournalEntry, JournalState
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, JournalState
 from prefect_happyhorse.engine.storage.store import Store
 
 __all__ = ["jobs"]
 
-_T = TypeVar("_T")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AT_ONCE = 20
 
 
-class _Age(click.ParamType[timedelta]):
-    name = "age"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-        found = re.fullmatch(r"(\d+)([smhd])", str(value))
-        if found is None:
-            self.fail(f"must be a number and s, m, h or d, for example 90m or 2d (got {value!r})", param, ctx)
-        return timedelta(**{_UNITS[found[2]]: int(found[1])})
+def _age(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d+)([smhd])", text)
+    if found is None:
+        raise click.BadParameter(f"must be a number and s, m, h or d, for example 90m or 2d (got {text!r})")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-_filters: tuple[Callable[[Any], Any], ...] = (
-    click.option(
-        "--state", "states", multiple=True, type=click.Choice(get_args(JournalState)), help="Only jobs in this state; may be repeated."
+_FILTERS = (
+    click.Option(
+        ["--state", "states"], multiple=True, type=click.Choice(get_args(JournalState)), help="Only jobs in this state; may be repeated."
     ),
-    click.option("--open", "only_open", is_flag=True, help="Only jobs that cost or may have cost money and have no file yet."),
-    click.option("--gateway", type=click.Choice(GATEWAYS), help="Only this gateway."),
-    click.option("--account", help="Only this account label."),
-    click.option("--older-than", type=_Age(), help="Only jobs begun longer ago than this, for example 2h."),
-    click.option("--younger-than", type=_Age(), help="Only jobs begun no longer ago than this, for example 3d."),
+    click.Option(["--open", "only_open"], is_flag=True, help="Only jobs that cost or may have cost money and have no file yet."),
+    click.Option(["--gateway"], type=click.Choice(GATEWAYS), help="Only this gateway."),
+    click.Option(["--account"], help="Only this account label."),
+    click.Option(["--older-than"], type=_age, metavar="AGE", help="Only jobs begun longer ago than this, for example 2h."),
+    click.Option(["--younger-than"], type=_age, metavar="AGE", help="Only jobs begun no longer ago than this, for example 3d."),
 )
-
-
-def _filtered(command: Callable[..., _T]) -> Callable[..., _T]:
-    for option in reversed(_filters):
-        command = option(command)
-    return command
 
 
 @click.group()
@@ -95,15 +82,15 @@ class _Place:
         return Journal((await MediaStore.find(self.block)).to_store())
 
 
-@jobs.command("list")
-@_filtered
+@jobs.command("list", params=[*_FILTERS])
 @click.option("--json", "as_json", is_flag=True, help="Every journal entry, one a line, in JSON.")
 @click.option("--newest", default=200, show_default=True, type=click.IntRange(min=0), help="How many the table shows at most; 0 for all.")
 @click.pass_obj
-def list_jobs(place: _Place, *, as_json: bool, newest: int, **filters: Any) -> None:
+@asynchronous
+async def list_jobs(place: _Place, *, as_json: bool, newest: int, **filters: Any) -> None:
     """List jobs, oldest first, and sum up the money at risk of all."""
-    with errors():
-        journal, entries = asyncio.run(_listed(place, filters))
+    journal = await place.journal()
+    entries = await _select(journal, **filters)
     if as_json:
         for entry in entries:
             click.echo(entry.model_dump_json(exclude_none=True))
@@ -133,15 +120,8 @@ def list_jobs(place: _Place, *, as_json: bool, newest: int, **filters: Any) -> N
         click.echo(f"The table shows the newest {len(shown)}; --newest 0 shows all.")
 
 
-async def _listed(place: _Place, filters: dict[str, Any]) -> tuple[Journal, list[JournalEntry]]:
-    journal = await place.journal()
-    return journal, await _select(journal, **filters)
-
-
 async def _select(journal: Journal, *, states: tuple[JournalState, ...], only_open: bool, **filters: Any) -> list[JournalEntry]:
-    entries = await journal.entries()
-    if only_open:
-        entries = engine.select(entries, states=OPEN_STATES)
+    entries = [entry for entry in await journal.entries() if entry.is_open or not only_open]
     return engine.select(entries, states=states, **filters)
 
 
@@ -161,16 +141,12 @@ def _ago(at: datetime) -> str:
 @jobs.command()
 @click.argument("name")
 @click.pass_obj
-def show(place: _Place, name: str) -> None:
+@asynchronous
+async def show(place: _Place, name: str) -> None:
     """Show all that the journal knows of one job, and what can be done about it."""
-    with errors():
-        entry = asyncio.run(_found(place, name))
+    entry = await engine.find_entry(await place.journal(), name)
     click.echo(entry.model_dump_json(indent=2, exclude_none=True))
     click.echo(_advice(entry), err=True)
-
-
-async def _found(place: _Place, name: str) -> JournalEntry:
-    return await engine.find_entry(await place.journal(), name)
 
 
 def _advice(entry: JournalEntry) -> str:
@@ -186,22 +162,15 @@ def _advice(entry: JournalEntry) -> str:
     return f"It ended without a result. The same request is not bought again until `happyhorse jobs forget {short}`, or with another take."
 
 
-@jobs.command()
+@jobs.command(params=[*_FILTERS])
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@_filtered
 @click.option(
     "--deadline", "deadline_s", default=DEADLINE_S, show_default=True, help="How long a job may take in all, in seconds since its submit."
 )
 @click.pass_obj
-def resume(place: _Place, names: tuple[str, ...], deadline_s: float, **filters: Any) -> None:
+@asynchronous
+async def resume(place: _Place, names: tuple[str, ...], deadline_s: float, **filters: Any) -> None:
     """Wait for open jobs and keep their files: those that are named, else all that fit the filters. Nothing is bought."""
-    with errors():
-        failed = asyncio.run(_resume(place, names, deadline_s, filters))
-    if failed:
-        fail(f"{failed} of the jobs are not kept; they stay in the journal.", SPENT)
-
-
-async def _resume(place: _Place, names: tuple[str, ...], deadline_s: float, filters: dict[str, Any]) -> int:
     journal = await place.journal()
     if names:
         chosen = [await engine.find_entry(journal, name) for name in names]
@@ -221,7 +190,8 @@ async def _resume(place: _Place, names: tuple[str, ...], deadline_s: float, filt
         return True
 
     kept = await asyncio.gather(*(one(entry) for entry in chosen))
-    return kept.count(False)
+    if failed := kept.count(False):
+        fail(f"{failed} of the jobs are not kept; they stay in the journal.", SPENT)
 
 
 async def _session(journal: Journal, entry: JournalEntry) -> Session:
@@ -236,16 +206,9 @@ async def _session(journal: Journal, entry: JournalEntry) -> Session:
 @click.argument("name", required=False)
 @click.option("--unchecked", is_flag=True, help="Take your word for it, and do not ask the gateway whether it knows the job.")
 @click.pass_obj
-def adopt(place: _Place, task_id: str, name: str | None, *, unchecked: bool) -> None:
+@asynchronous
+async def adopt(place: _Place, task_id: str, name: str | None, *, unchecked: bool) -> None:
     """Give an uncertain submit the job that it became, by the TASK_ID that the provider's console shows. Nothing is bought."""
-    with errors():
-        entry = asyncio.run(_adopt(place, task_id, name, unchecked=unchecked))
-    click.echo(
-        f"{entry.digest[:12]} is job {task_id} of {entry.gateway}. Run the flow again, or: happyhorse jobs resume {entry.digest[:12]}"
-    )
-
-
-async def _adopt(place: _Place, task_id: str, name: str | None, *, unchecked: bool) -> JournalEntry:
     journal = await place.journal()
     if name is not None:
         entry = await engine.find_entry(journal, name)
@@ -255,50 +218,41 @@ async def _adopt(place: _Place, task_id: str, name: str | None, *, unchecked: bo
             digests = ", ".join(entry.digest[:12] for entry in without_job) or "none"
             raise ValueError(f"Say which request the job belongs to; those without a job: {digests}.")
         entry = without_job[0]
-    if unchecked:
-        return await engine.adopt(journal, entry, task_id)
-    return await (await _session(journal, entry)).adopt(entry, task_id)
+    entry = await (engine.adopt(journal, entry, task_id) if unchecked else (await _session(journal, entry)).adopt(entry, task_id))
+    short = entry.digest[:12]
+    click.echo(f"{short} is job {task_id} of {entry.gateway}. Run the flow again, or: happyhorse jobs resume {short}")
 
 
 @jobs.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def forget(place: _Place, names: tuple[str, ...], *, yes: bool) -> None:
+@asynchronous
+async def forget(place: _Place, names: tuple[str, ...], *, yes: bool) -> None:
     """Remove jobs from the journal, so that the same requests are bought again. Files stay."""
-    with errors():
-        entries = [asyncio.run(_found(place, name)) for name in names]
-        for entry in entries:
-            known = "an uncertain submit" if entry.job is None else f"job {entry.job.task_id}, {entry.state}"
-            if not yes:
-                click.confirm(f"Forget {entry.digest[:12]} ({known})? The same request would be paid for again.", abort=True, err=True)
-            asyncio.run(_forget(place, entry))
-            click.echo(f"Forgot {entry.digest[:12]} ({known}).")
-
-
-async def _forget(place: _Place, entry: JournalEntry) -> None:
-    await engine.forget(await place.journal(), entry)
+    journal = await place.journal()
+    for entry in [await engine.find_entry(journal, name) for name in names]:
+        known = "an uncertain submit" if entry.job is None else f"job {entry.job.task_id}, {entry.state}"
+        if not yes:
+            click.confirm(f"Forget {entry.digest[:12]} ({known})? The same request would be paid for again.", abort=True, err=True)
+        await engine.forget(journal, entry)
+        click.echo(f"Forgot {entry.digest[:12]} ({known}).")
 
 
 @jobs.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.pass_obj
-def cancel(place: _Place, names: tuple[str, ...]) -> None:
+@asynchronous
+async def cancel(place: _Place, names: tuple[str, ...]) -> None:
     """Ask the gateways to cancel jobs, where they can. A job that already runs goes on, and can be resumed."""
+    journal = await place.journal()
     refused = 0
     for name in names:
-        with errors():
-            accepted, message = asyncio.run(_cancel(place, name))
-        click.echo(f"{name}: {message}", err=not accepted)
-        refused += not accepted
+        entry = await engine.find_entry(journal, name)
+        if entry.job is None or not entry.is_open:
+            raise ValueError(f"{name}: its state is {entry.state}, so there is nothing to cancel.")
+        answer = await (await _session(journal, entry)).cancel(entry.job)
+        click.echo(f"{name}: {answer.message}", err=not answer.accepted)
+        refused += not answer.accepted
     if refused:
         fail(f"{refused} of {len(names)} jobs were not cancelled.", 1)
-
-
-async def _cancel(place: _Place, name: str) -> tuple[bool, str]:
-    journal = await place.journal()
-    entry = await engine.find_entry(journal, name)
-    if entry.job is None or not entry.is_open:
-        raise ValueError(f"{name}: its state is {entry.state}, so there is nothing to cancel.")
-    answer = await (await _session(journal, entry)).cancel(entry.job)
-    return answer.accepted, answer.message

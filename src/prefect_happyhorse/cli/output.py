@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
-from typing import NoReturn
+from functools import wraps
+from typing import Any, NoReturn, ParamSpec
 
 import click
 from rich.console import Console
 
 from prefect_happyhorse.domain.errors import CatalogError, GenerationError, InvalidRequest, Money
 
-__all__ = ["REFUSED", "SPENT", "console", "errors", "fail"]
+__all__ = ["REFUSED", "SPENT", "asynchronous", "console", "errors", "fail"]
+
+_P = ParamSpec("_P")
 
 REFUSED = 2
 SPENT = 3
@@ -23,11 +27,24 @@ def errors() -> Generator[None]:
     """Turn what a command may raise into a message without a traceback, and the exit code that it stands for."""
     try:
         yield
+    except BrokenPipeError:
+        raise  # Whoever read the output has gone: click ends without a word.
     except GenerationError as error:
         spent = error.money in {Money.SPENT, Money.MAY_BE_SPENT}
         fail(f"{type(error).__name__}: {error}", SPENT if spent else REFUSED if isinstance(error, InvalidRequest) else 1)
     except (CatalogError, ValueError, OSError) as error:
         fail(f"{error}", 1)
+
+
+def asynchronous(command: Callable[_P, Coroutine[Any, Any, None]]) -> Callable[_P, None]:
+    """A command that is written as a coroutine, as click calls it; what it may raise ends it as with `errors`."""
+
+    @wraps(command)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        with errors():
+            asyncio.run(command(*args, **kwargs))
+
+    return run
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
-from prefect_happyhorse.cli.output import errors
+from prefect_happyhorse.cli.output import asynchronous
 
 __all__ = ["setup"]
 
@@ -26,39 +24,35 @@ def setup() -> None:
     type=click.FloatRange(min=0, min_open=True),
     help="How many calls the account may make a second, over all workers. By default what the provider documents, if it does.",
 )
-def limits(gateway: str, account: str, jobs: int | None, calls_per_s: float | None) -> None:
+@asynchronous
+async def limits(gateway: str, account: str, jobs: int | None, calls_per_s: float | None) -> None:
     """Limit an account's open jobs and calls over all workers. Runs find the limits within a minute."""
     from prefect_happyhorse.runtime.concurrency import save_limits
 
     calls_per_s = calls_per_s or gateway_facts(gateway).polls_per_s
     if jobs is None and calls_per_s is None:
         raise click.UsageError(f"{gateway} documents no limit: say --jobs, --calls-per-s or both.")
-    with errors():
-        for name in asyncio.run(save_limits(gateway, account, jobs=jobs, calls_per_s=calls_per_s)):
-            click.echo(name)
+    for name in await save_limits(gateway, account, jobs=jobs, calls_per_s=calls_per_s):
+        click.echo(name)
 
 
 @setup.command()
 @click.option("--notify", metavar="TYPE/NAME", help="A saved notification block that hears of refusals, for example slack-webhook/studio.")
-def automations(notify: str | None) -> None:
+@asynchronous
+async def automations(notify: str | None) -> None:
     """Pause a deployment when a submit is uncertain, and tell somebody what the content rules refuse."""
-    with errors():
-        for name in asyncio.run(_automations(notify)):
-            click.echo(name)
-
-
-async def _automations(notify: str | None) -> list[str]:
     from prefect.client.orchestration import get_client
 
     from prefect_happyhorse.runtime.automations import moderation_automation, save, uncertain_automation
 
     made = [await save(uncertain_automation())]
     if notify is not None:
-        kind, _, name = notify.partition("/")
+        kind, _, block_name = notify.partition("/")
         async with get_client() as client:
             try:
-                block = await client.read_block_document_by_name(name, kind)
+                block = await client.read_block_document_by_name(block_name, kind)
             except Exception as error:
                 raise ValueError(f"There is no block {notify!r}: {error}") from error
         made.append(await save(moderation_automation(block.id)))
-    return made
+    for name in made:
+        click.echo(name)
