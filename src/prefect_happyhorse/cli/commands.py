@@ -5,11 +5,9 @@ Exit codes: 0 done; 1 failed; 2 refused, and nothing was sent; 3 failed, and mon
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +22,6 @@ from prefect_happyhorse.cli.example import example_request
 from prefect_happyhorse.cli.jobs import jobs
 from prefect_happyhorse.cli.output import REFUSED, asynchronous, console, errors, fail
 from prefect_happyhorse.cli.setup import setup
-from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest, iter_media, parse_request, replace_media
 from prefect_happyhorse.domain.validation import validation_problems
@@ -74,19 +71,17 @@ def models(gateway: str | None, capability: str | None, model: str | None, shape
         return
     table = Table("gateway", "capability", "model", "takes", "options", title=f"{len(found)} routes")
     for route in found:
-        table.add_row(route.gateway, route.capability, route.model, ", ".join(_takes(route)), ", ".join(sorted(route.options)))
+        takes = (f"{name}*" if name in route.required_fields else name for name in sorted(route.request_fields - {"model"}))
+        table.add_row(route.gateway, route.capability, route.model, ", ".join(takes), ", ".join(sorted(route.options)))
     console().print(table)
-
-
-def _takes(route: Route) -> Iterable[str]:
-    return (f"{name}*" if name in route.required_fields else name for name in sorted(route.request_fields - {"model"}))
 
 
 @main.command()
 @click.argument("request_file", metavar="[REQUEST.json]", required=False, type=click.Path(path_type=Path))
 @click.option("--gateway", type=click.Choice(GATEWAYS), help="The gateway.")
 @click.option("--example", "capability", type=click.Choice(tuple(REQUEST_CLASSES)), help="Print a request to copy, in place of a call.")
-def preview(request_file: Path | None, gateway: str | None, capability: str | None) -> None:
+@asynchronous
+async def preview(request_file: Path | None, gateway: str | None, capability: str | None) -> None:
     """Show the HTTP call that a request becomes. Nothing is sent and no key is needed."""
     if capability is not None:
         route = next((route for route in routes(gateway) if route.capability == capability), None)
@@ -97,10 +92,9 @@ def preview(request_file: Path | None, gateway: str | None, capability: str | No
     if request_file is None or gateway is None:
         raise click.UsageError("Give REQUEST.json and --gateway, or --example for a request to copy.")
     request = _read_request(request_file)
-    with errors():
-        route = resolve(request, gateway)
-        check(request, route, more=asyncio.run(inspect_media(request, route)).problems)
-        click.echo(json.dumps(_call(request, route), indent=2, ensure_ascii=False))
+    route = resolve(request, gateway)
+    check(request, route, more=(await inspect_media(request, route)).problems)
+    click.echo(json.dumps(_call(request, route), indent=2, ensure_ascii=False))
     if not _base_url(gateway):
         click.echo(f"The document of {gateway} names no host: set {gateway.upper()}_BASE_URL.", err=True)
 
@@ -113,7 +107,8 @@ def _call(request: GenerationRequest, route: Route) -> dict[str, Any]:
     """The HTTP call of a request, without its key."""
     protocol = get_gateway(route.gateway)
     base_url = _base_url(route.gateway) or f"https://{route.gateway}-base-url"
-    addressed = replace_media(request, {(name, position): _address(medium) for name, position, medium in iter_media(request)})
+    media = {(name, position): medium for name, position, medium in iter_media(request)}
+    addressed = replace_media(request, {at: m if isinstance(m, str) else m.url or m.uri for at, m in media.items()})
     call = protocol.submit_request(addressed, route, Account(gateway=route.gateway, base_url=base_url.rstrip("/")))
     before = set(call.headers)
     protocol.sign(call, SecretStr("***"))
@@ -125,10 +120,6 @@ def _call(request: GenerationRequest, route: Route) -> dict[str, Any]:
         # The boundary differs at every call and says nothing.
         headers["content-type"] = headers["content-type"].partition(";")[0]
     return {"method": call.method, "url": str(call.url), "headers": headers, "body": body}
-
-
-def _address(medium: MediaAsset | str) -> str:
-    return medium if isinstance(medium, str) else medium.url or medium.uri
 
 
 @main.command()

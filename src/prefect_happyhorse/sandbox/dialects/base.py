@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar
 from starlette.datastructures import Headers
 
 from prefect_happyhorse.catalog import GatewayFacts
-from prefect_happyhorse.sandbox.jobs.job import Failure, Job, LedgerState, Meaning, fingerprint
+from prefect_happyhorse.sandbox.jobs.job import Job, LedgerState, Meaning, fingerprint
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
 
 __all__ = ["Answer", "Dialect", "PollView", "Refused"]
@@ -20,12 +20,12 @@ Answer = dict[str, object]
 Choice = TypeVar("Choice")
 
 
+@dataclass(eq=False)
 class Refused(Exception):
     """A call that is answered with an error of the provider."""
 
-    def __init__(self, meaning: Meaning, message: str) -> None:
-        super().__init__(message)
-        self.failure = Failure(meaning, message)
+    meaning: Meaning
+    message: str
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,8 @@ class Dialect(ABC):
 
     def issue_token(self, body: Mapping[str, object]) -> Answer:
         """The answer to a call for an access token."""
-        del body
         raise Refused("unsupported", "there are no access tokens here")
 
     def batch(self, views: Sequence[PollView]) -> Answer:
         """The answer to a poll of many jobs at once."""
-        del views
         raise Refused("unsupported", "jobs cannot be queried in batches")

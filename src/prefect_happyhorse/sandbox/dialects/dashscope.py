@@ -82,7 +82,7 @@ class DashScope(Dialect):
         return answer
 
     def _usage(self, view: PollView) -> Answer:
-        body, duration_s = view.job.body, view.job.shape.duration_s
+        body, duration_s = view.job.body, view.job.duration_s
         seconds = int(duration_s) if duration_s.is_integer() else duration_s
         resolution = (body.text("resolution") or "1080P").upper().removesuffix("P")
         return {

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from itertools import count
 from random import Random
 from typing import Literal
 
@@ -87,12 +88,6 @@ class _Entry:
     matched: int = 0
     struck: int = 0
 
-    def matches(self, at: FaultPoint, gateway: str, model: str | None) -> bool:
-        rule = self.rule
-        if rule.at != at or rule.gateway not in {None, gateway} or rule.model not in {None, model}:
-            return False
-        return rule.times is None or self.struck < rule.times
-
 
 class FaultInjector:
     """The rules in force, in the order in which they were added, and how often each has struck."""
@@ -100,13 +95,12 @@ class FaultInjector:
     def __init__(self, random: Random) -> None:
         self._random = random
         self._entries: list[_Entry] = []
-        self._numbers = 0
+        self._numbers = count(1)
 
     def add(self, rule: FaultRule) -> int:
         """Put a rule in force, and give its number."""
-        self._numbers += 1
-        self._entries.append(_Entry(self._numbers, rule))
-        return self._numbers
+        self._entries.append(_Entry(next(self._numbers), rule))
+        return self._entries[-1].number
 
     def clear(self) -> None:
         """Lift every rule."""
@@ -116,11 +110,15 @@ class FaultInjector:
         """Every rule with how often it matched and struck."""
         return [{"number": e.number, "matched": e.matched, "struck": e.struck, **e.rule.model_dump(mode="json")} for e in self._entries]
 
-    def take(self, at: FaultPoint, gateway: str, model: str | None, applies: Callable[[FaultRule], bool] | None = None) -> FaultRule | None:
+    def take(
+        self, at: FaultPoint, gateway: str, model: str | None, applies: Callable[[FaultRule], bool] = lambda _: True
+    ) -> FaultRule | None:
         """The rule that strikes a call, which counts as one stroke of it."""
         for entry in self._entries:
             rule = entry.rule
-            if not entry.matches(at, gateway, model) or (applies is not None and not applies(rule)):
+            if rule.at != at or rule.gateway not in {None, gateway} or rule.model not in {None, model}:
+                continue
+            if entry.struck == rule.times or not applies(rule):
                 continue
             entry.matched += 1
             if entry.matched > rule.after and (rule.probability == 1 or self._random.random() < rule.probability):

@@ -44,10 +44,9 @@ def control_router(state: SandboxState, files: Files) -> APIRouter:  # noqa: C90
     @router.patch("/settings", summary="Change how it behaves")
     async def change(changes: Annotated[dict[str, Any], Body()]) -> SandboxSettings:
         try:
-            state.settings = state.settings.changed(changes)
+            return state.change(changes)
         except ValidationError as error:
             raise HTTPException(422, error.errors(include_url=False, include_context=False, include_input=False)) from error
-        return state.settings
 
     @router.post("/reset", status_code=204, summary="Forget jobs, charges, tokens and faults")
     async def reset() -> None:

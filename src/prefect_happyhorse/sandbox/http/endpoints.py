@@ -1,24 +1,25 @@
-"""One gateway's way through the sandbox: who is it, is the body right, accept the job, say how it stands."""
+"""One gateway's way through the sandbox: who is it, is the body right, accept the job, say how it stands, and what faults make of it."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route as Path
 
 from prefect_happyhorse.catalog import Route, routes
-from prefect_happyhorse.sandbox.dialects.base import Dialect, PollView, Refused
-from prefect_happyhorse.sandbox.faults.rules import FaultRule
+from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollView, Refused
+from prefect_happyhorse.sandbox.faults.rules import FaultPoint, FaultRule
 from prefect_happyhorse.sandbox.http.body import read_body
-from prefect_happyhorse.sandbox.http.fault_answers import MEANINGS, FaultAnswers, can_strike
 from prefect_happyhorse.sandbox.http.files import Files
+from prefect_happyhorse.sandbox.http.transport import Dropped
 from prefect_happyhorse.sandbox.jobs.inputs import InputFetcher
 from prefect_happyhorse.sandbox.jobs.job import Failure, Job, Meaning
 from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody, validate
@@ -28,6 +29,24 @@ __all__ = ["Endpoints"]
 _BATCH = 50
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _CONTENT_TYPES = {"json": "application/json", "multipart": "multipart/form-data"}
+_PAGE = "<!doctype html><html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>"
+_MEANINGS: dict[str, tuple[Meaning, str]] = {
+    "refuse": ("invalid", "the request was refused"),
+    "unauthorized": ("authentication", "the key is not valid"),
+    "quota": ("quota", "the balance is used up"),
+    "throttle": ("rate_limit", "too many requests"),
+    "moderation": ("moderation", "the content may violate the rules"),
+    "error_in_200": ("internal", "internal error"),
+    "http": ("internal", "internal error"),
+}
+"""What the kinds that answer with the gateway's own error mean, and how they say it by default."""
+
+
+@dataclass(eq=False)
+class _Struck(Exception):
+    """A call that is not carried out, since a fault answers it."""
+
+    response: Response
 
 
 class Endpoints:
@@ -40,7 +59,6 @@ class Endpoints:
         self._files = files
         self._inputs = inputs
         self._routes = routes(self._gateway)
-        self._faults = FaultAnswers(dialect)
 
     def paths(self) -> list[Path]:
         """Every path that the gateway serves; any other is refused in its own words."""
@@ -62,9 +80,11 @@ class Endpoints:
         await request.body()  # It stays with the request; a connection whose input was not read cannot be used again.
         try:
             return await handler(request)
+        except _Struck as struck:
+            return struck.response
         except Refused as refused:
             self._state.refused += 1
-            status, body = self._dialect.error(refused.failure.meaning, refused.failure.message)
+            status, body = self._dialect.error(refused.meaning, refused.message)
             return JSONResponse(body, status)
 
     def _account(self, request: Request) -> str:
@@ -81,14 +101,12 @@ class Endpoints:
         """Refuse a submit, or accept and charge it."""
         sent = await self._read(request, "invalid")
         model = sent.get(self._dialect.model_key)
-        rule = self._state.faults.take("submit", self._gateway, model if isinstance(model, str) else None)
-        if (struck := await self._faults.before(rule, request)) is not None:
-            return struck
+        rule = await self._strike("submit", request, model if isinstance(model, str) else None)
         job = await self._accept(request, call, sent)
         if rule is not None and rule.kind == "fail_job":
             job.failure = Failure("internal", rule.message or "generation failed")
         word = rule.word if rule is not None and rule.kind == "unknown_status" else None
-        return await self._faults.after(rule, self._dialect.accepted(PollView(job, "queued", 0.0, self._state.now(), word=word)))
+        return await self._finish(rule, self._dialect.accepted(PollView(job, "queued", 0.0, self._state.now(), word=word)))
 
     async def _accept(self, request: Request, call: str, sent: dict[str, object]) -> Job:
         account = self._account(request)
@@ -133,28 +151,22 @@ class Endpoints:
         job = self._state.find(self._gateway, task_id, self._dialect.account(request.headers))
         if job is not None and call not in _polls(job.route):
             job = None
-        rule = self._poll_fault(job)
-        if (struck := await self._faults.before(rule, request)) is not None:
-            return struck
+        rule = await self._strike("poll", request, job.route.model if job else None, job)
         self._check_rate(self._account(request))
         if job is None or (rule is not None and rule.kind == "vanish"):
             return JSONResponse(self._dialect.missing(task_id))
-        return await self._faults.after(rule, self._dialect.status(await self._view(job, request, rule)))
-
-    def _poll_fault(self, job: Job | None) -> FaultRule | None:
-        now = self._state.now()
-        return self._state.faults.take("poll", self._gateway, job.route.model if job else None, lambda rule: can_strike(rule, job, now))
+        return await self._finish(rule, self._dialect.status(await self._view(job, request, rule)))
 
     def _check_rate(self, account: str) -> None:
         if self._state.exceeds_rate(self._gateway, account):
             raise Refused("rate_limit", f"more than {self._state.settings.queries_per_s:g} queries a second")
 
-    async def _view(self, job: Job, request: Request, rule: FaultRule | None = None) -> PollView:
+    async def _view(self, job: Job, request: Request, rule: FaultRule | None) -> PollView:
         """A job as one poll reports it."""
         now = self._state.now()
         kind = rule.kind if rule is not None else None
         if rule is not None and kind in {"moderation", "fail_job"}:
-            meaning, message = MEANINGS["moderation"] if kind == "moderation" else ("internal", "generation failed")
+            meaning, message = _MEANINGS["moderation"] if kind == "moderation" else ("internal", "generation failed")
             job.fail(Failure(meaning, rule.message or message), now)
         job.polls += 1
         if kind == "backwards":
@@ -193,10 +205,8 @@ class Endpoints:
 
     async def _issue_token(self, request: Request) -> Response:
         """Give an access token."""
-        rule = self._state.faults.take("token", self._gateway, None)
-        if (struck := await self._faults.before(rule, request)) is not None:
-            return struck
-        return await self._faults.after(rule, self._dialect.issue_token(await self._read(request, "unsupported")))
+        rule = await self._strike("token", request, None)
+        return await self._finish(rule, self._dialect.issue_token(await self._read(request, "unsupported")))
 
     async def _poll_batch(self, request: Request) -> Response:
         """Say how several jobs stand; those that are not there are left out."""
@@ -209,15 +219,71 @@ class Endpoints:
         views: list[PollView] = []
         rules: list[FaultRule] = []
         for job in [job for name in names if (job := self._state.find(self._gateway, str(name), account)) is not None]:
-            rule = self._poll_fault(job)
             # What a rule does to the call as a whole it does to the whole page.
-            if (struck := await self._faults.before(rule, request)) is not None:
-                return struck
+            rule = await self._strike("poll", request, job.route.model, job)
             rules += [rule] if rule is not None else []
             if rule is None or rule.kind != "vanish":
                 views.append(await self._view(job, request, rule))
         whole = next((rule for rule in rules if rule.kind in {"garbage", "drop_after", "stall_after"}), None)
-        return await self._faults.after(whole, self._dialect.batch(views))
+        return await self._finish(whole, self._dialect.batch(views))
+
+    async def _strike(self, at: FaultPoint, request: Request, model: str | None, job: Job | None = None) -> FaultRule | None:
+        """The rule that strikes a call which is carried out all the same; one that is not carried out ends here."""
+        now = self._state.now()
+        rule = self._state.faults.take(at, self._gateway, model, lambda rule: at != "poll" or _can_strike(rule, job, now))
+        if rule is None:
+            return None
+        if rule.kind == "stall_before":
+            await self._state.stall(rule.seconds)
+            # Whoever has hung up before the gateway began is not charged.
+            response = Dropped() if await request.is_disconnected() else None
+        else:
+            response = None if rule.accepts else self._instead(rule)
+        if response is not None:
+            raise _Struck(response)
+        return rule
+
+    async def _finish(self, rule: FaultRule | None, answer: Answer) -> Response:
+        """What a rule makes of an answer that is ready to go."""
+        if rule is None:
+            return JSONResponse(answer)
+        if rule.kind == "stall_after":
+            await self._state.stall(rule.seconds)
+        if rule.kind == "no_task_id":
+            return JSONResponse(self._dialect.without_task_id(answer))
+        return self._instead(rule, answer) or JSONResponse(answer)
+
+    def _instead(self, rule: FaultRule, answer: Answer | None = None) -> Response | None:
+        """What comes in place of an answer."""
+        if rule.kind == "garbage":
+            text = json.dumps(answer or {"data": "nothing was accepted"})
+            return Response(text[: max(1, len(text) * 2 // 3)], media_type="application/json")
+        if rule.kind == "html" or (rule.kind == "http" and rule.body == "html"):
+            status = rule.status if rule.kind == "http" else 200
+            return HTMLResponse(_PAGE.format("Bad gateway" if status > 200 else "Welcome"), status, rule.headers())
+        if rule.kind in {"drop_before", "drop_after"}:
+            return Dropped()
+        if rule.kind == "no_task_id":
+            return JSONResponse({})
+        # A poll that finds its job failed by moderation is itself a success.
+        if rule.kind not in _MEANINGS or (rule.kind == "moderation" and rule.at == "poll"):
+            return None
+        meaning, message = _MEANINGS[rule.kind]
+        status, body = self._dialect.error(meaning, rule.message or message)
+        return JSONResponse(body, {"http": rule.status, "error_in_200": 200}.get(rule.kind, status), rule.headers())
+
+
+def _can_strike(rule: FaultRule, job: Job | None, now: float) -> bool:
+    """Whether a rule means anything for a poll of a job."""
+    if rule.kind not in {"unknown_status", "vanish", "moderation", "fail_job", "empty_result", "backwards"}:
+        return True
+    if job is None:
+        return False
+    if rule.kind in {"moderation", "fail_job"}:
+        return job.state(now) in {"queued", "running", "succeeded"} and job.reported != "succeeded"
+    if rule.kind == "empty_result":
+        return job.state(now) == "succeeded"
+    return job.reported in {"running", "succeeded"} if rule.kind == "backwards" else True
 
 
 def _submits(route: Route) -> list[str]:

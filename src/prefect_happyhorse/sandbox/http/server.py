@@ -121,12 +121,7 @@ class SandboxServer:
 
     def settings(self, **changes: object) -> SandboxSettings:
         """Change how it behaves from now on, and give the settings in force; without changes they are only read."""
-
-        def change() -> SandboxSettings:
-            self._state.settings = self._state.settings.changed(changes)
-            return self._state.settings
-
-        return self._call(change)
+        return self._call(lambda: self._state.change(changes))
 
     def fault(self, **rule: Any) -> int:
         """Add a fault by the fields of a `FaultRule`, for example `at="submit", kind="drop_after"`, and give its number."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -45,17 +46,14 @@ class Dropped(Response):
         await _wait_until_gone(receive)
 
 
+@dataclass(eq=False)
 class CutBody(Response):
     """Another response whose body ends early or pauses after a fraction of it, or is replaced by noise of the same length."""
 
-    def __init__(
-        self, inner: Response, *, fraction: float = 1.0, pause: Callable[[], Awaitable[None]] | None = None, noise: bool = False
-    ) -> None:
-        super().__init__()
-        self._inner = inner
-        self._fraction = fraction
-        self._pause = pause
-        self._noise = noise
+    inner: Response
+    fraction: float = 1.0
+    pause: Callable[[], Awaitable[None]] | None = None
+    noise: bool = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the inner response, interrupted."""
@@ -64,15 +62,15 @@ class CutBody(Response):
         async def collect(message: Message) -> None:
             messages.append(message)
 
-        await self._inner(scope, receive, collect)
+        await self.inner(scope, receive, collect)
         body = b"".join(message.get("body", b"") for message in messages[1:])
-        if self._noise:
+        if self.noise:
             body = bytes((index * 37 + 11) % 251 for index in range(len(body)))
-        cut = int(len(body) * self._fraction)
+        cut = int(len(body) * self.fraction)
         await send(messages[0])
         await send({"type": "http.response.body", "body": body[:cut], "more_body": True})
-        if self._pause is not None:
-            await self._pause()
+        if self.pause is not None:
+            await self.pause()
         elif cut < len(body):
             _transport(scope).close()
             await _wait_until_gone(receive)

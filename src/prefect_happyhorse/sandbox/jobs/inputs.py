@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import io
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
 import httpx
 
-from prefect_happyhorse.sandbox.jobs.media_fields import WireInput
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
-from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody
+from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody, WireInput
 from prefect_happyhorse.sandbox.media.probe import Probe, find_limit_problems, probe
 from prefect_happyhorse.sandbox.media.render_cache import RenderCache
 
@@ -30,13 +28,16 @@ class InputFetcher:
 
     def __init__(self, renders: RenderCache) -> None:
         self._renders = renders
-        self._client: httpx.AsyncClient | None = None
+        # A proxy that the environment names cannot reach this machine's own addresses.
+        direct = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
+        limits = httpx.Limits(max_keepalive_connections=0)
+        headers = {"user-agent": USER_AGENT}
+        self._client = httpx.AsyncClient(headers=headers, mounts=direct, limits=limits, follow_redirects=True, max_redirects=5)
         self._at_once = asyncio.Semaphore(16)
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            await self._client.aclose()
+        await self._client.aclose()
 
     async def fetch(self, body: ValidatedBody, settings: SandboxSettings) -> tuple[tuple[Probe, ...], tuple[str, ...]]:
         """Fetch every input of a submit: what they are, and what is wrong with them."""
@@ -55,8 +56,14 @@ class InputFetcher:
     async def _fetch_one(self, wire: WireInput, settings: SandboxSettings) -> Probe | str:
         try:
             async with self._at_once:
-                with await self._open(wire.url, settings) as file:
+                with SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
+                    if wire.url.startswith("data:"):
+                        file.write(base64.b64decode(wire.url.partition(",")[2], validate=True))
+                    else:
+                        await asyncio.wait_for(self._download(wire.url, file, settings), settings.input_timeout_s)
                     return await self._renders.run(lambda: probe(file, wire.source, with_thumbnail=settings.media == "full"))
+        except binascii.Error:
+            return "it is not valid base64"
         except ValueError as error:
             return f"it {error}"
         except httpx.HTTPError as error:
@@ -64,32 +71,11 @@ class InputFetcher:
         except asyncio.TimeoutError:
             return f"failed to download it within {settings.input_timeout_s:g} s"
 
-    async def _open(self, url: str, settings: SandboxSettings) -> IO[bytes]:
-        if url.startswith("data:"):
-            try:
-                return io.BytesIO(base64.b64decode(url.partition(",")[2], validate=True))
-            except binascii.Error as error:
-                raise ValueError("is not valid base64") from error
-        return await asyncio.wait_for(self._download(url, settings), settings.input_timeout_s)
-
-    async def _download(self, url: str, settings: SandboxSettings) -> IO[bytes]:
-        if self._client is None:
-            # A proxy that the environment names cannot reach this machine's own addresses.
-            direct = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
-            limits = httpx.Limits(max_connections=32, max_keepalive_connections=0)
-            headers = {"user-agent": USER_AGENT}
-            self._client = httpx.AsyncClient(headers=headers, mounts=direct, limits=limits, follow_redirects=True, max_redirects=5)
-        file = SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  # the caller closes it
-        try:
-            async with self._client.stream("GET", url, timeout=settings.input_timeout_s) as response:
-                if response.status_code != 200:
-                    raise ValueError(f"could not be downloaded: its server answered {response.status_code}")
-                async for chunk in response.aiter_bytes():
-                    if file.tell() + len(chunk) > settings.input_max_bytes:
-                        raise ValueError(f"must have at most {settings.input_max_bytes} bytes")
-                    file.write(chunk)
-        except BaseException:
-            file.close()
-            raise
-        file.seek(0)
-        return file
+    async def _download(self, url: str, file: IO[bytes], settings: SandboxSettings) -> None:
+        async with self._client.stream("GET", url, timeout=settings.input_timeout_s) as response:
+            if response.status_code != 200:
+                raise ValueError(f"could not be downloaded: its server answered {response.status_code}")
+            async for chunk in response.aiter_bytes():
+                if file.tell() + len(chunk) > settings.input_max_bytes:
+                    raise ValueError(f"must have at most {settings.input_max_bytes} bytes")
+                file.write(chunk)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_happyhorse.catalog import Route
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
-from prefect_happyhorse.sandbox.jobs.shape import Shape, shape_of
+from prefect_happyhorse.sandbox.jobs.shape import duration_of, size_of
 from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody
 from prefect_happyhorse.sandbox.media.card import MediaSpec
 from prefect_happyhorse.sandbox.media.probe import Probe
@@ -91,21 +91,17 @@ class Job:
         return int(self.body.number("n") or 1) if self.route.kind == "image" else 1
 
     @property
-    def shape(self) -> Shape:
-        """Size and playing time of its results."""
-        return shape_of(self.body, self.probes, self.settings)
-
-    @property
-    def inputs_pending(self) -> bool:
-        """Whether its inputs are still being checked."""
-        return self.input_check is not None and not self.input_check.done()
+    def duration_s(self) -> float:
+        """The playing time of its results in seconds; 0 for a picture."""
+        return duration_of(self.body, self.probes)
 
     def state(self, now: float) -> LedgerState:
         """Where the job stands."""
         if self.cancelled:
             return "cancelled"
         elapsed = now - self.submitted_at
-        if self.finished_at is not None or (elapsed >= self.job_s and not self.inputs_pending):
+        is_checked = self.input_check is None or self.input_check.done()
+        if self.finished_at is not None or (elapsed >= self.job_s and is_checked):
             return "failed" if self.failure else "succeeded"
         return "queued" if elapsed < self.job_s * _QUEUED_SHARE else "running"
 
@@ -122,21 +118,22 @@ class Job:
 
     def spec(self, index: int) -> MediaSpec:
         """What one of the job's results looks like."""
-        body, shape = self.body, self.shape
+        body, duration_s = self.body, self.duration_s
+        width, height = size_of(body, self.probes, self.settings)
         asked = body.text("options.output_format")
         plain = MediaSpec(
             kind="video" if self.route.kind == "video" else "image",
             format="mp4" if self.route.kind == "video" else "jpeg" if asked == "jpeg" else "webp" if asked == "webp" else "png",
-            width=shape.width,
-            height=shape.height,
-            duration_s=shape.duration_s,
+            width=width,
+            height=height,
+            duration_s=duration_s,
             fps=self.settings.fps,
             quality=max(1, min(100, int(body.number("options.output_compression") or 90))),
         )
         if self.settings.media == "tiny":
             return plain
         details = [body.text("size"), body.text("resolution"), body.text("aspect_ratio")]
-        details += [f"{shape.duration_s:g} s"] if shape.duration_s else []
+        details += [f"{duration_s:g} s"] if duration_s else []
         details += [f"seed {body.values['seed']}"] if "seed" in body.values else []
         details += [f"{index + 1} of {self.results}"] if self.results > 1 else []
         return replace(
@@ -145,7 +142,7 @@ class Job:
             model=self.route.model,
             prompt=body.text("prompt") or "",
             footer=" \u00b7 ".join(["sandbox", *filter(None, details)]),
-            thumbnails=tuple(found.thumbnail for found in self.probes if found.thumbnail is not None),
+            thumbnails=tuple((found.kind, found.thumbnail) for found in self.probes if found.thumbnail is not None),
         )
 
     def entry(self, now: float) -> LedgerEntry:

@@ -4,48 +4,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
 from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody
 from prefect_happyhorse.sandbox.media.probe import Probe
 
-__all__ = ["Shape", "read_ratio", "shape_of"]
+__all__ = ["duration_of", "read_ratio", "size_of"]
 
 _FOLLOWS_INPUT = frozenset({"image_to_video", "first_last_frame", "video_extension", "video_edit"})
 _EDITED_S = 15.0
 _DEFAULT_S = 5.0
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Size of a result in pixels, and its playing time in seconds (0 for a picture)."""
-
-    width: int
-    height: int
-    duration_s: float
-
-
 def read_ratio(text: object) -> float | None:
     """Width to height from the ways in which requests write it; None where they write none."""
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*[:x*×]\s*([0-9]+(?:\.[0-9]+)?)\s*", str(text or ""), re.IGNORECASE)
-    if match is None or float(match[1]) == 0 or float(match[2]) == 0:
-        return None
-    return _bounded(float(match[1]) / float(match[2]))
+    width, height = map(float, match.groups()) if match else (0, 0)
+    return _bounded(width / height) if width and height else None
 
 
 def _bounded(ratio: float) -> float:
     return min(4.0, max(0.25, ratio))
 
 
-def shape_of(body: ValidatedBody, probes: Sequence[Probe], settings: SandboxSettings) -> Shape:
-    """The shape of a job's results."""
+def size_of(body: ValidatedBody, probes: Sequence[Probe], settings: SandboxSettings) -> tuple[int, int]:
+    """Width and height of a job's results, in pixels."""
     ratio = _ratio(body, probes)
     stretch = max(ratio, 1 / ratio)
     short = max(settings.long_side_px / stretch, settings.min_short_side_px)
     long, short = (max(2, round(side / 2) * 2) for side in (short * stretch, short))
-    width, height = (long, short) if ratio >= 1 else (short, long)
-    return Shape(width, height, _duration_s(body, probes) if body.route.kind == "video" else 0.0)
+    return (long, short) if ratio >= 1 else (short, long)
 
 
 def _ratio(body: ValidatedBody, probes: Sequence[Probe]) -> float:
@@ -56,7 +44,10 @@ def _ratio(body: ValidatedBody, probes: Sequence[Probe]) -> float:
     return read_ratio(body.values.get("size")) or read_ratio(body.text("aspect_ratio")) or read_ratio(body.text("size")) or fallback
 
 
-def _duration_s(body: ValidatedBody, probes: Sequence[Probe]) -> float:
+def duration_of(body: ValidatedBody, probes: Sequence[Probe]) -> float:
+    """The playing time of a job's results in seconds; 0 for a picture."""
+    if body.route.kind == "image":
+        return 0.0
     clip = next((found.duration_s for found in probes if found.kind == "video" and found.duration_s), None)
     if body.route.capability == "video_edit" and clip:
         return round(min(clip, _EDITED_S), 3)

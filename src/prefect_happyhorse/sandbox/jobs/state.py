@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from random import Random
@@ -33,7 +34,7 @@ class SandboxState:
         self.jobs: dict[str, Job] = {}
         self.tokens: dict[str, tuple[str, float]] = {}
         self.refused = 0
-        self._queries: dict[tuple[str, str], tuple[int, int]] = {}
+        self._queries = Counter[tuple[str, str, int]]()
         self._released = asyncio.Event()
         self._closing = False
 
@@ -44,6 +45,11 @@ class SandboxState:
     def advance(self, seconds: float) -> None:
         """Put the clock forward, so that jobs finish and addresses expire without waiting."""
         self._ahead_s += seconds
+
+    def change(self, changes: dict[str, object]) -> SandboxSettings:
+        """Change how the sandbox behaves from now on, and give the settings in force."""
+        self.settings = self.settings.changed(changes)
+        return self.settings
 
     def reset(self) -> None:
         """Forget jobs, charges, tokens, faults and what the clock was put forward, and end every stall. Settings stay."""
@@ -100,11 +106,9 @@ class SandboxState:
         limit = self.settings.queries_per_s
         if limit is None:
             return False
-        second = int(self.now())
-        last, number = self._queries.get((gateway, account), (second, 0))
-        number = number + 1 if last == second else 1
-        self._queries[gateway, account] = (second, number)
-        return number > limit
+        second = (gateway, account, int(self.now()))
+        self._queries[second] += 1
+        return self._queries[second] > limit
 
     def new_id(self) -> str:
         """A new identifier."""

@@ -1,17 +1,29 @@
-"""Check a submitted body against the catalog's wire fields, key by key, as a strict provider would."""
+"""Check a submitted body against the catalog's wire fields, key by key, as a strict provider would, and find its input media."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
+from urllib.parse import urlsplit
 
 from prefect_happyhorse.catalog import Route, WireField
 from prefect_happyhorse.domain.prompts import weighted_length
-from prefect_happyhorse.sandbox.jobs.media_fields import MediaCheck, WireInput
+from prefect_happyhorse.domain.requests import REQUEST_CLASSES
 
-__all__ = ["ValidatedBody", "validate"]
+__all__ = ["ValidatedBody", "WireInput", "validate"]
+
+_MANY = frozenset({"references", "reference_videos"})
+
+
+@dataclass(frozen=True)
+class WireInput:
+    """One input medium of a body: its address, where it stands, and the request field that it carries."""
+
+    url: str
+    where: str
+    source: str
 
 
 @dataclass
@@ -19,8 +31,8 @@ class ValidatedBody:
     """What checking a body against one route found."""
 
     route: Route
-    problems: list[str]
-    inputs: list[WireInput]
+    problems: list[str] = field(default_factory=list[str])
+    inputs: list[WireInput] = field(default_factory=list[WireInput])
     values: dict[str, object] = field(default_factory=dict[str, object])
     defaults: dict[str, object] = field(default_factory=dict[str, object])
     prompt_cut: tuple[int, int] | None = None
@@ -42,56 +54,54 @@ def validate(
     routes: Sequence[Route], body: Mapping[str, object], *, tolerated: frozenset[str] = frozenset(), cuts_prompt: bool = False
 ) -> ValidatedBody:
     """A body checked against the route that it fits, or that it misses by least."""
-    checked = [_Check(route, tolerated=tolerated, cuts_prompt=cuts_prompt).run(body) for route in routes]
+    checked = [_Check(route, cuts_prompt).run(body, tolerated) for route in routes]
     return min(checked, key=lambda result: len(result.problems))
 
 
-class _Check(MediaCheck):
-    def __init__(self, route: Route, *, tolerated: frozenset[str], cuts_prompt: bool) -> None:
-        super().__init__(route)
-        self.tolerated = tolerated
+class _Check:
+    def __init__(self, route: Route, cuts_prompt: bool) -> None:
+        self.route = route
         self.cuts_prompt = cuts_prompt
-        self.sent: dict[str, object] = {}
-        self.result = ValidatedBody(route, self.problems, self.inputs)
+        self.result = ValidatedBody(route)
+        self.problems = self.result.problems
 
-    def run(self, body: Mapping[str, object]) -> ValidatedBody:
-        result = self.result
-        self._walk(body)
+    def run(self, body: Mapping[str, object], tolerated: frozenset[str]) -> ValidatedBody:
+        sent = dict(self._leaves(body, {wire.to for wire in self.route.fields} | tolerated))
         for wire in self.route.fields:
             source = wire.source[0] if wire.source else wire.to
             if wire.default is not None and wire.render != "text":
-                result.defaults.setdefault(source, wire.default)
-            if wire.to in self.sent:
-                read = self._read(wire, self.sent[wire.to])
+                self.result.defaults.setdefault(source, wire.default)
+            if wire.to in sent:
+                read = self._read(wire, sent[wire.to])
                 if read is not None and wire.render != "text":
-                    result.values.setdefault(source, read)
+                    self.result.values.setdefault(source, read)
             elif wire.required:
                 self.problems.append(f"{wire.to}: required")
-        return result
+        return self.result
 
-    def _walk(self, body: Mapping[str, object], prefix: str = "") -> None:
-        """Find what was sent by its dotted path, and the keys that do not belong there."""
-        leaves = {wire.to for wire in self.route.fields} | self.tolerated
+    def _leaves(self, body: Mapping[str, object], known: set[str], prefix: str = "") -> Iterator[tuple[str, object]]:
+        """What was sent by its dotted path; a key that does not belong there is a problem."""
         for key, value in body.items():
             path = f"{prefix}{key}"
-            if path in leaves:
-                self.sent[path] = value
-            elif not any(leaf.startswith(f"{path}.") for leaf in leaves):
+            if path in known:
+                yield path, value
+            elif not any(leaf.startswith(f"{path}.") for leaf in known):
                 self.problems.append(f"{path}: unknown field")
             elif isinstance(value, dict):
-                self._walk(cast("dict[str, object]", value), f"{path}.")
+                yield from self._leaves(cast("dict[str, object]", value), known, f"{path}.")
             else:
                 self.problems.append(f"{path}: must be an object")
 
     def _read(self, wire: WireField, value: object) -> object:
+        if wire.type == "messages":
+            return self._read_messages(wire, value)
         if wire.type == "url":
-            self.url(wire.to, value, wire.source[0])
+            self._add_input(wire.to, value, wire.source[0])
         elif wire.type == "url[]":
-            self.urls(wire, value)
+            for index, item in enumerate(self._array(wire, value)):
+                self._add_input(f"{wire.to}[{index}]", item, wire.source[min(index, len(wire.source) - 1)])
         elif wire.type == "media[]":
-            self.typed(wire, value)
-        elif wire.type == "messages":
-            return self.messages(wire, value)
+            self._read_media(wire, value)
         else:
             return self._read_scalar(wire, value)
         return None
@@ -107,9 +117,9 @@ class _Check(MediaCheck):
             self.problems.append(f"{wire.to}: must be {wire.const!r}")
         if wire.values and read not in wire.values:
             self.problems.append(f"{wire.to}: must be one of {', '.join(map(str, wire.values))}")
-        if _has_type(read, "number") and wire.minimum is not None and cast("float", read) < wire.minimum:
+        if isinstance(read, (int, float)) and wire.minimum is not None and read < wire.minimum:
             self.problems.append(f"{wire.to}: must be at least {wire.minimum:g}")
-        if _has_type(read, "number") and wire.maximum is not None and cast("float", read) > wire.maximum:
+        if isinstance(read, (int, float)) and wire.maximum is not None and read > wire.maximum:
             self.problems.append(f"{wire.to}: must be at most {wire.maximum:.0f}")
         return read
 
@@ -129,6 +139,107 @@ class _Check(MediaCheck):
             # Every character counts for one at least, so this drops no more than is too much.
             text = text[: -max(1, surplus // wire.chinese_weight)]
         return text
+
+    def _add_input(self, where: str, value: object, source: str) -> None:
+        problem = _address_problem(value, self.route)
+        if problem is not None:
+            self.problems.append(f"{where}: {problem}")
+        # Some bodies name the same single medium under two keys: it is one input all the same.
+        elif source in _MANY or all((value, source) != (known.url, known.source) for known in self.result.inputs):
+            self.result.inputs.append(WireInput(str(value), where, source))
+
+    def _array(self, wire: WireField, value: object) -> list[object]:
+        if not isinstance(value, list):
+            self.problems.append(f"{wire.to}: must be an array")
+            return []
+        items = cast("list[object]", value)
+        if wire.min_items is not None and len(items) < wire.min_items:
+            self.problems.append(f"{wire.to}: must hold at least {wire.min_items} (got {len(items)})")
+        if wire.max_items is not None and len(items) > wire.max_items:
+            self.problems.append(f"{wire.to}: must hold at most {wire.max_items} (got {len(items)})")
+        return items
+
+    def _objects(self, wire: WireField, value: object) -> Iterator[tuple[str, Mapping[str, object]]]:
+        for index, entry in enumerate(self._array(wire, value)):
+            where = f"{wire.to}[{index}]"
+            if isinstance(entry, dict):
+                yield where, cast("dict[str, object]", entry)
+            else:
+                self.problems.append(f"{where}: must be an object")
+
+    def _check_keys(self, where: str, entry: Mapping[str, object], known: set[str]) -> None:
+        self.problems.extend(f"{where}.{key}: unknown field" for key in entry if key not in known)
+
+    def _read_media(self, wire: WireField, value: object) -> None:
+        """An array of objects that each say their type."""
+        by_type = {item.type: item for item in wire.items}
+        types: list[str] = []
+        for where, entry in self._objects(wire, value):
+            kind = entry.get("type")
+            if not isinstance(kind, str) or kind not in by_type:
+                self.problems.append(f"{where}.type: must be one of {', '.join(by_type)}")
+                continue
+            types.append(kind)
+            item = by_type[kind]
+            self._check_keys(where, entry, {"type", "url", *(["reference_voice"] if item.voice else [])})
+            self._add_input(f"{where}.url", entry.get("url"), item.source)
+            if item.voice and "reference_voice" in entry:
+                self._add_input(f"{where}.reference_voice", entry["reference_voice"], "voice")
+        required = REQUEST_CLASSES[self.route.capability].model_fields
+        for item in wire.items:
+            count = types.count(item.type)
+            if count > 1 and item.source not in _MANY:
+                self.problems.append(f"{wire.to}: must hold at most one {item.type} (got {count})")
+            if count == 0 and required[item.source].is_required():
+                self.problems.append(f"{wire.to}: a {item.type} is required")
+
+    def _read_messages(self, wire: WireField, value: object) -> str:
+        """A chat message with texts and pictures in it."""
+        texts: list[str] = []
+        for where, message in self._objects(wire, value):
+            self._check_keys(where, message, {"role", "content"})
+            if message.get("role") != "user":
+                self.problems.append(f"{where}.role: must be 'user'")
+            content = message.get("content")
+            if isinstance(content, str):
+                texts.append(content)
+            elif isinstance(content, list):
+                texts.extend(self._read_parts(f"{where}.content", cast("list[object]", content)))
+            else:
+                self.problems.append(f"{where}.content: must be a string or an array")
+        if not any(texts):
+            self.problems.append(f"{wire.to}: must hold a text")
+        return "\n".join(texts)
+
+    def _read_parts(self, where: str, content: list[object]) -> Iterator[str]:
+        for index, entry in enumerate(content):
+            part = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
+            at = f"{where}[{index}]"
+            if part.get("type") == "text" and isinstance(text := part.get("text"), str):
+                self._check_keys(at, part, {"type", "text"})
+                yield text
+            elif part.get("type") == "image_url" and isinstance(image := part.get("image_url"), dict):
+                address = cast("dict[str, object]", image)
+                self._check_keys(at, part, {"type", "image_url"})
+                self._check_keys(f"{at}.image_url", address, {"url"})
+                self._add_input(f"{at}.image_url.url", address.get("url"), "references")
+            else:
+                self.problems.append(f"{at}: must be a text or an image_url part")
+
+
+def _address_problem(value: object, route: Route) -> str | None:
+    if not isinstance(value, str) or not value:
+        return "must be a URL"
+    if value.startswith("data:"):
+        if not route.base64:
+            return "data URLs are not accepted"
+        return None if re.match(r"data:[\w.+-]+/[\w.+-]+;base64,", value) else "must be a base64 data URL with a media type"
+    try:
+        parts = urlsplit(value)
+        is_web = parts.scheme.lower() in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        is_web = False
+    return None if is_web else "must be an http or https URL"
 
 
 def _from_form(value: object, wanted: str) -> object:

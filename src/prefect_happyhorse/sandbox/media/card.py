@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import hashlib
 import io
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Literal
 
 from PIL import Image, ImageDraw, ImageOps
 
-from prefect_happyhorse.sandbox.media.probe import Thumbnail
+from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.sandbox.media.text import font_for, readable, wrap
 
 __all__ = ["Card", "MediaSpec"]
@@ -32,7 +31,7 @@ class MediaSpec:
     model: str = ""
     prompt: str = ""
     footer: str = ""
-    thumbnails: tuple[Thumbnail, ...] = ()
+    thumbnails: tuple[tuple[AssetKind, bytes], ...] = ()
 
     @cached_property
     def key(self) -> str:
@@ -56,9 +55,9 @@ class Card:
     def __init__(self, spec: MediaSpec) -> None:
         self._spec = spec
         self._unit = max(4, round(min(spec.width, spec.height) / 40))
-        hue = hashlib.sha256(f"{spec.model}\n{spec.prompt}\n{spec.footer}".encode()).digest()[0] / 256
-        self._picture = Image.new("RGB", (spec.width, spec.height), _colour(hue, 0.55, 0.42))
-        self._accent = _colour(hue + 0.5, 0.35, 1.0)
+        hue = hashlib.sha256(f"{spec.model}\n{spec.prompt}\n{spec.footer}".encode()).digest()[0] / 256 * 360
+        self._picture = Image.new("RGB", (spec.width, spec.height), f"hsv({hue}, 55%, 42%)")
+        self._accent = f"hsv({hue + 180}, 35%, 100%)"
         if spec.heading:
             top = spec.height // 2 if spec.thumbnails else spec.height - 3 * self._unit
             self._draw_texts(top)
@@ -93,15 +92,10 @@ class Card:
     def _draw_thumbnails(self, top: int) -> None:
         """The inputs in a row, each with its number."""
         spec, draw = self._spec, ImageDraw.Draw(self._picture)
-        for index, thumbnail in enumerate(spec.thumbnails):
+        for index, (kind, jpeg) in enumerate(spec.thumbnails):
             width = spec.width // len(spec.thumbnails)
-            small = ImageOps.contain(Image.open(io.BytesIO(thumbnail.jpeg)), (max(1, width - 4), spec.height - top - 2 * self._unit))
+            small = ImageOps.contain(Image.open(io.BytesIO(jpeg)), (max(1, width - 4), spec.height - top - 2 * self._unit))
             self._picture.paste(small, (index * width, top))
-            label = f"{index + 1}" if thumbnail.kind == "image" else f"{index + 1} video"
+            label = f"{index + 1}" if kind == "image" else f"{index + 1} video"
             font = font_for(label, 1.6 * self._unit)
             draw.text((index * width + 4, top), label, font=font, fill="white", stroke_width=2, stroke_fill="black")
-
-
-def _colour(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
-    red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, value)
-    return round(red * 255), round(green * 255), round(blue * 255)

@@ -15,18 +15,10 @@ from PIL import Image, ImageOps
 from prefect_happyhorse.catalog import MediaLimit
 from prefect_happyhorse.domain.values import AssetKind
 
-__all__ = ["Probe", "Thumbnail", "find_limit_problems", "probe"]
+__all__ = ["Probe", "find_limit_problems", "probe"]
 
 _KINDS: dict[str, AssetKind] = {"clip": "video", "video": "video", "reference_videos": "video", "audio": "audio", "voice": "audio"}
 _THUMBNAIL_PX = 480
-
-
-@dataclass(frozen=True)
-class Thumbnail:
-    """A small picture of an input medium."""
-
-    kind: AssetKind
-    jpeg: bytes
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,7 @@ class Probe:
     height: int | None = None
     duration_s: float | None = None
     fps: float | None = None
-    thumbnail: Thumbnail | None = None
+    thumbnail: bytes | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -63,9 +55,8 @@ def _probe_picture(file: IO[bytes], size: int, kind: AssetKind, *, with_thumbnai
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(file)
             with picture:
-                width, height = picture.size
-                thumbnail = _thumbnail(picture, kind) if with_thumbnail else None
-                return Probe(kind, (picture.format or "unknown").lower(), size, width, height, thumbnail=thumbnail)
+                thumbnail = _thumbnail(picture) if with_thumbnail else None
+                return Probe(kind, (picture.format or "unknown").lower(), size, *picture.size, thumbnail=thumbnail)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError("is not a readable picture") from error
 
@@ -86,7 +77,7 @@ def _probe_stream(file: IO[bytes], size: int, kind: AssetKind, *, with_thumbnail
             stream = container.streams.video[0]
             container.seek((container.duration or 0) // 2)
             frame = next(iter(container.decode(video=0)))
-            thumbnail = _thumbnail(cast("Any", frame).to_image(), kind) if with_thumbnail else None
+            thumbnail = _thumbnail(cast("Any", frame).to_image()) if with_thumbnail else None
             fps = float(stream.average_rate) if stream.average_rate else None
             form = min(names) if "mp4" not in names else "mov" if is_quicktime else "mp4"
             return Probe(kind, form, size, frame.width, frame.height, duration_s, fps, thumbnail)
@@ -94,14 +85,14 @@ def _probe_stream(file: IO[bytes], size: int, kind: AssetKind, *, with_thumbnail
         raise ValueError(f"is not a readable {kind}") from error
 
 
-def _thumbnail(picture: Image.Image, kind: AssetKind) -> Thumbnail:
+def _thumbnail(picture: Image.Image) -> bytes:
     upright = ImageOps.exif_transpose(picture)
     upright.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
     if upright.has_transparency_data:
         upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
     buffer = io.BytesIO()
     upright.convert("RGB").save(buffer, "JPEG", quality=90, subsampling=0)
-    return Thumbnail(kind, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def find_limit_problems(found: Probe, limit: MediaLimit) -> Iterator[str]:

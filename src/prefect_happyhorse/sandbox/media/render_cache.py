@@ -54,20 +54,17 @@ class RenderCache:
         for task in self._rendered.values():
             task.cancel()
         await asyncio.gather(*self._rendered.values(), return_exceptions=True)
-        self._rendered.clear()
         if self._folder is not None:
             self._folder.cleanup()
-            self._folder = None
 
 
 def _write(spec: MediaSpec, path: Path) -> None:
     card = Card(spec)
     if spec.kind == "video":
         _write_video(spec, card, path)
-    elif spec.format == "png":
-        card.picture().save(path, "PNG", compress_level=3)
     else:
-        card.picture().save(path, spec.format.upper(), quality=spec.quality)
+        # Each format takes of the two what it knows.
+        card.picture().save(path, spec.format.upper(), quality=spec.quality, compress_level=3)
 
 
 def _write_video(spec: MediaSpec, card: Card, path: Path) -> None:
