@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from prefect_happyhorse.catalog import GATEWAYS, Route, find_problems, routes
 from prefect_happyhorse.cli import main
-from prefect_happyhorse.cli.example import example_request
+from prefect_happyhorse.cli.docs import example_request
 from prefect_happyhorse.domain.requests import parse_request
 from prefect_happyhorse.sandbox import SandboxServer
 

@@ -17,8 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from prefect_happyhorse.catalog import GATEWAYS, Route, check, gateway_facts, resolve, routes
-from prefect_happyhorse.cli.docs import gateways_page, routes_table
-from prefect_happyhorse.cli.example import example_request
+from prefect_happyhorse.cli.docs import example_request, gateways_page, routes_table
 from prefect_happyhorse.cli.jobs import jobs
 from prefect_happyhorse.cli.output import REFUSED, asynchronous, console, errors, fail
 from prefect_happyhorse.cli.setup import setup
@@ -62,18 +61,16 @@ def models(gateway: str | None, capability: str | None, model: str | None, shape
     if shape == "json":
         for route in found:
             click.echo(route.model_dump_json(by_alias=True, exclude_defaults=True))
-        return
-    if shape == "markdown":
+    elif shape == "markdown":
         click.echo(routes_table(found))
-        return
-    if shape == "page":
+    elif shape == "page":
         click.echo(gateways_page(), nl=False)
-        return
-    table = Table("gateway", "capability", "model", "takes", "options", title=f"{len(found)} routes")
-    for route in found:
-        takes = (f"{name}*" if name in route.required_fields else name for name in sorted(route.request_fields - {"model"}))
-        table.add_row(route.gateway, route.capability, route.model, ", ".join(takes), ", ".join(sorted(route.options)))
-    console().print(table)
+    else:
+        table = Table("gateway", "capability", "model", "takes", "options", title=f"{len(found)} routes")
+        for route in found:
+            takes = (f"{name}*" if name in route.required_fields else name for name in sorted(route.request_fields - {"model"}))
+            table.add_row(route.gateway, route.capability, route.model, ", ".join(takes), ", ".join(sorted(route.options)))
+        console().print(table)
 
 
 @main.command()

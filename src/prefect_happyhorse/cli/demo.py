@@ -75,13 +75,10 @@ def run_demo(output: Path, console: Console) -> None:
         charged = len(sandbox.ledger())
     console.print(f"The sandbox charged {charged} jobs, one for each step. All in {time.monotonic() - started:.0f} s.")
     console.print("Its pictures in a browser, at the run's artifacts, are served by:")
-    console.print(f"PREFECT_HOME={shlex.quote(str(home))} {_prefect_command()} server start", soft_wrap=True)
-
-
-def _prefect_command() -> str:
-    """Prefect's command as it can be typed here: its name, or where it lies beside this Python."""
+    # As it can be typed here: Prefect's name, or where it lies beside this Python.
     beside = Path(sys.executable).with_name("prefect")
-    return "prefect" if shutil.which("prefect") or not beside.is_file() else shlex.quote(os.path.relpath(beside))
+    command = "prefect" if shutil.which("prefect") or not beside.is_file() else shlex.quote(os.path.relpath(beside))
+    console.print(f"PREFECT_HOME={shlex.quote(str(home))} {command} server start", soft_wrap=True)
 
 
 async def _run(store: Store, console: Console) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta, timezone
+from functools import partial, wraps
 from typing import Any, get_args
 
 import click
@@ -64,32 +65,35 @@ def jobs(context: click.Context, store: str, block: str | None) -> None:
 
     NAME is a task id, or the first six or more characters of a request digest, as `happyhorse jobs list` shows them.
     """
-    context.obj = _Place(store, block)
+    context.obj = partial(_journal, store, block)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where the journal lies, as the command line says it; looked up only once a command needs it."""
+async def _journal(url: str, block: str | None) -> Journal:
+    if block is None:
+        return Journal(Store(url=url))
+    from prefect_happyhorse.blocks import MediaStore
 
-    url: str
-    block: str | None
+    return Journal((await MediaStore.find(block)).to_store())
 
-    async def journal(self) -> Journal:
-        if self.block is None:
-            return Journal(Store(url=self.url))
-        from prefect_happyhorse.blocks import MediaStore
 
-        return Journal((await MediaStore.find(self.block)).to_store())
+def _on_journal(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A command whose first argument is the journal, which is looked up only now."""
+
+    @click.pass_obj
+    @asynchronous
+    @wraps(command)
+    async def run(journal: Callable[[], Awaitable[Journal]], **given: Any) -> None:
+        await command(await journal(), **given)
+
+    return run
 
 
 @jobs.command("list", params=[*_FILTERS])
 @click.option("--json", "as_json", is_flag=True, help="Every journal entry, one a line, in JSON.")
 @click.option("--newest", default=200, show_default=True, type=click.IntRange(min=0), help="How many the table shows at most; 0 for all.")
-@click.pass_obj
-@asynchronous
-async def list_jobs(place: _Place, *, as_json: bool, newest: int, **filters: Any) -> None:
+@_on_journal
+async def list_jobs(journal: Journal, *, as_json: bool, newest: int, **filters: Any) -> None:
     """List jobs, oldest first, and sum up the money at risk of all."""
-    journal = await place.journal()
     entries = await _select(journal, **filters)
     if as_json:
         for entry in entries:
@@ -100,6 +104,8 @@ async def list_jobs(place: _Place, *, as_json: bool, newest: int, **filters: Any
     for entry in shown:
         task_id = "" if entry.job is None else entry.job.task_id
         prompt = " ".join((entry.request.prompt or "").split())
+        estimate = entry.estimate
+        cost = "unknown" if estimate is None or estimate.amount is None else f"{estimate.amount} {estimate.currency}"
         cells = (
             entry.digest[:12],
             entry.state,
@@ -108,7 +114,7 @@ async def list_jobs(place: _Place, *, as_json: bool, newest: int, **filters: Any
             entry.request.model,
             task_id,
             _ago(entry.begun_at),
-            _cost(entry),
+            cost,
             prompt[:40],
         )
         table.add_row(*map(escape, cells))
@@ -125,11 +131,6 @@ async def _select(journal: Journal, *, states: tuple[JournalState, ...], only_op
     return engine.select(entries, states=states, **filters)
 
 
-def _cost(entry: JournalEntry) -> str:
-    estimate = entry.estimate
-    return "unknown" if estimate is None or estimate.amount is None else f"{estimate.amount} {estimate.currency}"
-
-
 def _ago(at: datetime) -> str:
     seconds = (datetime.now(timezone.utc) - at).total_seconds()
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
@@ -140,11 +141,10 @@ def _ago(at: datetime) -> str:
 
 @jobs.command()
 @click.argument("name")
-@click.pass_obj
-@asynchronous
-async def show(place: _Place, name: str) -> None:
+@_on_journal
+async def show(journal: Journal, name: str) -> None:
     """Show all that the journal knows of one job, and what can be done about it."""
-    entry = await engine.find_entry(await place.journal(), name)
+    entry = await engine.find_entry(journal, name)
     click.echo(entry.model_dump_json(indent=2, exclude_none=True))
     click.echo(_advice(entry), err=True)
 
@@ -167,11 +167,9 @@ def _advice(entry: JournalEntry) -> str:
 @click.option(
     "--deadline", "deadline_s", default=DEADLINE_S, show_default=True, help="How long a job may take in all, in seconds since its submit."
 )
-@click.pass_obj
-@asynchronous
-async def resume(place: _Place, names: tuple[str, ...], deadline_s: float, **filters: Any) -> None:
+@_on_journal
+async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, **filters: Any) -> None:
     """Wait for open jobs and keep their files: those that are named, else all that fit the filters. Nothing is bought."""
-    journal = await place.journal()
     if names:
         chosen = [await engine.find_entry(journal, name) for name in names]
     else:
@@ -205,11 +203,9 @@ async def _session(journal: Journal, entry: JournalEntry) -> Session:
 @click.argument("task_id")
 @click.argument("name", required=False)
 @click.option("--unchecked", is_flag=True, help="Take your word for it, and do not ask the gateway whether it knows the job.")
-@click.pass_obj
-@asynchronous
-async def adopt(place: _Place, task_id: str, name: str | None, *, unchecked: bool) -> None:
+@_on_journal
+async def adopt(journal: Journal, task_id: str, name: str | None, *, unchecked: bool) -> None:
     """Give an uncertain submit the job that it became, by the TASK_ID that the provider's console shows. Nothing is bought."""
-    journal = await place.journal()
     if name is not None:
         entry = await engine.find_entry(journal, name)
     else:
@@ -226,11 +222,9 @@ async def adopt(place: _Place, task_id: str, name: str | None, *, unchecked: boo
 @jobs.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.pass_obj
-@asynchronous
-async def forget(place: _Place, names: tuple[str, ...], *, yes: bool) -> None:
+@_on_journal
+async def forget(journal: Journal, names: tuple[str, ...], *, yes: bool) -> None:
     """Remove jobs from the journal, so that the same requests are bought again. Files stay."""
-    journal = await place.journal()
     for entry in [await engine.find_entry(journal, name) for name in names]:
         known = "an uncertain submit" if entry.job is None else f"job {entry.job.task_id}, {entry.state}"
         if not yes:
@@ -241,11 +235,9 @@ async def forget(place: _Place, names: tuple[str, ...], *, yes: bool) -> None:
 
 @jobs.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.pass_obj
-@asynchronous
-async def cancel(place: _Place, names: tuple[str, ...]) -> None:
+@_on_journal
+async def cancel(journal: Journal, names: tuple[str, ...]) -> None:
     """Ask the gateways to cancel jobs, where they can. A job that already runs goes on, and can be resumed."""
-    journal = await place.journal()
     refused = 0
     for name in names:
         entry = await engine.find_entry(journal, name)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from prefect_happyhorse.sandbox.faults.rules import FaultRule
-    from prefect_happyhorse.sandbox.http.app import create_app
-    from prefect_happyhorse.sandbox.http.server import SandboxServer, serve
+    from prefect_happyhorse.sandbox.http.server import SandboxServer, create_app, serve
     from prefect_happyhorse.sandbox.jobs.job import LedgerEntry
     from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
 
@@ -22,7 +21,7 @@ _HOMES = {
     "LedgerEntry": "jobs.job",
     "SandboxServer": "http.server",
     "SandboxSettings": "jobs.settings",
-    "create_app": "http.app",
+    "create_app": "http.server",
     "serve": "http.server",
 }
 

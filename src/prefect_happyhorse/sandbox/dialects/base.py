@@ -35,7 +35,6 @@ class PollView:
     job: Job
     state: LedgerState
     progress: float
-    now: float
     urls: tuple[str, ...] = ()
     b64: tuple[str, ...] = ()
     word: str | None = None
@@ -56,7 +55,7 @@ class Dialect(ABC):
     """How one gateway speaks: a class per wire protocol, which takes from the facts what is the gateway's own."""
 
     model_key: ClassVar[str] = "model"
-    batch_path: ClassVar[str | None] = None
+    batch_call: ClassVar[str | None] = None
     tolerated: frozenset[str] = frozenset()
     cuts_prompt: bool = False
 

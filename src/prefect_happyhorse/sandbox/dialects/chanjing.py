@@ -27,7 +27,7 @@ class Chanjing(Dialect):
     """Chanjing."""
 
     model_key: ClassVar[str] = "model_code"
-    batch_path: ClassVar[str | None] = "/open/v1/ai_creation/task/page"
+    batch_call: ClassVar[str | None] = "POST /open/v1/ai_creation/task/page"
 
     def account(self, headers: Headers) -> str | None:
         """The app that a token was issued to, or the token itself when it was not issued here."""

@@ -70,7 +70,7 @@ class NewAPI(Dialect):
         if job.route.kind == "image":
             return {"task_id": job.task_id, **({"status": word} if word else {})}
         if _is_in_output(view):
-            return {"output": {"task_id": job.task_id, "task_status": word or "PENDING"}, "request_id": job.request_id}
+            return self._in_output(view, word or "PENDING")
         status = word or view.vary("queued", _WORDS["queued"])
         place = view.vary("id", ["id", "task_id", "output"])
         if place == "output":
@@ -79,10 +79,9 @@ class NewAPI(Dialect):
 
     def status(self, view: PollView) -> Answer:
         """The job where the route's document puts it."""
-        words = _WORDS[view.state]
         if self._is_uniform:
-            return self._uniform_status(view, view.word or words[0])
-        word = view.word or view.vary(view.state, words)
+            return self._uniform_status(view)
+        word = view.word or view.vary(view.state, _WORDS[view.state])
         if view.job.route.kind == "image":
             return self._image(view, word)
         return self._in_output(view, word) if _is_in_output(view) else self._video(view, word)
@@ -92,9 +91,9 @@ class NewAPI(Dialect):
         answer: Answer = {"id": job.task_id, "object": "video.generation.job", "model": job.route.model, "status": word}
         return {**answer, "progress": _percent(view), "created_at": int(job.submitted_at)}
 
-    def _uniform_status(self, view: PollView, word: str) -> Answer:
+    def _uniform_status(self, view: PollView) -> Answer:
         error = {"message": view.reason, "code": _code(view)} if view.reason else None
-        answer: Answer = {**self._uniform(view, word), "error": error}
+        answer: Answer = {**self._uniform(view, view.word or _WORDS[view.state][0]), "error": error}
         if view.state == "succeeded":
             answer["video_url"] = view.urls[0] if view.urls else None
             answer["result"] = {"outputs": list(view.urls), "video_url": answer["video_url"]}
@@ -104,7 +103,7 @@ class NewAPI(Dialect):
         data: Answer = {"task_id": view.job.task_id, "status": word, "progress": _percent(view), "fail_reason": view.reason}
         if view.state == "succeeded":
             key, results = ("b64_json", view.b64) if view.b64 else ("url", view.urls)
-            data["data"] = {"created": int(view.now), "data": [{key: result} for result in results]}
+            data["data"] = {"created": int(self.state.now()), "data": [{key: result} for result in results]}
             if view.urls:
                 # Gateways of this family leave the address of a success in the field for failures.
                 data["fail_reason"] = view.vary("fail_reason", ["", view.urls[0]])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
-from email.utils import format_datetime
+from email.utils import formatdate
 from itertools import count
 from random import Random
 from typing import Literal
@@ -77,7 +77,7 @@ class FaultRule(BaseModel):
         if self.retry_after_s is None:
             return {}
         if self.retry_after_as == "date":
-            return {"retry-after": format_datetime(datetime.now(timezone.utc) + timedelta(seconds=self.retry_after_s), usegmt=True)}
+            return {"retry-after": formatdate(time.time() + self.retry_after_s, usegmt=True)}
         return {"retry-after": f"{self.retry_after_s:g}"}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+from html import escape
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, HTTPException
@@ -9,14 +11,28 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
 from prefect_happyhorse.sandbox.faults.rules import FaultRule
 from prefect_happyhorse.sandbox.http.files import Files
-from prefect_happyhorse.sandbox.http.page import render_page
-from prefect_happyhorse.sandbox.jobs.job import LedgerEntry
+from prefect_happyhorse.sandbox.jobs.job import Job, LedgerEntry
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
 
 __all__ = ["control_router"]
+
+_SHOWN = 60
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8888; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1200px; padding: 2rem 1.5rem; }
+h1 { font-size: 1.5rem; margin: 0 0 .25rem; } p { margin: .25rem 0 1rem; } code { font-size: .9em; }
+.bases { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin-bottom: 1.5rem; }
+.jobs { display: grid; grid-template-columns: repeat(auto-fill, minmax(260px, 1fr)); gap: 1.25rem; }
+.job { border: 1px solid var(--line); border-radius: 10px; overflow: hidden; }
+.job .media { display: block; width: 100%; aspect-ratio: 16 / 10; object-fit: contain; background: #0d0f16; }
+.job .wait { display: grid; place-items: center; color: #aab; } .job div.text { padding: .6rem .8rem .8rem; }
+.job b { display: block; } .job small { color: var(--soft); display: block; overflow-wrap: anywhere; }
+.failed { color: #c33; } .succeeded { color: #2a7; }
+"""
 
 
 class _Advance(BaseModel):
@@ -31,7 +47,7 @@ def control_router(state: SandboxState, files: Files) -> APIRouter:  # noqa: C90
 
     @router.get("/", response_class=HTMLResponse, summary="Jobs and their pictures")
     async def page(request: Request) -> HTMLResponse:
-        return HTMLResponse(render_page(state, files, request.url.netloc))
+        return HTMLResponse(_page(state, files, request.url.netloc))
 
     @router.get("/ledger", summary="What was charged")
     async def ledger() -> list[LedgerEntry]:
@@ -70,3 +86,41 @@ def control_router(state: SandboxState, files: Files) -> APIRouter:  # noqa: C90
         state.faults.clear()
 
     return router
+
+
+def _page(state: SandboxState, files: Files, host: str) -> str:
+    now = state.now()
+    entries = state.ledger()
+    refunded = sum(entry.refunded for entry in entries)
+    bases = "".join(f"<span>{escape(gateway_facts(name).title)}</span><code>http://{escape(host)}/{name}</code>" for name in GATEWAYS)
+    jobs = list(state.jobs.values())[::-1]
+    cards = "".join(_card(job, state, files, now) for job in jobs[:_SHOWN]) or "<p>No job yet.</p>"
+    more = f"<p>The newest {_SHOWN} of {len(jobs)}.</p>" if len(jobs) > _SHOWN else ""
+    links = " \u00b7 ".join(f'<a href="{name}">{name}</a>' for name in ("ledger", "settings", "faults", "docs"))
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>happyhorse sandbox</title><style>{_STYLE}</style></head><body>'
+        f"<h1>happyhorse sandbox</h1><p>{len(entries)} charged, {refunded} refunded, {state.refused} calls refused. {links}</p>"
+        f'<div class="bases">{bases}</div>{more}<div class="jobs">{cards}</div></body></html>'
+    )
+
+
+def _card(job: Job, state: SandboxState, files: Files, now: float) -> str:
+    standing = job.state(now)
+    when = datetime.fromtimestamp(job.submitted_at, timezone.utc).strftime("%H:%M:%S UTC")
+    reason = f"<small>{escape(job.failure.message)}</small>" if standing == "failed" and job.failure else ""
+    return (
+        f'<div class="job">{_media(job, standing, files)}<div class="text"><b>{escape(job.route.model)}</b>'
+        f"{escape(job.route.facts.title)} \u00b7 {escape(job.route.capability.replace('_', ' '))} \u00b7 "
+        f'<span class="{standing}">{standing}</span><small>{escape((job.body.text("prompt") or "")[:160])}</small>{reason}'
+        f"<small>{when} \u00b7 {job.polls} polls \u00b7 {job.downloads} downloads \u00b7 <code>{escape(job.task_id)}</code></small>"
+        "</div></div>"
+    )
+
+
+def _media(job: Job, standing: str, files: Files) -> str:
+    if standing != "succeeded":
+        return f'<div class="media wait">{standing}</div>'
+    source = f"files/{escape(files.name(job, 0))}"
+    if job.route.kind == "video":
+        return f'<video class="media" src="{source}" controls muted loop preload="metadata"></video>'
+    return f'<a href="{source}"><img class="media" src="{source}" alt="" loading="lazy"></a>'

@@ -7,6 +7,8 @@ import base64
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from email.parser import BytesParser
+from email.policy import HTTP
 from functools import partial
 from typing import cast
 
@@ -17,7 +19,6 @@ from starlette.routing import Route as Path
 from prefect_happyhorse.catalog import Route, routes
 from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollView, Refused
 from prefect_happyhorse.sandbox.faults.rules import FaultPoint, FaultRule
-from prefect_happyhorse.sandbox.http.body import read_body
 from prefect_happyhorse.sandbox.http.files import Files
 from prefect_happyhorse.sandbox.http.transport import Dropped
 from prefect_happyhorse.sandbox.jobs.inputs import InputFetcher
@@ -26,6 +27,7 @@ from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody, validate
 
 __all__ = ["Endpoints"]
 
+_Handler = Callable[[Request, str], Awaitable[Response]]
 _BATCH = 50
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _CONTENT_TYPES = {"json": "application/json", "multipart": "multipart/form-data"}
@@ -62,24 +64,22 @@ class Endpoints:
 
     def paths(self) -> list[Path]:
         """Every path that the gateway serves; any other is refused in its own words."""
-        facts, handlers = self._dialect.facts, dict[str, Callable[[Request], Awaitable[Response]]]()
+        facts, handlers = self._dialect.facts, dict[str | None, _Handler]()
         for route in self._routes:
-            handlers.update({call: partial(self._submit, call=call) for call in _submits(route)})
-            handlers.update({call: partial(self._poll, call=call) for call in _polls(route)})
-        handlers.update({facts.cancel: self._cancel} if facts.cancel else {})
-        handlers.update({facts.token: self._issue_token} if facts.token else {})
-        handlers.update({f"POST {self._dialect.batch_path}": self._poll_batch} if self._dialect.batch_path else {})
+            handlers |= dict.fromkeys(_submits(route), self._submit) | dict.fromkeys(_polls(route), self._poll)
+        handlers |= {facts.cancel: self._cancel, facts.token: self._issue_token, self._dialect.batch_call: self._poll_batch}
         paths: list[Path] = []
         for call, handler in handlers.items():
-            method, _, path = call.partition("?")[0].partition(" ")
-            paths.append(Path(path, partial(self._answer, handler=handler), methods=[method]))
-        return [*paths, Path("/{rest:path}", partial(self._answer, handler=self._elsewhere), methods=_METHODS)]
+            if call is not None:
+                method, _, path = call.partition("?")[0].partition(" ")
+                paths.append(Path(path, partial(self._answer, handler=handler, call=call), methods=[method]))
+        return [*paths, Path("/{rest:path}", partial(self._answer, handler=self._elsewhere, call=""), methods=_METHODS)]
 
-    async def _answer(self, request: Request, handler: Callable[[Request], Awaitable[Response]]) -> Response:
+    async def _answer(self, request: Request, handler: _Handler, call: str) -> Response:
         """Answer a call, a refused one in the gateway's own shape."""
         await request.body()  # It stays with the request; a connection whose input was not read cannot be used again.
         try:
-            return await handler(request)
+            return await handler(request, call)
         except _Struck as struck:
             return struck.response
         except Refused as refused:
@@ -93,7 +93,7 @@ class Endpoints:
             raise Refused("authentication", "the key is missing or not valid")
         return account
 
-    async def _elsewhere(self, request: Request) -> Response:
+    async def _elsewhere(self, request: Request, _: str) -> Response:
         status, body = self._dialect.error("unsupported", f"Invalid URL ({request.method} {request.url.path})")
         return JSONResponse(body, 404 if status != 200 else 200)
 
@@ -106,7 +106,7 @@ class Endpoints:
         if rule is not None and rule.kind == "fail_job":
             job.failure = Failure("internal", rule.message or "generation failed")
         word = rule.word if rule is not None and rule.kind == "unknown_status" else None
-        return await self._finish(rule, self._dialect.accepted(PollView(job, "queued", 0.0, self._state.now(), word=word)))
+        return await self._finish(rule, self._dialect.accepted(PollView(job, "queued", 0.0, word=word)))
 
     async def _accept(self, request: Request, call: str, sent: dict[str, object]) -> Job:
         account = self._account(request)
@@ -158,8 +158,11 @@ class Endpoints:
         return await self._finish(rule, self._dialect.status(await self._view(job, request, rule)))
 
     def _check_rate(self, account: str) -> None:
-        if self._state.exceeds_rate(self._gateway, account):
-            raise Refused("rate_limit", f"more than {self._state.settings.queries_per_s:g} queries a second")
+        limit, second = self._state.settings.queries_per_s, (self._gateway, account, int(self._state.now()))
+        if limit is not None:
+            self._state.queries[second] += 1
+            if self._state.queries[second] > limit:
+                raise Refused("rate_limit", f"more than {limit:g} queries a second")
 
     async def _view(self, job: Job, request: Request, rule: FaultRule | None) -> PollView:
         """A job as one poll reports it."""
@@ -170,10 +173,10 @@ class Endpoints:
             job.fail(Failure(meaning, rule.message or message), now)
         job.polls += 1
         if kind == "backwards":
-            return PollView(job, "queued" if job.reported == "running" else "running", 0.0, now)
+            return PollView(job, "queued" if job.reported == "running" else "running", 0.0)
         job.reported = job.state(now)
         word = rule.word if rule is not None and kind == "unknown_status" else None
-        view = PollView(job, job.reported, job.progress(now), now, word=word)
+        view = PollView(job, job.reported, job.progress(now), word=word)
         if view.state != "succeeded" or kind in {"unknown_status", "empty_result"}:
             return view
         return await self._with_results(view, request)
@@ -189,7 +192,7 @@ class Endpoints:
             renders.begin(spec)
         return replace(view, urls=tuple(self._files.address(job, index, request) for index in range(job.results)))
 
-    async def _cancel(self, request: Request) -> Response:
+    async def _cancel(self, request: Request, _: str) -> Response:
         """Cancel a job that has not begun."""
         job = self._state.find(self._gateway, request.path_params["task_id"], self._account(request))
         if job is None or job.state(self._state.now()) != "queued":
@@ -199,16 +202,16 @@ class Endpoints:
 
     async def _read(self, request: Request, meaning: Meaning) -> dict[str, object]:
         try:
-            return read_body(await request.body(), request.headers.get("content-type", ""))
+            return _read_body(await request.body(), request.headers.get("content-type", ""))
         except ValueError as error:
             raise Refused(meaning, str(error)) from error
 
-    async def _issue_token(self, request: Request) -> Response:
+    async def _issue_token(self, request: Request, _: str) -> Response:
         """Give an access token."""
         rule = await self._strike("token", request, None)
         return await self._finish(rule, self._dialect.issue_token(await self._read(request, "unsupported")))
 
-    async def _poll_batch(self, request: Request) -> Response:
+    async def _poll_batch(self, request: Request, _: str) -> Response:
         """Say how several jobs stand; those that are not there are left out."""
         task_ids = (await self._read(request, "unsupported")).get("unique_ids")
         account = self._account(request)
@@ -292,3 +295,35 @@ def _submits(route: Route) -> list[str]:
 
 def _polls(route: Route) -> list[str]:
     return [call for call in (route.poll, route.facts.alternative_poll) if call is not None]
+
+
+def _read_body(raw: bytes, content_type: str) -> dict[str, object]:
+    """A body as a mapping; a ValueError when it is not what its Content-Type says."""
+    if content_type.lower().startswith("multipart/form-data"):
+        return _read_form(raw, content_type)
+    try:
+        value: object = json.loads(raw)
+    except ValueError as error:
+        raise ValueError("the body is not valid JSON") from error
+    if not isinstance(value, dict):
+        raise ValueError("the body is not a JSON object")
+    return cast("dict[str, object]", value)
+
+
+def _read_form(raw: bytes, content_type: str) -> dict[str, object]:
+    # A form is a MIME message without its head: https://www.rfc-editor.org/rfc/rfc7578
+    message = BytesParser(policy=HTTP).parsebytes(b"Content-Type: " + content_type.encode("latin-1") + b"\r\n\r\n" + raw)
+    if not message.is_multipart() or message.defects:
+        raise ValueError("the body is not a valid multipart form")
+    fields: dict[str, object] = {}
+    for part in message.iter_parts():
+        name = part.get_param("name", header="content-disposition")
+        if not isinstance(name, str):
+            raise ValueError("a part of the form has no name")
+        if part.get_filename() is not None:
+            raise ValueError(f"{name}: must be a text, not a file")
+        if name in fields:
+            raise ValueError(f"{name}: given twice")
+        payload = part.get_payload(decode=True)
+        fields[name] = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""
+    return fields

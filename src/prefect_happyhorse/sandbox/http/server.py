@@ -1,29 +1,77 @@
-"""Running a sandbox: until interrupted, or for as long as a block of code needs it."""
+"""The sandbox as one application, and running it: until interrupted, or for as long as a block of code needs it."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import uvicorn
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from fastapi import FastAPI, HTTPException
+from starlette.routing import Mount, Router
+from starlette.types import Receive, Scope, Send
 from typing_extensions import Self
 
-from prefect_happyhorse.catalog import GATEWAYS
+from prefect_happyhorse.catalog import GATEWAYS, DialectName, GatewayFacts, gateway_facts
+from prefect_happyhorse.sandbox.dialects.base import Dialect
+from prefect_happyhorse.sandbox.dialects.chanjing import Chanjing
+from prefect_happyhorse.sandbox.dialects.dashscope import DashScope
+from prefect_happyhorse.sandbox.dialects.newapi import NewAPI
 from prefect_happyhorse.sandbox.faults.rules import FaultRule
-from prefect_happyhorse.sandbox.http.app import create_app
+from prefect_happyhorse.sandbox.http.control import control_router
+from prefect_happyhorse.sandbox.http.endpoints import Endpoints
+from prefect_happyhorse.sandbox.http.files import Files
 from prefect_happyhorse.sandbox.http.transport import SandboxProtocol
+from prefect_happyhorse.sandbox.jobs.inputs import InputFetcher
 from prefect_happyhorse.sandbox.jobs.job import LedgerEntry
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
+from prefect_happyhorse.sandbox.media.render_cache import RenderCache
 
-__all__ = ["SandboxServer", "serve"]
+__all__ = ["SandboxServer", "create_app", "serve"]
+
+_DIALECTS: dict[DialectName, type[Dialect]] = {"dashscope": DashScope, "newapi": NewAPI, "chanjing": Chanjing}
 
 Result = TypeVar("Result")
+
+
+def create_app(settings: SandboxSettings | None = None, *, clock: Callable[[], float] | None = None) -> FastAPI:
+    """The sandbox as an ASGI application."""
+    state = SandboxState(settings or SandboxSettings(), clock)
+    renders = RenderCache()
+    inputs = InputFetcher(renders)
+    files = Files(state, renders)
+    routers: dict[str, tuple[GatewayFacts, Router]] = {}
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
+        async with inputs.client:
+            yield
+            state.close()
+        await renders.close()
+
+    async def serve_gateway(scope: Scope, receive: Receive, send: Send) -> None:
+        gateway = scope["path_params"]["gateway"]
+        if gateway not in GATEWAYS:
+            raise HTTPException(404, f"There is no gateway {gateway!r}. There are {', '.join(GATEWAYS)}.")
+        facts = gateway_facts(gateway)
+        # Built at its first call: a gateway may be registered while the sandbox runs.
+        if gateway not in routers or routers[gateway][0] is not facts:
+            dialect = _DIALECTS[facts.dialect](facts, state)
+            routers[gateway] = (facts, Router(Endpoints(dialect, files, inputs).paths()))
+        await routers[gateway][1](scope, receive, send)
+
+    app = FastAPI(
+        title="happyhorse sandbox", docs_url="/_sandbox/docs", redoc_url=None, openapi_url="/_sandbox/openapi.json", lifespan=lifespan
+    )
+    app.state.sandbox = state
+    app.include_router(control_router(state, files), prefix="/_sandbox")
+    app.router.routes.extend([*files.paths(), Mount("/{gateway}", serve_gateway)])
+    return app
 
 
 def serve(host: str = "127.0.0.1", port: int = 8808, settings: SandboxSettings | None = None) -> None:

@@ -32,12 +32,8 @@ class InputFetcher:
         direct = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
         limits = httpx.Limits(max_keepalive_connections=0)
         headers = {"user-agent": USER_AGENT}
-        self._client = httpx.AsyncClient(headers=headers, mounts=direct, limits=limits, follow_redirects=True, max_redirects=5)
+        self.client = httpx.AsyncClient(headers=headers, mounts=direct, limits=limits, follow_redirects=True, max_redirects=5)
         self._at_once = asyncio.Semaphore(16)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
 
     async def fetch(self, body: ValidatedBody, settings: SandboxSettings) -> tuple[tuple[Probe, ...], tuple[str, ...]]:
         """Fetch every input of a submit: what they are, and what is wrong with them."""
@@ -72,7 +68,7 @@ class InputFetcher:
             return f"failed to download it within {settings.input_timeout_s:g} s"
 
     async def _download(self, url: str, file: IO[bytes], settings: SandboxSettings) -> None:
-        async with self._client.stream("GET", url, timeout=settings.input_timeout_s) as response:
+        async with self.client.stream("GET", url, timeout=settings.input_timeout_s) as response:
             if response.status_code != 200:
                 raise ValueError(f"could not be downloaded: its server answered {response.status_code}")
             async for chunk in response.aiter_bytes():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -11,17 +12,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_happyhorse.catalog import Route
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
-from prefect_happyhorse.sandbox.jobs.shape import duration_of, size_of
 from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody
 from prefect_happyhorse.sandbox.media.card import MediaSpec
 from prefect_happyhorse.sandbox.media.probe import Probe
 
-__all__ = ["Failure", "Job", "LedgerEntry", "LedgerState", "Meaning", "fingerprint"]
+__all__ = ["Failure", "Job", "LedgerEntry", "LedgerState", "Meaning", "fingerprint", "read_ratio"]
 
 LedgerState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Meaning = Literal["invalid", "authentication", "moderation", "quota", "rate_limit", "not_found", "missing_task", "unsupported", "internal"]
 
 _QUEUED_SHARE = 0.2
+_FOLLOWS_INPUT = frozenset({"image_to_video", "first_last_frame", "video_extension", "video_edit"})
+_EDITED_S = 15.0
+_DEFAULT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,28 @@ class Job:
     @property
     def duration_s(self) -> float:
         """The playing time of its results in seconds; 0 for a picture."""
-        return duration_of(self.body, self.probes)
+        if self.route.kind == "image":
+            return 0.0
+        clip = next((found.duration_s for found in self.probes if found.kind == "video" and found.duration_s), None)
+        if self.route.capability == "video_edit" and clip:
+            return round(min(clip, _EDITED_S), 3)
+        return min(60.0, max(1.0, self.body.number("duration") or _DEFAULT_S))
+
+    def _size(self) -> tuple[int, int]:
+        """Width and height of its results, from what the request asks and the inputs are."""
+        ratio = self._ratio()
+        stretch = max(ratio, 1 / ratio)
+        short = max(self.settings.long_side_px / stretch, self.settings.min_short_side_px)
+        long, short = (max(2, round(side / 2) * 2) for side in (short * stretch, short))
+        return (long, short) if ratio >= 1 else (short, long)
+
+    def _ratio(self) -> float:
+        body = self.body
+        seen = next((found.width / found.height for found in self.probes if found.width and found.height), None)
+        if seen and self.route.capability in _FOLLOWS_INPUT and read_ratio(body.values.get("aspect_ratio")) is None:
+            return _bounded(seen)
+        fallback = 16 / 9 if self.route.kind == "video" else 1.0
+        return read_ratio(body.values.get("size")) or read_ratio(body.text("aspect_ratio")) or read_ratio(body.text("size")) or fallback
 
     def state(self, now: float) -> LedgerState:
         """Where the job stands."""
@@ -119,7 +143,7 @@ class Job:
     def spec(self, index: int) -> MediaSpec:
         """What one of the job's results looks like."""
         body, duration_s = self.body, self.duration_s
-        width, height = size_of(body, self.probes, self.settings)
+        width, height = self._size()
         asked = body.text("options.output_format")
         plain = MediaSpec(
             kind="video" if self.route.kind == "video" else "image",
@@ -163,3 +187,14 @@ class Job:
             inputs=len(self.body.inputs),
             prompt_cut=self.body.prompt_cut,
         )
+
+
+def read_ratio(text: object) -> float | None:
+    """Width to height from the ways in which requests write it; None where they write none."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*[:x*×]\s*([0-9]+(?:\.[0-9]+)?)\s*", str(text or ""), re.IGNORECASE)
+    width, height = map(float, match.groups()) if match else (0, 0)
+    return _bounded(width / height) if width and height else None
+
+
+def _bounded(ratio: float) -> float:
+    return min(4.0, max(0.25, ratio))

@@ -47,9 +47,8 @@ class SandboxSettings(BaseModel):
 
     def takes_key(self, key: str) -> bool:
         """Whether a key is let in: one of the good keys, or, without such a list, neither empty nor one of the bad ones."""
-        if not key or any(key == bad.get_secret_value() for bad in self.bad_keys):
-            return False
-        return self.good_keys is None or any(key == good.get_secret_value() for good in self.good_keys)
+        secret = SecretStr(key)
+        return key != "" and secret not in self.bad_keys and (self.good_keys is None or secret in self.good_keys)
 
     def changed(self, changes: dict[str, object]) -> SandboxSettings:
         """These settings with some changed, checked again."""

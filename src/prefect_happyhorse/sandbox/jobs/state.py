@@ -34,9 +34,8 @@ class SandboxState:
         self.jobs: dict[str, Job] = {}
         self.tokens: dict[str, tuple[str, float]] = {}
         self.refused = 0
-        self._queries = Counter[tuple[str, str, int]]()
+        self.queries = Counter[tuple[str, str, int]]()
         self._released = asyncio.Event()
-        self._closing = False
 
     def now(self) -> float:
         """The sandbox's time."""
@@ -56,7 +55,7 @@ class SandboxState:
         self.release()
         self.jobs.clear()
         self.tokens.clear()
-        self._queries.clear()
+        self.queries.clear()
         self.faults.clear()
         self.refused = 0
         self._ahead_s = 0.0
@@ -64,13 +63,12 @@ class SandboxState:
     def release(self) -> None:
         """End every stall that is under way."""
         self._released.set()
-        if not self._closing:
-            self._released = asyncio.Event()
+        self._released = asyncio.Event()
 
     def close(self) -> None:
         """End every stall, and let none begin."""
-        self._closing = True
         self.release()
+        self._released.set()
 
     async def stall(self, seconds: float) -> None:
         """Wait in real time, or until stalls are released."""
@@ -100,15 +98,6 @@ class SandboxState:
         if job is None or (job.route.gateway, job.account) != (gateway, account):
             return None
         return job if self.now() - job.submitted_at <= self.settings.task_ttl_s else None
-
-    def exceeds_rate(self, gateway: str, account: str) -> bool:
-        """Count one query of an account, and say whether it is one too many."""
-        limit = self.settings.queries_per_s
-        if limit is None:
-            return False
-        second = (gateway, account, int(self.now()))
-        self._queries[second] += 1
-        return self._queries[second] > limit
 
     def new_id(self) -> str:
         """A new identifier."""

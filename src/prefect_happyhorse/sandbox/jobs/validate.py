@@ -54,30 +54,28 @@ def validate(
     routes: Sequence[Route], body: Mapping[str, object], *, tolerated: frozenset[str] = frozenset(), cuts_prompt: bool = False
 ) -> ValidatedBody:
     """A body checked against the route that it fits, or that it misses by least."""
-    checked = [_Check(route, cuts_prompt).run(body, tolerated) for route in routes]
-    return min(checked, key=lambda result: len(result.problems))
+    checks = [_Check(route, cuts_prompt=cuts_prompt) for route in routes]
+    for check in checks:
+        check.run(body, tolerated)
+    return min(checks, key=lambda check: len(check.problems))
 
 
-class _Check:
-    def __init__(self, route: Route, cuts_prompt: bool) -> None:
-        self.route = route
-        self.cuts_prompt = cuts_prompt
-        self.result = ValidatedBody(route)
-        self.problems = self.result.problems
+@dataclass
+class _Check(ValidatedBody):
+    cuts_prompt: bool = False
 
-    def run(self, body: Mapping[str, object], tolerated: frozenset[str]) -> ValidatedBody:
+    def run(self, body: Mapping[str, object], tolerated: frozenset[str]) -> None:
         sent = dict(self._leaves(body, {wire.to for wire in self.route.fields} | tolerated))
         for wire in self.route.fields:
             source = wire.source[0] if wire.source else wire.to
             if wire.default is not None and wire.render != "text":
-                self.result.defaults.setdefault(source, wire.default)
+                self.defaults.setdefault(source, wire.default)
             if wire.to in sent:
                 read = self._read(wire, sent[wire.to])
                 if read is not None and wire.render != "text":
-                    self.result.values.setdefault(source, read)
+                    self.values.setdefault(source, read)
             elif wire.required:
                 self.problems.append(f"{wire.to}: required")
-        return self.result
 
     def _leaves(self, body: Mapping[str, object], known: set[str], prefix: str = "") -> Iterator[tuple[str, object]]:
         """What was sent by its dotted path; a key that does not belong there is a problem."""
@@ -134,7 +132,7 @@ class _Check:
         if not self.cuts_prompt:
             self.problems.append(f"{wire.to}: must have at most {wire.max_chars} characters (got {length})")
             return text
-        self.result.prompt_cut = (length, wire.max_chars)
+        self.prompt_cut = (length, wire.max_chars)
         while (surplus := weighted_length(text, wire.chinese_weight) - wire.max_chars) > 0:
             # Every character counts for one at least, so this drops no more than is too much.
             text = text[: -max(1, surplus // wire.chinese_weight)]
@@ -145,8 +143,8 @@ class _Check:
         if problem is not None:
             self.problems.append(f"{where}: {problem}")
         # Some bodies name the same single medium under two keys: it is one input all the same.
-        elif source in _MANY or all((value, source) != (known.url, known.source) for known in self.result.inputs):
-            self.result.inputs.append(WireInput(str(value), where, source))
+        elif source in _MANY or all((value, source) != (known.url, known.source) for known in self.inputs):
+            self.inputs.append(WireInput(str(value), where, source))
 
     def _array(self, wire: WireField, value: object) -> list[object]:
         if not isinstance(value, list):

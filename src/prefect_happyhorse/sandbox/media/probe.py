@@ -34,11 +34,6 @@ class Probe:
     fps: float | None = None
     thumbnail: bytes | None = None
 
-    @property
-    def ratio(self) -> float | None:
-        """Width to height, or None for a sound."""
-        return self.width / self.height if self.width and self.height else None
-
 
 def probe(file: IO[bytes], source: str, *, with_thumbnail: bool) -> Probe:
     """Look into the medium that a request field holds."""

@@ -25,7 +25,7 @@ class RenderCache:
     def __init__(self) -> None:
         self._folder: TemporaryDirectory[str] | None = None
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sandbox-media")
-        self._rendered: dict[str, asyncio.Task[Path]] = {}
+        self._rendered: dict[MediaSpec, asyncio.Task[Path]] = {}
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Do a piece of media work in one of the threads."""
@@ -33,18 +33,18 @@ class RenderCache:
 
     def begin(self, spec: MediaSpec) -> asyncio.Task[Path]:
         """Start to render a result, unless that was started before."""
-        if spec.key not in self._rendered:
-            self._rendered[spec.key] = asyncio.create_task(self._render(spec))
-        return self._rendered[spec.key]
+        if spec not in self._rendered:
+            self._rendered[spec] = asyncio.create_task(self._render(spec, f"{len(self._rendered)}{spec.suffix}"))
+        return self._rendered[spec]
 
     async def render(self, spec: MediaSpec) -> Path:
         """The file of a result, rendered when it is not there yet."""
         # A caller that goes away must not take the work from the others that wait for it.
         return await asyncio.shield(self.begin(spec))
 
-    async def _render(self, spec: MediaSpec) -> Path:
+    async def _render(self, spec: MediaSpec, name: str) -> Path:
         self._folder = self._folder or TemporaryDirectory(prefix="happyhorse-sandbox-")
-        path = Path(self._folder.name, spec.key + spec.suffix)
+        path = Path(self._folder.name, name)
         await self.run(lambda: _write(spec, path))
         return path
 
@@ -60,14 +60,10 @@ class RenderCache:
 
 def _write(spec: MediaSpec, path: Path) -> None:
     card = Card(spec)
-    if spec.kind == "video":
-        _write_video(spec, card, path)
-    else:
+    if spec.kind == "image":
         # Each format takes of the two what it knows.
         card.picture().save(path, spec.format.upper(), quality=spec.quality, compress_level=3)
-
-
-def _write_video(spec: MediaSpec, card: Card, path: Path) -> None:
+        return
     frames = max(1, round(spec.duration_s * spec.fps))
     # faststart puts the index before the pictures, so that a player can begin before it has the whole file.
     # PyAV's stubs leave these two partly untyped.
