@@ -18,7 +18,7 @@ from PIL import Image
 
 from prefect_happyhorse.sandbox import SandboxServer, SandboxSettings
 from prefect_happyhorse.sandbox.jobs.job import read_ratio
-from prefect_happyhorse.sandbox.media.card import Card, MediaSpec, font_for, readable, wrap
+from prefect_happyhorse.sandbox.media.render import Card, MediaSpec, font_for, readable, wrap
 
 from .conftest import Caller, find_task_id, find_url, vector
 

@@ -10,8 +10,7 @@ from prefect_happyhorse.domain.requests import REQUEST_CLASSES
 
 __all__ = ["example_request", "gateways_page", "routes_table"]
 
-_PROMPT = "A white horse runs along the beach at dawn."
-_VALUES: dict[str, Any] = {"prompt": _PROMPT, "duration": 5, "resolution": "720p", "aspect_ratio": "16:9"}
+_VALUES: dict[str, Any] = {"duration": 5, "resolution": "720p", "aspect_ratio": "16:9"}
 _MEDIA = {"video": "mp4", "clip": "mp4", "reference_videos": "mp4", "audio": "mp3", "voice": "mp3"}
 _MANY = ("references", "reference_videos")
 
@@ -79,7 +78,8 @@ def example_request(route: Route) -> dict[str, Any]:
     required = {*route.required_fields, *(name for name, field in fields.items() if field.is_required())}
     if route.capability.startswith(("reference_to", "multimodal")):
         required.add("references")
-    example: dict[str, Any] = {"capability": route.capability, "model": route.model, "prompt": _PROMPT}
+    example: dict[str, Any] = {"capability": route.capability, "model": route.model}
+    example["prompt"] = "A white horse runs along the beach at dawn."
     for name in sorted(required - set(example)):
         address = f"https://example.com/{name.removesuffix('s')}.{_MEDIA.get(name, 'png')}"
         example[name] = _VALUES.get(name, [address] if name in _MANY else address)

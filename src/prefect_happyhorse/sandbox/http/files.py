@@ -14,7 +14,7 @@ from prefect_happyhorse.sandbox.http.transport import CutBody, Dropped
 from prefect_happyhorse.sandbox.jobs.inputs import USER_AGENT
 from prefect_happyhorse.sandbox.jobs.job import Job
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
-from prefect_happyhorse.sandbox.media.render_cache import RenderCache
+from prefect_happyhorse.sandbox.media.render import RenderCache
 
 __all__ = ["Files"]
 

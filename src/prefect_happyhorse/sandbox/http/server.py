@@ -30,7 +30,7 @@ from prefect_happyhorse.sandbox.jobs.inputs import InputFetcher
 from prefect_happyhorse.sandbox.jobs.job import LedgerEntry
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
-from prefect_happyhorse.sandbox.media.render_cache import RenderCache
+from prefect_happyhorse.sandbox.media.render import RenderCache
 
 __all__ = ["SandboxServer", "create_app", "serve"]
 

@@ -13,7 +13,7 @@ import httpx
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
 from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody, WireInput
 from prefect_happyhorse.sandbox.media.probe import Probe, find_limit_problems, probe
-from prefect_happyhorse.sandbox.media.render_cache import RenderCache
+from prefect_happyhorse.sandbox.media.render import RenderCache
 
 __all__ = ["USER_AGENT", "InputFetcher"]
 

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from prefect_happyhorse.catalog import Route
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
 from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody
-from prefect_happyhorse.sandbox.media.card import MediaSpec
 from prefect_happyhorse.sandbox.media.probe import Probe
+from prefect_happyhorse.sandbox.media.render import MediaSpec
 
 __all__ = ["Failure", "Job", "LedgerEntry", "LedgerState", "Meaning", "fingerprint", "read_ratio"]
 
