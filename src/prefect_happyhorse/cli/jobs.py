@@ -102,8 +102,6 @@ async def list_jobs(journal: Journal, *, as_json: bool, newest: int, **filters: 
     table = Table("digest", "state", "gateway", "account", "model", "task id", "begun", "cost", "prompt")
     shown = entries[-newest:] if newest else entries
     for entry in shown:
-        task_id = "" if entry.job is None else entry.job.task_id
-        prompt = " ".join((entry.request.prompt or "").split())
         estimate = entry.estimate
         cost = "unknown" if estimate is None or estimate.amount is None else f"{estimate.amount} {estimate.currency}"
         cells = (
@@ -112,10 +110,10 @@ async def list_jobs(journal: Journal, *, as_json: bool, newest: int, **filters: 
             entry.gateway,
             entry.account,
             entry.request.model,
-            task_id,
+            "" if entry.job is None else entry.job.task_id,
             _ago(entry.begun_at),
             cost,
-            prompt[:40],
+            " ".join((entry.request.prompt or "").split())[:40],
         )
         table.add_row(*map(escape, cells))
     console().print(table)

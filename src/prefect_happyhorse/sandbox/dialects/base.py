@@ -11,21 +11,13 @@ from typing import ClassVar, TypeVar
 from starlette.datastructures import Headers
 
 from prefect_happyhorse.catalog import GatewayFacts
-from prefect_happyhorse.sandbox.jobs.job import Job, LedgerState, Meaning, fingerprint
+from prefect_happyhorse.sandbox.jobs.job import Failure, Job, LedgerState, Meaning, fingerprint
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
 
-__all__ = ["Answer", "Dialect", "PollView", "Refused"]
+__all__ = ["Answer", "Dialect", "PollView"]
 
 Answer = dict[str, object]
 Choice = TypeVar("Choice")
-
-
-@dataclass(eq=False)
-class Refused(Exception):
-    """A call that is answered with an error of the provider."""
-
-    meaning: Meaning
-    message: str
 
 
 @dataclass(frozen=True)
@@ -97,7 +89,7 @@ class Dialect(ABC):
 
     def missing(self, task_id: str) -> Answer:
         """The answer to a poll of a job that is not there."""
-        raise Refused("missing_task", f"no such task: {task_id}")
+        raise Failure("missing_task", f"no such task: {task_id}")
 
     def without_task_id(self, answer: Answer) -> Answer:
         """An answer to a submit from which the job's id is gone."""
@@ -109,8 +101,8 @@ class Dialect(ABC):
 
     def issue_token(self, body: Mapping[str, object]) -> Answer:
         """The answer to a call for an access token."""
-        raise Refused("unsupported", "there are no access tokens here")
+        raise Failure("unsupported", "there are no access tokens here")
 
     def batch(self, views: Sequence[PollView]) -> Answer:
         """The answer to a poll of many jobs at once."""
-        raise Refused("unsupported", "jobs cannot be queried in batches")
+        raise Failure("unsupported", "jobs cannot be queried in batches")

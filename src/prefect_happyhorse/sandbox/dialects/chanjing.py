@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from starlette.datastructures import Headers
 
-from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollView, Refused
-from prefect_happyhorse.sandbox.jobs.job import LedgerState, Meaning, fingerprint
+from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollView
+from prefect_happyhorse.sandbox.jobs.job import Failure, LedgerState, Meaning, fingerprint
 
 __all__ = ["Chanjing"]
 
@@ -41,9 +41,9 @@ class Chanjing(Dialect):
         """A new token; the app's tokens before it die."""
         app_id, secret = body.get("app_id"), body.get("secret_key")
         if not isinstance(app_id, str) or not isinstance(secret, str) or not app_id or not secret:
-            raise Refused("invalid", "app_id and secret_key: required, strings")
+            raise Failure("invalid", "app_id and secret_key: required, strings")
         if not self.state.settings.takes_key(secret):
-            raise Refused("authentication", "app_id or secret_key is wrong")
+            raise Failure("authentication", "app_id or secret_key is wrong")
         tokens = self.state.tokens
         tokens.update({token: (app_id, 0.0) for token, (owner, _) in tokens.items() if owner == app_id})
         token = self._hexadecimal_id()

@@ -76,23 +76,19 @@ class DashScope(Dialect):
         if view.state == "succeeded":
             output["orig_prompt"] = job.body.text("prompt") or ""
             output |= {"video_url": view.urls[0]} if view.urls else {}
-            answer["usage"] = self._usage(view)
+            seconds = int(job.duration_s) if job.duration_s.is_integer() else job.duration_s
+            resolution = (job.body.text("resolution") or "1080P").upper().removesuffix("P")
+            answer["usage"] = {
+                "duration": seconds,
+                "input_video_duration": 0,
+                "output_video_duration": seconds,
+                "video_count": 1,
+                "SR": int(resolution) if resolution.isdecimal() else resolution,
+                "ratio": job.body.text("aspect_ratio") or "16:9",
+            }
         elif view.state == "failed" and job.failure:
             output["code"], output["message"] = _ERRORS[job.failure.meaning][1], job.failure.message
         return answer
-
-    def _usage(self, view: PollView) -> Answer:
-        body, duration_s = view.job.body, view.job.duration_s
-        seconds = int(duration_s) if duration_s.is_integer() else duration_s
-        resolution = (body.text("resolution") or "1080P").upper().removesuffix("P")
-        return {
-            "duration": seconds,
-            "input_video_duration": 0,
-            "output_video_duration": seconds,
-            "video_count": 1,
-            "SR": int(resolution) if resolution.isdecimal() else resolution,
-            "ratio": body.text("aspect_ratio") or "16:9",
-        }
 
 
 def _time(seconds: float) -> str:

@@ -81,10 +81,8 @@ class NewAPI(Dialect):
         """The job where the route's document puts it."""
         if self._is_uniform:
             return self._uniform_status(view)
-        word = view.word or view.vary(view.state, _WORDS[view.state])
-        if view.job.route.kind == "image":
-            return self._image(view, word)
-        return self._in_output(view, word) if _is_in_output(view) else self._video(view, word)
+        write = self._image if view.job.route.kind == "image" else self._in_output if _is_in_output(view) else self._video
+        return write(view, view.word or view.vary(view.state, _WORDS[view.state]))
 
     def _uniform(self, view: PollView, word: str) -> Answer:
         job = view.job

@@ -94,7 +94,7 @@ def _page(state: SandboxState, files: Files, host: str) -> str:
     refunded = sum(entry.refunded for entry in entries)
     bases = "".join(f"<span>{escape(gateway_facts(name).title)}</span><code>http://{escape(host)}/{name}</code>" for name in GATEWAYS)
     jobs = list(state.jobs.values())[::-1]
-    cards = "".join(_card(job, state, files, now) for job in jobs[:_SHOWN]) or "<p>No job yet.</p>"
+    cards = "".join(_card(job, files, now) for job in jobs[:_SHOWN]) or "<p>No job yet.</p>"
     more = f"<p>The newest {_SHOWN} of {len(jobs)}.</p>" if len(jobs) > _SHOWN else ""
     links = " \u00b7 ".join(f'<a href="{name}">{name}</a>' for name in ("ledger", "settings", "faults", "docs"))
     return (
@@ -104,23 +104,20 @@ def _page(state: SandboxState, files: Files, host: str) -> str:
     )
 
 
-def _card(job: Job, state: SandboxState, files: Files, now: float) -> str:
+def _card(job: Job, files: Files, now: float) -> str:
     standing = job.state(now)
     when = datetime.fromtimestamp(job.submitted_at, timezone.utc).strftime("%H:%M:%S UTC")
+    media = f'<div class="media wait">{standing}</div>'
+    if standing == "succeeded":
+        source = f"files/{escape(files.name(job, 0))}"
+        picture = f'<a href="{source}"><img class="media" src="{source}" alt="" loading="lazy"></a>'
+        video = f'<video class="media" src="{source}" controls muted loop preload="metadata"></video>'
+        media = video if job.route.kind == "video" else picture
     reason = f"<small>{escape(job.failure.message)}</small>" if standing == "failed" and job.failure else ""
     return (
-        f'<div class="job">{_media(job, standing, files)}<div class="text"><b>{escape(job.route.model)}</b>'
+        f'<div class="job">{media}<div class="text"><b>{escape(job.route.model)}</b>'
         f"{escape(job.route.facts.title)} \u00b7 {escape(job.route.capability.replace('_', ' '))} \u00b7 "
         f'<span class="{standing}">{standing}</span><small>{escape((job.body.text("prompt") or "")[:160])}</small>{reason}'
         f"<small>{when} \u00b7 {job.polls} polls \u00b7 {job.downloads} downloads \u00b7 <code>{escape(job.task_id)}</code></small>"
         "</div></div>"
     )
-
-
-def _media(job: Job, standing: str, files: Files) -> str:
-    if standing != "succeeded":
-        return f'<div class="media wait">{standing}</div>'
-    source = f"files/{escape(files.name(job, 0))}"
-    if job.route.kind == "video":
-        return f'<video class="media" src="{source}" controls muted loop preload="metadata"></video>'
-    return f'<a href="{source}"><img class="media" src="{source}" alt="" loading="lazy"></a>'

@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route as Path
 
 from prefect_happyhorse.catalog import Route, routes
-from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollView, Refused
+from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollView
 from prefect_happyhorse.sandbox.faults.rules import FaultPoint, FaultRule
 from prefect_happyhorse.sandbox.http.files import Files
 from prefect_happyhorse.sandbox.http.transport import Dropped
@@ -82,15 +82,15 @@ class Endpoints:
             return await handler(request, call)
         except _Struck as struck:
             return struck.response
-        except Refused as refused:
+        except Failure as failure:
             self._state.refused += 1
-            status, body = self._dialect.error(refused.meaning, refused.message)
+            status, body = self._dialect.error(failure.meaning, failure.message)
             return JSONResponse(body, status)
 
     def _account(self, request: Request) -> str:
         account = self._dialect.account(request.headers)
         if account is None:
-            raise Refused("authentication", "the key is missing or not valid")
+            raise Failure("authentication", "the key is missing or not valid")
         return account
 
     async def _elsewhere(self, request: Request, _: str) -> Response:
@@ -112,36 +112,35 @@ class Endpoints:
         account = self._account(request)
         for name, value in self._dialect.facts.submit_headers.items():
             if request.headers.get(name, "").lower() != value.lower():
-                raise Refused("invalid", f"the header {name}: {value} is required")
+                raise Failure("invalid", f"the header {name}: {value} is required")
         body = self._validate(request, call, sent)
         checks = self._state.settings.check_inputs if body.inputs else "never"
-        probes, problems = await self._inputs.fetch(body, self._state.settings) if checks == "submit" else ((), ())
-        if problems:
-            raise Refused("invalid", "; ".join(problems))
+        probes = await self._inputs.fetch(body, self._state.settings) if checks == "submit" else ()
         job = self._state.accept(body, sent, account, self._dialect.new_task_id(), probes)
         if checks == "job":
             job.input_check = asyncio.create_task(self._check_later(job))
         return job
 
     async def _check_later(self, job: Job) -> None:
-        job.probes, problems = await self._inputs.fetch(job.body, job.settings)
-        if problems:
-            job.fail(Failure("invalid", "; ".join(problems)), self._state.now())
+        try:
+            job.probes = await self._inputs.fetch(job.body, job.settings)
+        except Failure as failure:
+            job.fail(failure.with_traceback(None), self._state.now())
 
     def _validate(self, request: Request, call: str, sent: dict[str, object]) -> ValidatedBody:
         dialect, model = self._dialect, sent.get(self._dialect.model_key)
         if not isinstance(model, str) or not model:
-            raise Refused("invalid", f"{dialect.model_key}: required, a string")
+            raise Failure("invalid", f"{dialect.model_key}: required, a string")
         found = [route for route in self._routes if route.model == model and call in _submits(route)]
         if not found:
             is_elsewhere = any(route.model == model for route in self._routes)
-            raise Refused("not_found", f"model {model} does not exist{'; it is offered at another path' if is_elsewhere else ''}")
+            raise Failure("not_found", f"model {model} does not exist{'; it is offered at another path' if is_elsewhere else ''}")
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type != _CONTENT_TYPES[found[0].encoding]:
-            raise Refused("invalid", f"Content-Type must be {_CONTENT_TYPES[found[0].encoding]}")
+            raise Failure("invalid", f"Content-Type must be {_CONTENT_TYPES[found[0].encoding]}")
         body = validate(found, dialect.normalize(sent), tolerated=dialect.tolerated, cuts_prompt=dialect.cuts_prompt)
         if body.problems:
-            raise Refused("invalid", "; ".join(body.problems))
+            raise Failure("invalid", "; ".join(body.problems))
         return body
 
     async def _poll(self, request: Request, call: str) -> Response:
@@ -162,7 +161,7 @@ class Endpoints:
         if limit is not None:
             self._state.queries[second] += 1
             if self._state.queries[second] > limit:
-                raise Refused("rate_limit", f"more than {limit:g} queries a second")
+                raise Failure("rate_limit", f"more than {limit:g} queries a second")
 
     async def _view(self, job: Job, request: Request, rule: FaultRule | None) -> PollView:
         """A job as one poll reports it."""
@@ -196,7 +195,7 @@ class Endpoints:
         """Cancel a job that has not begun."""
         job = self._state.find(self._gateway, request.path_params["task_id"], self._account(request))
         if job is None or job.state(self._state.now()) != "queued":
-            raise Refused("unsupported", "Failed to cancel the task, please confirm if the task is in PENDING status.")
+            raise Failure("unsupported", "Failed to cancel the task, please confirm if the task is in PENDING status.")
         job.cancelled = True
         return JSONResponse({"request_id": self._state.new_id()})
 
@@ -204,7 +203,7 @@ class Endpoints:
         try:
             return _read_body(await request.body(), request.headers.get("content-type", ""))
         except ValueError as error:
-            raise Refused(meaning, str(error)) from error
+            raise Failure(meaning, str(error)) from error
 
     async def _issue_token(self, request: Request, _: str) -> Response:
         """Give an access token."""
@@ -217,7 +216,7 @@ class Endpoints:
         account = self._account(request)
         names = cast("list[object]", task_ids) if isinstance(task_ids, list) else []
         if not names or len(names) > _BATCH or not all(isinstance(name, str) for name in names):
-            raise Refused("invalid", f"unique_ids: must hold 1 to {_BATCH} strings")
+            raise Failure("invalid", f"unique_ids: must hold 1 to {_BATCH} strings")
         self._check_rate(account)
         views: list[PollView] = []
         rules: list[FaultRule] = []

@@ -92,18 +92,6 @@ def _config(settings: SandboxSettings | None, **more: Any) -> uvicorn.Config:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    # Named as TCP, not just as a stream: only then does asyncio switch off Nagle's delay, 40 ms an answer, on what it accepts.
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
 class SandboxServer:
     """A sandbox on a free port of this machine, in a thread of its own, for `with` and `async with`.
 
@@ -142,16 +130,21 @@ class SandboxServer:
         """Begin to serve; a RuntimeError when it did before."""
         if self._portal is not None or self._server.started:
             raise RuntimeError("The sandbox is running already; a new one needs a new SandboxServer.")
-        listener = _listen(self._host, self._port)
-        self._port = listener.getsockname()[1]
-        portal = self._thread.enter_context(start_blocking_portal())
-        serving = portal.start_task_soon(self._server.serve, [listener])
-        self._thread.callback(serving.result)
-        while not self._server.started:
-            if serving.done():
-                self._thread.close()
-                raise RuntimeError("The sandbox stopped before it began.")
-            time.sleep(0.005)
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        with ExitStack() as begun:
+            # Named as TCP, not just as a stream: only then does asyncio switch off Nagle's delay, 40 ms an answer, on what it accepts.
+            listener = begun.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((self._host, self._port))
+            self._port = listener.getsockname()[1]
+            portal = begun.enter_context(start_blocking_portal())
+            serving = portal.start_task_soon(self._server.serve, [listener])
+            begun.callback(serving.result)
+            while not self._server.started:
+                if serving.done():
+                    raise RuntimeError("The sandbox stopped before it began.")
+                time.sleep(0.005)
+            self._thread = begun.pop_all()
         self._portal = portal
         return self
 

@@ -10,6 +10,7 @@ from typing import IO
 
 import httpx
 
+from prefect_happyhorse.sandbox.jobs.job import Failure
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
 from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody, WireInput
 from prefect_happyhorse.sandbox.media.probe import Probe, find_limit_problems, probe
@@ -35,8 +36,8 @@ class InputFetcher:
         self.client = httpx.AsyncClient(headers=headers, mounts=direct, limits=limits, follow_redirects=True, max_redirects=5)
         self._at_once = asyncio.Semaphore(16)
 
-    async def fetch(self, body: ValidatedBody, settings: SandboxSettings) -> tuple[tuple[Probe, ...], tuple[str, ...]]:
-        """Fetch every input of a submit: what they are, and what is wrong with them."""
+    async def fetch(self, body: ValidatedBody, settings: SandboxSettings) -> tuple[Probe, ...]:
+        """Fetch every input of a submit: what they are, unless something is wrong with them."""
         probes: list[Probe] = []
         problems: list[str] = []
         fetched = await asyncio.gather(*(self._fetch_one(wire, settings) for wire in body.inputs))
@@ -47,7 +48,9 @@ class InputFetcher:
             probes.append(found)
             limits = [limit for limit in body.route.media if wire.source in limit.request_fields]
             problems += [f"{wire.where}: {problem}" for limit in limits for problem in find_limit_problems(found, limit)]
-        return tuple(probes), tuple(problems)
+        if problems:
+            raise Failure("invalid", "; ".join(problems))
+        return tuple(probes)
 
     async def _fetch_one(self, wire: WireInput, settings: SandboxSettings) -> Probe | str:
         try:

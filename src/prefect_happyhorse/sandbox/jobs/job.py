@@ -27,9 +27,9 @@ _EDITED_S = 15.0
 _DEFAULT_S = 5.0
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why a job ended without a result."""
+@dataclass(eq=False)
+class Failure(Exception):
+    """Why a call is answered with an error of the provider, or why a job ended without a result."""
 
     meaning: Meaning
     message: str
@@ -105,19 +105,16 @@ class Job:
 
     def _size(self) -> tuple[int, int]:
         """Width and height of its results, from what the request asks and the inputs are."""
-        ratio = self._ratio()
+        body = self.body
+        asked = (body.values.get("size"), body.text("aspect_ratio"), body.text("size"))
+        ratio = next(filter(None, map(read_ratio, asked)), 16 / 9 if self.route.kind == "video" else 1.0)
+        seen = next((found.width / found.height for found in self.probes if found.width and found.height), None)
+        if seen and self.route.capability in _FOLLOWS_INPUT and read_ratio(body.values.get("aspect_ratio")) is None:
+            ratio = _bounded(seen)
         stretch = max(ratio, 1 / ratio)
         short = max(self.settings.long_side_px / stretch, self.settings.min_short_side_px)
         long, short = (max(2, round(side / 2) * 2) for side in (short * stretch, short))
         return (long, short) if ratio >= 1 else (short, long)
-
-    def _ratio(self) -> float:
-        body = self.body
-        seen = next((found.width / found.height for found in self.probes if found.width and found.height), None)
-        if seen and self.route.capability in _FOLLOWS_INPUT and read_ratio(body.values.get("aspect_ratio")) is None:
-            return _bounded(seen)
-        fallback = 16 / 9 if self.route.kind == "video" else 1.0
-        return read_ratio(body.values.get("size")) or read_ratio(body.text("aspect_ratio")) or read_ratio(body.text("size")) or fallback
 
     def state(self, now: float) -> LedgerState:
         """Where the job stands."""

@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeVar
 
 import av
-from av.video.frame import VideoFrame
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from prefect_happyhorse.domain.values import AssetKind
@@ -23,7 +22,6 @@ from prefect_happyhorse.domain.values import AssetKind
 __all__ = ["Card", "MediaSpec", "RenderCache", "font_for", "readable", "wrap"]
 
 Result = TypeVar("Result")
-Font = ImageFont.FreeTypeFont
 
 # Fonts that draw Chinese, by the file names under which systems keep them; Pillow looks in each system's own font folders.
 _CHINESE_FONTS = (
@@ -113,7 +111,7 @@ def _write(spec: MediaSpec, path: Path) -> None:
     # faststart puts the index before the pictures, so that a player can begin before it has the whole file.
     # PyAV's stubs leave these two partly untyped.
     container: Any = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
-    frame_class: Any = VideoFrame
+    frame_class: Any = av.VideoFrame
     with container:
         stream = container.add_stream("libx264", rate=spec.fps, options={"preset": "veryfast", "crf": "21"})
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, "yuv420p"
@@ -180,7 +178,7 @@ class Card:
 
 
 @lru_cache(maxsize=64)
-def _font(name: str | None, size: int) -> Font:
+def _font(name: str | None, size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size) if name is None else ImageFont.truetype(name, size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise RuntimeError("Pillow was built without FreeType, which the sandbox needs to draw text.")
@@ -209,7 +207,7 @@ def _family(text: str) -> str | None:
     return None if all(_has_glyph(None, character) for character in set(text)) else _chinese_font()
 
 
-def font_for(text: str, size: float) -> Font:
+def font_for(text: str, size: float) -> ImageFont.FreeTypeFont:
     """A font that draws a text as far as this machine can."""
     return _font(_family(text), max(8, round(size)))
 
@@ -224,7 +222,7 @@ def readable(text: str) -> str:
     return kept
 
 
-def wrap(text: str, font: Font, width: float, max_lines: int) -> list[str]:
+def wrap(text: str, font: ImageFont.FreeTypeFont, width: float, max_lines: int) -> list[str]:
     """Break a text into lines between words, a word that is wider than a line anywhere; what has no room becomes an ellipsis."""
     lines = [""]
     for piece in _PIECES.findall(text):
