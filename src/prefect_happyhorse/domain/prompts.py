@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 __all__ = ["MAX_REFERENCES", "mentions", "rename_references", "weighted_length"]
 
@@ -15,12 +14,13 @@ MAX_REFERENCES = 9
 _WORD = r"0-9A-Za-z_\u00aa\u00b5\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u058f"
 # With a scheme or without. Chinese punctuation and quotation marks end it, since in Chinese no space follows an address.
 # An address begins where a run of its letters begins: so a long word is looked at once, and not once from each letter.
-_ADDRESS = re.compile(
+_ADDRESS = (
     r"(?<![0-9A-Za-z+.\-])(?:[A-Za-z][0-9A-Za-z+.\-]*://|(?:[0-9A-Za-z\-]+\.)+[A-Za-z]{2,}/)"
     r"[^\s\"<>\u2018-\u201d\u3000-\u303f\uff00-\uff20]+"
 )
-# Eighteen digits are far beyond any reference, and still a number that Python reads.
-_MENTION = re.compile(rf"(?<![{_WORD}@])@([0-9]{{1,18}})(?![{_WORD}@])(?!\.[0-9A-Za-z])")
+# Eighteen digits are far beyond any reference, and still a number that Python reads. What looks like a mention inside an address, or
+# right before the rest of one, is the address's.
+_MENTION = re.compile(rf"@?{_ADDRESS}|(?<![{_WORD}@])@([0-9]{{1,18}})(?![{_WORD}@])(?!\.[0-9A-Za-z])")
 _CHINESE = re.compile(r"[\u2e80-\u2fdf\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003fffd]")
 
 
@@ -31,14 +31,7 @@ def mentions(prompt: str) -> tuple[int, ...]:
         >>> mentions("@1 leads @2, write to a@1.example or https://example.com/@3")
         (1, 2)
     """
-    numbers: list[int] = []
-
-    def note(number: int) -> str:
-        numbers.append(number)
-        return ""
-
-    _replace(prompt, note)
-    return tuple(numbers)
+    return tuple(int(found[1]) for found in _MENTION.finditer(prompt) if found[1])
 
 
 def rename_references(prompt: str, name: str) -> str:
@@ -48,7 +41,7 @@ def rename_references(prompt: str, name: str) -> str:
         >>> rename_references("@1 leads @2, character3 stays.", "[Image {i}]")
         '[Image 1] leads [Image 2], character3 stays.'
     """
-    return _replace(prompt, lambda number: name.replace("{i}", str(number)))
+    return _MENTION.sub(lambda found: name.replace("{i}", str(int(found[1]))) if found[1] else found[0], prompt)
 
 
 def weighted_length(text: str, chinese_weight: int = 1) -> int:
@@ -59,18 +52,3 @@ def weighted_length(text: str, chinese_weight: int = 1) -> int:
         8
     """
     return len(text) + (chinese_weight - 1) * len(_CHINESE.findall(text))
-
-
-def _replace(prompt: str, write: Callable[[int], str]) -> str:
-    parts: list[str] = []
-    end = 0
-    for address in _ADDRESS.finditer(prompt):
-        parts.append(_replace_outside_addresses(prompt[end : address.start()], write))
-        parts.append(address.group())
-        end = address.end()
-    parts.append(_replace_outside_addresses(prompt[end:], write))
-    return "".join(parts)
-
-
-def _replace_outside_addresses(text: str, write: Callable[[int], str]) -> str:
-    return _MENTION.sub(lambda match: write(int(match.group(1))), text)
