@@ -34,18 +34,15 @@ def check(request: GenerationRequest, route: Route, *, more: Iterable[str] = ())
 
 def find_problems(request: GenerationRequest, route: Route) -> tuple[str, ...]:
     """Every problem that a request has with its route, as sentences."""
-    return tuple(
-        dict.fromkeys(
-            (
-                *_foreign_fields(request, route),
-                *_option_problems(request, route),
-                *(problem for field in route.fields for problem in _field_problems(request, route, field)),
-                *_general_problems(request, route),
-                *_mention_problems(request, route),
-                *_media_problems(request, route),
-            )
-        )
+    problems = (
+        *_foreign_fields(request, route),
+        *_option_problems(request, route),
+        *(problem for field in route.fields for problem in _field_problems(request, route, field)),
+        *_general_problems(request, route),
+        *_mention_problems(request, route),
+        *_media_problems(request, route),
     )
+    return tuple(dict.fromkeys(problems))
 
 
 def wire_value(value: object, field: WireField) -> object:
@@ -118,8 +115,7 @@ def _value_problems(name: str, value: object, field: WireField, route: Route) ->
         kind, rule = _NOUNS.get(field.type, "text"), _rule(field, name)
         yield f"{name} must be {rule if field.values else f'{kind} {rule}'.strip()} (got {value!r})"
         return
-    too_far = isinstance(written, (int, float)) and not isinstance(written, bool) and not _within(written, field.minimum, field.maximum)
-    if too_far or (field.values and written not in field.values):
+    if (isinstance(written, (int, float)) and not _within(written, field)) or (field.values and written not in field.values):
         yield f"{name} must be {_rule(field, name)} (got {value!r})"
     if field.max_chars is not None and isinstance(written, str):
         text = rename_references(written, route.reference_name) if route.reference_name else written
@@ -134,8 +130,8 @@ def _has_type(value: object, field: WireField) -> bool:
     return isinstance(value, _TYPES.get(field.type, str)) and isinstance(value, bool) == (field.type == "boolean")
 
 
-def _within(value: float, minimum: float | None, maximum: float | None) -> bool:
-    return (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
+def _within(value: float, field: WireField) -> bool:
+    return (field.minimum is None or value >= field.minimum) and (field.maximum is None or value <= field.maximum)
 
 
 def _rule(field: WireField, name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
@@ -12,17 +11,12 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from prefect_happyhorse.catalog.loader import GATEWAYS, resolve, routes
+from prefect_happyhorse.catalog.loader import GATEWAYS, resolve, routes, tomllib
 from prefect_happyhorse.catalog.routes import Route, WireField
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import CatalogError
 from prefect_happyhorse.domain.prices import EXACT, Estimate, Price
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = ["estimate", "list_prices", "read_prices"]
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from prefect_happyhorse.catalog.routes import GatewayFacts, MediaLimit, ResponsePaths, Route
 from prefect_happyhorse.domain.errors import CatalogError, InvalidRequest
@@ -73,10 +73,8 @@ def load_gateway(text: str) -> tuple[GatewayFacts, tuple[Route, ...]]:
     return data.gateway, tuple(found.values())
 
 
-class _Row(BaseModel):
+class _Row(BaseModel, extra="allow"):
     """A row: its shape, its limits, and what is the route's own."""
-
-    model_config = ConfigDict(extra="allow")
 
     capability: str
     model: str
@@ -84,9 +82,7 @@ class _Row(BaseModel):
     limits: tuple[str, ...] = ()
 
 
-class _DataFile(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _DataFile(BaseModel, extra="forbid"):
     gateway: GatewayFacts
     shapes: dict[str, dict[str, Any]]
     limits: dict[str, MediaLimit] = {}
@@ -95,6 +91,7 @@ class _DataFile(BaseModel):
 
 
 def _route(row: _Row, data: _DataFile) -> Route:
+    where = f"{data.gateway.gateway}, {row.capability} of {row.model!r}"
     try:
         fields = {**data.shapes[row.shape], **row.model_dump(exclude={"shape", "limits"})}
         if taken := sorted(fields.keys() & {"gateway", "media", "facts"}):
@@ -105,11 +102,9 @@ def _route(row: _Row, data: _DataFile) -> Route:
         own = {"gateway": data.gateway.gateway, "media": media, "response": response, "facts": data.gateway}
         return Route.model_validate({**fields, **own})
     except KeyError as error:
-        raise CatalogError(
-            f"{data.gateway.gateway}, {row.capability} of {row.model!r}: there is no shape, limit or response {error}."
-        ) from error
+        raise CatalogError(f"{where}: there is no shape, limit or response {error}.") from error
     except ValueError as error:
-        raise CatalogError(f"{data.gateway.gateway}, {row.capability} of {row.model!r}: {error}") from error
+        raise CatalogError(f"{where}: {error}") from error
 
 
 def _loaded(gateway: str) -> tuple[GatewayFacts, tuple[Route, ...]]:

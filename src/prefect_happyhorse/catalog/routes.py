@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES
-from prefect_happyhorse.domain.values import AssetKind
+from prefect_happyhorse.domain.values import AssetKind, Value
 
 __all__ = ["CodeMeaning", "DialectName", "GatewayFacts", "MediaItem", "MediaLimit", "ResponsePaths", "Route", "WireField", "WireType"]
 
@@ -39,15 +39,12 @@ _MEDIA_ROLES: dict[str, tuple[str, ...]] = {
 _Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86_400.0, allow_inf_nan=False)]
 """More than nothing, and at most ten years: what is longer than that is left out."""
 
+_OneOrMany = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 _TOKEN_DIALECTS = frozenset({"chanjing"})
 _FRAMING_HEADERS = frozenset({"connection", "content-length", "content-type", "host", "transfer-encoding"})
 
 
-class _Fact(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class MediaItem(_Fact):
+class MediaItem(Value, populate_by_name=True):
     """One kind of entry in an array of typed media, in the order of the array."""
 
     type: str = Field(description="The provider's word for the entry.")
@@ -55,11 +52,11 @@ class MediaItem(_Fact):
     voice: bool = Field(default=False, description="Whether the request's voice goes into this entry as reference_voice.")
 
 
-class WireField(_Fact):
+class WireField(Value, populate_by_name=True):
     """One field of a request body: where it goes, what it comes from, and what may stand in it."""
 
     to: str = Field(description="Where it goes in the body; a dot steps into an object.")
-    source: tuple[str, ...] = Field(default=(), alias="from", description="Request fields that it comes from; empty when never sent.")
+    source: _OneOrMany = Field(default=(), alias="from", description="Request fields that it comes from; empty when never sent.")
     type: WireType = "string"
     required: bool = False
     const: int | str | None = Field(default=None, description="A value that is always sent.")
@@ -75,14 +72,6 @@ class WireField(_Fact):
     items: tuple[MediaItem, ...] = Field(default=(), description="The entries of an array of typed media.")
     default: int | str | bool | None = Field(default=None, description="What the provider assumes; never sent.")
     note: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_source_or_many(cls, data: object) -> object:
-        if not isinstance(data, dict):
-            return data
-        fields = cast("dict[str, object]", data)
-        return fields | {"from": (fields["from"],)} if isinstance(fields.get("from"), str) else fields
 
     @model_validator(mode="after")
     def _check_consistency(self) -> WireField:
@@ -111,7 +100,7 @@ class WireField(_Fact):
         return (*self.source_names, *voices)
 
 
-class MediaLimit(_Fact):
+class MediaLimit(Value):
     """What a route takes as input media of one role."""
 
     role: Literal["image", "mask", "video", "reference_video", "audio"]
@@ -134,7 +123,7 @@ class MediaLimit(_Fact):
         return _MEDIA_ROLES[self.role]
 
 
-class ResponsePaths(_Fact):
+class ResponsePaths(Value):
     """Where a response holds a job's facts, the documented place first; what is left empty stands where the dialect has it."""
 
     task_id: tuple[_Path, ...] = ()
@@ -142,7 +131,7 @@ class ResponsePaths(_Fact):
     result: tuple[_Path, ...] = ()
 
 
-class GatewayFacts(_Fact):
+class GatewayFacts(Value):
     """What holds for every route of a gateway."""
 
     gateway: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Its id, from which the names of environment variables are made.")
@@ -182,7 +171,7 @@ class GatewayFacts(_Fact):
         return code is not None and (code == "moderation" or self.codes.get(code) == "moderation")
 
 
-class Route(_Fact):
+class Route(Value):
     """Where and how one gateway takes one capability of one model, and within which limits.
 
     Example:

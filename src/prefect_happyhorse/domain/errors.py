@@ -139,17 +139,9 @@ class GenerationError(Exception):
         return str(self.args[0]) if self.args else ""
 
     def __str__(self) -> str:
-        known = {
-            "gateway": self.gateway,
-            "account": self.account,
-            "model": self.model,
-            "capability": self.capability,
-            "task_id": self.task_id,
-            "request_id": self.request_id,
-            "code": self.code,
-            "status": self.status_code,
-        }
-        facts = " ".join(f"{name}={value}" for name, value in known.items() if value is not None)
+        names = ("gateway", "account", "model", "capability", "task_id", "request_id", "code", "status_code")
+        known = ((name.removesuffix("_code"), getattr(self, name)) for name in names)
+        facts = " ".join(f"{name}={value}" for name, value in known if value is not None)
         parts = [self.message]
         if facts:
             parts.append(f"[{facts}]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -34,19 +35,13 @@ def locate(text: str) -> Location:
         return "local"
     scheme = match.group(1).lower()
     if scheme in {"http", "https"}:
-        if not _has_host(text):
-            raise ValueError("is a web address without a host")
-        return "web"
+        # An IPv6 address whose bracket is not closed is none.
+        with suppress(ValueError):
+            if urlsplit(text).hostname:
+                return "web"
+        raise ValueError("is a web address without a host")
     if scheme == "data":
         return "inline"
     if scheme in STORE_SCHEMES:
         return "store"
     raise ValueError(f"has the scheme {scheme!r}, which must be http, https, {', '.join(STORE_SCHEMES)}, or none for a local path")
-
-
-def _has_host(address: str) -> bool:
-    try:
-        return bool(urlsplit(address).hostname)
-    except ValueError:
-        # An IPv6 address whose bracket is not closed.
-        return False

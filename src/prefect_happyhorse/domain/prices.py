@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from prefect_happyhorse.domain.values import Value
+from prefect_happyhorse.domain.values import Resolution, Value
 
 __all__ = ["EXACT", "Amount", "Currency", "Estimate", "Price", "total"]
 
@@ -42,7 +42,7 @@ class Price(Value):
     model: str = Field(min_length=1, description="The model; a * at the end stands for any rest.")
     gateway: str | None = Field(default=None, description="The gateway; empty for every gateway.")
     capability: str | None = Field(default=None, description="The capability; empty for every one.")
-    resolution: str | None = Field(default=None, description="For example 720p; empty for every one.")
+    resolution: Resolution | None = Field(default=None, description="For example 720p; empty for every one.")
     per: Unit = Field(description="What is paid for: each second of video, each output, or the job as a whole.")
     amount: Amount = Field(max_digits=18, decimal_places=8, description="The price of one.")
     currency: Currency = Field(description="ISO 4217 code, for example CNY.")
@@ -55,11 +55,6 @@ class Price(Value):
         if "*" in value[:-1]:
             raise ValueError("a * may only stand at the end")
         return value
-
-    @field_validator("resolution")
-    @classmethod
-    def _in_lower_case(cls, value: str | None) -> str | None:
-        return None if value is None else value.lower()
 
     def fits(self, *, model: str, gateway: str | None, capability: str) -> bool:
         """Whether the row is about such a request, its resolution aside; no gateway stands for the model's own provider."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 from pydantic import BaseModel, BeforeValidator, Field, Strict, TypeAdapter
 
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.values import Value
+from prefect_happyhorse.domain.values import Resolution, Value
 
 __all__ = [
     "MEDIA_FIELDS",
@@ -45,10 +45,6 @@ def _path_to_text(value: object) -> object:
     return str(value) if isinstance(value, Path) else value
 
 
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
 def _refuse_boolean(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")
@@ -62,7 +58,6 @@ OptionValue = bool | int | float | str
 """The value of a route's own extra."""
 
 WholeNumber = Annotated[int, BeforeValidator(_refuse_boolean)]
-Resolution = Annotated[str, BeforeValidator(_lower)]
 
 MEDIA_FIELDS = ("image", "mask", "references", "first_frame", "last_frame", "clip", "video", "reference_videos", "audio", "voice")
 """The fields that hold media, in the order in which they are published and counted."""

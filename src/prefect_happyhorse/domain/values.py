@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
-__all__ = ["AssetKind", "Value"]
+__all__ = ["AssetKind", "Resolution", "Value"]
 
 AssetKind = Literal["image", "video", "audio"]
+Resolution = Annotated[str, StringConstraints(to_lower=True)]
 
 
 class Value(BaseModel):
