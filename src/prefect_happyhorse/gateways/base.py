@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Iterable, Mapping
 from typing import Any, ClassVar, Literal, cast
 from urllib.parse import quote
@@ -27,6 +26,7 @@ from prefect_happyhorse.gateways.responses import (
     request_id_of,
     status_from,
     value_at,
+    values_at,
 )
 from prefect_happyhorse.gateways.wire import build_body, form_parts
 
@@ -39,7 +39,7 @@ _SUCCESS_CODES = frozenset({"success", "0", "200"})
 _FAILED = frozenset({JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED})
 
 
-class Gateway(ABC):
+class Gateway:
     """One gateway: turns a request into an `httpx.Request` and an `httpx.Response` into a value or an error.
 
     A subclass is a dialect, a wire protocol; what differs between two gateways of one dialect stands in their facts.
@@ -292,9 +292,9 @@ class Gateway(ABC):
     def _is_error(self, data: dict[str, Any], code: str | None) -> bool:
         return code is not None
 
-    @abstractmethod
     def _results(self, data: dict[str, Any], route: Route) -> Iterable[object]:
         """The results of a finished job, as they stand in the response."""
+        return [value for path in self._paths("result", route) for value in values_at(data, path)]
 
 
 def _call(call: str, account: Account, *, path: str | None = None, task_id: str = "", **content: Any) -> httpx.Request:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Collection, Mapping
+from typing import ClassVar
 
-from prefect_happyhorse.catalog import ResponsePaths, Route
+from prefect_happyhorse.catalog import ResponsePaths
 from prefect_happyhorse.domain.jobs import JobStatus
 from prefect_happyhorse.gateways.base import Gateway, Paths
-from prefect_happyhorse.gateways.responses import values_at
 
 __all__ = ["DashScopeGateway"]
 
@@ -31,6 +30,3 @@ class DashScopeGateway(Gateway):
     message_paths: Paths = ("message", "output.message")
     failed_code_paths: Paths = ("output.code",)
     failed_reason_paths: Paths = ("output.message",)
-
-    def _results(self, data: dict[str, Any], route: Route) -> Iterable[object]:
-        return [value for path in self._paths("result", route) for value in values_at(data, path)]

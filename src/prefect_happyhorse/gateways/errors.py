@@ -13,7 +13,7 @@ None of these reaches a user: a refused key means that a submit bought nothing, 
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TypedDict
+from typing import Any
 
 from prefect_happyhorse.catalog.routes import CodeMeaning
 from prefect_happyhorse.domain.errors import (
@@ -86,13 +86,6 @@ _REJECTED: dict[CodeMeaning, tuple[type[RequestRejected], str]] = {
 }
 
 
-class _Facts(TypedDict):
-    gateway: str
-    code: str | None
-    status_code: int | None
-    request_id: str | None
-
-
 def submit_error(error: CallError, *, gateway: str) -> GenerationError:
     """What a failed call means for a submit: no money is spent only where the gateway certainly did nothing."""
     facts = _facts(error, gateway)
@@ -102,7 +95,7 @@ def submit_error(error: CallError, *, gateway: str) -> GenerationError:
     if isinstance(error, CallUnavailable):
         advice = _LOOK_FIRST if error.may_have_acted else "Wait, then send it again."
         return _unavailable(error, Money.MAY_BE_SPENT if error.may_have_acted else Money.NOT_SPENT, advice, facts)
-    return ProtocolError(error.message, excerpt=_excerpt(error), money=Money.MAY_BE_SPENT, advice=_LOOK_FIRST, **facts)
+    return ProtocolError(error.message, excerpt=getattr(error, "excerpt", ""), money=Money.MAY_BE_SPENT, advice=_LOOK_FIRST, **facts)
 
 
 def poll_error(error: CallError, *, gateway: str) -> GenerationError:
@@ -115,17 +108,13 @@ def poll_error(error: CallError, *, gateway: str) -> GenerationError:
         return PollRejected(error.message, advice=_CHECK_THE_KEY if error.meaning == "authentication" else _UNTOUCHED, **facts)
     if isinstance(error, CallUnavailable):
         return _unavailable(error, Money.SPENT, _UNTOUCHED, facts)
-    return ProtocolError(error.message, excerpt=_excerpt(error), money=Money.SPENT, advice=_UNTOUCHED, **facts)
+    return ProtocolError(error.message, excerpt=getattr(error, "excerpt", ""), money=Money.SPENT, advice=_UNTOUCHED, **facts)
 
 
-def _unavailable(error: CallUnavailable, money: Money, advice: str, facts: _Facts) -> GatewayUnavailable:
+def _unavailable(error: CallUnavailable, money: Money, advice: str, facts: dict[str, Any]) -> GatewayUnavailable:
     kind = RateLimited if error.rate_limited else GatewayUnavailable
     return kind(error.message, retry_after_s=error.retry_after_s, money=money, advice=advice, **facts)
 
 
-def _excerpt(error: CallError) -> str:
-    return error.excerpt if isinstance(error, MalformedResponse) else ""
-
-
-def _facts(error: CallError, gateway: str) -> _Facts:
+def _facts(error: CallError, gateway: str) -> dict[str, Any]:
     return {"gateway": gateway, "code": error.code, "status_code": error.status_code, "request_id": error.request_id}

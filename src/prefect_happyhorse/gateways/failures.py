@@ -27,9 +27,9 @@ _BY_STATUS: dict[int, CodeMeaning] = {
     402: "quota",
     **dict.fromkeys((404, 405), "not_found"),
     429: "rate_limit",
+    # Time-outs between a proxy and the server behind it, which may be at work: they pass, like a 5xx.
+    **dict.fromkeys((408, 425, 499, *range(500, 1000)), "internal"),
 }
-# Time-outs between a proxy and the server behind it, which may be at work: they pass, like a 5xx.
-_PASSING_STATUSES = frozenset({408, 425, 499})
 
 # Some gateways report a refusal of the content rules in words alone.
 _MODERATED = re.compile(
@@ -38,17 +38,9 @@ _MODERATED = re.compile(
 )
 
 
-def _meaning(code: str | None, status_code: int, facts: GatewayFacts) -> CodeMeaning | None:
-    if code is not None and code in facts.codes:
-        return facts.codes[code]
-    if status_code >= 500 or status_code in _PASSING_STATUSES:
-        return "internal"
-    return _BY_STATUS.get(status_code)
-
-
 def failure(data: object, response: httpx.Response, facts: GatewayFacts, *, code: str | None, message: str | None) -> CallError | None:
     """The error that a response stands for, or None when neither its code nor its status has a documented meaning."""
-    meaning = _meaning(code, response.status_code, facts)
+    meaning = facts.codes.get(code or "") or _BY_STATUS.get(response.status_code)
     if meaning is None:
         return None
     said = scrub(message, response) if message else excerpt(response) or "(nothing)"

@@ -32,18 +32,14 @@ _REQUEST_ID_HEADERS = ("x-request-id", "x-dashscope-request-id", "x-oneapi-reque
 
 def json_object(response: httpx.Response) -> dict[str, Any]:
     """The response's body as a JSON object."""
-    data = _parsed(response.content)
+    try:
+        data = _mended(json.loads(response.content))
+    except (ValueError, RecursionError):
+        # The parser's own error quotes the whole response, so it goes no further.
+        data = None
     if not isinstance(data, dict):
         raise malformed("The response is not a JSON object.", response)
     return cast("dict[str, Any]", data)
-
-
-def _parsed(content: bytes) -> object:
-    """The JSON value, or None where there is none: the parser's own error quotes the whole response, so it goes no further."""
-    try:
-        return _mended(json.loads(content))
-    except (ValueError, RecursionError):
-        return None
 
 
 def _mended(value: object) -> object:
