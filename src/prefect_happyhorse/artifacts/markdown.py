@@ -17,14 +17,7 @@ _COLUMNS = 3
 
 
 class Tile(NamedTuple):
-    """A picture in a grid.
-
-    Args:
-        head: What stands above it.
-        asset: What it shows.
-        picture: A small JPEG of it, where there is one.
-        link: Where it can be read.
-    """
+    """A picture in a grid: what stands above it, the asset, a small JPEG of it where there is one, and where it can be read."""
 
     head: str
     asset: MediaAsset

@@ -18,11 +18,7 @@ _PROGRESS_EVERY_S = 4.0
 
 
 class _Throttle:
-    """Lets so many updates a second through and drops the rest: a thousand jobs must not keep the server from its own work.
-
-    Args:
-        per_s: How many.
-    """
+    """Lets so many updates a second through and drops the rest: a thousand jobs must not keep the server from its own work."""
 
     def __init__(self, per_s: float) -> None:
         self._gap_s = 1.0 / per_s

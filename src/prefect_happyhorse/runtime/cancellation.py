@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -44,32 +43,26 @@ def flow_run_id() -> UUID | None:
     return None if task is None else task.task_run.flow_run_id
 
 
-@dataclass
-class _Seen:
-    at: float = float("-inf")
-    cancelled: bool = False
-
-
-_SEEN: dict[UUID, _Seen] = {}
-_SEEN_LOCK = threading.Lock()
+_SEEN: dict[UUID, tuple[float, bool]] = {}
+"""For each flow run when its state was asked for, and whether it was cancelled then."""
 
 
 async def _is_cancelled(run: UUID, *, fresh: bool = False) -> bool:
     """Whether somebody asked for the run to be cancelled; all jobs of a run in a process share one question every two seconds."""
-    with _SEEN_LOCK:
-        seen = _SEEN.setdefault(run, _Seen())
-        if not fresh and time.monotonic() - seen.at < _LOOK_EVERY_S:
-            return seen.cancelled
-        seen.at = time.monotonic()
+    at, cancelled = _SEEN.get(run, (float("-inf"), False))
+    if not fresh and time.monotonic() - at < _LOOK_EVERY_S:
+        return cancelled
+    _SEEN[run] = (time.monotonic(), cancelled)
     try:
         async with get_client() as client:
             state = (await client.read_flow_run(run)).state
     except (httpx.HTTPError, ObjectNotFound, OSError, RuntimeError) as error:
         # Whoever cannot ask goes on waiting: giving a job up that nobody cancelled would lose what was paid for.
         _log.debug("The state of flow run %s could not be read: %s", run, error)
-        return seen.cancelled
-    seen.cancelled = state is not None and (state.is_cancelling() or state.is_cancelled())
-    return seen.cancelled
+        return cancelled
+    cancelled = state is not None and (state.is_cancelling() or state.is_cancelled())
+    _SEEN[run] = (time.monotonic(), cancelled)
+    return cancelled
 
 
 @asynccontextmanager

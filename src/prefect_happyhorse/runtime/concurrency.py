@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -28,6 +26,9 @@ __all__ = ["call_rate_limit", "calls_limit", "job_slot", "jobs_limit", "save_lim
 _LOOK_EVERY_S = 60.0
 
 _log = logging.getLogger(__name__)
+_SEEN: dict[str, tuple[float, bool]] = {}
+"""For each limit when it was looked up, and whether it was there. Threads that look at once cost a call more, and nothing else."""
+
 _HOLDS_SLOT: ContextVar[bool] = ContextVar("_HOLDS_SLOT", default=False)
 
 
@@ -55,45 +56,30 @@ def _plain(account: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", account).strip("-")
 
 
-@dataclass
-class _Known:
-    """Which limits there are, looked up once a minute and process: asking for one that is missing costs a call and a warning each time."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    seen: dict[str, tuple[float, bool]] = field(default_factory=dict[str, tuple[float, bool]])
-
-    async def has(self, name: str) -> bool:
-        if FlowRunContext.get() is None and TaskRunContext.get() is None:
-            return False
-        with self.lock:
-            at, there = self.seen.get(name, (float("-inf"), False))
-            if time.monotonic() - at < _LOOK_EVERY_S:
-                return there
-            self.seen[name] = (time.monotonic(), there)
-        try:
-            async with get_client() as client:
-                there = (await client.read_global_concurrency_limit_by_name(name)).active
-        except ObjectNotFound:
-            there = False
-        except (httpx.HTTPError, OSError, RuntimeError) as error:
-            _log.debug("The limit %s could not be looked up: %s", name, error)
-        with self.lock:
-            self.seen[name] = (time.monotonic(), there)
+async def _there_is(name: str) -> bool:
+    """Whether there is such a limit: asking for one that is missing costs a call and a warning each time, so it is looked up seldom."""
+    if FlowRunContext.get() is None and TaskRunContext.get() is None:
+        return False
+    at, there = _SEEN.get(name, (float("-inf"), False))
+    if time.monotonic() - at < _LOOK_EVERY_S:
         return there
-
-    def forget(self) -> None:
-        with self.lock:
-            self.seen.clear()
-
-
-_KNOWN = _Known()
+    _SEEN[name] = (time.monotonic(), there)
+    try:
+        async with get_client() as client:
+            there = (await client.read_global_concurrency_limit_by_name(name)).active
+    except ObjectNotFound:
+        there = False
+    except (httpx.HTTPError, OSError, RuntimeError) as error:
+        _log.debug("The limit %s could not be looked up: %s", name, error)
+    _SEEN[name] = (time.monotonic(), there)
+    return there
 
 
 @asynccontextmanager
 async def job_slot(account: Account) -> AsyncGenerator[None]:
     """Hold one of the account's slots for open jobs, where there is such a limit; steps inside hold no second one."""
     name = jobs_limit(account.gateway, account.label)
-    if _HOLDS_SLOT.get() or not await _KNOWN.has(name):
+    if _HOLDS_SLOT.get() or not await _there_is(name):
         yield
         return
     # A lease that could not be renewed for a moment is no reason to give up a job that is paid for.
@@ -110,7 +96,7 @@ def call_rate_limit(account: Account) -> Callable[[], Awaitable[None]]:
     name = calls_limit(account.gateway, account.label)
 
     async def wait() -> None:
-        if await _KNOWN.has(name):
+        if await _there_is(name):
             await rate_limit(name)
 
     return wait
@@ -127,5 +113,5 @@ async def save_limits(gateway: str, account: str, *, jobs: int | None, calls_per
         for name, limit, decay in wanted:
             await client.upsert_global_concurrency_limit_by_name(name, limit)
             await client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(slot_decay_per_second=decay, active=True))
-    _KNOWN.forget()
+    _SEEN.clear()
     return [name for name, _, _ in wanted]

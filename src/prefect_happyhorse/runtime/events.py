@@ -22,10 +22,18 @@ JobEvent = Literal["submitted", "running", "succeeded", "failed", "expired", "un
 """What can happen to a job; the event's name is `happyhorse.job.` and one of these."""
 
 
+_FAILURES: dict[type[GenerationError], JobEvent] = {
+    SubmissionUncertain: "uncertain",
+    JobExpired: "expired",
+    JobFailed: "failed",
+    ModerationRejected: "failed",
+}
+_LABELS = ("gateway", "account", "model", "capability", "digest")
+
+
 def emit(event: JobEvent, job: Job) -> None:
     """Emit an event about a job; the run, its flow and its deployment are related to it by Prefect. Outside a run nothing is emitted."""
-    labels = {"gateway": job.gateway, "account": job.account, "model": job.model, "capability": job.capability, "digest": job.digest}
-    _emit(event, f"{job.gateway}.{job.task_id}", labels)
+    _emit(event, job, job.task_id)
 
 
 @contextmanager
@@ -34,31 +42,11 @@ def emitting_failure() -> Generator[None]:
     try:
         yield
     except GenerationError as error:
-        _emit_failure(error)
+        for kind, event in _FAILURES.items():
+            if isinstance(error, kind):
+                reason = "moderation" if _is_moderation(error) else None
+                _emit(event, error, error.task_id or error.digest, code=error.code, reason=reason)
         raise
-
-
-def _emit_failure(error: GenerationError) -> None:
-    event: JobEvent
-    if isinstance(error, SubmissionUncertain):
-        event = "uncertain"
-    elif isinstance(error, JobExpired):
-        event = "expired"
-    elif isinstance(error, (JobFailed, ModerationRejected)):
-        event = "failed"
-    else:
-        return
-    facts = {
-        "gateway": error.gateway,
-        "account": error.account,
-        "model": error.model,
-        "capability": error.capability,
-        "digest": error.digest,
-        "code": error.code,
-        "reason": "moderation" if _is_moderation(error) else None,
-    }
-    labels = {name: value for name, value in facts.items() if value is not None}
-    _emit(event, f"{error.gateway}.{error.task_id or error.digest}", labels)
 
 
 def _is_moderation(error: GenerationError) -> bool:
@@ -67,12 +55,15 @@ def _is_moderation(error: GenerationError) -> bool:
     return error.gateway is not None and gateway_facts(error.gateway).is_moderation(error.code)
 
 
-def _emit(event: JobEvent, job: str, labels: dict[str, str]) -> None:
+def _emit(event: JobEvent, about: Job | GenerationError, name: str | None, **more: str | None) -> None:
     if FlowRunContext.get() is None and TaskRunContext.get() is None:
         return
-    resource = {"prefect.resource.id": f"happyhorse.job.{job}", "prefect.resource.name": labels.get("model", job)}
+    job = f"{about.gateway}.{name}"
+    labels = {label: getattr(about, label) for label in _LABELS} | more
+    resource = {f"happyhorse.{label}": value for label, value in labels.items() if value is not None}
+    resource |= {"prefect.resource.id": f"happyhorse.job.{job}", "prefect.resource.name": about.model or job}
     try:
-        emit_event(event=f"happyhorse.job.{event}", resource=resource | {f"happyhorse.{name}": value for name, value in labels.items()})
+        emit_event(event=f"happyhorse.job.{event}", resource=resource)
     # As with artifacts: what Prefect may raise here has no common base, and the job is paid for and goes on.
     except Exception as error:  # noqa: BLE001
         _log.warning("The event %s of %s could not be emitted: %s", event, job, error)

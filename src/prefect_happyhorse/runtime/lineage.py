@@ -40,22 +40,18 @@ def record_lineage(asset: MediaAsset, inputs: Iterable[str]) -> None:
     context = AssetContext.get()
     if context is None:
         return
+    job = asset.job
+    name = asset.kind if job is None else f"{job.model} {job.task_id}"
+    of_job = {} if job is None else {"gateway": job.gateway, "model": job.model, "task_id": job.task_id}
     try:
-        _add(context, asset, inputs)
+        made = asset_of(asset.uri, name=name, description=None if job is None else job.prompt)
+        if made is None:
+            _log.debug("%s cannot be the key of a Prefect asset.", asset.uri)
+            return
+        context.downstream_assets.add(made)
+        context.direct_asset_dependencies.update(found for uri in inputs if (found := asset_of(uri)) is not None)
+        context.materialized_by = "happyhorse"
+        context.add_asset_metadata(made.key, {"sha256": asset.sha256, "bytes": asset.bytes, **of_job})
     except ValueError as error:
         # What cannot be drawn is kept all the same.
         _log.warning("The lineage of %s cannot be recorded: %s", asset.uri, error)
-
-
-def _add(context: AssetContext, asset: MediaAsset, inputs: Iterable[str]) -> None:
-    job = asset.job
-    name = asset.kind if job is None else f"{job.model} {job.task_id}"
-    made = asset_of(asset.uri, name=name, description=None if job is None else job.prompt)
-    if made is None:
-        _log.debug("%s cannot be the key of a Prefect asset.", asset.uri)
-        return
-    context.downstream_assets.add(made)
-    context.direct_asset_dependencies.update(found for uri in inputs if (found := asset_of(uri)) is not None)
-    context.materialized_by = "happyhorse"
-    of_job = {} if job is None else {"gateway": job.gateway, "model": job.model, "task_id": job.task_id}
-    context.add_asset_metadata(made.key, {"sha256": asset.sha256, "bytes": asset.bytes, **of_job})

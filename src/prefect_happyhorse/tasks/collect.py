@@ -7,9 +7,8 @@ from prefect_happyhorse.engine.jobs.shared import PROCESS
 from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.runtime.log import run_logger
-from prefect_happyhorse.tasks.dual import dual_task
+from prefect_happyhorse.tasks.dual import dual_task, retried_task
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, session_of, store_of
-from prefect_happyhorse.tasks.retries import retried_task
 
 __all__ = ["open_jobs", "poll_once"]
 

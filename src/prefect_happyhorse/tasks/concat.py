@@ -6,8 +6,8 @@ from prefect_happyhorse.artifacts.cards import show_asset
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.engine.jobs.results import stored_thumbnail
 from prefect_happyhorse.engine.media import film as film_module
+from prefect_happyhorse.tasks.dual import retried_task
 from prefect_happyhorse.tasks.resolve import StoreRef, store_of
-from prefect_happyhorse.tasks.retries import retried_task
 
 __all__ = ["concat"]
 

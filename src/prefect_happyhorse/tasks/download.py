@@ -7,8 +7,8 @@ from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import JobResult
 from prefect_happyhorse.runtime.lineage import record_lineage
 from prefect_happyhorse.runtime.log import run_logger
+from prefect_happyhorse.tasks.dual import retried_task
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, run_name, session_of
-from prefect_happyhorse.tasks.retries import retried_task
 
 __all__ = ["download"]
 

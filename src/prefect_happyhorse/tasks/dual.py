@@ -11,6 +11,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext, get_run_context
 from prefect.exceptions import MissingContextError, TerminationSignal
 from prefect.tasks import Task, TaskOptions
@@ -19,10 +20,11 @@ from pydantic import BaseModel
 from typing_extensions import Self, Unpack
 
 from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot
 from prefect_happyhorse.engine.journal.entry import JournalEntry
 
-__all__ = ["DualTask", "dual", "dual_task"]
+__all__ = ["DualTask", "dual", "dual_task", "retried_task"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -99,7 +101,13 @@ class DualTask(Task[P, Coroutine[Any, Any, T]]):
         vars(changed).update(vars(plain))
         return changed
 
-    def waiting(self) -> DualTask[P, T]:
+    def untagged(self) -> Self:
+        """A copy whose runs have no tag of their own, since the task around them has it."""
+        changed = copy(self)
+        changed.tags = set()
+        return changed
+
+    def waiting(self) -> Self:
         """A copy of which every direct call waits for the result."""
         changed = copy(self)
         changed.always_waits = True
@@ -111,6 +119,23 @@ def dual_task(**options: Unpack[TaskOptions]) -> Callable[[Callable[P, Coroutine
     # The journal decides: it knows what was bought and what is kept, and what a person has adopted, forgotten or cancelled since.
     defaults = TaskOptions(tags={"happyhorse"}, cache_policy=NO_CACHE, persist_result=True, result_serializer="json")
     return lambda fn: DualTask(fn, **(defaults | options))
+
+
+def retried_task(**options: Unpack[TaskOptions]) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], DualTask[P, T]]:
+    """`dual_task` for a step that is tried again where that can buy nothing twice."""
+    retries = TaskOptions(retries=3, retry_delay_seconds=[10.0, 30.0, 90.0], retry_condition_fn=_is_retryable)
+    return dual_task(**(retries | options))
+
+
+def _is_retryable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Whether a step may be tried again: errors that say so of themselves, and a store or network that failed as such.
+
+    A plain function, since Prefect 3.8 takes no other callable (`prefect.task_engine`, `can_retry`).
+    """
+    error = state.data
+    if isinstance(error, GenerationError):
+        return error.retryable
+    return isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError))
 
 
 def dual(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:

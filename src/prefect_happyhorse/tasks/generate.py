@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ParamSpec, TypeVar
-
 from prefect.transactions import CommitMode, atransaction
 
 from prefect_happyhorse.domain.assets import MediaAsset
@@ -13,29 +11,16 @@ from prefect_happyhorse.engine.jobs.submit import OnUncertain
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.runtime.concurrency import job_slot
 from prefect_happyhorse.tasks.download import download
-from prefect_happyhorse.tasks.dual import DualTask, dual_task
+from prefect_happyhorse.tasks.dual import dual_task
 from prefect_happyhorse.tasks.poll import poll
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, account_of, check_arguments, run_name
 from prefect_happyhorse.tasks.submit import submit
 
 __all__ = ["generate"]
 
-_Parameters = ParamSpec("_Parameters")
-_Result = TypeVar("_Result")
-
-
-def _untagged(step: DualTask[_Parameters, _Result]) -> DualTask[_Parameters, _Result]:
-    """A task whose runs have no tag of their own, since the `generate` around them has it.
-
-    Where a tag has a limit, Prefect takes one of its slots for each task run: a step would wait for ever for a second one while `generate`
-    holds the last. And where it has none, Prefect asks its server for it before each, every five seconds anew.
-    """
-    copied = step.with_options()
-    copied.tags = set()
-    return copied
-
-
-_STEPS = (_untagged(submit), _untagged(poll), _untagged(download))
+# Where a tag has a limit, Prefect takes one of its slots for each task run: a step would wait for ever for a second one while `generate`
+# holds the last. And where it has none, Prefect asks its server for it before each, every five seconds anew.
+_STEPS = (submit.untagged(), poll.untagged(), download.untagged())
 
 
 @dual_task(name="generate", task_run_name=run_name("generate", "request"))

@@ -18,8 +18,8 @@ from prefect_happyhorse.runtime.cancellation import cancelled_with_its_run, flow
 from prefect_happyhorse.runtime.concurrency import job_slot
 from prefect_happyhorse.runtime.events import emit, emitting_failure
 from prefect_happyhorse.runtime.log import run_logger
+from prefect_happyhorse.tasks.dual import retried_task
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, run_name, session_of
-from prefect_happyhorse.tasks.retries import retried_task
 
 __all__ = ["poll"]
 
@@ -32,11 +32,8 @@ def _store_name(store: StoreRef) -> str:
 
 def _poll_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     job = cast("Job", parameters["job"])
-    return f"happyhorse-poll-{_hash([_KEY_VERSION, job.digest, job.task_id, _store_name(parameters['store'])])}"
-
-
-def _hash(parts: list[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    about = "\n".join((_KEY_VERSION, job.digest, job.task_id, _store_name(parameters["store"])))
+    return f"happyhorse-poll-{hashlib.sha256(about.encode()).hexdigest()}"
 
 
 class _Report:

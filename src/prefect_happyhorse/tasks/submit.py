@@ -10,8 +10,8 @@ from prefect_happyhorse.runtime.cancellation import flow_run_id
 from prefect_happyhorse.runtime.concurrency import call_rate_limit, job_slot
 from prefect_happyhorse.runtime.events import emit, emitting_failure
 from prefect_happyhorse.runtime.log import run_logger
+from prefect_happyhorse.tasks.dual import retried_task
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, check_arguments, run_name, session_of
-from prefect_happyhorse.tasks.retries import retried_task
 
 __all__ = ["submit"]
 
