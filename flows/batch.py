@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 import anyio
 import fsspec  # pyright: ignore[reportMissingTypeStubs] -- fsspec ships no types
 from prefect import flow, get_run_logger
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, PositiveInt, ValidationError
 
 from prefect_happyhorse import (
     Budget,
@@ -37,10 +37,8 @@ from prefect_happyhorse import (
 _MANY = ("references", "reference_videos")
 
 
-class Row(BaseModel):
+class Row(BaseModel, extra="forbid", frozen=True):
     """One row of a manifest: a request, and what is the row's own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     row: int = Field(description="Line of the manifest, counted from 1.")
     request: GenerationRequest
@@ -48,10 +46,8 @@ class Row(BaseModel):
     take: int = 1
 
 
-class RowResult(BaseModel):
+class RowResult(BaseModel, frozen=True):
     """How a row ended."""
-
-    model_config = ConfigDict(frozen=True)
 
     row: int
     model: str | None = None
@@ -93,23 +89,22 @@ def read_manifest(text: str, *, is_csv: bool) -> tuple[list[Row], list[RowResult
 
 def _lines(text: str, *, is_csv: bool) -> list[tuple[int, object]]:
     if is_csv:
-        reader = csv.DictReader(io.StringIO(text), strict=True)
+        reader = csv.DictReader(io.StringIO(text), restkey="cells beyond the head line", strict=True)
         return [(reader.line_num, _from_cells(cells)) for cells in reader]
     return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
 
-def _from_cells(cells: Mapping[str | None, Any]) -> dict[str, Any]:
+def _from_cells(cells: Mapping[str, Any]) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for name, value in cells.items():
-        if name is None:
-            data["cells beyond the head line"] = value
-        elif value:
-            if name in _MANY:
-                data[name] = [part.strip() for part in value.split("|")]
-            elif name.startswith("options."):
-                data.setdefault("options", {})[name.removeprefix("options.")] = _option(value)
-            else:
-                data[name] = value
+        if not value:
+            continue
+        if name in _MANY:
+            data[name] = [part.strip() for part in value.split("|")]
+        elif name.startswith("options."):
+            data.setdefault("options", {})[name.removeprefix("options.")] = _option(value)
+        else:
+            data[name] = value
     return data
 
 
@@ -124,7 +119,7 @@ def _option(cell: str) -> Any:
 def _row(number: int, data: object) -> Row:
     if not isinstance(data, dict):
         raise ValueError("a row is a JSON object")
-    fields = TypeAdapter(dict[str, Any]).validate_python(data)
+    fields = dict(cast("dict[str, Any]", data))
     own = {name: fields.pop(name) for name in ("credentials", "take") if name in fields}
     return Row.model_validate({"row": number, "request": fields, **own})
 
@@ -133,12 +128,6 @@ def _load(manifest: str) -> str:
     with cast("BinaryIO", fsspec.open(manifest, "rb")) as file:  # pyright: ignore[reportUnknownMemberType]
         # A spreadsheet puts a byte order mark in front of its CSV.
         return file.read().decode("utf-8-sig")
-
-
-def _result(row: Row, made: RowResult | Exception) -> RowResult:
-    if isinstance(made, RowResult):
-        return made
-    return RowResult(row=row.row, model=row.request.model, error=f"{type(made).__name__}: {made}")
 
 
 def _line(result: RowResult) -> dict[str, object]:
@@ -204,7 +193,11 @@ async def batch(
 
     made = await gather_limited(make, rows, limit=concurrency, name=lambda row: f"Row {row.row}")
     await gallery.show()
-    results = [*unreadable, *(_result(row, one) for row, one in zip(rows, made, strict=True))]
+    results = unreadable
+    results += [
+        RowResult(row=row.row, model=row.request.model, error=f"{type(one).__name__}: {one}") if isinstance(one, Exception) else one
+        for row, one in zip(rows, made, strict=True)
+    ]
     results.sort(key=lambda result: result.row)
     failed = {f"row {result.row}": result.error for result in results if result.error is not None}
     summary = f"{len(results) - len(failed)} of {len(results)} rows {'submitted' if detach else 'kept'}"

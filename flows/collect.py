@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from prefect import flow, get_run_logger
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, PositiveInt
 
 from prefect_happyhorse import (
     GatewayCredentials,
@@ -31,10 +32,8 @@ from prefect_happyhorse import (
 )
 
 
-class JobOutcome(BaseModel):
+class JobOutcome(BaseModel, frozen=True):
     """Where an open job stands now."""
-
-    model_config = ConfigDict(frozen=True)
 
     digest: str
     state: str
@@ -46,6 +45,11 @@ class JobOutcome(BaseModel):
 
 class JobsFailed(ItemsFailed):
     """Raised at the end of a run that found jobs which ended without a file, or submits of which nobody knows the outcome."""
+
+
+def _outcome(entry: JournalEntry, **now: Any) -> JobOutcome:
+    facts: dict[str, Any] = {"state": entry.state, "task_id": entry.job and entry.job.task_id, **now}
+    return JobOutcome(digest=entry.digest, model=entry.request.model, **facts)
 
 
 async def _payer(entry: JournalEntry, credentials: Sequence[GatewayCredentials]) -> GatewayCredentials:
@@ -66,25 +70,17 @@ async def _is_running(job: Job, payer: GatewayCredentials, store: MediaStore) ->
 async def _collect(
     entry: JournalEntry, credentials: Sequence[GatewayCredentials], store: MediaStore, *, deadline_s: float, watch: bool
 ) -> JobOutcome:
-    outcome = JobOutcome(digest=entry.digest, state=entry.state, model=entry.request.model, task_id=entry.job and entry.job.task_id)
     if entry.job is None:
         told = f"nobody knows whether this submit was accepted: happyhorse jobs show {entry.digest[:12]}"
-        return outcome.model_copy(update={"error": told})
+        return _outcome(entry, error=told)
     payer = await _payer(entry, credentials)
     if not watch and entry.result is None and await _is_running(entry.job, payer, store):
-        return outcome.model_copy(update={"state": "running"})
+        return _outcome(entry, state="running")
     try:
         result = await poll(entry.job, payer, store, deadline_s=deadline_s)
     except JobTimedOut:
-        return outcome.model_copy(update={"state": "running"})
-    return outcome.model_copy(update={"state": "kept", "asset": await download(result, payer, store)})
-
-
-def _outcome(entry: JournalEntry, found: JobOutcome | Exception) -> JobOutcome:
-    if isinstance(found, JobOutcome):
-        return found
-    told = f"{type(found).__name__}: {found}"
-    return JobOutcome(digest=entry.digest, state="failed", model=entry.request.model, task_id=entry.job and entry.job.task_id, error=told)
+        return _outcome(entry, state="running")
+    return _outcome(entry, state="kept", asset=await download(result, payer, store))
 
 
 def _line(outcome: JobOutcome) -> dict[str, object]:
@@ -134,7 +130,10 @@ async def collect(
         limit=concurrency,
         name=lambda entry: entry.digest[:12],
     )
-    outcomes = [_outcome(entry, one) for entry, one in zip(entries, found, strict=True)]
+    outcomes = [
+        _outcome(entry, state="failed", error=f"{type(one).__name__}: {one}") if isinstance(one, Exception) else one
+        for entry, one in zip(entries, found, strict=True)
+    ]
     failed = {outcome.digest[:12]: outcome.error for outcome in outcomes if outcome.error is not None}
     running = sum(outcome.state == "running" for outcome in outcomes)
     summary = f"{sum(outcome.state == 'kept' for outcome in outcomes)} of {len(outcomes)} open jobs kept, {running} still running"

@@ -10,7 +10,7 @@ import asyncio
 from pathlib import Path
 
 from prefect import flow
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from prefect_happyhorse import (
     Budget,
@@ -28,10 +28,8 @@ from prefect_happyhorse import (
 )
 
 
-class Candidate(BaseModel):
+class Candidate(BaseModel, extra="forbid", frozen=True):
     """A model, and who makes it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(description="The model, in place of the request's own.")
     credentials: str = Field(
@@ -42,10 +40,8 @@ class Candidate(BaseModel):
         return f"{self.model} with {self.credentials}"
 
 
-class Compared(BaseModel):
+class Compared(BaseModel, frozen=True):
     """What a candidate made of the request."""
-
-    model_config = ConfigDict(frozen=True)
 
     candidate: Candidate
     asset: MediaAsset | None = None
@@ -55,10 +51,6 @@ class Compared(BaseModel):
 
 class ComparisonFailed(ItemsFailed):
     """Raised at the end of a comparison of which no candidate made anything."""
-
-
-def _result(candidate: Candidate, made: Compared | Exception) -> Compared:
-    return made if isinstance(made, Compared) else Compared(candidate=candidate, error=f"{type(made).__name__}: {made}")
 
 
 def _size(asset: MediaAsset) -> str:
@@ -126,7 +118,10 @@ async def compare(
 
     made = await gather_limited(make, candidates, limit=len(candidates))
     await gallery.show()
-    results = [_result(candidate, one) for candidate, one in zip(candidates, made, strict=True)]
+    results = [
+        Compared(candidate=candidate, error=f"{type(one).__name__}: {one}") if isinstance(one, Exception) else one
+        for candidate, one in zip(candidates, made, strict=True)
+    ]
     await show_table([_line(result) for result in results], key="compare", description=f"{request.capability}: {request.prompt}")
     failed = {str(result.candidate): result.error for result in results if result.error is not None}
     if len(failed) == len(results):

@@ -81,10 +81,8 @@ class EditStep(Step):
 _IMAGE, _VIDEO, _EDIT = ImageStep(), VideoStep(), EditStep()
 
 
-class Chain(BaseModel):
+class Chain(BaseModel, frozen=True):
     """What the three steps made."""
-
-    model_config = ConfigDict(frozen=True)
 
     image: MediaAsset | str
     video: MediaAsset
@@ -109,18 +107,8 @@ class NotApproved(RuntimeError):
     """Raised when a person stopped the run: the picture is kept, and nothing further was bought."""
 
 
-def _image_request(step: ImageStep) -> TextToImage:
-    return TextToImage.model_validate(step.model_dump(exclude={"credentials"}))
-
-
-def _video_request(step: VideoStep, image: MediaAsset | str) -> ReferenceToVideo:
-    return ReferenceToVideo.model_validate(
-        step.model_dump(exclude={"credentials", "references"}) | {"references": [image, *step.references]}
-    )
-
-
-def _edit_request(step: EditStep, video: MediaAsset | str) -> VideoEdit:
-    return VideoEdit.model_validate(step.model_dump(exclude={"credentials"}) | {"video": video})
+def _request(kind: type[TextToImage | ReferenceToVideo | VideoEdit], step: Step, **media: object) -> GenerationRequest:
+    return kind.model_validate(step.model_dump(exclude={"credentials"}) | media)
 
 
 async def _approved(
@@ -128,7 +116,7 @@ async def _approved(
 ) -> MediaAsset:
     """A picture that a person said yes to; each no buys another variation."""
     while True:
-        picture = await generate(_image_request(step), step.credentials, store, take=take, deadline_s=deadline_s, budget=budget)
+        picture = await generate(_request(TextToImage, step), step.credentials, store, take=take, deadline_s=deadline_s, budget=budget)
         await show_gallery([("image", picture)], store=store.to_store(), title="image to video edit")
         question = (
             f"Take {take} is kept at {picture.uri} and shown among this run's artifacts. The video and its edit are not paid for yet."
@@ -180,26 +168,26 @@ async def image_to_video_edit(
     payers = [step.credentials for step in (image, video, edit)[source_image is not None :]]
     await check_ready(store, *payers)
     planned: list[tuple[str, GenerationRequest, str]] = [
-        ("video", _video_request(video, source_image or _TO_COME), video.credentials),
-        ("edit", _edit_request(edit, _TO_COME), edit.credentials),
+        ("video", _request(ReferenceToVideo, video, references=[source_image or _TO_COME, *video.references]), video.credentials),
+        ("edit", _request(VideoEdit, edit, video=_TO_COME), edit.credentials),
     ]
     if source_image is None:
-        planned.insert(0, ("image", _image_request(image), image.credentials))
+        planned.insert(0, ("image", _request(TextToImage, image), image.credentials))
     await check_requests(planned, store)
     place = await MediaStore.find(store)
-    shown: list[tuple[str, MediaAsset]] = []
     picture: MediaAsset | str
-    if source_image is None:
-        if approve_image:
-            picture = await _approved(image, place, take=take, deadline_s=deadline_s, budget=budget, timeout_s=approval_timeout_s)
-        else:
-            picture = await generate(_image_request(image), image.credentials, place, take=take, deadline_s=deadline_s, budget=budget)
-        shown.append(("image", picture))
-    else:
+    if source_image is not None:
         picture = source_image
-    film = await generate(_video_request(video, picture), video.credentials, place, take=take, deadline_s=deadline_s, budget=budget)
-    final = await generate(_edit_request(edit, film), edit.credentials, place, take=take, deadline_s=deadline_s, budget=budget)
-    shown += [("video", film), ("edit", final)]
+    elif approve_image:
+        picture = await _approved(image, place, take=take, deadline_s=deadline_s, budget=budget, timeout_s=approval_timeout_s)
+    else:
+        picture = await generate(_request(TextToImage, image), image.credentials, place, take=take, deadline_s=deadline_s, budget=budget)
+    ride = _request(ReferenceToVideo, video, references=[picture, *video.references])
+    film = await generate(ride, video.credentials, place, take=take, deadline_s=deadline_s, budget=budget)
+    final = await generate(_request(VideoEdit, edit, video=film), edit.credentials, place, take=take, deadline_s=deadline_s, budget=budget)
+    shown = [("video", film), ("edit", final)]
+    if isinstance(picture, MediaAsset):
+        shown.insert(0, ("image", picture))
     await show_gallery(shown, store=place.to_store(), title="image to video edit")
     return Chain(image=picture, video=film, edit=final)
 

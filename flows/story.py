@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator
 from typing import Any, BinaryIO, Literal, cast
 
 import anyio
@@ -85,10 +84,8 @@ class ExtensionStep(Step):
     )
 
 
-class Shot(BaseModel):
+class Shot(BaseModel, extra="forbid", frozen=True):
     """One shot of the script."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, description="What the shot is called; each name stands once.")
     image: str | None = Field(default=None, description="Prompt of the picture.")
@@ -98,10 +95,8 @@ class Shot(BaseModel):
     take: int = Field(default=1, description="Another number makes another variation of this shot.")
 
 
-class Script(BaseModel):
+class Script(BaseModel, extra="forbid", frozen=True):
     """A film, shot by shot."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str = Field(min_length=1)
     image: Step | None = None
@@ -110,10 +105,8 @@ class Script(BaseModel):
     shots: tuple[Shot, ...] = Field(min_length=1, alias="shot")
 
 
-class Story(BaseModel):
+class Story(BaseModel, frozen=True):
     """What became of a script."""
-
-    model_config = ConfigDict(frozen=True)
 
     film: MediaAsset
     shots: dict[str, list[MediaAsset]] = Field(description="For each shot what was made for it, in order.")
@@ -172,9 +165,9 @@ def _plan(script: Script) -> tuple[list[tuple[str, dict[str, Any], str]], list[s
 
 
 async def _make_shot(
-    script: Script, shot: Shot, store: MediaStore, deadline_s: float, budget: Budget | None
-) -> AsyncGenerator[tuple[str, MediaAsset], None]:
-    """What is made for a shot, each as soon as it is: its picture, its video, its continuation."""
+    script: Script, shot: Shot, store: MediaStore, gallery: Gallery, *, deadline_s: float, budget: Budget | None
+) -> list[MediaAsset]:
+    """What is made for a shot: its picture, its video, its continuation."""
     made: list[MediaAsset] = []
     for what, step, fields in _steps_of(script, shot):
         if step is None:
@@ -185,7 +178,10 @@ async def _make_shot(
             fields["clip"] = made[-1]
         request = parse_request(step.fields(fields))
         made.append(await generate(request, step.credentials, store, take=shot.take, deadline_s=deadline_s, budget=budget))
-        yield fields["capability"], made[-1]
+        # Shown at once: a picture whose video fails is paid for, and perhaps tells why.
+        place = 10 * script.shots.index(shot) + len(made)
+        await gallery.add(f"{shot.name}, {fields['capability']}", made[-1], place=place)
+    return made
 
 
 def _on_screen(script: Script, made: list[MediaAsset]) -> list[MediaAsset]:
@@ -239,15 +235,12 @@ async def story(
     place = await MediaStore.find(store)
     gallery = Gallery(store=place.to_store(), title=written.title)
 
-    async def make(shot: Shot) -> list[MediaAsset]:
-        made: list[MediaAsset] = []
-        async for capability, asset in _make_shot(written, shot, place, deadline_s, budget):
-            # Shown at once: a picture whose video fails is paid for, and perhaps tells why.
-            await gallery.add(f"{shot.name}, {capability}", asset, place=10 * written.shots.index(shot) + len(made))
-            made.append(asset)
-        return made
-
-    ended = await gather_limited(make, written.shots, limit=concurrency, name=lambda shot: f"Shot {shot.name}")
+    ended = await gather_limited(
+        lambda shot: _make_shot(written, shot, place, gallery, deadline_s=deadline_s, budget=budget),
+        written.shots,
+        limit=concurrency,
+        name=lambda shot: f"Shot {shot.name}",
+    )
     await gallery.show()
     shots = {shot.name: one for shot, one in zip(written.shots, ended, strict=True)}
     made = {name: one for name, one in shots.items() if isinstance(one, list)}

@@ -138,12 +138,10 @@ class GatewayCredentials(Block):
             >>> GatewayCredentials(gateway="ttapi", api_key="k").to_account().base_url
             'https://api.ttapi.io'
         """
-        missing: list[str] = []
         base_url = self.base_url or gateway_facts(self.gateway).base_url
-        if base_url is None:
-            missing.append(f"base_url (or {self.gateway.upper()}_BASE_URL)")
-        if self.api_key is None and self.app_id is None:
-            missing.append(f"api_key (or {self.gateway.upper()}_API_KEY)")
+        needed = {"base_url": base_url, "api_key": self.app_id if self.api_key is None else self.api_key}
+        names = environment_names(self.gateway)
+        missing = [f"{field} (or {names[field]})" for field, value in needed.items() if value is None]
         if base_url is None or missing:
             raise AuthenticationFailed(
                 f"The credentials for {self.gateway} lack {' and '.join(missing)}.",
