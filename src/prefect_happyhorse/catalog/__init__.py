@@ -3,13 +3,12 @@
 from prefect_happyhorse.catalog.check import check, find_problems, wire_value
 from prefect_happyhorse.catalog.cost import estimate, list_prices, read_prices
 from prefect_happyhorse.catalog.loader import GATEWAYS, find_route, gateway_facts, load_gateway, offers, register, resolve, routes
-from prefect_happyhorse.catalog.routes import DialectName, GatewayFacts, MediaItem, MediaLimit, ResponsePaths, Route, WireField
+from prefect_happyhorse.catalog.routes import DialectName, GatewayFacts, MediaLimit, ResponsePaths, Route, WireField
 
 __all__ = [
     "GATEWAYS",
     "DialectName",
     "GatewayFacts",
-    "MediaItem",
     "MediaLimit",
     "ResponsePaths",
     "Route",

@@ -69,9 +69,7 @@ class Money(str, Enum):
     MAY_BE_SPENT = "may be spent"
     SPENT = "spent"
 
-    def __str__(self) -> str:
-        return self.value
-
+    __str__ = str.__str__
     __format__ = str.__format__
 
 
@@ -142,14 +140,8 @@ class GenerationError(Exception):
         names = ("gateway", "account", "model", "capability", "task_id", "request_id", "code", "status_code")
         known = ((name.removesuffix("_code"), getattr(self, name)) for name in names)
         facts = " ".join(f"{name}={value}" for name, value in known if value is not None)
-        parts = [self.message]
-        if facts:
-            parts.append(f"[{facts}]")
-        if self.money is not None:
-            parts.append(f"Money: {self.money}.")
-        if self.advice is not None:
-            parts.append(self.advice)
-        return " ".join(part for part in parts if part)
+        parts = (self.message, facts and f"[{facts}]", self.money and f"Money: {self.money}.", self.advice)
+        return " ".join(filter(None, parts))
 
 
 class RequestRejected(GenerationError):

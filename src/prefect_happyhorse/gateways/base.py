@@ -144,7 +144,11 @@ class Gateway:
 
     def refuses_token(self, response: httpx.Response) -> bool:
         """Whether a response says that the access token is not valid, so that no work was started."""
-        return False
+        try:
+            code = self._code(json_object(response), response)
+        except MalformedResponse:
+            return False
+        return self.facts.token is not None and self.facts.codes.get(code or "") == "authentication"
 
     def read_submit(self, response: httpx.Response, route: Route) -> Submission:
         """The provider's id of a submitted job, and what it says of it.

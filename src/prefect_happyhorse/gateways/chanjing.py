@@ -50,14 +50,6 @@ class ChanjingGateway(Gateway):
         body = {"app_id": account.app_id, "secret_key": account.secret_key.get_secret_value()}
         return httpx.Request(method, account.base_url + path, json=body)
 
-    def refuses_token(self, response: httpx.Response) -> bool:
-        """Whether the response says that the access token is not valid, so that no work was started."""
-        try:
-            code = self._code(json_object(response), response)
-        except MalformedResponse:
-            return False
-        return code is not None and self.facts.codes.get(code) == "authentication"
-
     def _code(self, data: dict[str, Any], response: httpx.Response) -> str | None:
         return first_text(data, self._code_paths(response))
 

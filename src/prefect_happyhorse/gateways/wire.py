@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from prefect_happyhorse.catalog import Route, WireField, wire_value
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.prompts import rename_references
-from prefect_happyhorse.domain.requests import MEDIA_FIELDS, GenerationRequest
+from prefect_happyhorse.domain.requests import MEDIA_FIELDS, GenerationRequest, iter_media
 
 __all__ = ["build_body", "form_parts"]
 
@@ -56,8 +56,7 @@ def _value(request: GenerationRequest, route: Route, field: WireField) -> object
 
 def _media(request: GenerationRequest, name: str) -> list[str]:
     """The addresses in one of a request's media fields; an empty list where it is not set."""
-    value: object = getattr(request, name, None)
-    media = cast("tuple[object, ...]", value if isinstance(value, tuple) else () if value is None else (value,))
+    media = [medium for field, _, medium in iter_media(request) if field == name]
     if any(isinstance(medium, MediaAsset) for medium in media):
         raise TypeError(f"{name} holds an asset that has not been given an address")
     return [str(medium) for medium in media]
