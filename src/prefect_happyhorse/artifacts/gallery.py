@@ -107,12 +107,10 @@ class Gallery:
                 without += 1
             left -= len(small or b"")
             tiles.append(Tile(head, asset, small, await link_to(asset, self._store)))
-        note = (
-            f"\n\n{without} of {len(tiles)} stand here without their picture, for which there is no room; their cards have it."
-            if without
-            else ""
-        )
-        return f"## {self._title}\n\n{grid(tiles)}{note}"
+        parts = [f"## {self._title}", grid(tiles)]
+        if without:
+            parts.append(f"{without} of {len(tiles)} stand here without their picture, for which there is no room; their cards have it.")
+        return "\n\n".join(parts)
 
 
 def _shrunk(jpeg: bytes) -> bytes:

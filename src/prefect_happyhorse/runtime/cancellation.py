@@ -23,7 +23,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.jobs.session import Session
 
-__all__ = ["cancel_if_its_run_is", "cancelled_with_its_run", "flow_run_id"]
+__all__ = ["cancelled_with_its_run", "flow_run_id"]
 
 _LOOK_EVERY_S = 2.0
 _GIVE_UP_S = 15.0
@@ -81,23 +81,17 @@ async def cancelled_with_its_run(job: Job, session: Session, log: _Log) -> Async
     try:
         yield
     except asyncio.CancelledError:
-        with anyio.CancelScope(shield=True):
-            await cancel_if_its_run_is(job, session, log)
+        with anyio.move_on_after(_GIVE_UP_S, shield=True):
+            # A run that ends for any other reason keeps its jobs.
+            if await _is_cancelled(run, fresh=True):
+                answer = await session.cancel(job)
+                log.warning("The run is cancelled. Job %s of %s: %s", job.task_id, job.gateway, answer.message)
         raise
     finally:
         if watch is not None:
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
-
-
-async def cancel_if_its_run_is(job: Job, session: Session, log: _Log) -> None:
-    """Cancel a job at its gateway if its flow run is being cancelled; a run that ends for any other reason keeps its jobs."""
-    run = flow_run_id()
-    with anyio.move_on_after(_GIVE_UP_S):
-        if run is not None and await _is_cancelled(run, fresh=True):
-            answer = await session.cancel(job)
-            log.warning("The run is cancelled. Job %s of %s: %s", job.task_id, job.gateway, answer.message)
 
 
 async def _end_with(run: UUID, waiting: asyncio.Task[object]) -> None:
