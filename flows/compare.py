@@ -107,8 +107,7 @@ async def compare(
     gallery = Gallery(store=place.to_store(), title=f"compare {request.capability}")
 
     async def make(candidate: Candidate) -> Compared:
-        payer = candidate.credentials
-        asset = await generate(requests[candidate], payer, place, take=take, deadline_s=deadline_s, budget=budget)
+        asset = await generate(requests[candidate], candidate.credentials, place, take=take, deadline_s=deadline_s, budget=budget)
         took = asset.elapsed_s
         estimate = asset.estimate
         cost = f"{estimate.amount} {estimate.currency}" if estimate is not None and estimate.known else "unknown"

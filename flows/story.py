@@ -51,14 +51,6 @@ class Step(BaseModel):
         default="happyhorse", description="Name of a GatewayCredentials block, or a gateway whose key is in the environment."
     )
 
-    def fields(self, own: dict[str, Any]) -> dict[str, Any]:
-        """The fields of one shot's request at this step.
-
-        Args:
-            own: The shot's own fields, its capability among them.
-        """
-        return {"model": self.model, **(self.model_extra or {}), **own}
-
 
 class VideoStep(Step):
     """How a picture becomes a video."""
@@ -136,7 +128,7 @@ def read_script(text: str, *, is_json: bool) -> Script:
 
 
 def _steps_of(script: Script, shot: Shot) -> list[tuple[str, Step | None, dict[str, Any]]]:
-    """The steps of a shot: its name, how it is made, and the shot's own fields, in which `_TO_COME` stands for what is yet to be made."""
+    """The steps of a shot: its name, how it is made, and its request's fields, in which `_TO_COME` stands for what is yet to be made."""
     steps: list[tuple[str, Step | None, dict[str, Any]]] = []
     if shot.image is not None:
         steps.append(("image", script.image, {"capability": "text_to_image", "prompt": shot.image}))
@@ -144,7 +136,7 @@ def _steps_of(script: Script, shot: Shot) -> list[tuple[str, Step | None, dict[s
     steps.append(("video", script.video, {"capability": script.video.capability, "prompt": shot.video, **stars}))
     if shot.extension is not None:
         steps.append(("extension", script.extension, {"capability": "video_extension", "prompt": shot.extension, "clip": _TO_COME}))
-    return steps
+    return [(what, step, {"model": step.model, **(step.model_extra or {}), **own} if step else own) for what, step, own in steps]
 
 
 def _plan(script: Script) -> tuple[list[tuple[str, dict[str, Any], str]], list[str]]:
@@ -160,7 +152,7 @@ def _plan(script: Script) -> tuple[list[tuple[str, dict[str, Any], str]], list[s
             if step is None:
                 problems.append(f"shot {shot.name!r}, {what}: the script has no [{what}]")
             else:
-                planned.append((f"shot {shot.name!r}, {what}", step.fields(fields), step.credentials))
+                planned.append((f"shot {shot.name!r}, {what}", fields, step.credentials))
     return planned, problems
 
 
@@ -176,8 +168,7 @@ async def _make_shot(
             fields.update(script.video.starring(made[-1]))
         if what == "extension":
             fields["clip"] = made[-1]
-        request = parse_request(step.fields(fields))
-        made.append(await generate(request, step.credentials, store, take=shot.take, deadline_s=deadline_s, budget=budget))
+        made.append(await generate(parse_request(fields), step.credentials, store, take=shot.take, deadline_s=deadline_s, budget=budget))
         # Shown at once: a picture whose video fails is paid for, and perhaps tells why.
         place = 10 * script.shots.index(shot) + len(made)
         await gallery.add(f"{shot.name}, {fields['capability']}", made[-1], place=place)
