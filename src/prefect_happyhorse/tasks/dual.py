@@ -128,10 +128,8 @@ def retried_task(**options: Unpack[TaskOptions]) -> Callable[[Callable[P, Corout
 
 
 def _is_retryable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Whether a step may be tried again: errors that say so of themselves, and a store or network that failed as such.
-
-    A plain function, since Prefect 3.8 takes no other callable (`prefect.task_engine`, `can_retry`).
-    """
+    """Whether a step may be tried again: errors that say so of themselves, and a store or network that failed as such."""
+    # A plain function, since Prefect 3.8 takes no other callable (`prefect.task_engine`, `can_retry`).
     error = state.data
     if isinstance(error, GenerationError):
         return error.retryable
