@@ -101,7 +101,7 @@ async def _run(store: Store, console: Console) -> None:
 
     async def look() -> None:
         """Say what is new in the journal, which is where a job's state is true, and how far the gateway says that a job is."""
-        for entry in await session.journal.entries():
+        for entry in (await session.journal.entries()).entries:
             if entry.take == take:
                 say(entry, _sentence(entry))
                 if entry.state == "submitted" and entry.job is not None:

@@ -16,12 +16,14 @@ from rich.table import Table
 
 from prefect_happyhorse.catalog import GATEWAYS
 from prefect_happyhorse.cli.output import SPENT, asynchronous, console, fail
-from prefect_happyhorse.domain.errors import GenerationError
+from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
 from prefect_happyhorse.domain.prices import total
 from prefect_happyhorse.engine.jobs import manage as engine
 from prefect_happyhorse.engine.jobs.hints import resolve_uncertain
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.jobs.shared import PROCESS
+from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, JournalState
 from prefect_happyhorse.engine.storage.store import Store
 
@@ -70,10 +72,10 @@ def jobs(context: click.Context, store: str, block: str | None) -> None:
 
 async def _journal(url: str, block: str | None) -> Journal:
     if block is None:
-        return Journal(Store(url=url))
+        return PROCESS.journal(Store(url=url))
     from prefect_happyhorse.blocks import MediaStore
 
-    return Journal((await MediaStore.find(block)).to_store())
+    return PROCESS.journal((await MediaStore.find(block)).to_store())
 
 
 def _on_journal(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -125,7 +127,11 @@ async def list_jobs(journal: Journal, *, as_json: bool, newest: int, **filters: 
 
 
 async def _select(journal: Journal, *, states: tuple[JournalState, ...], only_open: bool, **filters: Any) -> list[JournalEntry]:
-    entries = [entry for entry in await journal.entries() if entry.is_open or not only_open]
+    listing = await (open_entries(journal) if only_open else journal.entries())
+    for unreadable in listing.unreadable:
+        click.echo(str(unreadable.error), err=True)
+    # A lease that was released means that nothing was bought.
+    entries = [entry for entry in listing.entries if entry.state in states or entry.state != "released"]
     return engine.select(entries, states=states, **filters)
 
 
@@ -149,6 +155,8 @@ async def show(journal: Journal, name: str) -> None:
 
 def _advice(entry: JournalEntry) -> str:
     short = entry.digest[:12]
+    if entry.job is None and entry.may_be_bought_again:
+        return "Nothing is bought for it: the same request buys it."
     if entry.job is None:
         return f"Nobody knows whether this submit was accepted. {resolve_uncertain(entry.digest)}"
     if entry.is_open:
@@ -166,24 +174,26 @@ def _advice(entry: JournalEntry) -> str:
     "--deadline", "deadline_s", default=DEADLINE_S, show_default=True, help="How long a job may take in all, in seconds since its submit."
 )
 @_on_journal
-async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, **filters: Any) -> None:
+async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, only_open: bool, **filters: Any) -> None:  # noqa: ARG001 -- they are open anyway
     """Wait for open jobs and keep their files: those that are named, else all that fit the filters. Nothing is bought."""
     if names:
         chosen = [await engine.find_entry(journal, name) for name in names]
     else:
-        chosen = [entry for entry in await _select(journal, **filters) if entry.is_open]
+        chosen = await _select(journal, only_open=True, **filters)
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def one(entry: JournalEntry) -> bool:
         async with slots:
             try:
-                stored = await (await _session(journal, entry)).resume(entry, deadline_s=deadline_s)
+                stored = await (await _session(journal, entry)).resume(entry, deadline_s=deadline_s, again=bool(names))
             except (GenerationError, ValueError, OSError) as error:
                 click.echo(f"{entry.digest[:12]}: {type(error).__name__}: {error}", err=True)
                 return False
         for asset, _ in stored.with_thumbnails():
             click.echo(asset.uri.removeprefix("file://"))
-        return True
+        if stored.failure is not None:
+            click.echo(f"{entry.digest[:12]}: {type(stored.failure).__name__}: {stored.failure}", err=True)
+        return stored.failure is None
 
     kept = await asyncio.gather(*(one(entry) for entry in chosen))
     if failed := kept.count(False):
@@ -207,7 +217,7 @@ async def adopt(journal: Journal, task_id: str, name: str | None, *, unchecked: 
     if name is not None:
         entry = await engine.find_entry(journal, name)
     else:
-        without_job = [entry for entry in await journal.entries() if entry.job is None]
+        without_job = [entry for entry in (await open_entries(journal)).entries if entry.job is None]
         if len(without_job) != 1:
             digests = ", ".join(entry.digest[:12] for entry in without_job) or "none"
             raise ValueError(f"Say which request the job belongs to; those without a job: {digests}.")
@@ -222,8 +232,23 @@ async def adopt(journal: Journal, task_id: str, name: str | None, *, unchecked: 
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_on_journal
 async def forget(journal: Journal, names: tuple[str, ...], *, yes: bool) -> None:
-    """Remove jobs from the journal, so that the same requests are bought again. Files stay."""
-    for entry in [await engine.find_entry(journal, name) for name in names]:
+    """Let the same requests be bought again. Files stay, and so do jobs that were bought, each by itself.
+
+    A file of the journal that cannot be read is moved out of the way: NAME is then the file's name, as `happyhorse jobs list` says it.
+    """
+    chosen: list[JournalEntry] = []
+    for name in names:
+        try:
+            chosen.append(await engine.find_entry(journal, name))
+        except SubmissionUncertain as error:
+            if not name.endswith(".json"):
+                raise
+            if not yes:
+                click.confirm(f"{error} Move {name} out of the way?", abort=True, err=True)
+            if (away := await journal.put_away(name)) is None:
+                raise
+            click.echo(f"Moved to {away}.")
+    for entry in chosen:
         known = "an uncertain submit" if entry.job is None else f"job {entry.job.task_id}, {entry.state}"
         if not yes:
             click.confirm(f"Forget {entry.digest[:12]} ({known})? The same request would be paid for again.", abort=True, err=True)
