@@ -174,7 +174,7 @@ def _advice(entry: JournalEntry) -> str:
     "--deadline", "deadline_s", default=DEADLINE_S, show_default=True, help="How long a job may take in all, in seconds since its submit."
 )
 @_on_journal
-async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, only_open: bool, **filters: Any) -> None:  # noqa: ARG001 -- they are open anyway
+async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, only_open: bool, **filters: Any) -> None:
     """Wait for open jobs and keep their files: those that are named, else all that fit the filters. Nothing is bought."""
     if names:
         chosen = [await engine.find_entry(journal, name) for name in names]

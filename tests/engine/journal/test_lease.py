@@ -60,6 +60,8 @@ def test_who_is_known_to_be_gone() -> None:
     assert elsewhere(at=NOW - timedelta(days=400)).lives() is None
     # An earlier process that had this one's id, as in a container that was started again.
     assert LeaseOwner(run="another").lives() is False
+    # One that was forked from its parent has the parent's memory, and not its id.
+    assert LeaseOwner(process=os.getppid()).lives() is True
     ours = LeaseOwner()
     with ours.submitting():
         assert ours.lives() is True
@@ -176,21 +178,21 @@ class Clocks:
         self.monotonic_s = 1_000.0
         self.wall_s = 1_700_000_000.0
 
-    def monotonic(self) -> float:
-        return self.monotonic_s
-
-    def wall(self) -> float:
-        return self.wall_s
+    def now(self) -> tuple[float, float]:
+        return self.monotonic_s, self.wall_s
 
 
 @pytest.mark.parametrize(("monotonic_s", "wall_s"), [(SENDING_TTL_S + 1, 0), (0, SENDING_TTL_S + 1), (0, -SENDING_TTL_S - 1)])
-async def test_nothing_is_sent_under_a_lease_that_may_have_expired(store: Store, monotonic_s: float, wall_s: float) -> None:
+async def test_nothing_is_sent_under_a_lease_that_may_have_expired(
+    store: Store, monkeypatch: pytest.MonkeyPatch, monotonic_s: float, wall_s: float
+) -> None:
     """A process that was stopped sees it by the first clock, a laptop that slept by the second; one that jumped may have done either."""
     clocks = Clocks()
+    monkeypatch.setattr(leases, "_now", clocks.now)
     journal = Journal(store)
     intent = await journal.acquire(_intent("d" * 64, LeaseOwner()))
     assert intent is not None
-    lease = Lease(intent, None, journal, monotonic=clocks.monotonic, wall=clocks.wall)
+    lease = Lease(intent, None, journal)
     await lease.check()
     assert lease.sent
     lease.sent = False
@@ -204,10 +206,11 @@ async def test_nothing_is_sent_under_a_lease_that_may_have_expired(store: Store,
 async def test_a_look_that_takes_long_counts_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process may be stopped while the store is asked whether the lease is still its own."""
     clocks = Clocks()
+    monkeypatch.setattr(leases, "_now", clocks.now)
     journal = Journal(store)
     intent = await journal.acquire(_intent("d" * 64, LeaseOwner()))
     assert intent is not None
-    lease = Lease(intent, None, journal, monotonic=clocks.monotonic, wall=clocks.wall)
+    lease = Lease(intent, None, journal)
     revision = Journal.revision
 
     async def slow(self: Journal, digest: str) -> int:

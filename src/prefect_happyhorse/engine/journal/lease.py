@@ -12,7 +12,7 @@ import anyio
 
 from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
 from prefect_happyhorse.engine.journal.journal import Failure, Journal, JournalEntry
-from prefect_happyhorse.engine.journal.owner import HEARTBEAT_S, LEASE_TTL_S, SENDING_TTL_S, LeaseOwner
+from prefect_happyhorse.engine.journal.owner import HEARTBEAT_S, LEASE_TTL_S, SENDING_TTL_S
 
 __all__ = ["Lease", "LeaseLost", "wait_for_owner"]
 
@@ -33,34 +33,20 @@ class Lease:
         intent: The entry under which it was acquired.
         before: What stood in its place.
         journal: Where it stands.
-        monotonic: Seconds that only ever grow, and may stand still while the machine sleeps.
-        wall: Seconds that go on while the machine sleeps, and may jump.
     """
 
-    def __init__(
-        self,
-        intent: JournalEntry,
-        before: JournalEntry | None,
-        journal: Journal,
-        *,
-        monotonic: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, intent: JournalEntry, before: JournalEntry | None, journal: Journal) -> None:
         self.intent = intent
         self.before = before
         self.journal = journal
         self.sent = False
         self._path = _renewals(intent)
-        self._clocks = (monotonic, wall)
-        self._renewed_at = self._now()
+        self._renewed_at = _now()
         self._renewals = 0
-
-    def _now(self) -> tuple[float, ...]:
-        return tuple(clock() for clock in self._clocks)
 
     def is_surely_held(self) -> bool:
         """Whether nobody can have taken the lease over: it was renewed within its life, by either clock."""
-        return all(abs(now - then) <= SENDING_TTL_S for now, then in zip(self._now(), self._renewed_at, strict=True))
+        return all(abs(now - then) <= SENDING_TTL_S for now, then in zip(_now(), self._renewed_at, strict=True))
 
     async def check(self) -> None:
         """Say just before a call is sent that the lease is surely still ours; LeaseLost when it may not be."""
@@ -93,7 +79,7 @@ class Lease:
             # Whoever waits may have heard the silence out by now.
             if not self.is_surely_held():
                 return
-            now = self._now()
+            now = _now()
             self._renewals += 1
             try:
                 await self.journal.store.write(self._path, f"{self._renewals} {self.intent.owner.claim}\n".encode())
@@ -119,6 +105,11 @@ class Lease:
             _log.warning("Could not write down that %s is uncertain: %s", self.intent.digest[:12], problem)
 
 
+def _now() -> tuple[float, float]:
+    """By a clock that only ever grows, but may stand still while the machine sleeps; and by one that goes on then, but may jump."""
+    return time.monotonic(), time.time()
+
+
 async def wait_for_owner(entry: JournalEntry, journal: Journal, sleep: Callable[[float], Awaitable[None]]) -> bool:
     """Wait for the owner of a lease: True once it is taken to be gone, False once the entry has changed.
 
@@ -130,7 +121,7 @@ async def wait_for_owner(entry: JournalEntry, journal: Journal, sleep: Callable[
         if silent_s > LEASE_TTL_S:
             if lives is None:
                 return True
-            if entry.owner.run != LeaseOwner().run:
+            if not entry.owner.is_this_process:
                 raise SubmissionUncertain(
                     f"The submit was begun by {entry.owner}, which is still alive and was silent for {LEASE_TTL_S:.0f} s.",
                     digest=entry.digest,

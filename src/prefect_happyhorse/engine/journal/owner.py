@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -46,6 +47,16 @@ def _machine() -> str:
     return " ".join(parts)
 
 
+class _Process(NamedTuple):
+    machine: str
+    process: int
+    run: str
+
+
+def _this_process() -> _Process:
+    return _Process(_machine(), os.getpid(), _RUN)
+
+
 _SUBMITTING: set[str] = set()
 
 
@@ -62,9 +73,9 @@ class LeaseOwner(Value):
     """
 
     host: str = Field(default_factory=socket.gethostname)
-    machine: str = Field(default_factory=_machine)
-    process: int = Field(default_factory=os.getpid)
-    run: str = _RUN
+    machine: str = Field(default_factory=lambda: _this_process().machine)
+    process: int = Field(default_factory=lambda: _this_process().process)
+    run: str = Field(default_factory=lambda: _this_process().run)
     claim: str = Field(default_factory=lambda: uuid.uuid4().hex)
     at: datetime = Field(default_factory=_now)
 
@@ -77,14 +88,21 @@ class LeaseOwner(Value):
         finally:
             _SUBMITTING.discard(self.claim)
 
+    @property
+    def is_this_process(self) -> bool:
+        """Whether this very process holds the lease; one that was forked from it has another id."""
+        here = _this_process()
+        return (self.run, self.process) == (here.run, here.process)
+
     def lives(self) -> bool | None:
         """Whether the submit is still at work; None where it cannot be known, as of another machine's."""
-        if self.run == _RUN:
+        if self.is_this_process:
             return self.claim in _SUBMITTING
-        if self.machine != _machine():
+        here = _this_process()
+        if self.machine != here.machine:
             return None
         # A process of the same id as this one was an earlier one, as in a container that was started again.
-        return self.process != os.getpid() and _alive(self.process)
+        return self.process != here.process and _alive(self.process)
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"
