@@ -16,6 +16,7 @@ from prefect_happyhorse.catalog import GATEWAYS, gateway_facts, read_prices
 from prefect_happyhorse.domain.errors import AuthenticationFailed
 from prefect_happyhorse.domain.prices import Price
 from prefect_happyhorse.engine.http.client import is_on_this_machine
+from prefect_happyhorse.engine.http.ssrf import check_base_url
 from prefect_happyhorse.engine.storage.store import DEFAULT_TEMPLATE, Store
 from prefect_happyhorse.gateways import Account
 
@@ -100,13 +101,16 @@ class GatewayCredentials(Block):
 
     @field_validator("base_url")
     @classmethod
-    def _is_an_address(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        url = HttpUrl(value)
-        if url.username or url.password or url.query or url.fragment:
-            raise ValueError("must be scheme, host, port and path alone: a key belongs into api_key")
-        return value.rstrip("/")
+    def _has_no_slash_at_its_end(cls, value: str | None) -> str | None:
+        return None if value is None else value.rstrip("/")
+
+    @field_validator("api_key", "secret_key")
+    @classmethod
+    def _is_a_key(cls, value: SecretStr | None) -> SecretStr | None:
+        text = "" if value is None else value.get_secret_value()
+        if not text.isascii() or not text.isprintable() or text != text.strip():
+            raise ValueError("must be printable ASCII without a space around it or a line break in it: paste it anew")
+        return value
 
     @field_validator("submit_path", "poll_path")
     @classmethod
@@ -117,6 +121,11 @@ class GatewayCredentials(Block):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> GatewayCredentials:
+        if self.base_url is not None:
+            try:
+                check_base_url(self.base_url, private_network=self.private_network)
+            except ValueError as error:
+                raise ValueError(f"base_url {error}") from error
         if self.poll_path is not None and "{task_id}" not in self.poll_path:
             raise ValueError("poll_path must hold {task_id}")
         if (self.app_id is None) != (self.secret_key is None):
