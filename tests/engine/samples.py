@@ -10,7 +10,13 @@ from typing import Any
 import av
 from PIL import Image, ImageDraw
 
-__all__ = ["movie", "picture", "sound", "turned", "with_padding"]
+__all__ = ["DRAWING", "movie", "picture", "sound", "turned", "with_padding"]
+
+
+DRAWING = b"""<?xml version="1.0" encoding="UTF-8" standalone="no"?>
+<!-- A horse, seen from afar -->
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><circle cx="4" cy="4" r="3"/></svg>
+"""
 
 
 def picture(form: str = "png", width: int = 640, height: int = 480, colour: str = "orange", **options: Any) -> bytes:

@@ -167,12 +167,12 @@ class BrokenStream(httpcore.AsyncNetworkStream):
     def __init__(self, step: str) -> None:
         self.step = step
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 -- as httpcore has it
         """Send."""
         if self.step == "write":
             raise httpcore.WriteError("gone")
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 -- as httpcore has it
         """Receive."""
         raise httpcore.ReadTimeout("gone") if self.step == "timeout" else httpcore.ReadError("gone")
 
