@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 from fractions import Fraction
 from typing import Any
 
 import av
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, features
 
-__all__ = ["DRAWING", "movie", "picture", "sound", "turned", "with_padding"]
+__all__ = ["AVIF", "DRAWING", "READS_AVIF", "movie", "picture", "sound", "turned", "with_padding"]
 
+
+# Written out, since not every Pillow writes it: 64 by 48, orange.
+AVIF = base64.b64decode(
+    "AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUIAAADrbWV0YQAAAAAAAAAhaGRscgAAAAAAAAAAcGljdAAAAAAAAAAAAAAAAAAAAAAOcGl0bQAAAAAA"
+    "AQAAAB5pbG9jAAAAAEQAAAEAAQAAAAEAAAETAAAALgAAAChpaW5mAAAAAAABAAAAGmluZmUCAAAAAAEAAGF2MDFDb2xvcgAAAABqaXBycAAAAEtpcGNvAAAA"
+    "FGlzcGUAAAAAAAAAQAAAADAAAAAQcGl4aQAAAAADCAgIAAAADGF2MUOBAAwAAAAAE2NvbHJuY2x4AAEADQAGgAAAABdpcG1hAAAAAAAAAAEAAQQBAoMEAAAA"
+    "Nm1kYXQSAAoJGBV/vaICGg0IMh8cR4eF3dNNNMLAAADPyinHcg856PrrOxR3rDgJMvVX"
+)
+READS_AVIF = ".avif" in Image.registered_extensions() and features.check("avif")
 
 DRAWING = b"""<?xml version="1.0" encoding="UTF-8" standalone="no"?>
 <!-- A horse, seen from afar -->

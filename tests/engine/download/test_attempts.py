@@ -13,7 +13,7 @@ import httpx
 import pytest
 from tests.engine.conftest import Naps
 from tests.engine.download.conftest import JOB, OPTIONS, PLACE, VIDEO, Gateway, Get, lying
-from tests.engine.samples import DRAWING, movie, picture, with_padding
+from tests.engine.samples import AVIF, DRAWING, movie, picture, with_padding
 from tests.engine.scripted_server import Step, Wire, chunked, coded, cut, drip, file, raw, redirect, refuse, stall
 
 from prefect_happyhorse.domain.errors import DownloadFailed
@@ -322,9 +322,7 @@ async def test_size_cap(step: Step, get: Get, store: Store) -> None:
     assert lying(store) == {}
 
 
-@pytest.mark.parametrize(
-    ("content", "media_type"), [(picture("avif"), "image/avif"), (DRAWING, "image/svg+xml"), (picture("gif"), "image/gif")]
-)
+@pytest.mark.parametrize(("content", "media_type"), [(AVIF, "image/avif"), (DRAWING, "image/svg+xml"), (picture("gif"), "image/gif")])
 async def test_other_pictures(content: bytes, media_type: str, get: Get, store: Store) -> None:
     """Formats that providers make pictures in besides the usual ones; a drawing is often sent coded."""
     for index, step in enumerate((file(content), coded(content, "gzip"))):

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tests.engine.samples import DRAWING, movie, picture, sound, turned, with_padding
+from tests.engine.samples import AVIF, DRAWING, READS_AVIF, movie, picture, sound, turned, with_padding
 
 from prefect_happyhorse.engine.media import probe as probes
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, MediaFormat, extension_of, format_of, kind_of, media_type_of, sniff
 from prefect_happyhorse.engine.media.probe import MediaInfo, MediaNotReadable, can_measure, probe
 
-PICTURES = {form: picture(form) for form in ("jpeg", "png", "webp", "bmp", "gif", "avif")}
+PICTURES = {form: picture(form) for form in ("jpeg", "png", "webp", "bmp", "gif")}
 MOVIES = {form: movie(form) for form in ("mp4", "mov", "webm")}
 SOUNDS = {form: sound(form) for form in ("mp3", "wav")}
-DRAWINGS = {"svg": DRAWING}
-ALL = PICTURES | DRAWINGS | MOVIES | SOUNDS
+OTHER_PICTURES = {"avif": AVIF, "svg": DRAWING}
+ALL = PICTURES | OTHER_PICTURES | MOVIES | SOUNDS
 
 
 def put(tmp_path: Path, content: bytes) -> Path:
@@ -99,7 +99,7 @@ def test_sniff_anything(head: bytes) -> None:
 def test_names(form: MediaFormat) -> None:
     """Format, media type, extension and kind belong together."""
     assert format_of(media_type_of(form).upper() + "; codecs=x") == form
-    assert kind_of(form) == ("image" if form in PICTURES | DRAWINGS else "video" if form in MOVIES else "audio")
+    assert kind_of(form) == ("image" if form in PICTURES | OTHER_PICTURES else "video" if form in MOVIES else "audio")
     assert extension_of(form) == {"jpeg": "jpg"}.get(form, form)
 
 
@@ -176,14 +176,17 @@ def test_drawings(end: bytes, tmp_path: Path) -> None:
     assert probe(put(tmp_path, content)) == MediaInfo("svg", "image", len(content))
 
 
-def test_avif_without_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is kept, and its boxes say whether it is whole."""
-    Image.init()
-    monkeypatch.delitem(Image.OPEN, "AVIF")
-    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "AVIF"])
-    assert probe(put(tmp_path, PICTURES["avif"])) == MediaInfo("avif", "image", len(PICTURES["avif"]))
+@pytest.mark.parametrize("reads", [True, False])
+def test_avif(reads: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept without a reader too, and then its boxes say whether it is whole."""
+    if not reads:
+        Image.init()
+        monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+        monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "AVIF"])
+    width, height = (64, 48) if reads and READS_AVIF else (None, None)
+    assert probe(put(tmp_path, AVIF)) == MediaInfo("avif", "image", len(AVIF), width=width, height=height)
     with pytest.raises(MediaNotReadable, match="cut short"):
-        probe(put(tmp_path, PICTURES["avif"][:-1]))
+        probe(put(tmp_path, AVIF[:-1]))
 
 
 def test_sound_in_place_of_pictures(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ _SLOWEST_BYTES_PER_S = 50_000
 
 _MAX_ANSWER_BYTES = 1024 * 1024
 _MAX_INLINE_BYTES = 64 * 1024 * 1024
-# Above this an answer is looked at in a thread, before it is parsed: a megabyte of brackets takes the event loop as long as a second.
+# What is longer is looked at in a thread before it is parsed on the event loop, which a megabyte of brackets would hold up for a second.
 _LONG_BYTES = 64 * 1024
 _MAX_VALUES = 20_000
 

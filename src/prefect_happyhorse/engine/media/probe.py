@@ -133,7 +133,7 @@ def _reading(what: str) -> Generator[None, None, None]:
 
 
 def _measure_picture(path: Path, form: MediaFormat) -> dict[str, Any]:
-    from PIL import Image  # an extra, and slow to import
+    from PIL import Image, features  # an extra, and slow to import
 
     with _reading("a picture"):
         try:
@@ -155,7 +155,7 @@ def _measure_picture(path: Path, form: MediaFormat) -> dict[str, Any]:
             return {}
         except Image.UnidentifiedImageError:
             # Pillow reads AVIF from 11.3 on, and not in every build.
-            if form != "avif" or "AVIF" in Image.OPEN:
+            if form != "avif" or ("AVIF" in Image.OPEN and features.check("avif")):
                 raise
             return {}
     return {"width": height if is_turned else width, "height": width if is_turned else height}
