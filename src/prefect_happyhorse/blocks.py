@@ -44,13 +44,14 @@ class GatewayCredentials(Block):
     Args:
         gateway: The gateway.
         api_key: The API key, or an access token.
-        base_url: The gateway's address; needed where the provider's document names none.
+        base_url: The gateway's address, which must be https outside of this machine and private networks; needed where the provider's
+            document names none.
         account: A label of your own for the account that pays; two accounts of one gateway never share jobs.
         app_id: The app id, which together with `secret_key` stands in for a key where the gateway exchanges them for access tokens.
         secret_key: The secret key that belongs to the app id.
         submit_path: A path in place of the catalog's submit path.
         poll_path: A path in place of the catalog's poll path; `{task_id}` stands for the job.
-        private_network: Whether the gateway lies in a private network, so that its results may be fetched from there.
+        private_network: Whether the gateway lies in a private network, so that it may be called by http and its results fetched from there.
         prices: What the account pays, for estimates and budgets.
 
     Example:
@@ -88,7 +89,8 @@ class GatewayCredentials(Block):
     poll_path: str | None = Field(default=None, description="A path in place of the catalog's poll path; {task_id} stands for the job.")
 
     private_network: bool = Field(
-        default=False, description="Whether the gateway lies in a private network, so that its results may be fetched from there."
+        default=False,
+        description="Whether the gateway lies in a private network, so that it may be called by http and its results fetched from there.",
     )
     prices: list[Price] = Field(default_factory=list[Price], description="What the account pays, for estimates and budgets.")
 

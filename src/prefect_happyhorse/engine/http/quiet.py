@@ -24,8 +24,9 @@ def quiet_http_log() -> Generator[None, None, None]:
     for name in _LOGGERS:
         # Adding it twice does nothing, and a logging configuration that came later may have dropped it.
         logging.getLogger(name).addFilter(_is_not_ours)
-    token = _IS_OURS.set(True)
+    _IS_OURS.set(True)
     try:
         yield
     finally:
-        _IS_OURS.reset(token)
+        # Not by its token, which fits this context alone: a request that is abandoned is closed in another.
+        _IS_OURS.set(False)
