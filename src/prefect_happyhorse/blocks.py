@@ -16,6 +16,7 @@ from prefect_happyhorse.catalog import GATEWAYS, gateway_facts, read_prices
 from prefect_happyhorse.domain.errors import AuthenticationFailed
 from prefect_happyhorse.domain.prices import Price
 from prefect_happyhorse.engine.http.client import is_on_this_machine
+from prefect_happyhorse.engine.http.ssrf import check_base_url
 from prefect_happyhorse.engine.storage.store import DEFAULT_TEMPLATE, Store
 from prefect_happyhorse.gateways import Account
 
@@ -43,13 +44,14 @@ class GatewayCredentials(Block):
     Args:
         gateway: The gateway.
         api_key: The API key, or an access token.
-        base_url: The gateway's address; needed where the provider's document names none.
+        base_url: The gateway's address, which must be https outside of this machine and private networks; needed where the provider's
+            document names none.
         account: A label of your own for the account that pays; two accounts of one gateway never share jobs.
         app_id: The app id, which together with `secret_key` stands in for a key where the gateway exchanges them for access tokens.
         secret_key: The secret key that belongs to the app id.
         submit_path: A path in place of the catalog's submit path.
         poll_path: A path in place of the catalog's poll path; `{task_id}` stands for the job.
-        private_network: Whether the gateway lies in a private network, so that its results may be fetched from there.
+        private_network: Whether the gateway lies in a private network, so that it may be called by http and its results fetched from there.
         prices: What the account pays, for estimates and budgets.
 
     Example:
@@ -87,7 +89,8 @@ class GatewayCredentials(Block):
     poll_path: str | None = Field(default=None, description="A path in place of the catalog's poll path; {task_id} stands for the job.")
 
     private_network: bool = Field(
-        default=False, description="Whether the gateway lies in a private network, so that its results may be fetched from there."
+        default=False,
+        description="Whether the gateway lies in a private network, so that it may be called by http and its results fetched from there.",
     )
     prices: list[Price] = Field(default_factory=list[Price], description="What the account pays, for estimates and budgets.")
 
@@ -100,13 +103,16 @@ class GatewayCredentials(Block):
 
     @field_validator("base_url")
     @classmethod
-    def _is_an_address(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        url = HttpUrl(value)
-        if url.username or url.password or url.query or url.fragment:
-            raise ValueError("must be scheme, host, port and path alone: a key belongs into api_key")
-        return value.rstrip("/")
+    def _has_no_slash_at_its_end(cls, value: str | None) -> str | None:
+        return None if value is None else value.rstrip("/")
+
+    @field_validator("api_key", "secret_key")
+    @classmethod
+    def _is_a_key(cls, value: SecretStr | None) -> SecretStr | None:
+        text = "" if value is None else value.get_secret_value()
+        if not text.isascii() or not text.isprintable() or text != text.strip():
+            raise ValueError("must be printable ASCII without a space around it or a line break in it: paste it anew")
+        return value
 
     @field_validator("submit_path", "poll_path")
     @classmethod
@@ -117,6 +123,11 @@ class GatewayCredentials(Block):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> GatewayCredentials:
+        if self.base_url is not None:
+            try:
+                check_base_url(self.base_url, private_network=self.private_network)
+            except ValueError as error:
+                raise ValueError(f"base_url {error}") from error
         if self.poll_path is not None and "{task_id}" not in self.poll_path:
             raise ValueError("poll_path must hold {task_id}")
         if (self.app_id is None) != (self.secret_key is None):

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 from fractions import Fraction
 from typing import Any
 
 import av
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, features
 
-__all__ = ["movie", "picture", "sound", "turned", "with_padding"]
+__all__ = ["AVIF", "DRAWING", "READS_AVIF", "movie", "picture", "sound", "turned", "with_padding"]
+
+
+# Written out, since not every Pillow writes it: 64 by 48, orange.
+AVIF = base64.b64decode(
+    "AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUIAAADrbWV0YQAAAAAAAAAhaGRscgAAAAAAAAAAcGljdAAAAAAAAAAAAAAAAAAAAAAOcGl0bQAAAAAA"
+    "AQAAAB5pbG9jAAAAAEQAAAEAAQAAAAEAAAETAAAALgAAAChpaW5mAAAAAAABAAAAGmluZmUCAAAAAAEAAGF2MDFDb2xvcgAAAABqaXBycAAAAEtpcGNvAAAA"
+    "FGlzcGUAAAAAAAAAQAAAADAAAAAQcGl4aQAAAAADCAgIAAAADGF2MUOBAAwAAAAAE2NvbHJuY2x4AAEADQAGgAAAABdpcG1hAAAAAAAAAAEAAQQBAoMEAAAA"
+    "Nm1kYXQSAAoJGBV/vaICGg0IMh8cR4eF3dNNNMLAAADPyinHcg856PrrOxR3rDgJMvVX"
+)
+READS_AVIF = ".avif" in Image.registered_extensions() and features.check("avif")
+
+DRAWING = b"""<?xml version="1.0" encoding="UTF-8" standalone="no"?>
+<!-- A horse, seen from afar -->
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><circle cx="4" cy="4" r="3"/></svg>
+"""
 
 
 def picture(form: str = "png", width: int = 640, height: int = 480, colour: str = "orange", **options: Any) -> bytes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import ssl
+import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Received", "Step", "Wire", "chunked", "cut", "file", "raw", "redirect", "refuse", "stall"]
+__all__ = ["Received", "Step", "Wire", "chunked", "coded", "cut", "drip", "file", "raw", "redirect", "refuse", "stall"]
 
 
 @dataclass(frozen=True)
@@ -131,3 +133,25 @@ def chunked(content: bytes, *, ends: bool = True) -> Step:
     pieces = [content[start : start + 10_000] for start in range(0, len(content), 10_000)]
     body = b"".join(f"{len(piece):x}\r\n".encode() + piece + b"\r\n" for piece in pieces)
     return raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body + (b"0\r\n\r\n" if ends else b""))
+
+
+def coded(content: bytes, coding: str, *, ends: bool = True) -> Step:
+    """A file in a content coding that nobody asked for, whole or without its end."""
+    squeezed = {"gzip": gzip.compress, "deflate": zlib.compress}[coding](content)
+    head = f'HTTP/1.1 200 OK\r\nETag: "v1"\r\nContent-Encoding: {coding}\r\nContent-Length: {len(squeezed)}\r\n\r\n'
+    return raw(head.encode() + (squeezed if ends else squeezed[: len(squeezed) // 2]))
+
+
+def drip(content: bytes, after: int) -> Step:
+    """A file that comes at once up to so many bytes of the whole answer, and then a byte at a time, until the other side hangs up."""
+
+    async def step(request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, body = _head(request, content, '"v1"', True, "")
+        answer = head + body
+        writer.write(answer[:after])
+        for byte in answer[after:]:
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    return step

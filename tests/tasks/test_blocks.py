@@ -53,6 +53,17 @@ async def test_blocks_reach_other_processes_whole(prefect_server: None) -> None:
         ({"gateway": "nowhere"}, "gateway must be one of chanjing, happyhorse, infiflow, ttapi, uniall (got 'nowhere')"),
         ({"gateway": "ttapi", "base_url": "ftp://example.com"}, "base_url"),
         ({"gateway": "ttapi", "base_url": "https://user:pass@example.com"}, "belongs into api_key"),
+        (
+            {"gateway": "ttapi", "base_url": "http://api.example"},
+            "base_url must be https unless its host is this machine or private_network is true (got 'http://api.example')",
+        ),
+        ({"gateway": "ttapi", "base_url": "http://127.evil.com"}, "must be https"),
+        ({"gateway": "ttapi", "base_url": "http://127.0.0.1.nip.io"}, "must be https"),
+        ({"gateway": "ttapi", "base_url": r"https://good.example\@evil.example"}, "must hold no backslash"),
+        ({"gateway": "ttapi", "base_url": "https://good.example/\n"}, "control character"),
+        ({"gateway": "ttapi", "base_url": "https://169.254.169.254"}, "link-local"),
+        ({"gateway": "ttapi", "base_url": "http://2852039166", "private_network": "true"}, "link-local"),
+        ({"gateway": "ttapi", "base_url": "https://good.example/?a=b"}, "belongs into api_key"),
         ({"gateway": "ttapi", "submit_path": "no-slash"}, "begin with one slash"),
         ({"gateway": "ttapi", "poll_path": "/jobs"}, "must hold {task_id}"),
         ({"gateway": "chanjing", "app_id": "app-1"}, "go together"),
@@ -64,6 +75,17 @@ def test_wrong_credentials_are_refused(fields: dict[str, str], told: str) -> Non
     with pytest.raises(ValidationError) as caught:
         GatewayCredentials(**fields)  # pyright: ignore[reportArgumentType]
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["api_key", "secret_key"])
+@pytest.mark.parametrize(
+    "key", ["sesame-1234\n", "sesame-\n1234", " sesame-1234", "sesame-1234\u200b", "s\u00e9same-1234", "sesame\x00-1234"]
+)
+def test_a_key_that_was_pasted_badly_is_refused_unseen(field: str, key: str) -> None:
+    """When the block is made, and by a message that does not show it."""
+    with pytest.raises(ValidationError, match=f"{field}\n.*must be printable ASCII") as caught:
+        GatewayCredentials.model_validate({"gateway": "chanjing", "app_id": "app-1", "secret_key": "good", field: key})
+    assert "same" not in str(caught.value)
 
 
 def test_a_form_offers_every_gateway() -> None:
@@ -91,7 +113,14 @@ def test_the_environment_gives_credentials(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(
     ("base_url", "label"),
-    [("http://127.0.0.1:8808/ttapi", "sandbox"), ("http://localhost:8808/ttapi", "sandbox"), ("https://api.ttapi.io", "default")],
+    [
+        ("http://127.0.0.1:8808/ttapi", "sandbox"),
+        ("http://localhost:8808/ttapi", "sandbox"),
+        ("http://[::1]:8808/ttapi", "sandbox"),
+        ("https://api.ttapi.io", "default"),
+        ("https://127.evil.com", "default"),
+        ("https://127.0.0.1.nip.io", "default"),
+    ],
 )
 def test_a_sandbox_is_an_account_of_its_own(base_url: str, label: str) -> None:
     """A sandbox's jobs can never pass for a paid gateway's in the journal."""
@@ -125,9 +154,10 @@ async def test_a_store_has_a_name_or_the_environments_or_outputs(
 def test_a_private_network_is_said_and_never_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host name tells nothing of where it leads, so results from private addresses are welcome only where that was said."""
     monkeypatch.setenv("TTAPI_API_KEY", "k")
-    monkeypatch.setenv("TTAPI_BASE_URL", "http://sandbox:8808/ttapi")
+    monkeypatch.setenv("TTAPI_BASE_URL", "https://sandbox:8808/ttapi")
     assert not is_local(GatewayCredentials.from_environment("ttapi").to_account())
     monkeypatch.setenv("TTAPI_PRIVATE_NETWORK", "true")
+    monkeypatch.setenv("TTAPI_BASE_URL", "http://sandbox:8808/ttapi")
     account = GatewayCredentials.from_environment("ttapi").to_account()
     assert (is_local(account), account.label) == (True, "default")
 

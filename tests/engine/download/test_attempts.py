@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
+import re
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
@@ -10,8 +13,8 @@ import httpx
 import pytest
 from tests.engine.conftest import Naps
 from tests.engine.download.conftest import JOB, OPTIONS, PLACE, VIDEO, Gateway, Get, lying
-from tests.engine.samples import movie, picture, with_padding
-from tests.engine.scripted_server import Step, Wire, chunked, cut, file, raw, redirect, refuse, stall
+from tests.engine.samples import AVIF, DRAWING, movie, picture, with_padding
+from tests.engine.scripted_server import Step, Wire, chunked, coded, cut, drip, file, raw, redirect, refuse, stall
 
 from prefect_happyhorse.domain.errors import DownloadFailed
 from prefect_happyhorse.domain.jobs import Output
@@ -100,6 +103,16 @@ async def test_goes_on_after_a_break(get: Get, store: Store, naps: Naps) -> None
         pytest.param([raw(b""), file(VIDEO)], [None, None], id="no answer"),
         pytest.param([raw(b"HTTP/1.1 2"), file(VIDEO)], [None, None], id="half a status line"),
         pytest.param([refuse(200, "Content-Encoding: gzip\r\n"), file(VIDEO)], [None, None], id="coded"),
+        pytest.param([coded(VIDEO, "gzip", ends=False), file(VIDEO)], [None, None], id="coded and cut"),
+        pytest.param([cut(VIDEO, 100_000), coded(VIDEO, "gzip")], [None, "bytes=100000-"], id="coded by now"),
+        pytest.param(
+            [
+                raw(f'HTTP/1.1 206 X\r\nETag: "v1"\r\nContent-Range: bytes 0-99999/{len(VIDEO)}\r\n\r\n'.encode() + VIDEO[:100_000]),
+                file(VIDEO),
+            ],
+            [None, "bytes=100000-"],
+            id="a part that nobody asked for",
+        ),
         pytest.param([file(VIDEO[: len(VIDEO) - 9]), file(VIDEO)], [None, None], id="cut short at the source"),
     ],
 )
@@ -109,6 +122,37 @@ async def test_mishaps(steps: list[Step], ranges: list[str | None], get: Get, st
         await get(wire.url())
     assert [request.headers.get("range") for request in wire.received] == ranges
     assert lying(store) == {PLACE: VIDEO}
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(coded(VIDEO, "gzip"), id="gzip"),
+        pytest.param(coded(VIDEO, "deflate"), id="deflate"),
+        pytest.param(
+            raw(
+                f"HTTP/1.1 206 X\r\nContent-Range: bytes 0-{len(VIDEO) - 1}/{len(VIDEO)}\r\nContent-Length: {len(VIDEO)}\r\n\r\n".encode()
+                + VIDEO
+            ),
+            id="the whole as a part",
+        ),
+    ],
+)
+async def test_odd_answers(step: Step, get: Get, store: Store) -> None:
+    """What was paid for is kept at the first attempt though the server answers as it was not asked to; hash and length are the file's."""
+    async with Wire([step]) as wire:
+        kept = await get(wire.url())
+    assert wire.received[0].headers["accept-encoding"] == "identity"
+    assert (kept.sha256, kept.info.bytes, len(wire.received)) == (hashlib.sha256(VIDEO).hexdigest(), len(VIDEO), 1)
+    assert lying(store) == {PLACE: VIDEO}
+
+
+async def test_a_coded_file_keeps_to_the_limit(get: Get) -> None:
+    """By its decoded length, which nothing announces."""
+    bomb = with_padding(movie(), 5_000_000)
+    async with Wire([coded(bomb, "gzip")]) as wire:
+        with pytest.raises(DownloadFailed, match="must have at most 3,000,000 bytes"):
+            await get(wire.url(), options=DownloadOptions(max_bytes={"video": 3_000_000}))
 
 
 async def test_length_unknown(get: Get, store: Store) -> None:
@@ -123,6 +167,16 @@ async def test_stall(get: Get, store: Store) -> None:
     async with Wire([stall(VIDEO, 100_000), file(VIDEO)]) as wire:
         await get(wire.url())
     assert [request.headers.get("range") for request in wire.received] == [None, "bytes=100000-"]
+    assert lying(store) == {PLACE: VIDEO}
+
+
+@pytest.mark.parametrize("after", [100_000, 10])
+async def test_drip(after: int, get: Get, store: Store) -> None:
+    """A server that goes on a byte at a time, in its headers or in the file, is given up on just so."""
+    async with Wire([drip(VIDEO, after), file(VIDEO)]) as wire:
+        await asyncio.wait_for(get(wire.url(), options=DownloadOptions(stall_s=0.3, connect_s=0.3)), 60)
+    start = int((wire.received[1].headers.get("range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+    assert start >= after - 1_000
     assert lying(store) == {PLACE: VIDEO}
 
 
@@ -149,6 +203,13 @@ async def test_retry_after_date(get: Get, naps: Naps) -> None:
         await get(wire.url())
     assert naps.taken[0] == OPTIONS.backoff_max_s
     assert naps.taken[1] < OPTIONS.backoff_max_s
+
+
+async def test_retry_after_is_obeyed_for_five_minutes(get: Get, naps: Naps) -> None:
+    """However long the user is willing to wait between attempts."""
+    async with Wire([refuse(503, "Retry-After: 86400\r\n"), file(VIDEO)]) as wire:
+        await get(wire.url(), options=DownloadOptions(backoff_max_s=100_000.0))
+    assert naps.taken == [300.0]
 
 
 async def test_retry_after_counts_by_the_servers_clock(get: Get, naps: Naps) -> None:
@@ -188,6 +249,7 @@ async def test_final_status(get: Get) -> None:
     ("body", "said"),
     [
         (b"<!doctype html><p>Please sign in to see this file, please sign in to see this file</p>", "text/html in place of a video"),
+        (b'{"code": "AccessDenied", "message": "The specified key does not exist."}', "text/html in place of a video"),
         (b"", "nothing at all"),
         (picture(), "png in place of a video"),
     ],
@@ -199,6 +261,46 @@ async def test_something_else(body: bytes, said: str, get: Get, store: Store) ->
         with pytest.raises(DownloadFailed, match=f"the server sent {said}"):
             await get(wire.url(), refresh=Gateway(*[Output(kind="video", url=wire.url())] * 2))
     assert lying(store) == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'{"code": "AccessDenied"}', "application/octet-stream"),
+        (b"  <Error><Code>AccessDenied</Code></Error>", "video/mp4"),
+        ("\u6587\u4ef6\u5df2\u8fc7\u671f".encode(), "video/mp4"),
+        ("<html>expired".encode("utf-16"), "text/html"),
+        (bytes(600), "application/problem+json"),
+    ],
+)
+async def test_error_pages(body: bytes, content_type: str, get: Get, store: Store) -> None:
+    """A text is an error page, whatever it is called; and what is called a text is one, whatever it looks like."""
+    page = refuse(200, f"Content-Type: {content_type}\r\n", body)
+    async with Wire([page] * 3) as wire:
+        with pytest.raises(DownloadFailed, match=f"the server sent {re.escape(content_type)} in place of a video"):
+            await get(wire.url(), refresh=Gateway(*[Output(kind="video", url=wire.url())] * 2))
+    assert lying(store) == {}
+
+
+STRANGE = b"\x00\x01strange" + bytes(range(256)) * 40
+
+
+@pytest.mark.parametrize("fresh", [2, 0])
+async def test_unknown_format(fresh: int, get: Get, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """What was paid for in a format that is not known is kept as it is, once fresh addresses have led nowhere else."""
+    async with Wire([file(STRANGE)] * 4) as wire:
+        kept = await get(wire.url(), refresh=Gateway(*[Output(kind="video", url=wire.url())] * fresh), with_thumbnail=True)
+    place = PLACE.replace("mp4", "bin")
+    assert (kept.path, kept.info, kept.info.media_type) == (place, MediaInfo("bin", "video", len(STRANGE)), "application/octet-stream")
+    assert (lying(store), kept.thumbnail) == ({place: STRANGE}, None)
+    assert "Output 1 of job 0123456789abcdef is in no media format that is known here" in caplog.text
+
+
+async def test_passing_noise(get: Get, store: Store) -> None:
+    """Noise that was a passing fault is not kept in place of the file."""
+    async with Wire([file(STRANGE), file(VIDEO)]) as wire:
+        await get(wire.url(), refresh=Gateway(Output(kind="video", url=wire.url())))
+    assert lying(store) == {PLACE: VIDEO}
 
 
 async def test_damaged_for_good(get: Get, store: Store) -> None:
@@ -218,6 +320,25 @@ async def test_size_cap(step: Step, get: Get, store: Store) -> None:
             await get(wire.url(), options=DownloadOptions(max_bytes={"video": 50_000}))
     assert len(wire.received) == 1
     assert lying(store) == {}
+
+
+@pytest.mark.parametrize(("content", "media_type"), [(AVIF, "image/avif"), (DRAWING, "image/svg+xml"), (picture("gif"), "image/gif")])
+async def test_other_pictures(content: bytes, media_type: str, get: Get, store: Store) -> None:
+    """Formats that providers make pictures in besides the usual ones; a drawing is often sent coded."""
+    for index, step in enumerate((file(content), coded(content, "gzip"))):
+        async with Wire([step]) as wire:
+            kept = await get(Output(kind="image", url=wire.url()), index=index)
+        assert (kept.info.media_type, kept.info.bytes) == (media_type, len(content))
+    assert list(lying(store).values()) == [content] * 2
+
+
+async def test_a_signature_is_not_logged(get: Get, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever reads it may fetch the output: neither httpx nor what it stands on logs it, nor do we, however much is logged."""
+    caplog.set_level(logging.DEBUG)
+    async with Wire([refuse(503), redirect("/b?Signature=sesame"), file(VIDEO)]) as wire:
+        await get(wire.url("/a.mp4?OSSAccessKeyId=k&Signature=sesame"))
+    assert "sesame" not in caplog.text
+    assert [record.name for record in caplog.records if record.name.startswith("http")] == []
 
 
 async def test_pictures(get: Get, store: Store) -> None:

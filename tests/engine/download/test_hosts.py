@@ -72,6 +72,29 @@ async def test_strange_redirect(target: str, get: Get) -> None:
     assert len(wire.received) == 1
 
 
+@pytest.mark.parametrize("target", [r"https://good.example\@evil.example/x", r"\\evil.example\x", r"/\evil.example"])
+async def test_ambiguous_redirect(target: str, get: Get) -> None:
+    """What others would read as another host is neither followed nor fetched."""
+    async with Wire([redirect(target)]) as wire:
+        with pytest.raises(DownloadFailed, match="must hold no backslash"):
+            await get(wire.url())
+        with pytest.raises(DownloadFailed, match="the address must hold no backslash"):
+            await get(rf"http://127.0.0.1:{wire.port}\@evil.example/x", options=DownloadOptions(refreshes=0))
+    assert len(wire.received) == 1
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "100.100.100.200", "::ffff:169.254.169.254", "fd00:ec2::254"])
+async def test_metadata(address: str, get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cloud's metadata is out of reach for a gateway in a private network too: by address, by name and by redirect."""
+    Names(monkeypatch, results_example=[address])
+    host = f"[{address}]" if ":" in address else address
+    for url in (f"http://{host}/latest/meta-data", "http://results.example/x"):
+        async with Wire([redirect(url)]) as wire:
+            for start in (url, wire.url()):
+                with pytest.raises(DownloadFailed, match="which is link-local or a cloud's metadata"):
+                    await get(start)
+
+
 class Names:
     """A resolver that answers from a script; each name takes its next answer, and stays with the last."""
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import stat
+import traceback
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from prefect_happyhorse.engine.http.auth import TokenStore
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
-from prefect_happyhorse.gateways import Account
+from prefect_happyhorse.gateways import AccessToken, Account
 from prefect_happyhorse.sandbox import SandboxServer
 
 
@@ -97,3 +100,20 @@ async def test_a_traceback_of_a_refused_exchange_shows_no_secret(sandbox: Sandbo
                 assert "sesame-5678" not in repr(frame.tb_frame.f_locals), frame.tb_frame.f_code.co_name
             frame = frame.tb_next
         error = error.__cause__ or error.__context__
+
+
+async def test_a_token_that_cannot_be_written_down_shows_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the locals of a traceback's frames, when the disk is full."""
+
+    def full(path: Path, content: bytes, *, mode: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    async def exchange() -> AccessToken:
+        return AccessToken(SecretStr("sesame-5678"), datetime(2030, 1, 1, tzinfo=timezone.utc))
+
+    monkeypatch.setattr("prefect_happyhorse.engine.http.auth.replace_file", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        await TokenStore(tmp_path).get("name", exchange)
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert caught.value.__context__ is None
+    assert not any("sesame" in str(frame.locals) for frame in shown.stack)

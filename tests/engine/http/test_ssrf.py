@@ -12,7 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_happyhorse.engine.http.ssrf import AddressRefused, checked_addresses, is_local_host, is_public, pin_to_ip
+from prefect_happyhorse.engine.http.ssrf import (
+    AddressRefused,
+    check_base_url,
+    checked_addresses,
+    host_of,
+    is_local_host,
+    is_loopback,
+    is_public,
+    pin_to_ip,
+)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +171,87 @@ async def test_none_is_left(addresses: tuple[str, ...], monkeypatch: pytest.Monk
     resolving(monkeypatch, *addresses)
     with pytest.raises(AddressRefused, match=f"x.example is at {', '.join(addresses) or 'no address'}"):
         await checked_addresses("x.example", 443, local_allowed=False)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "169.254.169.254",
+        "169.254.170.2",
+        "100.100.100.200",
+        "168.63.129.16",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fd00:ec2::254",
+        "fd20:ce::254",
+        "::ffff:169.254.169.254",
+        "64:ff9b::169.254.169.254",
+        "2002:a9fe:a9fe::1",
+    ],
+)
+@pytest.mark.parametrize("local_allowed", [False, True])
+async def test_metadata(address: str, local_allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a cloud tells its machines is out of reach even for a gateway in a private network, and by whatever name."""
+    resolving(monkeypatch, address)
+    with pytest.raises(AddressRefused, match=f"x.example is at {address}, which is"):
+        await checked_addresses("x.example", 443, local_allowed=local_allowed)
+    resolving(monkeypatch, address, "10.0.0.1", "1.1.1.1")
+    assert address not in await checked_addresses("x.example", 443, local_allowed=local_allowed)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.255.0.9", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("127.evil.com", False),
+        ("127.0.0.1.nip.io", False),
+        ("localhost.evil.com", False),
+        ("2002:7f00:1::", False),
+        ("0.0.0.0", False),  # noqa: S104 -- nothing is bound
+        ("10.0.0.1", False),
+        ("", False),
+    ],
+)
+def test_loopback(host: str, expected: bool) -> None:
+    """This machine is an address or localhost, never a name that looks like one."""
+    assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    "url", ["https://api.example/v1", "http://127.0.0.1:8808", "http://localhost", "http://[::1]:80/x", "https://10.0.0.1"]
+)
+def test_base_urls(url: str) -> None:
+    """A key goes out under TLS, or does not leave the machine."""
+    check_base_url(url, private_network=False)
+
+
+def test_base_url_of_a_private_network() -> None:
+    """There the user has said that nobody listens."""
+    check_base_url("http://sandbox:8808", private_network=True)
+    with pytest.raises(ValueError, match="must be https unless"):
+        check_base_url("http://sandbox:8808", private_network=False)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        r"https://good.example\@evil.example",
+        r"https://good.example\.evil.example/a.png",
+        "https://good.example\t.evil.example",
+        "https://good.example\n",
+        "https://good.example:99999/",
+        "https://good.example:0/",
+    ],
+)
+def test_ambiguous(url: str) -> None:
+    """What two parsers read in two ways has no host here, and is no gateway."""
+    assert host_of(url) is None
+    with pytest.raises(ValueError, match=r"must hold no|is not valid"):
+        check_base_url(url, private_network=True)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1", "0x7f000001", "::1"])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tests.engine.samples import movie, picture, sound, turned, with_padding
+from tests.engine.samples import AVIF, DRAWING, READS_AVIF, movie, picture, sound, turned, with_padding
 
 from prefect_happyhorse.engine.media import probe as probes
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, MediaFormat, extension_of, format_of, kind_of, media_type_of, sniff
@@ -20,7 +20,8 @@ from prefect_happyhorse.engine.media.probe import MediaInfo, MediaNotReadable, c
 PICTURES = {form: picture(form) for form in ("jpeg", "png", "webp", "bmp", "gif")}
 MOVIES = {form: movie(form) for form in ("mp4", "mov", "webm")}
 SOUNDS = {form: sound(form) for form in ("mp3", "wav")}
-ALL = PICTURES | MOVIES | SOUNDS
+OTHER_PICTURES = {"avif": AVIF, "svg": DRAWING}
+ALL = PICTURES | OTHER_PICTURES | MOVIES | SOUNDS
 
 
 def put(tmp_path: Path, content: bytes) -> Path:
@@ -48,7 +49,11 @@ def test_sniff(form: MediaFormat) -> None:
         b"\x1a\x45\xdf\xa3 matroska",
         b"%PDF-1.7",
         b"PK\x03\x04",
-        b"\x00\x00\x00\x1cftypavif\x00\x00\x00\x00",
+        b"<!doctype html><html><svg></svg>",
+        b"<html><!-- <svg> --><svg></svg>",
+        b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
+        b"<svgs></svgs>",
+        b"\x00\x00\x00\x18ftypmif1\x00\x00\x00\x00mif1heic",
         b"\x00\x00\x00\x1cftypheic\x00\x00\x00\x00",
         b"\x00\x00\x00\x1cftypM4A \x00\x00\x00\x00",
         b"\xff\xff\xff\xff",
@@ -69,6 +74,13 @@ def test_sniff_something_else(head: bytes) -> None:
         (b"\x00\x00\x00\x14ftypqt  ", "mov"),
         (b"\x00\x00\x08\x00moov", "mov"),
         (b"\x00\x00\x00\x18ftypmp42", "mp4"),
+        (b"\x00\x00\x00\x1cftypavif\x00\x00\x00\x00", "avif"),
+        (b"\x00\x00\x00\x1cftypavis\x00\x00\x00\x00", "avif"),
+        (b"\x00\x00\x00\x1cftypmif1\x00\x00\x00\x00mif1avifmiaf", "avif"),
+        (b"<svg/>", "svg"),
+        (b"\xef\xbb\xbf\n<svg xmlns='http://www.w3.org/2000/svg'>", "svg"),
+        (b'<?xml version="1.0"?>\n<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "x">', "svg"),
+        (b"<!-- Made by hand --><!-- twice --><svg:svg>", "svg"),
     ],
 )
 def test_sniff_variants(head: bytes, expected: str) -> None:
@@ -87,7 +99,7 @@ def test_sniff_anything(head: bytes) -> None:
 def test_names(form: MediaFormat) -> None:
     """Format, media type, extension and kind belong together."""
     assert format_of(media_type_of(form).upper() + "; codecs=x") == form
-    assert kind_of(form) == ("image" if form in PICTURES else "video" if form in MOVIES else "audio")
+    assert kind_of(form) == ("image" if form in PICTURES | OTHER_PICTURES else "video" if form in MOVIES else "audio")
     assert extension_of(form) == {"jpeg": "jpg"}.get(form, form)
 
 
@@ -141,6 +153,7 @@ def test_cut_short(form: MediaFormat, share: float, tmp_path: Path) -> None:
     [
         (b"", "it is empty"),
         (b"notes about a horse", "its media format is not known"),
+        (b"<svg><path d=", "it is cut short: its end is missing"),
         (b"\x89PNG\r\n\x1a\n" + b"notes about a horse" * 9, "does not open as a picture"),
         (b"\xff\xd8\xff\xe0" + b"notes about a horse" * 9, "does not open as a picture"),
         (b"\x00\x00\x00\x18ftypmp42" + b"notes about a horse" * 9, "cut short or damaged at byte 24"),
@@ -154,6 +167,26 @@ def test_not_what_it_claims(content: bytes, message: str, tmp_path: Path) -> Non
     """A file that only begins like a medium is refused, and the reason says what was tried."""
     with pytest.raises(MediaNotReadable, match=message):
         probe(put(tmp_path, content))
+
+
+@pytest.mark.parametrize("end", [b"</svg>", b"</svg >\n<!-- made by hand -->\n", b"/>\n"])
+def test_drawings(end: bytes, tmp_path: Path) -> None:
+    """A drawing has no sides that are sure, and its end is looked for."""
+    content = b"<svg " + end if end.startswith(b"/") else b"<svg><path/>" + end
+    assert probe(put(tmp_path, content)) == MediaInfo("svg", "image", len(content))
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_avif(reads: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept without a reader too, and then its boxes say whether it is whole."""
+    if not reads:
+        Image.init()
+        monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+        monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "AVIF"])
+    width, height = (64, 48) if reads and READS_AVIF else (None, None)
+    assert probe(put(tmp_path, AVIF)) == MediaInfo("avif", "image", len(AVIF), width=width, height=height)
+    with pytest.raises(MediaNotReadable, match="cut short"):
+        probe(put(tmp_path, AVIF[:-1]))
 
 
 def test_sound_in_place_of_pictures(tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from tests.engine.samples import movie, picture, sound, turned
+from tests.engine.samples import AVIF, DRAWING, READS_AVIF, movie, picture, sound, turned
 
 from prefect_happyhorse.artifacts.gallery import _shrunk
 from prefect_happyhorse.domain.values import AssetKind
@@ -43,6 +46,19 @@ def test_pictures(form: str, tmp_path: Path) -> None:
     assert middle(image) == pytest.approx((255, 165, 0), abs=12)
 
 
+@pytest.mark.skipif(not READS_AVIF, reason="This Pillow does not read it.")
+def test_avif(tmp_path: Path) -> None:
+    """The same for AVIF."""
+    image = opened(thumbnail(put(tmp_path, AVIF), "image"))
+    assert (image.size, middle(image)) == ((64, 48), pytest.approx((255, 165, 0), abs=12))
+
+
+def test_drawings(tmp_path: Path) -> None:
+    """There is no reader of drawings here."""
+    with pytest.raises(MediaNotReadable, match="no thumbnail can be made of it"):
+        thumbnail(put(tmp_path, DRAWING), "image")
+
+
 def test_small_pictures(tmp_path: Path) -> None:
     """A small picture is not made larger."""
     assert opened(thumbnail(put(tmp_path, picture("png", 64, 32)), "image")).size == (64, 32)
@@ -53,6 +69,61 @@ def test_see_through(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(buffer, "PNG")
     assert middle(opened(thumbnail(put(tmp_path, buffer.getvalue()), "image"))) == pytest.approx((255, 255, 255), abs=3)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
+def test_see_through_in_every_mode(mode: str, tmp_path: Path) -> None:
+    """By a layer, by a palette's entry or by one colour."""
+    buffer = io.BytesIO()
+    image = Image.new(mode, (900, 600), 0) if mode in {"P", "RGB"} else Image.new("RGBA", (900, 600), (9, 9, 9, 0)).convert(mode)
+    image.save(buffer, "PNG", **({"transparency": {"P": 0, "RGB": (0, 0, 0)}[mode]} if mode in {"P", "RGB"} else {}))
+    assert middle(opened(thumbnail(put(tmp_path, buffer.getvalue()), "image"))) == pytest.approx((255, 255, 255), abs=3)
+
+
+@pytest.mark.parametrize(
+    ("form", "mode", "side"), [("png", "RGBA", 5000), ("webp", "RGB", 5000), ("gif", "P", 5000), ("jpeg", "L", 6400), ("png", "1", 7000)]
+)
+def test_too_large(form: str, mode: str, side: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot be decoded in little memory has no thumbnail, and the log says so; nothing of it is decoded."""
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "medium"
+    Image.new(mode, (side, side)).save(path, form)
+    assert thumbnail(path, "image") is None
+    assert f"No thumbnail of {side} x {side} pixels is made" in caplog.text
+
+
+def test_large_jpeg(tmp_path: Path) -> None:
+    """A JPEG is decoded at a fraction of its size, so it may be larger than others."""
+    path = tmp_path / "medium"
+    Image.new("RGB", (6000, 6000), "orange").save(path, "JPEG")
+    assert opened(thumbnail(path, "image")).size == (480, 480)
+
+
+_MEMORY = """
+import re, sys
+from pathlib import Path
+from PIL import Image
+from prefect_happyhorse.engine.media.thumbnail import thumbnail
+
+def most_kb():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+before = most_kb()
+thumbnail(Path(sys.argv[1]), "image")
+print((most_kb() - before) // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Others count it elsewhere.")
+@pytest.mark.parametrize(
+    ("form", "mode", "side", "most_mb"), [("png", "RGBA", 5000, 30), ("png", "RGBA", 4096, 180), ("jpeg", "RGB", 6000, 60)]
+)
+def test_memory(form: str, mode: str, side: int, most_mb: int, tmp_path: Path) -> None:
+    """A small file may stand for a huge picture."""
+    path = tmp_path / "medium"
+    Image.new(mode, (side, side)).save(path, form)
+    ended = subprocess.run([sys.executable, "-c", _MEMORY, str(path)], capture_output=True, text=True, check=True)
+    assert int(ended.stdout) <= most_mb
 
 
 def test_turned(tmp_path: Path) -> None:

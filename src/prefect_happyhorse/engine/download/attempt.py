@@ -13,11 +13,11 @@ from anyio import to_thread
 
 from prefect_happyhorse.domain.jobs import Output
 from prefect_happyhorse.domain.values import AssetKind
-from prefect_happyhorse.engine.download.exchange import DownloadOptions, FetchProblem, open_result
+from prefect_happyhorse.engine.download.exchange import DownloadOptions, FetchProblem, UnknownFormat, is_coded, open_result
 from prefect_happyhorse.engine.download.part_file import Partial
 from prefect_happyhorse.engine.media.data_url import decode
-from prefect_happyhorse.engine.media.formats import HEAD_BYTES, NOUNS, kind_of, sniff
-from prefect_happyhorse.engine.media.probe import MediaInfo, MediaNotReadable, decoders, probe
+from prefect_happyhorse.engine.media.formats import HEAD_BYTES, NOUNS, is_text, kind_of, sniff
+from prefect_happyhorse.engine.media.probe import FormatUnknown, MediaInfo, MediaNotReadable, decoders, probe
 from prefect_happyhorse.engine.storage.local import CHUNK_BYTES
 
 __all__ = ["OnBytes", "Transfer"]
@@ -31,7 +31,12 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(?P<start>\d+)-\d+|\*)/(?P<total>\d+|\*)"
 
 @dataclass(frozen=True)
 class Transfer:
-    """Fetches one output of a kind, one attempt at a time; from this machine and private networks only where `local_allowed`."""
+    """Fetches one output of a kind, one attempt at a time.
+
+    Args:
+        local_allowed: Whether it may come from this machine and private networks.
+        unknown_allowed: Whether it may be in a media format that is not known here.
+    """
 
     kind: AssetKind
     client: httpx.AsyncClient
@@ -39,6 +44,7 @@ class Transfer:
     local_allowed: bool
     on_bytes: OnBytes | None
     now: Callable[[], datetime]
+    unknown_allowed: bool = False
 
     async def run(self, output: Output, partial: Partial, expires_at: datetime | None) -> MediaInfo:
         """Get all bytes of an output into its partial file, and what they are."""
@@ -65,10 +71,11 @@ class Transfer:
         if partial.offset and partial.validator is not None:
             headers |= {"Range": f"bytes={partial.offset}-", "If-Range": partial.validator}
         async with open_result(self.client, url, headers=headers, options=self.options, local_allowed=self.local_allowed) as response:
-            if response.status_code == 200:
-                total = int(length) if (length := response.headers.get("Content-Length", "")).isdecimal() else None
+            total = _total(response, ranged="Range" in headers)
+            if response.status_code == 200 or total is not None:
                 self._check_length(total or 0)
-                await to_thread.run_sync(lambda: partial.restart(validator=_validator(response), total=total))
+                validator = None if is_coded(response) else _validator(response)
+                await to_thread.run_sync(lambda: partial.restart(validator=validator, total=total))
             elif not await to_thread.run_sync(_continues, partial, response):
                 return
             await self._receive(partial, response)
@@ -80,15 +87,18 @@ class Transfer:
         content_type = response.headers.get("Content-Type")
         buffer = bytearray()
         writing: asyncio.Future[None] | None = None
+        pieces = response.aiter_bytes() if is_coded(response) else response.aiter_raw()
+        pace = _Pace(self.options)
         try:
-            async for piece in response.aiter_raw():
+            async for piece in pieces:
+                pace.check(len(piece))
                 buffer += piece
                 if len(buffer) >= CHUNK_BYTES:
                     if writing is not None:
                         await writing
                     writing = asyncio.ensure_future(self._write(partial, buffer, content_type))
                     buffer = bytearray()
-        except httpx.HTTPError:
+        except (httpx.HTTPError, FetchProblem):
             if writing is not None:
                 await writing
             # What came before the connection broke is good, if it is enough to tell the format.
@@ -121,10 +131,14 @@ class Transfer:
     def _check_start(self, head: bytes, content_type: str | None) -> None:
         """Refuse an error page, or anything else that the job does not make, before it is written."""
         found = sniff(head)
-        if found is None or kind_of(found) != self.kind:
-            what = found or content_type or "an unknown media format"
-            sent = f"{what} in place of a {NOUNS[self.kind]}" if head else "nothing at all"
-            raise FetchProblem(f"the server sent {sent}", remedy="refresh")
+        if found is not None and kind_of(found) == self.kind:
+            return
+        is_unknown = found is None and bool(head) and not is_text(head, content_type)
+        if is_unknown and self.unknown_allowed:
+            return
+        what = found or content_type or "an unknown media format"
+        sent = f"{what} in place of a {NOUNS[self.kind]}" if head else "nothing at all"
+        raise (UnknownFormat if is_unknown else FetchProblem)(f"the server sent {sent}", remedy="refresh")
 
     def _check_length(self, length: int) -> None:
         most = self.options.max_bytes[self.kind]
@@ -137,14 +151,47 @@ class Transfer:
             partial.checkpoint()
             return probe(partial.path)
         except MediaNotReadable as error:
+            if self.unknown_allowed and isinstance(error, FormatUnknown):
+                return MediaInfo("bin", self.kind, partial.offset)
             partial.restart()
             raise FetchProblem(f"what came is not whole: {error}", remedy="refresh" if inline else "retry") from error
+
+
+class _Pace:
+    """Ends a download that drips: each byte starts the client's own time-out anew."""
+
+    def __init__(self, options: DownloadOptions) -> None:
+        self._window_s = options.stall_s
+        self._least = options.stall_s * options.slowest_bytes_per_s
+        self._clock = asyncio.get_running_loop().time
+        self._since = self._clock()
+        self._came = 0
+
+    def check(self, length: int) -> None:
+        """Count so many bytes, and raise when too few have come for too long."""
+        self._came += length
+        if self._clock() - self._since >= self._window_s:
+            if self._came < self._least:
+                raise FetchProblem(f"only {self._came:,} bytes came in {self._window_s:g} s", remedy="retry")
+            self._since, self._came = self._clock(), 0
 
 
 def _validator(response: httpx.Response) -> str | None:
     """What goes into If-Range, so that only the very same file is continued (https://www.rfc-editor.org/rfc/rfc9110#section-13.1.5)."""
     tag = response.headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+
+
+def _total(response: httpx.Response, *, ranged: bool) -> int | None:
+    """How long the file is of which a response begins with the first byte, where it does and says so."""
+    if is_coded(response):
+        return None
+    if response.status_code == 206 and not ranged:
+        # Some servers answer so whether a part was requested or not. If it is not the whole, the next attempt goes on from there.
+        span = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+        return int(span["total"]) if span is not None and span["start"] == "0" and span["total"] != "*" else None
+    length = response.headers.get("Content-Length", "") if response.status_code == 200 else ""
+    return int(length) if length.isdecimal() else None
 
 
 def _continues(partial: Partial, response: httpx.Response) -> bool:
@@ -154,7 +201,7 @@ def _continues(partial: Partial, response: httpx.Response) -> bool:
     if response.status_code == 416:
         if partial.offset and total == str(partial.offset):
             return False
-    elif partial.offset and start == str(partial.offset) and _is_same_file(partial, response, total):
+    elif partial.offset and start == str(partial.offset) and not is_coded(response) and _is_same_file(partial, response, total):
         return True
     partial.restart()
     raise FetchProblem("the server could not continue where the last attempt had ended", remedy="retry", status_code=response.status_code)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from prefect_happyhorse.domain.errors import DownloadFailed, GenerationError, Jo
 from prefect_happyhorse.domain.jobs import Job, Output
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.download.attempt import OnBytes, Transfer
-from prefect_happyhorse.engine.download.exchange import DownloadOptions, FetchProblem
+from prefect_happyhorse.engine.download.exchange import DownloadOptions, FetchProblem, UnknownFormat
 from prefect_happyhorse.engine.download.part_file import Finished, Partial, lock_partial, partial_key
 from prefect_happyhorse.engine.http.rate_limit import backoff_s
 from prefect_happyhorse.engine.http.urls import stable_url
@@ -26,6 +27,8 @@ from prefect_happyhorse.engine.storage.local import CHUNK_BYTES
 from prefect_happyhorse.engine.storage.store import Store
 
 __all__ = ["DownloadOptions", "OnBytes", "StoredOutput", "download", "forget_partial"]
+
+_log = logging.getLogger(__name__)
 
 _LOCK_WAIT_S = 0.2
 _COLLECT_AGAIN = "Collect the job again; nothing is bought anew."
@@ -156,7 +159,15 @@ class _Download:
                     failures, high_water = 0, partial.high_water
                 if problem.remedy == "refresh" and refreshes < self.options.refreshes:
                     refreshes += 1
-                    self.output = await self._refreshed(problem)
+                    try:
+                        self.output = await self._refreshed(problem)
+                    except GenerationError:
+                        if not isinstance(problem, UnknownFormat):
+                            raise
+                        refreshes = self.options.refreshes
+                elif isinstance(problem, UnknownFormat):
+                    # It was no passing fault. What was paid for is kept as it is, rather than left to expire.
+                    self.transfer = replace(self.transfer, unknown_allowed=True)
                 elif problem.remedy == "retry" and failures < self.options.retries:
                     failures += 1
                     await self.sleep(self._backoff_s(failures, problem))
@@ -180,6 +191,10 @@ class _Download:
             raise self._failed(why, advice=_COLLECT_AGAIN, code=error.code, status_code=error.status_code) from error
 
     async def _store(self, partial: Partial, info: MediaInfo) -> StoredOutput:
+        if info.format == "bin":
+            _log.warning(
+                "Output %d of job %s is in no media format that is known here; it is kept as it came.", self.index + 1, self.job.task_id
+            )
         path = self.store.path_for(self.job, index=self.index, extension=info.extension, kind=info.kind)
         finished = Finished(path=path, sha256=partial.sha256, info=info)
         await to_thread.run_sync(partial.finish, finished)
@@ -189,7 +204,7 @@ class _Download:
 
     async def _stored(self, finished: Finished, file: Path | None, *, reused: bool) -> StoredOutput:
         picture = None
-        if self.with_thumbnail and file is not None:
+        if self.with_thumbnail and file is not None and finished.info.format != "bin":
             picture = await to_thread.run_sync(_thumbnail, file, finished.info.kind, limiter=decoders())
         uri = self.store.uri(finished.path)
         return StoredOutput(finished.path, uri, finished.sha256, finished.info, self.output.url, reused=reused, thumbnail=picture)

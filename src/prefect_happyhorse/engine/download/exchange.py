@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import urllib.request
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -13,11 +14,13 @@ import anyio
 import httpx
 
 from prefect_happyhorse.domain.values import AssetKind
-from prefect_happyhorse.engine.http.ssrf import AddressRefused, checked_addresses, is_local_host, pin_to_ip
+from prefect_happyhorse.engine.http.quiet import quiet_http_log
+from prefect_happyhorse.engine.http.rate_limit import RETRY_AFTER_AT_MOST_S
+from prefect_happyhorse.engine.http.ssrf import AddressRefused, check_unambiguous, checked_addresses, is_local_host, parse_url, pin_to_ip
 from prefect_happyhorse.engine.http.urls import stable_url
 from prefect_happyhorse.gateways.failures import retry_after_s
 
-__all__ = ["DownloadOptions", "FetchProblem", "Remedy", "open_result"]
+__all__ = ["DownloadOptions", "FetchProblem", "Remedy", "UnknownFormat", "is_coded", "open_result"]
 
 Remedy = Literal["retry", "refresh", "none"]
 """What may help: the same address again, a fresh address from the gateway, or nothing at all."""
@@ -28,6 +31,15 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
 _TRANSIENT = frozenset({408, 425, 429})
 _MOST_ADDRESSES = 4
+# S3 keeps "aws-chunked", which is about the upload, when the uploading client does not strip it.
+_PLAIN = frozenset({"", "identity", "aws-chunked"})
+# Those that httpx decodes: https://www.python-httpx.org/quickstart/#binary-response-content
+_DECODED = {
+    "gzip": True,
+    "deflate": True,
+    "br": any(importlib.util.find_spec(name) for name in ("brotli", "brotlicffi")),
+    "zstd": importlib.util.find_spec("zstandard") is not None,
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,8 @@ class DownloadOptions:
 
     Args:
         connect_s: Seconds to resolve a name and connect.
-        stall_s: Seconds without a single byte.
+        stall_s: Seconds without a single byte, or at less than the slowest rate.
+        slowest_bytes_per_s: The slowest rate that still counts as a download.
         max_bytes: The greatest length in bytes, by kind.
         redirects: How many redirects are followed.
         retries: How many failures in a row are retried while nothing new comes.
@@ -48,6 +61,7 @@ class DownloadOptions:
 
     connect_s: float = 15.0
     stall_s: float = 60.0
+    slowest_bytes_per_s: float = 1000.0
     max_bytes: Mapping[AssetKind, int] = field(
         default_factory=lambda: MappingProxyType({"image": 5 * _GIB, "video": 5 * _GIB, "audio": 5 * _GIB}), hash=False
     )
@@ -70,6 +84,10 @@ class FetchProblem(Exception):
         self.retry_after_s = retry_after_s
 
 
+class UnknownFormat(FetchProblem):
+    """When what came is in no media format that is known here, and is no error page either."""
+
+
 @asynccontextmanager
 async def open_result(
     client: httpx.AsyncClient, url: str, *, headers: Mapping[str, str], options: DownloadOptions, local_allowed: bool
@@ -80,15 +98,21 @@ async def open_result(
     client trusts the environment, it is the proxy that connects; then names are checked as far as they can be resolved here.
     """
     try:
-        response = await _follow(client, httpx.URL(url), headers, options, local_allowed)
-        try:
-            _check_status(response)
-            yield response
-        finally:
-            with anyio.CancelScope(shield=True):
-                await response.aclose()
+        target = parse_url(url)
+    except ValueError as error:
+        raise FetchProblem(f"the address {error}", remedy="refresh") from error
+    try:
+        # An address is as good as a key: whoever reads its signature may fetch the output.
+        with quiet_http_log():
+            response = await _follow(client, target, headers, options, local_allowed)
+            try:
+                _check_status(response)
+                yield response
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await response.aclose()
     except httpx.InvalidURL as error:
-        raise FetchProblem(f"the address is not valid: {error}", remedy="refresh") from error
+        raise FetchProblem(f"a redirect leads to an address that is not valid: {error}", remedy="refresh") from error
     except httpx.TimeoutException as error:
         what = f"no byte came for {options.stall_s:g} s" if isinstance(error, httpx.ReadTimeout) else "it took too long to connect"
         raise FetchProblem(what, remedy="retry") from error
@@ -107,6 +131,10 @@ async def _follow(
         target = response.headers.get("Location")
         if not target:
             raise FetchProblem("a redirect has no Location", remedy="retry", status_code=response.status_code)
+        try:
+            check_unambiguous(target)
+        except ValueError as error:
+            raise FetchProblem(f"the address that a redirect leads to {error}", remedy="none") from error
         following = url.join(target)
         if url.scheme == "https" and following.scheme == "http":
             raise FetchProblem(f"a redirect leads from https to http, to {_named(following)}", remedy="none")
@@ -128,7 +156,11 @@ async def _get(
         try:
             # Not `client.build_request`, which would add the client's headers and cookies.
             sent = request if address is None else pin_to_ip(request, address)
-            return await client.send(sent, stream=True, auth=None, follow_redirects=False)
+            # Each byte of a head that drips would have the whole of the time-outs above for itself.
+            with anyio.fail_after(options.connect_s + options.stall_s):
+                return await client.send(sent, stream=True, auth=None, follow_redirects=False)
+        except TimeoutError as error:
+            raise FetchProblem(f"no answer came in {options.connect_s + options.stall_s:g} s", remedy="retry") from error
         except (httpx.ConnectError, httpx.ConnectTimeout):
             if number == len(addresses):
                 raise
@@ -165,13 +197,22 @@ def _named(url: httpx.URL) -> str:
     return stable_url(str(url))
 
 
+def _codings(response: httpx.Response) -> frozenset[str]:
+    return frozenset(one.strip().lower() for one in response.headers.get("Content-Encoding", "").split(",")) - _PLAIN
+
+
+def is_coded(response: httpx.Response) -> bool:
+    """Whether the body has to be decoded, though `identity` was requested: its length and ranges are not those of the file."""
+    return bool(_codings(response))
+
+
 def _check_status(response: httpx.Response) -> None:
     status = response.status_code
     if status in {200, 206, 416}:
-        coding = response.headers.get("Content-Encoding", "").lower()
-        # S3 keeps "aws-chunked", which is about the upload, when the uploading client does not strip it.
-        if coding not in {"", "identity", "aws-chunked"}:
-            raise FetchProblem(f"the server encoded the file as {coding!r}, which was not requested", remedy="retry", status_code=status)
+        if unknown := sorted(coding for coding in _codings(response) if not _DECODED.get(coding)):
+            said = ", ".join(unknown)
+            raise FetchProblem(f"the server encoded the file as {said!r}, which was not requested", remedy="retry", status_code=status)
         return
     remedy: Remedy = "refresh" if status in _EXPIRED else "retry" if status >= 500 or status in _TRANSIENT else "none"
-    raise FetchProblem(f"the server answered {status}", remedy=remedy, status_code=status, retry_after_s=retry_after_s(response))
+    wait_s = min(retry_after_s(response) or 0.0, RETRY_AFTER_AT_MOST_S)
+    raise FetchProblem(f"the server answered {status}", remedy=remedy, status_code=status, retry_after_s=wait_s)

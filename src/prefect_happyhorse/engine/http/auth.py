@@ -68,5 +68,15 @@ def _read(path: Path) -> SecretStr | None:
 
 
 def _write(path: Path, token: AccessToken) -> None:
-    content = json.dumps({"token": token.value.get_secret_value(), "expires_at": token.expires_at.isoformat()})
-    replace_file(path, content.encode(), mode=0o600)
+    failed = None
+    try:
+        replace_file(path, _content(token), mode=0o600)
+    except OSError as error:
+        failed = OSError(error.errno, error.strerror, error.filename)
+    if failed is not None:
+        # Without the frames below, which hold the token: a traceback may show their locals.
+        raise failed
+
+
+def _content(token: AccessToken) -> bytes:
+    return json.dumps({"token": token.value.get_secret_value(), "expires_at": token.expires_at.isoformat()}).encode()

@@ -9,20 +9,29 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+import anyio
 import httpx
+from anyio import to_thread
 from pydantic import SecretStr
 
+from prefect_happyhorse.catalog import routes
 from prefect_happyhorse.engine.http.auth import TokenCache
+from prefect_happyhorse.engine.http.quiet import quiet_http_log
+from prefect_happyhorse.engine.http.rate_limit import RETRY_AFTER_AT_MOST_S
+from prefect_happyhorse.engine.http.ssrf import check_base_url, is_loopback
 from prefect_happyhorse.gateways import AccessToken, Account, CallError, CallRejected, CallUnavailable, Gateway, MalformedResponse
+from prefect_happyhorse.gateways.failures import retry_after_s
+from prefect_happyhorse.gateways.redaction import scrub
 
 __all__ = [
     "NEVER_DELIVERED",
     "OUTCOME_UNKNOWN",
     "Client",
     "Connections",
+    "Permit",
     "authorize",
     "is_local",
     "is_on_this_machine",
@@ -33,7 +42,15 @@ __all__ = [
 _Result = TypeVar("_Result")
 
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
-_MAX_ANSWER_BYTES = 256 * 1024 * 1024
+# From its first byte to the answer's last. A long body has more, as the slowest line that is waited for needs it.
+_CALL_S = 60.0
+_SLOWEST_BYTES_PER_S = 50_000
+
+_MAX_ANSWER_BYTES = 1024 * 1024
+_MAX_INLINE_BYTES = 64 * 1024 * 1024
+# What is longer is looked at in a thread before it is parsed on the event loop, which a megabyte of brackets would hold up for a second.
+_LONG_BYTES = 64 * 1024
+_MAX_VALUES = 20_000
 
 # https://www.python-httpx.org/exceptions/ : every transport error is in exactly one of the two, and a test holds it so.
 NEVER_DELIVERED: tuple[type[httpx.TransportError], ...] = (
@@ -68,6 +85,7 @@ class Client:
     """An event loop's HTTP client, and the slots that calls and downloads wait for."""
 
     http: httpx.AsyncClient
+    call_s: float = _CALL_S
     users: int = 0
     calls: defaultdict[str, asyncio.Semaphore] = field(default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(_CALLS)))
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_DOWNLOADS))
@@ -80,9 +98,14 @@ def _ssl_context() -> ssl.SSLContext:
 
 
 class Connections:
-    """The HTTP clients of a process, one for each event loop. They carry no key and follow no redirect."""
+    """The HTTP clients of a process, one for each event loop. They carry no key and follow no redirect.
 
-    def __init__(self) -> None:
+    Args:
+        call_s: How long a call to a gateway may take as a whole, in seconds.
+    """
+
+    def __init__(self, *, call_s: float = _CALL_S) -> None:
+        self._call_s = call_s
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Client] = WeakKeyDictionary()
 
     @asynccontextmanager
@@ -93,7 +116,7 @@ class Connections:
         if client is None:
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=_CALLS)
             http = make() if make else httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, verify=_ssl_context(), follow_redirects=False)
-            client = self._clients[loop] = Client(http)
+            client = self._clients[loop] = Client(http, self._call_s)
         client.users += 1
         try:
             yield client
@@ -116,32 +139,42 @@ def is_local(account: Account) -> bool:
 
 def is_on_this_machine(account: Account) -> bool:
     """Whether a gateway runs on this machine, as the sandbox does."""
-    host = httpx.URL(account.base_url).host
-    return host == "localhost" or host.endswith(".localhost") or host.startswith("127.") or host == "::1"
+    return is_loopback(httpx.URL(account.base_url).host)
+
+
+class Permit(Protocol):
+    """What may still refuse a call just before it is sent."""
+
+    async def check(self) -> None:
+        """Called once there is a slot for the call."""
+        ...
+
+    def confirm(self) -> None:
+        """Called once there is a connection, at the moment at which the call leaves."""
+        ...
 
 
 async def send(
-    client: Client,
-    gateway: Gateway,
-    account: Account,
-    request: httpx.Request,
-    tokens: TokenCache,
-    *,
-    before: Callable[[], Awaitable[None]] | None = None,
+    client: Client, gateway: Gateway, account: Account, request: httpx.Request, tokens: TokenCache, *, permit: Permit | None = None
 ) -> httpx.Response:
-    """Sign a call, send it once, and read its response; `before` is the last that happens before it is sent, and may refuse it."""
+    """Sign a call, send it once, and read its response."""
+    try:
+        check_base_url(account.base_url, private_network=account.private_network)
+    except ValueError as error:
+        raise CallRejected(f"The base URL of {account.gateway} {error}; nothing was sent.", meaning="not_found") from error
     if not _same_origin(request.url, httpx.URL(account.base_url)):
         raise CallRejected(
             f"A call to {request.url.host} would take the key away from {account.base_url}; nothing was sent.", meaning="not_found"
         )
     token = await authorize(client, gateway, account, tokens)
     gateway.sign(request, token)
-    response = await _transmit(client, request, account, before)
+    max_bytes = _max_bytes(gateway, account, request)
+    response = await _transmit(client, request, account, max_bytes=max_bytes, permit=permit)
     if account.key is not None or not gateway.refuses_token(response):
         return response
     # Another process may have exchanged a token since, which invalidated this one. A refused token means that no work was started.
     gateway.sign(request, await authorize(client, gateway, account, tokens, refused=token))
-    return await _transmit(client, request, account, before)
+    return await _transmit(client, request, account, max_bytes=max_bytes, permit=permit)
 
 
 async def authorize(
@@ -178,6 +211,17 @@ async def authorize(
     return await tokens.get(f"{account.gateway}\n{account.base_url}\n{account.app_id}", exchange, refused=refused)
 
 
+def _max_bytes(gateway: Gateway, account: Account, request: httpx.Request) -> int:
+    """How long the answer to a call may be: only the poll of a route that makes pictures may be answered with the pictures themselves."""
+    asked = request.url.raw_path.removeprefix(httpx.URL(account.base_url).raw_path.rstrip(b"/")).decode("ascii")
+    for route in routes(gateway.facts.gateway):
+        method, _, path = route.poll.partition(" ")
+        before, _, after = (account.poll_path or path).partition("{task_id}")
+        if route.kind == "image" and request.method == method and asked.startswith(before) and asked.endswith(after):
+            return _MAX_INLINE_BYTES
+    return _MAX_ANSWER_BYTES
+
+
 async def _drive(client: Client, flow: Generator[httpx.Request, httpx.Response, _Result], account: Account) -> _Result:
     """Send what a flow yields, hand it the responses, and give what it returns."""
     try:
@@ -189,36 +233,80 @@ async def _drive(client: Client, flow: Generator[httpx.Request, httpx.Response, 
 
 
 async def _transmit(
-    client: Client, request: httpx.Request, account: Account, before: Callable[[], Awaitable[None]] | None = None
+    client: Client, request: httpx.Request, account: Account, *, max_bytes: int = _MAX_ANSWER_BYTES, permit: Permit | None = None
 ) -> httpx.Response:
+    async with client.calls[request.url.host]:
+        if permit is not None:
+            await permit.check()
+            request.extensions["trace"] = _confirming(permit)
+        answer = await _exchange(client, request, account, max_bytes)
+    if isinstance(answer, CallError):
+        # Raised here and without its cause, since the frames below hold the key as it is sent, and a traceback may show their locals.
+        raise answer
+    return answer
+
+
+def _confirming(permit: Permit) -> Callable[[str, object], Awaitable[None]]:
+    async def trace(event: str, _: object) -> None:
+        # See https://www.encode.io/httpcore/extensions/#trace
+        if event.endswith("send_request_headers.started"):
+            permit.confirm()
+
+    return trace
+
+
+async def _exchange(client: Client, request: httpx.Request, account: Account, max_bytes: int) -> httpx.Response | CallError:
+    """The answer to a call, or why there is none."""
+    sent_bytes = int(request.headers.get("Content-Length", 0))
     try:
-        async with client.calls[request.url.host]:
-            if before is not None:
-                await before()
+        with quiet_http_log(), anyio.fail_after(client.call_s + sent_bytes / _SLOWEST_BYTES_PER_S) as limit:
             response = await client.http.send(request, stream=True)
             try:
-                return await _read(response, account)
+                content = await _read(response, max_bytes, limit)
             finally:
-                await response.aclose()
+                with anyio.CancelScope(shield=True):
+                    await response.aclose()
+    except TimeoutError:
+        # Part of it may have been read, and part of an answer may have come.
+        return CallUnavailable(f"The call to {account.base_url} was not answered within {client.call_s:g} s.", may_have_acted=True)
     except httpx.LocalProtocolError as error:
-        # Its text, and so its traceback, may quote a header, and with it the key.
-        raise translate(type(error)("the call is no valid HTTP"), account) from None
+        # Its text may quote a header, and with it the key.
+        return translate(type(error)("the call is no valid HTTP"), account)
     except httpx.TransportError as error:
-        raise translate(error, account) from error
+        # A gateway that speaks no HTTP is quoted, and may have sent back what it was sent.
+        return translate(type(error)(scrub(str(error), httpx.Response(0, request=request))), account)
     except httpx.DecodingError as error:
-        raise MalformedResponse(f"{account.gateway} answered in an encoding that cannot be read: {error}") from error
+        return MalformedResponse(f"{account.gateway} answered in an encoding that cannot be read: {error}")
+    if content is None:
+        return MalformedResponse(f"{account.gateway} answered with more than {max_bytes} bytes.", status_code=response.status_code)
+    if len(content) > _LONG_BYTES and await to_thread.run_sync(_has_too_many_values, content):
+        return MalformedResponse(f"{account.gateway} answered with more than {_MAX_VALUES} values.", status_code=response.status_code)
+    return httpx.Response(response.status_code, headers=_headers(response), content=content, request=request)
 
 
-async def _read(response: httpx.Response, account: Account) -> httpx.Response:
+async def _read(response: httpx.Response, max_bytes: int, limit: anyio.CancelScope) -> bytes | None:
+    """The answer's body, or None when it is too long; each byte that comes moves the limit on by what it takes on the slowest line."""
     content = bytearray()
     async for chunk in response.aiter_bytes():
         content += chunk
-        if len(content) > _MAX_ANSWER_BYTES:
-            raise MalformedResponse(f"{account.gateway} answered with more than {_MAX_ANSWER_BYTES} bytes.")
-    headers = [
-        (name, value) for name, value in response.headers.multi_items() if name.lower() not in {"content-encoding", "content-length"}
-    ]
-    return httpx.Response(response.status_code, headers=headers, content=bytes(content), request=response.request)
+        limit.deadline += len(chunk) / _SLOWEST_BYTES_PER_S
+        if len(content) > max_bytes:
+            return None
+    return bytes(content)
+
+
+def _has_too_many_values(content: bytes) -> bool:
+    # Base64 holds none of these.
+    return sum(content.count(mark) for mark in (b",", b"[", b"{")) > _MAX_VALUES
+
+
+def _headers(response: httpx.Response) -> httpx.Headers:
+    headers = httpx.Headers(response.headers)
+    for name in ("Content-Encoding", "Content-Length"):
+        headers.pop(name, None)
+    if (retry_after_s(response) or 0.0) > RETRY_AFTER_AT_MOST_S:
+        headers["Retry-After"] = f"{RETRY_AFTER_AT_MOST_S:.0f}"
+    return headers
 
 
 def translate(error: httpx.TransportError, account: Account) -> CallUnavailable:

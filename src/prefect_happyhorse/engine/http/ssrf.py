@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
-from urllib.parse import urlsplit
 
 import httpx
 
-__all__ = ["AddressRefused", "checked_addresses", "host_of", "is_local_host", "is_public", "pin_to_ip"]
+__all__ = [
+    "AddressRefused",
+    "check_base_url",
+    "check_unambiguous",
+    "checked_addresses",
+    "host_of",
+    "is_local_host",
+    "is_loopback",
+    "is_public",
+    "parse_url",
+    "pin_to_ip",
+]
 
 _NOT_PUBLIC = tuple(
     ipaddress.ip_network(text)
@@ -43,11 +54,29 @@ _NOT_PUBLIC = tuple(
         "3fff::/20",
     )
 )
+# Link-local addresses, and those at which clouds tell whoever asks from a machine its credentials: nothing is ever fetched from there.
+_FORBIDDEN = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "169.254.0.0/16",
+        "fe80::/10",
+        # https://www.alibabacloud.com/help/en/ecs/user-guide/view-instance-metadata
+        "100.100.100.200/32",
+        # https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16
+        "168.63.129.16/32",
+        # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
+        "fd00:ec2::254/128",
+        # https://cloud.google.com/compute/docs/metadata/querying-metadata
+        "fd20:ce::254/128",
+    )
+)
 # All of IPv6 that is allocated so far: https://www.iana.org/assignments/ipv6-address-space
 _ALLOCATED = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _6TO4 = ipaddress.ip_network("2002::/16")
 _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+# Browsers read a backslash before the query as a slash, others as part of the user name or host.
+_AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f]|^[^?#]*\\")
 
 
 class AddressRefused(ValueError):
@@ -61,13 +90,38 @@ def is_public(address: str) -> bool:
         >>> is_public("93.184.215.14"), is_public("::ffff:169.254.169.254"), is_public("100.64.0.1")
         (True, False, False)
     """
-    found = ipaddress.ip_address(address)
-    inner = _embedded(found)
-    if inner is not None:
-        return is_public(str(inner))
+    found = _plain(address)
     if found.version == 6 and found not in _ALLOCATED:
         return False
-    return not any(found in network for network in _NOT_PUBLIC)
+    return not any(found in network for network in (*_NOT_PUBLIC, *_FORBIDDEN))
+
+
+def _is_forbidden(address: str) -> bool:
+    found = _plain(address)
+    return any(found in network for network in _FORBIDDEN)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine by its text alone: a loopback address, or localhost.
+
+    Example:
+        >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("127.0.0.1.nip.io"), is_loopback("127.1")
+        (True, True, False, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    # Which of the two knows a mapped address differs between Python versions.
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
+
+
+def _plain(address: str) -> _IPAddress:
+    """An IP address, or the IPv4 address that it stands for."""
+    found = ipaddress.ip_address(address)
+    return _embedded(found) or found
 
 
 def _embedded(address: _IPAddress) -> ipaddress.IPv4Address | None:
@@ -83,6 +137,32 @@ def _embedded(address: _IPAddress) -> ipaddress.IPv4Address | None:
     return None
 
 
+def check_unambiguous(url: str) -> None:
+    """Refuse, with a ValueError, an address that another parser would read otherwise than the one that sends it."""
+    if _AMBIGUOUS.search(url):
+        raise ValueError("must hold no backslash or control character")
+
+
+def parse_url(url: str) -> httpx.URL:
+    r"""A web address as it will be sent; ValueError, which does not quote it, when it is not valid.
+
+    Example:
+        >>> parse_url("https://good.example\\@evil.example")
+        Traceback (most recent call last):
+            ...
+        ValueError: must hold no backslash or control character
+    """
+    check_unambiguous(url)
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, UnicodeError):
+        # Its own text may quote what is secret.
+        parsed = None
+    if parsed is None or (parsed.port is not None and not 0 < parsed.port < 65_536):
+        raise ValueError("is not valid")
+    return parsed
+
+
 def host_of(url: str) -> str | None:
     """The host of a web address, or None when it is not valid.
 
@@ -91,11 +171,30 @@ def host_of(url: str) -> str | None:
         ('example.com', None, None)
     """
     try:
-        parts = urlsplit(url)
-        # Reading the port is what checks it.
-        return parts.hostname if parts.port is None or parts.port > 0 else None
+        return parse_url(url).host or None
     except ValueError:
         return None
+
+
+def check_base_url(url: str, *, private_network: bool) -> None:
+    """Refuse, with a ValueError, a gateway's address to which no key may be sent.
+
+    Example:
+        >>> check_base_url("http://api.example", private_network=False)
+        Traceback (most recent call last):
+            ...
+        ValueError: must be https unless its host is this machine or private_network is true (got 'http://api.example')
+    """
+    parsed = parse_url(url)
+    if parsed.userinfo or "?" in url or "#" in url:
+        raise ValueError("must be scheme, host, port and path alone: a key belongs into api_key")
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise ValueError(f"must be an http or https address with a host (got {url!r})")
+    address = _literal(parsed.host)
+    if address is not None and _is_forbidden(address):
+        raise ValueError(f"must lead neither to a link-local address nor to a cloud's metadata (got {url!r})")
+    if parsed.scheme != "https" and not (private_network or is_loopback(parsed.host)):
+        raise ValueError(f"must be https unless its host is this machine or private_network is true (got {url!r})")
 
 
 def is_local_host(host: str) -> bool:
@@ -108,27 +207,34 @@ def is_local_host(host: str) -> bool:
     plain = host.strip("[]").rstrip(".").lower()
     if plain == "localhost" or plain.endswith(".localhost"):
         return True
+    address = _literal(plain)
+    return address is not None and not is_public(address)
+
+
+def _literal(host: str) -> str | None:
+    """The IP address that a host is by its text alone, or None for a name."""
     try:
-        return not is_public(plain)
+        return str(ipaddress.ip_address(host))
     except ValueError:
         pass
     try:
         # Numbers such as 2130706433, 0x7f.1 and 127.1 are IPv4 addresses to every resolver.
-        return not is_public(socket.inet_ntoa(socket.inet_aton(plain)))
+        return socket.inet_ntoa(socket.inet_aton(host))
     except (OSError, UnicodeError):
-        return False
+        return None
 
 
 async def checked_addresses(host: str, port: int, *, local_allowed: bool) -> tuple[str, ...]:
-    """Resolve a host to the addresses that may be connected to.
+    """Resolve a host to the addresses that may be connected to; link-local ones and those of a cloud's metadata never are.
 
     Connect to these alone: the name may resolve to something else a moment later (DNS rebinding).
     """
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
-    allowed = addresses if local_allowed else tuple(address for address in addresses if is_public(address))
+    allowed = tuple(address for address in addresses if (not _is_forbidden(address) if local_allowed else is_public(address)))
     if not allowed:
-        raise AddressRefused(f"{host} is at {', '.join(addresses) or 'no address'}, which is not on the public internet")
+        what = "is link-local or a cloud's metadata" if local_allowed and addresses else "is not on the public internet"
+        raise AddressRefused(f"{host} is at {', '.join(addresses) or 'no address'}, which {what}")
     return allowed
 
 

@@ -237,7 +237,7 @@ class Submitter:
         async with self.shared.connections.client() as client:
             for attempt in range(1, self.attempts + 1):
                 try:
-                    response = await send(client, gateway, account, request, self.tokens, before=lease.check)
+                    response = await send(client, gateway, account, request, self.tokens, permit=lease)
                     return gateway.read_submit(response, route)
                 except CallUnavailable as error:
                     pause_s = max(error.retry_after_s or 0.0, backoff_s(attempt))

@@ -50,14 +50,18 @@ class Lease:
 
     async def check(self) -> None:
         """Say just before a call is sent that the lease is surely still ours; LeaseLost when it may not be."""
-        if not self.is_surely_held():
-            raise LeaseLost(f"the lease of {self.intent.digest[:12]} was not renewed for {SENDING_TTL_S:.0f} s")
+        self.confirm()
+        self.sent = False
         if await self.journal.revision(self.intent.digest) != self.intent.revision:
             raise LeaseLost(f"another process took over the lease of {self.intent.digest[:12]}")
         # The look may have taken its time too.
-        if not self.is_surely_held():
+        self.confirm()
+
+    def confirm(self) -> None:
+        """Say at the moment at which a call leaves that nobody can have taken the lease over since; LeaseLost when somebody may have."""
+        self.sent = self.is_surely_held()
+        if not self.sent:
             raise LeaseLost(f"the lease of {self.intent.digest[:12]} was not renewed for {SENDING_TTL_S:.0f} s")
-        self.sent = True
 
     @asynccontextmanager
     async def heartbeat(self) -> AsyncGenerator[None]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, cast
 
 from prefect_happyhorse.domain.values import AssetKind
 
-__all__ = ["HEAD_BYTES", "NOUNS", "MediaFormat", "extension_of", "format_of", "kind_of", "media_type_of", "sniff"]
+__all__ = ["HEAD_BYTES", "NOUNS", "MediaFormat", "extension_of", "format_of", "is_text", "kind_of", "media_type_of", "sniff"]
 
-MediaFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "mp4", "mov", "webm", "mp3", "wav"]
+MediaFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "avif", "svg", "mp4", "mov", "webm", "mp3", "wav", "bin"]
+"""A media format; "bin" stands for one that is not known, and `sniff` never gives it."""
 
 NOUNS: dict[AssetKind, str] = {"image": "picture", "video": "video", "audio": "sound"}
 """What messages call each kind of medium."""
 
-HEAD_BYTES = 64
+HEAD_BYTES = 512
 """How much of a file's start `sniff` looks at."""
 
 _FACTS: dict[MediaFormat, tuple[AssetKind, str, str]] = {
@@ -22,12 +24,15 @@ _FACTS: dict[MediaFormat, tuple[AssetKind, str, str]] = {
     "webp": ("image", "image/webp", "webp"),
     "bmp": ("image", "image/bmp", "bmp"),
     "gif": ("image", "image/gif", "gif"),
+    "avif": ("image", "image/avif", "avif"),
+    "svg": ("image", "image/svg+xml", "svg"),
     "mp4": ("video", "video/mp4", "mp4"),
     "mov": ("video", "video/quicktime", "mov"),
     "webm": ("video", "video/webm", "webm"),
     "mp3": ("audio", "audio/mpeg", "mp3"),
     "wav": ("audio", "audio/wav", "wav"),
 }
+_UNKNOWN = ("application/octet-stream", "bin")
 _ALIASES: dict[str, MediaFormat] = {
     "image/jpg": "jpeg",
     "image/x-ms-bmp": "bmp",
@@ -37,7 +42,11 @@ _ALIASES: dict[str, MediaFormat] = {
     "audio/vnd.wave": "wav",
 }
 # Brands of ISO base media files that are pictures or sound: https://mp4ra.org/registered-types/brands
-_FOREIGN_BRANDS = frozenset({b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"M4A ", b"M4B ", b"crx "})
+_FOREIGN_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"M4A ", b"M4B ", b"crx "})
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+# https://www.w3.org/TR/SVG2/struct.html#NewDocument : the root element, after what may stand before it in any XML.
+_COMMENTS = rb"(?:<!--.*?-->\s*)*"
+_SVG = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml\b.*?\?>\s*)?" + _COMMENTS + rb"(?:<!DOCTYPE\s+svg\b|<(?:svg:)?svg[\s>/])", re.DOTALL)
 _BOXES = frozenset({b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
 
 
@@ -59,7 +68,9 @@ def sniff(head: bytes) -> MediaFormat | None:
     if head[:2] == b"BM" and _is_bitmap(head):
         return "bmp"
     if head.startswith(b"\x1a\x45\xdf\xa3"):
-        return "webm" if b"webm" in head[:HEAD_BYTES] else None
+        return "webm" if b"webm" in head[:64] else None
+    if _SVG.match(head[:HEAD_BYTES]):
+        return "svg"
     return _sniff_boxes(head) or _sniff_mp3(head)
 
 
@@ -69,9 +80,13 @@ def _is_bitmap(head: bytes) -> bool:
 
 
 def _sniff_boxes(head: bytes) -> MediaFormat | None:
-    """MP4 or QuickTime (https://developer.apple.com/documentation/quicktime-file-format)."""
+    """MP4 or QuickTime (https://developer.apple.com/documentation/quicktime-file-format), or AVIF, which has boxes too."""
     if head[4:8] == b"ftyp":
         brand = head[8:12]
+        # A picture's own brand may stand among those that it is compatible with: https://aomediacodec.github.io/av1-avif/#brands
+        also = {head[at : at + 4] for at in range(16, min(int.from_bytes(head[:4], "big"), len(head)), 4)}
+        if brand in _AVIF_BRANDS or (brand in {b"mif1", b"msf1"} and also & _AVIF_BRANDS):
+            return "avif"
         if brand == b"qt  ":
             return "mov"
         return None if brand in _FOREIGN_BRANDS else "mp4"
@@ -88,8 +103,23 @@ def _sniff_mp3(head: bytes) -> MediaFormat | None:
     return "mp3" if is_sensible else None
 
 
+def is_text(head: bytes, media_type: str | None = None) -> bool:
+    """Whether a file without a known format begins like a text, as error pages do, or is called one.
+
+    Example:
+        >>> is_text(b'{"error": "expired"}'), is_text(bytes(64)), is_text(bytes(64), "text/html; charset=utf-16")
+        (True, False, True)
+    """
+    plain = (media_type or "").partition(";")[0].strip().lower()
+    if plain.startswith("text/") or plain.endswith(("/json", "/xml", "+json", "xhtml+xml")):
+        return True
+    # The last character may be cut.
+    text = head.decode("utf-8", "ignore")
+    return len(text.encode()) > len(head) - 4 and not any(ord(character) < 32 and character not in "\t\n\r\f" for character in text)
+
+
 def kind_of(form: MediaFormat) -> AssetKind:
-    """What a format holds: image, video or audio.
+    """What a known format holds: image, video or audio.
 
     Example:
         >>> kind_of("webm")
@@ -105,7 +135,7 @@ def media_type_of(form: MediaFormat) -> str:
         >>> media_type_of("mov")
         'video/quicktime'
     """
-    return _FACTS[form][1]
+    return _UNKNOWN[0] if form == "bin" else _FACTS[form][1]
 
 
 def extension_of(form: MediaFormat) -> str:
@@ -115,7 +145,7 @@ def extension_of(form: MediaFormat) -> str:
         >>> extension_of("jpeg")
         'jpg'
     """
-    return _FACTS[form][2]
+    return _UNKNOWN[1] if form == "bin" else _FACTS[form][2]
 
 
 def format_of(media_type: str) -> MediaFormat | None:

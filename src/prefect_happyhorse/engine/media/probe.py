@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ from anyio.lowlevel import RunVar
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, MediaFormat, extension_of, kind_of, media_type_of, sniff
 
-__all__ = ["MediaInfo", "MediaNotReadable", "can_measure", "decoders", "probe"]
+__all__ = ["MOST_PIXELS", "FormatUnknown", "MediaInfo", "MediaNotReadable", "can_measure", "decoders", "probe"]
+
+MOST_PIXELS = 40_000_000
+"""How many pixels a picture may have to be decoded: at four bytes each, that is what a decoding thread takes."""
 
 _DECODERS: RunVar[CapacityLimiter] = RunVar("_DECODERS")
 
@@ -32,6 +36,10 @@ def decoders() -> CapacityLimiter:
 
 class MediaNotReadable(ValueError):
     """When a file is not the medium that it should be, or is cut short."""
+
+
+class FormatUnknown(MediaNotReadable):
+    """When a file is in no media format that is known here."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +76,24 @@ def probe(path: Path) -> MediaInfo:
     size = path.stat().st_size
     with path.open("rb") as file:
         form = sniff(file.read(HEAD_BYTES))
+    if size == 0:
+        raise MediaNotReadable("it is empty")
     if form is None:
-        raise MediaNotReadable("it is empty" if size == 0 else "its media format is not known")
-    if form in {"mp4", "mov"}:
-        _check_boxes(path, size)
+        raise FormatUnknown("its media format is not known")
+    if form in {"mp4", "mov", "avif"}:
+        _check_boxes(path, size, index=b"meta" if form == "avif" else b"moov")
+    if form == "svg":
+        _check_svg(path, size)
     kind = kind_of(form)
-    if not can_measure(kind):
+    # A drawing has no pixels, and no reader here.
+    if form == "svg" or not can_measure(kind):
         return MediaInfo(form, kind, size)
-    measures = _measure_picture(path) if kind == "image" else _measure_stream(path, kind)
+    measures = _measure_picture(path, form) if kind == "image" else _measure_stream(path, kind)
     return MediaInfo(form, kind, size, **measures)
 
 
-def _check_boxes(path: Path, size: int) -> None:
-    """Check that the last box of an MP4 file ends where the file ends: each box says how long it is."""
+def _check_boxes(path: Path, size: int, *, index: bytes) -> None:
+    """Check that the last box of an MP4 or AVIF file ends where the file ends: each box says how long it is."""
     position, seen = 0, set[bytes]()
     with path.open("rb") as file:
         while position < size:
@@ -95,8 +108,17 @@ def _check_boxes(path: Path, size: int) -> None:
             if length < 8 or position + length > size:
                 raise MediaNotReadable(f"it is cut short or damaged at byte {position:,} of {size:,}")
             position += length
-    if b"moov" not in seen:
+    if index not in seen:
         raise MediaNotReadable("it is cut short: its index is missing")
+
+
+def _check_svg(path: Path, size: int) -> None:
+    with path.open("rb") as file:
+        file.seek(max(0, size - 4096))
+        end = file.read().rstrip()
+    # Behind the root element comments may stand.
+    if not re.search(rb"</(svg:)?svg\s*>|/>$", end):
+        raise MediaNotReadable("it is cut short: its end is missing")
 
 
 @contextmanager
@@ -110,8 +132,8 @@ def _reading(what: str) -> Generator[None, None, None]:
         raise MediaNotReadable(f"it does not open as {what}: {error}") from error
 
 
-def _measure_picture(path: Path) -> dict[str, Any]:
-    from PIL import Image  # an extra, and slow to import
+def _measure_picture(path: Path, form: MediaFormat) -> dict[str, Any]:
+    from PIL import Image, features  # an extra, and slow to import
 
     with _reading("a picture"):
         try:
@@ -127,9 +149,14 @@ def _measure_picture(path: Path) -> dict[str, Any]:
                 if image.format == "JPEG":
                     image.draft("L", (1, 1))
                     image.load()
-                else:
+                elif width * height <= MOST_PIXELS:
                     image.load()
         except Image.DecompressionBombError:
+            return {}
+        except Image.UnidentifiedImageError:
+            # Pillow reads AVIF from 11.3 on, and not in every build.
+            if form != "avif" or ("AVIF" in Image.OPEN and features.check("avif")):
+                raise
             return {}
     return {"width": height if is_turned else width, "height": width if is_turned else height}
 

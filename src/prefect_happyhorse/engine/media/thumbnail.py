@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import logging
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 from prefect_happyhorse.domain.values import AssetKind
-from prefect_happyhorse.engine.media.probe import MediaNotReadable, can_measure
+from prefect_happyhorse.engine.media.probe import MOST_PIXELS, MediaNotReadable, can_measure
 
 __all__ = ["thumbnail", "thumbnail_path"]
 
+_log = logging.getLogger(__name__)
+
+# A JPEG can be decoded at an eighth of its size; all else is in memory as a whole, and twice while it is made smaller.
+_MOST_PIXELS_AT_ONCE = 17_000_000
 _MOST_FRAMES = 120
 _DARK = 16.0
 _QUALITIES = (82, 70, 55, 40, 25)
@@ -23,9 +28,10 @@ def thumbnail_path(sha256: str) -> str:
 
 
 def thumbnail(source: Path | bytes, kind: AssetKind, *, size: int = 480, max_bytes: int = 60_000) -> bytes | None:
-    """A JPEG of a picture, or of a frame of a video, with at most `size` pixels a side; None for a sound, or without Pillow and PyAV.
+    """A JPEG of a picture, or of a frame of a video, with at most `size` pixels a side.
 
-    A JPEG in memory that is small enough is its own thumbnail. This blocks: call it in a thread.
+    None for a sound, for what is too large to be decoded in little memory, and without Pillow and PyAV. A JPEG in memory that is small
+    enough is its own thumbnail. This blocks: call it in a thread.
     """
     if kind == "audio" or not can_measure("image") or not can_measure(kind):
         return None
@@ -38,7 +44,14 @@ def thumbnail(source: Path | bytes, kind: AssetKind, *, size: int = 480, max_byt
         raise
     except Exception as error:
         raise MediaNotReadable(f"no thumbnail can be made of it: {error}") from error
-    return _encode(image, size, max_bytes)
+    return None if image is None else _encode(image, size, max_bytes)
+
+
+def _is_too_large(width: int, height: int, most: int) -> bool:
+    if width * height <= most:
+        return False
+    _log.info("No thumbnail of %d x %d pixels is made: it must have at most %d to be decoded in little memory.", width, height, most)
+    return True
 
 
 def _is_small(content: bytes, size: int) -> bool:
@@ -52,9 +65,19 @@ def _picture(file: Path | io.BytesIO, size: int) -> Any:
     from PIL import Image, ImageOps
 
     with cast("Any", Image.open(file)) as image:
+        if _is_too_large(image.width, image.height, MOST_PIXELS if image.format == "JPEG" else _MOST_PIXELS_AT_ONCE):
+            return None
         # For a JPEG this decodes a smaller picture at once; for the rest it does nothing.
         image.draft("RGB", (size, size))
-        return _on_white(ImageOps.exif_transpose(image))
+        # Made smaller before anything else, since each step takes a picture of its own.
+        small = image if image.mode in {"L", "RGB", "RGBA"} and not _is_cut_out(image) else image.convert("RGBA")
+        small.thumbnail((size, size))
+        return _on_white(ImageOps.exif_transpose(small))
+
+
+def _is_cut_out(image: Any) -> bool:
+    # One colour stands for nothing, which would be mixed with its neighbours.
+    return image.mode != "RGBA" and image.has_transparency_data
 
 
 def _on_white(image: Any) -> Any:
@@ -67,12 +90,14 @@ def _on_white(image: Any) -> Any:
 
 
 def _frame(file: Path | io.BytesIO, size: int) -> Any:
-    """The first frame after a third of the video that is not dark; else one from its start; else the brightest of those looked at."""
+    """The first frame after a third of the video that is not dark; else one from its start; else the brightest; None if too large."""
     import av
 
     brightest: tuple[float, Any] | None = None
     with cast("Any", av.open(file if isinstance(file, io.BytesIO) else str(file), mode="r")) as container:
         stream = container.streams.video[0]
+        if _is_too_large(stream.width, stream.height, MOST_PIXELS):
+            return None
         # Most frames are ones that no other depends on; skipping them makes the way to the frame that is shown short.
         stream.codec_context.skip_frame = "NONREF"
         length_s = 0.0 if container.duration is None else container.duration / av.time_base
