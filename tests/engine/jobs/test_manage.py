@@ -139,9 +139,7 @@ async def test_another_machines_submit_is_forgotten_only_after_a_long_silence(ac
     assert sum(naps.taken) > sum(naps.taken[:40]) + LEASE_TTL_S
 
 
-async def test_a_paid_job_that_is_forgotten_is_still_listed_and_stored(
-    sandbox: SandboxServer, account: AccountMaker, store: Store
-) -> None:
+async def test_a_paid_job_that_is_forgotten_is_still_listed_and_stored(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
     """The same request buys another; both are paid for, so both are kept."""
     entry = await bought(store, account())
     await jobs.forget(Journal(store), entry)

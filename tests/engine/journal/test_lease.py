@@ -296,6 +296,23 @@ async def test_two_jobs_of_one_request_are_both_kept(sandbox: SandboxServer, acc
     assert await journal.read(prepared.digest) == entry
 
 
+async def test_a_refused_resubmit_leaves_the_intent_of_a_dead_owner(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps
+) -> None:
+    """It may have been accepted too, though its owner died before it could write that nobody knows."""
+    prepared = await prepare(HORSE, account())
+    dead = await Journal(store).acquire(_intent(prepared.digest, ended()))
+    assert dead is not None
+    sandbox.fault(at="submit", kind="throttle", times=None)
+    with pytest.raises(RateLimited):
+        await Submitter(store=store, on_uncertain="resubmit", sleep=naps).submit(prepared)
+    entry = await Journal(store).read(prepared.digest)
+    assert entry is not None
+    assert (entry.state, entry.owner, entry.revision) == ("intent", dead.owner, 3)
+    with pytest.raises(SubmissionUncertain, match="nobody knows whether it was accepted"):
+        await Submitter(store=store, sleep=naps).submit(prepared)
+
+
 async def test_a_refused_resubmit_leaves_the_doubt(sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps) -> None:
     """That the second submit certainly bought nothing says nothing of the first: the next run asks a person again."""
     prepared = await prepare(HORSE, account())

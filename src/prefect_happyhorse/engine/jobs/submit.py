@@ -197,7 +197,7 @@ class Submitter:
             # A long journal takes its time to read, and a lease that is not renewed expires.
             async with lease.heartbeat():
                 if self.tracker is not None:
-                    await self.tracker.admit(lease.intent)
+                    await self.tracker.admit(lease.intent, lease.before)
                 submission = await self._send(gateway, prepared, request, lease)
         except CallError as call:
             error = submit_error(call, gateway=prepared.account.gateway)

@@ -43,8 +43,7 @@ class BudgetTracker:
     refused, but never do both go over. Within one tracker there is an order: a job waits until those before it are decided, and counts
     none of those after it, so that exactly what fits is bought.
 
-    Whoever is refused sends nothing and releases its lease. An entry that costs something is read once, since its estimate never changes:
-    one that is cancelled or forgotten later counts as it was then.
+    Whoever is refused sends nothing and releases its lease. An entry is read once, and again when it was written anew.
     """
 
     def __init__(self, budget: Budget, journal: Journal) -> None:
@@ -72,24 +71,35 @@ class BudgetTracker:
                 "Raise the budget, or leave the job out.",
             )
 
-    async def admit(self, entry: JournalEntry) -> None:
+    async def admit(self, entry: JournalEntry, instead_of: JournalEntry | None = None) -> None:
         """Refuse a job that has no room."""
         self._refused.pop(entry.digest, None)
-        self._undecided.add(entry.digest)
-        before = self._totals.strike(entry.digest)
+        first = instead_of is None or instead_of.may_be_bought_again
+        if first:
+            # Only a first intent stands for nothing but this job; what a later one took the place of may be charged.
+            self._undecided.add(entry.digest)
+            self._totals.strike(entry.digest)
         try:
             self.check(entry)
             await self._refresh()
             self._decide(entry)
         except BaseException:
-            self._refused[entry.digest] = entry.owner.claim
-            if before is not None:
-                self._totals.enter(entry.digest, entry.revision, before)
+            if first:
+                self._refused[entry.digest] = entry.owner.claim
             raise
         finally:
             self._undecided.discard(entry.digest)
 
     def _decide(self, entry: JournalEntry) -> None:
+        before = self._totals.strike(entry.digest)
+        try:
+            self._totals.enter(entry.digest, entry.revision, self._fitting(entry))
+        except BudgetExceeded:
+            if before is not None:
+                self._totals.enter(entry.digest, entry.revision, before)
+            raise
+
+    def _fitting(self, entry: JournalEntry) -> Line:
         line = Line.of(entry)
         totals = self._totals
         if totals.problems:
@@ -101,7 +111,7 @@ class BudgetTracker:
                 f" {jobs} in the journal for {totals.spent:f} {self._budget.currency}.",
                 "Raise the budget, or leave the job out.",
             )
-        totals.enter(entry.digest, entry.revision, line)
+        return line
 
     def _uncountable(self, problems: list[str]) -> BudgetExceeded:
         more = "" if len(problems) == 1 else f" That goes for {len(problems)} entries of the journal."
@@ -170,9 +180,9 @@ class _Totals:
         return None
 
     def counts(self, digest: str, revision: int) -> bool:
-        """Whether an entry need not be read again: a cost never changes, and what costs nothing is the same until it is written anew."""
+        """Whether an entry need not be read again, since it was not written anew."""
         seen, line = self._lines.get(digest, (0, None))
-        return line is not None and digest not in self.problems and (bool(line.cost) or seen == revision)
+        return line is not None and digest not in self.problems and seen == revision
 
     def enter(self, digest: str, revision: int, line: Line) -> None:
         self.strike(digest)

@@ -165,7 +165,8 @@ class Journal:
         def back(latest: JournalEntry | None) -> JournalEntry | None:
             if latest is None or not latest.is_intent_of(intent.owner):
                 return None
-            if before is not None and before.state == "uncertain":
+            if before is not None and not before.may_be_bought_again:
+                # That nothing was bought now says nothing of the submit before.
                 return before.model_copy(update={"aside": latest.aside})
             return latest.becoming("released")
 

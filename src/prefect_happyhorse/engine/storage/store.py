@@ -10,7 +10,6 @@ import os
 import secrets
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -165,8 +164,13 @@ class Store:
     def _read_some(self, paths: Sequence[str]) -> list[tuple[str, bytes]]:
         found: list[tuple[str, bytes]] = []
         for path in paths:
-            with suppress(FileNotFoundError):
+            try:
                 found.append((path, self._backend.read(path)))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                # An object store's own error names the bucket alone.
+                raise OSError(error.errno or errno.EIO, error.strerror or str(error), self.uri(path)) from error
         return found
 
     async def write(self, path: str, data: bytes) -> None:
