@@ -58,7 +58,7 @@ async def test_list(any_store: Store) -> None:
 
 
 async def test_walk(any_store: Store) -> None:
-    """All files below a folder are found, by their paths from the store's folder on, and none beside it; what others wrote since is there."""
+    """All files below a folder are found, by their paths in the store, and none beside it; what others wrote since is there."""
     assert await any_store.walk("journal") == []
     below = ["journal/a.json", "journal/ab/c.json", "journal/ab/cd/e.json", "journal/journal/a.json"]
     for path in (*below, "journal2/a.json", "top.json", "outputs/journal/b.json"):
