@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from prefect_happyhorse.cli import main
-from prefect_happyhorse.domain.errors import SubmissionUncertain
+from prefect_happyhorse.domain.errors import GenerationError, JobFailed, SubmissionUncertain
 from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
 from prefect_happyhorse.engine.journal.journal import Failure, Journal, JournalEntry, LeaseOwner
@@ -60,7 +60,8 @@ def entry_of(store: Store, digest: str) -> JournalEntry | None:
 
 
 def write(store: Store, entry: JournalEntry) -> None:
-    asyncio.run(Journal(store).write(entry))
+    """Write an entry in the place of the one that is there."""
+    asyncio.run(Journal(store).update(entry.digest, lambda _: entry))
 
 
 @pytest.mark.parametrize("command", [(), ("list",), ("show",), ("resume",), ("adopt",), ("forget",), ("cancel",)])
@@ -104,13 +105,13 @@ def test_jobs_are_listed_and_filtered(sandbox_env: SandboxServer, store: Store) 
 def begun_one_after_another(store: Store, number: int) -> list[str]:
     """The short digests of jobs, oldest first, whose digests are in the opposite order."""
     entry = bought(store)
-    asyncio.run(Journal(store).forget(entry.digest))
 
     async def write_down() -> list[str]:
+        await store.delete(Journal(store).path(entry.digest, entry.revision))
         digests = [f"{999 - position:012}" for position in range(number)]
         for position, digest in enumerate(digests):
             intent = entry.owner.model_copy(update={"at": entry.owner.at - timedelta(hours=number - position)})
-            await Journal(store).write(entry.model_copy(update={"digest": digest, "owner": intent}))
+            await Journal(store).create(entry.model_copy(update={"digest": digest, "owner": intent, "revision": 0}))
         return digests
 
     return asyncio.run(write_down())
@@ -210,24 +211,136 @@ def test_of_several_uncertain_submits_one_is_named(sandbox_env: SandboxServer, s
     assert run("adopt", "t-1", two.digest[:12], "--unchecked").exit_code == 0
 
 
+def test_a_failed_job_that_is_named_is_asked_for_again(sandbox_env: SandboxServer, store: Store) -> None:
+    """Its failure may have been told by mistake; of all open jobs it is none. Nothing is bought for it."""
+    entry = bought(store)
+    assert entry.job is not None
+    asyncio.run(Journal(store).known_failure(JobFailed("It was too dark."), entry.job))
+    assert (run("resume").stdout, run("list", "--open", "--json").stdout) == ("", "")
+    done = run("resume", entry.digest[:12])
+    assert done.exit_code == 0, done.output
+    assert Path(done.stdout.strip()).stat().st_size > 0
+    kept = entry_of(store, entry.digest)
+    assert kept is not None
+    assert kept.state == "kept"
+    assert len(sandbox_env.ledger()) == 1
+
+
+def test_a_released_lease_is_listed_only_where_it_is_asked_for(sandbox_env: SandboxServer, store: Store) -> None:
+    """Nothing was bought under it, so it is no job; another state that is asked for leaves it out too."""
+    sandbox_env.fault(at="submit", kind="refuse", accept=False)
+    with pytest.raises(GenerationError, match="400"):
+        bought(store)
+    entry = bought(store, take=2)
+    (released,) = [json.loads(line)["digest"] for line in run("list", "--state", "released", "--json").stdout.splitlines()]
+    usual = run("list").stdout
+    assert (released[:12] in usual, entry.digest[:12] in usual, "1 jobs in" in usual) == (False, True, True)
+    for filters, states in (
+        ((), ["submitted"]),
+        (("--state", "released"), ["released"]),
+        (("--state", "submitted"), ["submitted"]),
+        (("--state", "released", "--state", "submitted"), ["released", "submitted"]),
+        (("--open",), ["submitted"]),
+    ):
+        lines = [json.loads(line) for line in run("list", *filters, "--json").stdout.splitlines()]
+        assert [line["state"] for line in lines] == states
+    assert "Nothing is bought for it" in run("show", released[:12]).stderr
+    assert len(run("resume").stdout.splitlines()) == 1
+
+
+BROKEN = f"{'ee' * 32}.3.json"
+
+
+def broken(store: Store) -> Path:
+    """A file of the journal that cannot be read."""
+    assert store.folder is not None
+    file = store.folder / "journal" / "ee" / BROKEN
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text('{"state": ')
+    return file
+
+
+def test_what_cannot_be_read_is_told_and_hides_no_other(sandbox_env: SandboxServer, store: Store) -> None:
+    """A list and a resume of all name it on stderr, with what to do; every command goes on with the others."""
+    sandbox_env.settings(job_s=3600)
+    sandbox_env.fault(at="submit", kind="drop_after")
+    uncertain = bought(store)
+    (charged,) = sandbox_env.ledger()
+    waiting, other = riding(store), riding(store, take=2)
+    file = broken(store)
+    for arguments in (("list",), ("list", "--open"), ("list", "--json"), ("list", "--open", "--json")):
+        listed = run(*arguments)
+        assert listed.exit_code == 0
+        assert f"{file} cannot be read" in listed.stderr
+        assert f"happyhorse jobs forget {BROKEN}" in listed.stderr
+        assert [entry.digest[:12] in listed.stdout for entry in (uncertain, waiting, other)] == [True] * 3
+        assert BROKEN not in listed.stdout
+    assert json.loads(run("show", waiting.digest[:12]).stdout)["state"] == "submitted"
+    assert other.job is not None
+    assert json.loads(run("show", other.job.task_id).stdout)["digest"] == other.digest
+    assert run("adopt", charged.task_id, uncertain.digest[:12]).exit_code == 0
+    assert run("cancel", waiting.digest[:12]).exit_code == 0
+    assert run("forget", waiting.digest[:12], "--yes").exit_code == 0
+    sandbox_env.advance(3600)
+    assert run("resume", other.digest[:12]).exit_code == 0
+    done = run("resume")
+    assert (done.exit_code, len(done.stdout.splitlines())) == (0, 1)
+    assert f"{file} cannot be read" in done.stderr
+    unknown = run("show", BROKEN)
+    assert (unknown.exit_code, unknown.stdout) == (3, "")
+    assert f"{file} cannot be read" in unknown.stderr
+    assert file.read_text() == '{"state": '
+
+
+def test_what_cannot_be_read_is_moved_away_by_its_name(sandbox_env: SandboxServer, store: Store) -> None:
+    """It may stand for a paid job, so that is asked first; nothing of it is lost, others stay, and the list is silent again."""
+    entry = bought(store)
+    file = broken(store)
+    refused = run("forget", BROKEN, typed="n\n")
+    assert (refused.exit_code, f"Move {BROKEN} out of the way?" in refused.stderr, file.exists()) == (1, True, True)
+    assert run("forget", BROKEN.removesuffix(".json"), "--yes").exit_code == 3
+    assert file.exists()
+    moved = run("forget", BROKEN, entry.digest[:12], "--yes")
+    assert moved.exit_code == 0, moved.output
+    assert store.folder is not None
+    away = store.folder / "journal" / "unreadable" / BROKEN
+    assert (file.exists(), away.read_text()) == (False, '{"state": ')
+    assert f"Moved to {away.as_uri()}" in moved.stdout
+    assert f"Forgot {entry.digest[:12]}" in moved.stdout
+    listed = run("list")
+    assert (listed.exit_code, listed.stderr) == (0, "")
+    assert run("forget", BROKEN, "--yes").exit_code == 1
+
+
 def test_forgetting_asks_first(sandbox_env: SandboxServer, store: Store) -> None:
     """It would let the same be paid for again, so it is confirmed, or said with --yes."""
     entry = bought(store)
     assert run("forget", entry.digest[:12], typed="n\n").exit_code == 1
     assert entry_of(store, entry.digest) == entry
     assert run("forget", entry.digest[:12], typed="y\n").exit_code == 0
-    assert entry_of(store, entry.digest) is None
+    forgotten = entry_of(store, entry.digest)
+    assert forgotten is not None
+    assert (forgotten.state, forgotten.job, len(forgotten.aside)) == ("forgotten", None, 1)
     again = bought(store)
     assert run("forget", again.digest[:12], "--yes").exit_code == 0
     assert len(sandbox_env.ledger()) == 2
+    # Both are paid for, and go on.
+    lines = [json.loads(line) for line in run("list", "--open", "--json").output.splitlines()]
+    assert [line["job"]["task_id"] for line in lines] == [charged.task_id for charged in sandbox_env.ledger()]
+    assert len(run("resume").stdout.splitlines()) == 2
 
 
 def test_a_submit_under_way_is_left_alone(store: Store) -> None:
     """Neither forgotten nor cancelled."""
     entry = bought(store)
-    write(store, entry.model_copy(update={"state": "intent", "job": None, "owner": LeaseOwner()}))
-    assert "right now" in run("forget", entry.digest, "--yes").stderr
-    assert "nothing to cancel" in run("cancel", entry.digest).stderr
+    intent = entry.model_copy(update={"state": "intent", "job": None, "owner": LeaseOwner()})
+    write(store, intent)
+    with intent.owner.submitting():
+        assert "right now" in run("forget", entry.digest, "--yes").stderr
+        assert "nothing to cancel" in run("cancel", entry.digest).stderr
+    left = entry_of(store, entry.digest)
+    assert left is not None
+    assert (left.state, left.owner) == ("intent", intent.owner)
 
 
 def test_cancel_says_what_the_gateway_answered(sandbox_env: SandboxServer, store: Store) -> None:
@@ -270,7 +383,7 @@ def test_a_saved_store_and_saved_credentials_are_found(sandbox_env: SandboxServe
         monkeypatch.delenv(name)
     resumed = run("--block", "shelf", "resume")
     assert resumed.exit_code == 0, resumed.output
-    assert asyncio.run(Journal(store).entries())[0].state == "kept"
+    assert asyncio.run(Journal(store).entries()).entries[0].state == "kept"
 
 
 def test_credentials_of_another_account_are_not_used(sandbox_env: SandboxServer, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,36 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.engine.conftest import AccountMaker
-from tests.engine.jobs.test_poll import Clock, bought
 
-from prefect_happyhorse.catalog import find_route
-from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.jobs.durations import Durations
-from prefect_happyhorse.engine.jobs.poll import Poller
-from prefect_happyhorse.engine.jobs.shared import PROCESS
-from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
-from prefect_happyhorse.sandbox import SandboxServer
 
 FILE = "journal/durations/horse.json"
-ROUTE = find_route("happyhorse", "text_to_image", "gpt-image-2")
-JOB = Job(
-    gateway="happyhorse",
-    account="default",
-    capability="text_to_image",
-    model="gpt-image-2",
-    task_id="t-1",
-    digest="d",
-    submitted_at=datetime(2026, 11, 20, tzinfo=timezone.utc),
-)
-TEXT = st.text(max_size=300)
 
 
 class Watch:
@@ -63,11 +43,6 @@ def unusable(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "a-file" / "outputs"))
 
 
-@pytest.fixture
-def clock(sandbox: SandboxServer) -> Clock:
-    return Clock(sandbox)
-
-
 class Turnstile:
     """Stands in the way of a store's reads: what was read is handed out once `let_go` is set."""
 
@@ -89,7 +64,7 @@ class Turnstile:
         monkeypatch.setattr(Store, "read", slowly)
 
 
-async def kept(store: Store, path: str = FILE) -> list[float]:
+async def durations_in(store: Store, path: str = FILE) -> list[float]:
     return json.loads(await store.read(path))["durations_s"]
 
 
@@ -100,7 +75,7 @@ async def keep(store: Store, durations_s: list[float]) -> None:
 async def test_the_first_job_is_written_at_once(durations: Durations, store: Store) -> None:
     """A process that makes a single job leaves what it learned."""
     await durations.learn(61.26, store)
-    assert await kept(store) == [61.3]
+    assert await durations_in(store) == [61.3]
     assert durations.belief.seen == 1
 
 
@@ -110,12 +85,12 @@ async def test_it_is_written_twice_a_minute_at_most(durations: Durations, store:
         await durations.learn(number * 10.0, store)
         watch.now += 7.4
         assert durations.belief.seen == number
-        assert await kept(store) == [10.0]
+        assert await durations_in(store) == [10.0]
     watch.now = 1000.0 + 30.0
     await durations.learn(60.0, store)
-    assert await kept(store) == [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]
+    assert await durations_in(store) == [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]
     await durations.learn(70.0, store)
-    assert len(await kept(store)) == 6
+    assert len(await durations_in(store)) == 6
     assert durations.belief.seen == 7
 
 
@@ -125,7 +100,7 @@ async def test_the_latest_hundred_are_kept(durations: Durations, store: Store, w
         await durations.learn(float(number), store)
     watch.now += 30.0
     await durations.learn(131.0, store)
-    assert await kept(store) == [float(number) for number in range(32, 132)]
+    assert await durations_in(store) == [float(number) for number in range(32, 132)]
     assert durations.belief.seen == 100
     await keep(store, [float(number) for number in range(1, 251)])
     other = Durations(FILE, typical_s=120.0)
@@ -137,7 +112,7 @@ async def test_the_latest_hundred_are_kept(durations: Durations, store: Store, w
 async def test_no_time_at_all_is_a_second(durations: Durations, store: Store) -> None:
     """A job that was finished before it could be asked for has no logarithm."""
     await durations.learn(0.0, store)
-    assert await kept(store) == [1.0]
+    assert await durations_in(store) == [1.0]
 
 
 async def test_another_process_goes_on(durations: Durations, store: Store, watch: Watch) -> None:
@@ -150,11 +125,11 @@ async def test_another_process_goes_on(durations: Durations, store: Store, watch
     await other.look(store)
     assert other.belief == durations.belief, "it has looked already"
     await other.learn(62.0, store)
-    assert await kept(store) == [60.0, 61.0, 62.0]
+    assert await durations_in(store) == [60.0, 61.0, 62.0]
     assert other.belief.seen == 3, "whoever writes learns what others wrote meanwhile"
     watch.now += 30.0
     await durations.learn(63.0, store)
-    assert await kept(store) == [60.0, 61.0, 62.0, 63.0]
+    assert await durations_in(store) == [60.0, 61.0, 62.0, 63.0]
 
 
 @pytest.mark.parametrize(
@@ -185,11 +160,11 @@ async def test_a_damaged_file_is_as_good_as_none(
     assert durations.belief == Durations(FILE, typical_s=120.0).belief
     assert [(record.levelname, FILE in record.message) for record in caplog.records] == [("DEBUG", True)]
     await durations.learn(60.0, store)
-    assert await kept(store) == [60.0]
+    assert await durations_in(store) == [60.0]
     await store.write(FILE, content)
     watch.now += 30.0
     await durations.learn(61.0, store)
-    assert await kept(store) == [60.0, 61.0]
+    assert await durations_in(store) == [60.0, 61.0]
     assert durations.belief.seen == 2
 
 
@@ -227,7 +202,7 @@ async def test_a_store_that_fails_is_no_harm(
     assert {record.levelname for record in caplog.records} == {"DEBUG"}
     (tmp_path / "a-file").unlink()
     await durations.learn(201.0, unusable)
-    assert await kept(unusable) == [float(number) for number in range(102, 202)]
+    assert await durations_in(unusable) == [float(number) for number in range(102, 202)]
 
 
 async def test_what_cannot_be_read_is_not_written_over(
@@ -243,10 +218,10 @@ async def test_what_cannot_be_read_is_not_written_over(
         patched.setattr(Store, "read", fail)
         await durations.look(store)
         await durations.learn(60.0, store)
-    assert await kept(store) == [50.0] * 90
+    assert await durations_in(store) == [50.0] * 90
     watch.now += 30.0
     await durations.learn(61.0, store)
-    assert await kept(store) == [50.0] * 90 + [60.0, 61.0]
+    assert await durations_in(store) == [50.0] * 90 + [60.0, 61.0]
     assert durations.belief.seen == 92
 
 
@@ -256,7 +231,7 @@ async def test_a_file_that_is_gone_is_written_anew(durations: Durations, store: 
     await durations.look(store)
     await store.delete(FILE)
     await durations.learn(60.0, store)
-    assert await kept(store) == [50.0] * 20 + [60.0]
+    assert await durations_in(store) == [50.0] * 20 + [60.0]
     assert durations.belief.seen == 21
 
 
@@ -273,7 +248,7 @@ async def test_what_is_learned_while_looking_is_not_lost(
     assert durations.belief.seen == 0, "whoever comes second does not wait"
     for _ in range(jobs):
         await durations.learn(60.0, store)
-    assert await kept(store) == [50.0] * 5 + [60.0]
+    assert await durations_in(store) == [50.0] * 5 + [60.0]
     stile.let_go.set()
     await look
     assert durations.belief.seen == 5 + jobs
@@ -290,11 +265,11 @@ async def test_what_is_learned_while_writing_is_not_lost(
     await durations.learn(61.0, store)
     stile.let_go.set()
     await first
-    assert await kept(store) == [50.0] * 5 + [60.0]
+    assert await durations_in(store) == [50.0] * 5 + [60.0]
     assert durations.belief.seen == 7
     watch.now += 30.0
     await durations.learn(62.0, store)
-    assert await kept(store) == [50.0] * 5 + [60.0, 61.0, 62.0]
+    assert await durations_in(store) == [50.0] * 5 + [60.0, 61.0, 62.0]
 
 
 async def test_a_look_while_writing_counts_nothing_twice(durations: Durations, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,79 +290,5 @@ async def test_a_look_while_writing_counts_nothing_twice(durations: Durations, s
 async def test_many_at_once_write_once(durations: Durations, store: Store) -> None:
     """A crowd of jobs that end together is one write, and all of them are believed."""
     await asyncio.gather(*(durations.learn(60.0, store) for _ in range(50)))
-    assert await kept(store) == [60.0]
+    assert await durations_in(store) == [60.0]
     assert durations.belief.seen == 50
-
-
-async def test_the_jobs_of_an_account_on_a_route_share(store: Store) -> None:
-    """Whoever asks again gets the same, but another account, model, capability, gateway or store has its own."""
-    mine = PROCESS.durations(JOB, ROUTE, store)
-    assert PROCESS.durations(JOB.model_copy(update={"task_id": "t-2", "digest": "e"}), ROUTE, Store(store.url)) is mine
-    others = [
-        PROCESS.durations(JOB.model_copy(update=change), ROUTE, store)
-        for change in ({"account": "film"}, {"model": "gpt-image-3"}, {"capability": "image_edit"}, {"gateway": "ttapi"})
-    ]
-    elsewhere = PROCESS.durations(JOB, ROUTE, Store(f"{store.url}-2"))
-    assert len({id(one) for one in (mine, *others, elsewhere)}) == 6
-    assert len({one.path for one in (mine, *others)}) == 5
-    assert elsewhere.path == mine.path
-    await mine.learn(60.0, store)
-    assert [one.belief.seen for one in (mine, *others, elsewhere)] == [1, 0, 0, 0, 0, 0]
-    assert others[0].belief.median_s == pytest.approx(ROUTE.typical_s)
-
-
-@pytest.mark.parametrize("odd", ["owner/model", "a model", "../../etc/passwd", "a\\b:c*?", "NUL", "馬", "", ".", "m" * 500, "a\x00b"])
-async def test_odd_names_are_files_all_the_same(odd: str, store: Store) -> None:
-    """A model or an account may be called anything; its file lies in the folder, and another process finds it."""
-    for change in ({"model": odd}, {"account": odd}):
-        job = JOB.model_copy(update=change)
-        durations = PROCESS.durations(job, ROUTE, store)
-        await durations.learn(60.0, store)
-        assert await kept(store, durations.path) == [60.0]
-        assert await store.list("journal/durations") == [durations.path.removeprefix("journal/durations/")]
-        await store.delete(durations.path)
-
-
-@given(one=TEXT, other=TEXT)
-@example(one="film crew", other="film-crew")
-@example(one="a/b", other="a:b")
-@example(one="m" * 300, other="m" * 299)
-def test_different_names_stay_apart(one: str, other: str) -> None:
-    """Two models share what they have learned only if they are the same."""
-    store = Store("memory://names")
-    found = [PROCESS.durations(JOB.model_copy(update={"model": name}), ROUTE, store) for name in (one, other)]
-    assert (found[0] is found[1]) == (one == other)
-
-
-async def test_the_journal_does_not_take_them_for_jobs(durations: Durations, account: AccountMaker, store: Store) -> None:
-    """They lie in the journal's folder, and yet are no entries."""
-    job = await bought(account, store)
-    await durations.learn(60.0, store)
-    assert [entry.digest for entry in (await Journal(store).entries()).entries] == list(await Journal(store).revisions()) == [job.digest]
-
-
-async def test_a_job_that_is_waited_for_teaches(sandbox: SandboxServer, account: AccountMaker, store: Store, clock: Clock) -> None:
-    """Its duration is known to within a poll, the next ones are asked for seldom, and nothing is asked before it can be done."""
-    sandbox.settings(job_s=60)
-    polls: list[int] = []
-    for take in range(1, 13):
-        # Each is another job, bought just now.
-        job = (await bought(account, store)).model_copy(update={"submitted_at": datetime.now(timezone.utc)})
-        result = await Poller(account=account(), store=store, clock=clock, sleep=clock.sleep).poll(job)
-        polls.append(result.polls)
-        await Journal(store).forget(job.digest)
-        durations = PROCESS.durations(job, ROUTE, store)
-        assert durations.belief.seen == take
-    assert 45.0 < durations.belief.median_s < 75.0
-    assert max(polls[-3:]) < polls[0]
-
-
-async def test_a_job_that_another_run_left_teaches_nothing(
-    sandbox: SandboxServer, account: AccountMaker, store: Store, clock: Clock
-) -> None:
-    """When it was finished is not known: it may have lain there for an hour."""
-    job = await bought(account, store)
-    old = job.model_copy(update={"submitted_at": job.submitted_at - timedelta(hours=1)})
-    await Poller(account=account(), store=store, clock=clock, sleep=clock.sleep).poll(old)
-    assert PROCESS.durations(job, ROUTE, store).belief.seen == 0
-    assert await store.list("journal/durations") == []

@@ -287,5 +287,7 @@ async def test_several_outputs_and_inline_outputs_are_told_apart(account: Accoun
     result = await Poller(account=account(), store=store, sleep=naps).poll(job)
     assert [output.is_inline for output in result.outputs] == [True] * 3
     assert all(output.inline for output in result.outputs)
-    written = await store.read(f"journal/{job.digest}.json")
+    entry = await Journal(store).read(job.digest)
+    assert entry is not None
+    written = await store.read(Journal(store).path(job.digest, entry.revision))
     assert len(written) < 5000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import errno
 import hashlib
 import os
 import pickle
@@ -56,6 +57,22 @@ async def test_list(any_store: Store) -> None:
     assert await any_store.list("journal") == ["a.json", "b.json", "c.json"]
 
 
+async def test_walk(any_store: Store) -> None:
+    """All files below a folder are found, by their paths in the store, and none beside it; what others wrote since is there."""
+    assert await any_store.walk("journal") == []
+    below = ["journal/a.json", "journal/ab/c.json", "journal/ab/cd/e.json", "journal/journal/a.json"]
+    for path in (*below, "journal2/a.json", "top.json", "outputs/journal/b.json"):
+        await any_store.write(path, b"{}")
+    assert sorted(await any_store.walk("journal")) == below
+    assert await any_store.walk("journal/ab/cd") == ["journal/ab/cd/e.json"]
+    assert await any_store.walk("nowhere/at/all") == []
+    await Store(any_store.url, options={**any_store.options, "skip_instance_cache": True}).write("journal/zz/f.json", b"{}")
+    assert sorted(await any_store.walk("journal")) == [*below, "journal/zz/f.json"]
+    for path in await any_store.walk("journal"):
+        await any_store.delete(path)
+    assert await any_store.walk("journal") == []
+
+
 def many(store: Store) -> int:
     """More files than are read at a time."""
     return 80 if store.scheme == "s3" else 300
@@ -106,6 +123,19 @@ async def test_read_all_tells_failures(tmp_path: Path) -> None:
         _ = [one async for one in Store(str(tmp_path / "a-file" / "outputs")).read_all(["a"])]
 
 
+async def test_read_all_names_what_it_could_not_read(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object store's own error may name the bucket alone; its kind stays."""
+    await any_store.write("a/b", b"1")
+
+    def refuse(path: str) -> bytes:
+        raise PermissionError(errno.EACCES, "not yours")
+
+    monkeypatch.setattr(any_store._backend, "read", refuse)
+    with pytest.raises(PermissionError, match="not yours") as caught:
+        _ = [one async for one in any_store.read_all(["a/b"])]
+    assert caught.value.filename == any_store.uri("a/b")
+
+
 @pytest.mark.parametrize(("url", "at_once"), [("outputs", 1), ("memory://outputs", 32)])
 async def test_read_all_at_once(url: str, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of a disk are read one after the other in one thread, those of an object store side by side, for each takes its time."""
@@ -145,6 +175,91 @@ async def test_create_is_exclusive(any_store: Store) -> None:
     assert await any_store.create("claim", b"late") is False
     await any_store.delete("claim")
     assert await any_store.create("claim", b"again") is True
+
+
+async def test_a_lost_answer_is_looked_up(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file was created, and the store's answer got lost: it is read back, and is ours; another's is not, and the error stays."""
+    create = any_store._backend.create
+
+    def lost(path: str, data: bytes) -> bool:
+        create(path, data)
+        raise OSError(errno.ETIMEDOUT, "no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(any_store._backend, "create", lost)
+        assert await any_store.create("claim", b"mine") is True
+        with pytest.raises(OSError, match="no answer"):
+            await any_store.create("claim", b"other")
+    assert await any_store.read("claim") == b"mine"
+
+
+async def test_what_never_arrived_is_not_ours(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the request got lost or its answer, only the file itself says; where that cannot be asked either, the first error stays."""
+
+    def lost(path: str, data: bytes) -> bool:
+        raise OSError(errno.ETIMEDOUT, "no answer")
+
+    def refuse(path: str) -> bytes:
+        raise PermissionError(errno.EACCES, "not yours")
+
+    monkeypatch.setattr(any_store._backend, "create", lost)
+    with pytest.raises(OSError, match="no answer"):
+        await any_store.create("claim", b"mine")
+    await any_store.write("claim", b"mine")
+    assert await any_store.create("claim", b"mine") is True
+    monkeypatch.setattr(any_store._backend, "read", refuse)
+    with pytest.raises(OSError, match="no answer"):
+        await any_store.create("claim", b"mine")
+
+
+async def test_a_repeated_call_meets_its_own_file(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that repeats a call on its own is told that the file is there: its own bytes are known again, another's are not."""
+    create = any_store._backend.create
+
+    def repeated(path: str, data: bytes) -> bool:
+        create(path, data)
+        return create(path, data)
+
+    monkeypatch.setattr(any_store._backend, "create", repeated)
+    assert await any_store.create("claim", b"mine") is True
+    assert await any_store.create("claim", b"other") is False
+    assert await any_store.read("claim") == b"mine"
+
+
+async def test_a_store_that_keeps_two_apart_is_proved(any_store: Store) -> None:
+    """Nothing of the proof stays, and it can be given again."""
+    for _ in range(2):
+        await any_store.prove("journal/proofs/1")
+    assert await any_store.walk("journal") == []
+
+
+async def test_a_store_that_overwrites_is_refused(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says that it created a file which was there already, as an object store does that knows no conditional write."""
+    backend = any_store._backend
+
+    def overwrite(path: str, data: bytes) -> bool:
+        backend.write(path, data)
+        return True
+
+    monkeypatch.setattr(backend, "create", overwrite)
+    with pytest.raises(OSError, match="wrote over a file that it was to create, so two runs could buy the same job") as caught:
+        await any_store.prove("journal/proofs/1")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOTSUP, any_store.url)
+    assert await any_store.walk("journal") == []
+
+
+async def test_a_store_that_does_not_list_is_refused(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its list is stale or empty, so the latest revision of an entry would not be seen."""
+
+    def nothing(path: str) -> list[str]:
+        return []
+
+    with monkeypatch.context() as patched:
+        patched.setattr(any_store._backend, "names", nothing)
+        with pytest.raises(OSError, match="did not keep or list a file that was created") as caught:
+            await any_store.prove("journal/proofs/1")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOTSUP, any_store.url)
+    assert await any_store.walk("journal") == []
 
 
 async def test_keep(any_store: Store, tmp_path: Path) -> None:
@@ -199,7 +314,7 @@ async def test_holds(any_store: Store) -> None:
 @pytest.mark.parametrize("path", ["", "/etc/passwd", "../x", "a/../x", "a//b", "./a", "a\\b", "C:/x", "a\x00b"])
 async def test_paths_stay_inside(path: str, any_store: Store) -> None:
     """No path leads out of the store's folder, in any operation."""
-    for call in (any_store.read, any_store.size, any_store.exists, any_store.delete):
+    for call in (any_store.read, any_store.size, any_store.exists, any_store.delete, any_store.walk, any_store.prove):
         with pytest.raises(ValueError, match=r"store's folder|part of it is empty|backslash"):
             await call(path)
     for write in (any_store.write, any_store.create):
@@ -211,7 +326,7 @@ async def test_off_the_loop(any_store: Store, monkeypatch: pytest.MonkeyPatch) -
     """Nothing that blocks runs on the event loop's thread."""
     backend = any_store._backend
     threads: list[int] = []
-    for name in ("size", "read", "write", "create", "delete", "names", "keep", "hash"):
+    for name in ("size", "read", "write", "create", "delete", "names", "walk", "keep", "hash"):
         original = getattr(backend, name)
 
         def spy(*args: Any, _original: Any = original, **kwargs: Any) -> Any:
@@ -223,10 +338,11 @@ async def test_off_the_loop(any_store: Store, monkeypatch: pytest.MonkeyPatch) -
     await any_store.create("b", b"1")
     await any_store.read("a")
     await any_store.list("")
+    await any_store.walk("deep")
     await any_store.holds("a", length=1, sha256="")
     assert len([one async for one in any_store.read_all(["a", "b"])]) == 2
     await any_store.delete("a")
-    assert len(threads) == 9
+    assert len(threads) == 10
     assert threading.get_ident() not in threads
 
 
@@ -251,6 +367,8 @@ async def test_unreachable_is_not_missing(tmp_path: Path) -> None:
     for call in (
         lambda: down.exists("a"),
         lambda: down.list("a"),
+        lambda: down.walk("a"),
+        lambda: down.prove("a/b"),
         lambda: down.create("a", b"1"),
         lambda: down.keep(tmp_path / "finished", "a"),
         lambda: anext(down.read_all(["a"])),

@@ -69,8 +69,35 @@ async def test_unfinished_are_not_listed(tmp_path: Path) -> None:
     """What a killed process left half written is not listed."""
     store = Store(str(tmp_path))
     await store.write("a.json", b"1")
-    (tmp_path / f".0011{disk.TEMPORARY_SUFFIX}").write_bytes(b"half")
+    await store.write("deep/b.json", b"1")
+    for folder in (tmp_path, tmp_path / "deep"):
+        (folder / f".0011{disk.TEMPORARY_SUFFIX}").write_bytes(b"half")
     assert await store.list("") == ["a.json"]
+    assert await store.walk("deep") == ["deep/b.json"]
+
+
+async def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies below it may stand for paid jobs, so it is never taken for nothing at all."""
+    store = Store(str(tmp_path))
+    await store.write("journal/ab/c.json", b"1")
+    scandir = os.scandir
+
+    def refuse(path: str | os.PathLike[str]) -> object:
+        if Path(path).name == "ab":
+            raise PermissionError(errno.EACCES, "not yours", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="not yours"):
+        await store.walk("journal")
+
+
+async def test_no_folder_is_an_empty_one_and_a_file_is_not(tmp_path: Path) -> None:
+    """Before the first job there is no journal; where a file lies in its place, nothing can be said of it."""
+    assert await Store(str(tmp_path / "outputs")).walk("journal") == []
+    (tmp_path / "a-file").write_bytes(b"")
+    with pytest.raises(NotADirectoryError):
+        await Store(str(tmp_path / "a-file")).walk("journal")
 
 
 @pytest.mark.parametrize("code", [errno.EXDEV, errno.EPERM, errno.ENOTSUP])

@@ -251,7 +251,10 @@ def _known_result(entry: JournalEntry | None, job: Job, *, again: bool) -> JobRe
 def _result_with_addresses(entry: JournalEntry | None, job: Job) -> JobResult | None:
     if entry is None or entry.result is None or entry.result.job.task_id != job.task_id:
         return None
-    return None if any(output.is_inline for output in entry.result.outputs) else entry.result
+    if any(output.is_inline for output in entry.result.outputs):
+        return None
+    # Only the address itself says whether it is still alive.
+    return entry.result.model_copy(update={"outputs_expire_at": None})
 
 
 def _ended_by(error: CallError, job: Job) -> GenerationError:

@@ -152,6 +152,12 @@ def _rename(source: Path, target: Path) -> None:
     os.rename(source, target)
 
 
+def _raise_unless_missing(error: OSError) -> None:
+    # Left to itself, `os.walk` takes a folder that cannot be listed for an empty one.
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
 class LocalFolder:
     """A store's folder on a local disk. Everything here blocks."""
 
@@ -191,8 +197,8 @@ class LocalFolder:
 
     def walk(self, path: str) -> list[str]:
         """See `Backend.walk`."""
-        root = self._at(path)
-        return [Path(folder, name).relative_to(self.folder).as_posix() for folder, _, names in os.walk(root) for name in names]
+        found = os.walk(self._at(path), onerror=_raise_unless_missing)
+        return [Path(folder, name).relative_to(self.folder).as_posix() for folder, _, names in found for name in names]
 
     def keep(self, file: Path, path: str, *, move: bool) -> None:
         """See `Backend.keep`."""
