@@ -1,0 +1,129 @@
+"""Bugs that engine code once had or could have, planted one at a time: a simulation that does not find them proves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from prefect_happyhorse.domain.jobs import Job
+from prefect_happyhorse.engine.jobs import manage, submit
+from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.journal import lease
+from prefect_happyhorse.engine.journal.journal import Cancellation, Journal, JournalEntry
+from prefect_happyhorse.engine.journal.lease import Lease
+from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S
+from prefect_happyhorse.engine.storage import local
+from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.gateways.base import Gateway
+from prefect_happyhorse.gateways.errors import CallUnavailable
+
+__all__ = ["BUGS", "planted"]
+
+Patch = tuple[object, str, object]
+
+
+async def _sends_without_a_look(self: Lease) -> None:
+    self.sent = True
+
+
+def _never_confirms(self: Lease) -> None:
+    self.sent = True
+
+
+async def _believes_another_clock(entry: JournalEntry, journal: Journal, sleep: Callable[[float], Awaitable[None]]) -> bool:
+    """As it was: whoever is silent by the times that were written is gone, whoever it is."""
+    while True:
+        now = lease._now()[1]  # pyright: ignore[reportPrivateUsage]
+        if now - entry.owner.at.timestamp() > LEASE_TTL_S:
+            return True
+        await sleep(2.0)
+        if await journal.revision(entry.digest) != entry.revision:
+            return False
+
+
+async def _believes_yes(self: Session, job: Job, answer: Cancellation) -> Cancellation:
+    return answer
+
+
+async def _drops_the_second(self: Journal, entry: JournalEntry, job: Job | None = None) -> tuple[str, ...]:
+    return entry.aside
+
+
+async def _takes_no_for_an_answer(self: Store, path: str, data: bytes) -> bool:
+    return await self._off_loop(self._backend.create, path, data)  # pyright: ignore[reportPrivateUsage]
+
+
+async def _overwrites(self: Store, path: str, data: bytes) -> bool:
+    await self.write(path, data)
+    return True
+
+
+async def _proves_nothing(self: Store, path: str) -> None:
+    return None
+
+
+async def _takes_what_is_there(self: Journal, entry: JournalEntry, *, verify: bool = False) -> JournalEntry | None:
+    """A lease without an epoch: whoever writes last has it."""
+    written = entry.model_copy(update={"revision": max(entry.revision, 1)})
+    content = written.model_dump_json(exclude_none=True)
+    await self.store.write(self.path(written.digest, written.revision), content.encode())
+    return written
+
+
+def _writes_without_sync(path: Any, data: bytes, mode: int = 0o666) -> None:
+    with open(path, "xb") as file:
+        file.write(data)
+
+
+async def _leaves_its_intent(self: Lease) -> None:
+    """What went wrong before anything was sent is taken for doubt."""
+
+
+def _sends_again_whatever_came(request: Any) -> Any:
+    original = request
+
+    def read(self: Any, response: Any, route: Any) -> Any:
+        if response.status_code == 429:
+            raise CallUnavailable("slow down", may_have_acted=False, retry_after_s=1.0)
+        return original(self, response, route)
+
+    return read
+
+
+async def _forgets_what_is_under_way(journal: Journal, entry: JournalEntry, sleep: Any) -> None:
+    return None
+
+
+def _bugs() -> dict[str, tuple[Patch, ...]]:
+    return {
+        "the lease is not looked at before a send": (
+            (Lease, "check", _sends_without_a_look),
+            (Lease, "confirm", _never_confirms),
+        ),
+        "another machine's clock is believed": ((submit, "wait_for_owner", _believes_another_clock),),
+        "a submit that is under way is forgotten": ((manage, "_wait_until_idle", _forgets_what_is_under_way), (Lease, "check", _sends_without_a_look)),
+        "a cancel that is answered well is believed": ((Session, "_confirm_cancel", _believes_yes),),
+        "a second job of a request is dropped": ((Journal, "_set_aside", _drops_the_second),),
+        "a refusal for its rate is sent again though a job stands beside it": (
+            (Gateway, "read_submit", _sends_again_whatever_came(Gateway.read_submit)),
+        ),
+        "an intent under which nothing was sent is left": ((Lease, "release", _leaves_its_intent),),
+        "the lease's own write is not read back": ((Store, "create", _takes_no_for_an_answer),),
+        "an intent is not synced before the send": ((local, "_write", _writes_without_sync),),
+        "a lease has no epoch": ((Journal, "create", _takes_what_is_there),),
+        "a store that overwrites is not found out": ((Store, "create", _overwrites), (Store, "prove", _proves_nothing)),
+    }
+
+
+BUGS = _bugs()
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """Engine code with one of the bugs."""
+    with ExitStack() as stack:
+        for target, attribute, bug in BUGS[name]:
+            stack.enter_context(patch.object(target, attribute, bug))
+        yield

@@ -1,0 +1,138 @@
+"""A gateway of the simulation: what it accepts is charged, whether or not anybody hears of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+
+from prefect_happyhorse.sandbox.media.render import MediaSpec, _write  # pyright: ignore[reportPrivateUsage]
+
+from .world import CURRENT, World
+
+__all__ = ["Charge", "SimGateway"]
+
+JOB_S = 90.0
+
+
+@lru_cache(maxsize=1)
+def video() -> bytes:
+    """A small video that every job makes."""
+    spec = MediaSpec(kind="video", format="mp4", width=64, height=64, duration_s=0.2, fps=5, quality=40)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "video.mp4"
+        _write(spec, path)
+        return path.read_bytes()
+
+
+@dataclass
+class Charge:
+    """A job that was accepted, and so is paid for."""
+
+    task_id: str
+    digest: str
+    claim: str
+    at: float
+    by: str
+    cancelled: bool = False
+    forgotten: bool = False
+
+
+@dataclass
+class SimGateway(httpx.AsyncBaseTransport):
+    """A transport that is the gateway itself.
+
+    Args:
+        world: Where it lives.
+        odd: How often a submit is answered in an odd way, and how often anything else is.
+    """
+
+    world: World
+    odd: float = 0.0
+    polite: bool = False
+    charges: dict[str, Charge] = field(default_factory=dict)
+    digest_of: dict[str, str] = field(default_factory=dict)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer a call, after whatever the world does to it."""
+        path = request.url.path
+        what = "submit" if path.endswith("video-synthesis") else path.rpartition("/")[2]
+        if what == "submit":
+            # A connection takes its time, and the process may be held up meanwhile; then the call leaves.
+            await self.world.disturb("network connect")
+            if (trace := request.extensions.get("trace")) is not None:
+                await trace("http11.send_request_headers.started", {})
+            self.handed_over(request)
+            answer = self._submit(request)
+            return await self.world.step(f"network {what}", lambda: answer, lambda why: httpx.ReadTimeout(why, request=request), late=True)
+        return await self.world.step(
+            f"network {what}", lambda: self._answer(request, what), lambda why: httpx.ReadTimeout(why, request=request)
+        )
+
+    def handed_over(self, request: httpx.Request) -> None:
+        """Called for every submit at the moment at which it leaves its process."""
+
+    async def _answer(self, request: httpx.Request, what: str) -> httpx.Response:
+        if what == "video.mp4":
+            headers = {"content-type": "video/mp4", "content-length": str(len(video()))}
+            return httpx.Response(200, stream=httpx.ByteStream(video()), headers=headers, request=request)
+        if what == "cancel":
+            return self._cancel(request)
+        return self._poll(request, what)
+
+    def _submit(self, request: httpx.Request) -> httpx.Response:
+        prompt = json.loads(request.content)["input"]["prompt"]
+        odd = self.world.choices.draw(0.0 if self.world.calm else self.odd, 6)
+        if odd == 1:
+            self.world.note("the submit is throttled")
+            return _json(request, 429, {"code": "Throttling.RateQuota", "message": "slow down"}, {"retry-after": "20"})
+        if odd == 2:
+            return _json(request, 503, {"code": "InternalError", "message": "come back later"})
+        charge = Charge(f"task-{len(self.charges) + 1:04}-{'0' * 20}", self.digest_of[prompt], request.extensions["claim"], self.world.loop.now, str(CURRENT.get()))
+        self.charges[charge.task_id] = charge
+        self.world.note(f"the gateway accepts {charge.task_id[:9]} for {charge.digest[:6]}")
+        answer = {"request_id": "r-1", "output": {"task_id": charge.task_id, "task_status": "PENDING"}}
+        if odd == 3:
+            return _json(request, 429, {"code": "Throttling.RateQuota", "message": "slow down", **answer}, {"retry-after": "20"})
+        if odd == 4:
+            return _json(request, 503, {"code": "InternalError", "message": "oops", **answer})
+        if odd == 5:
+            return httpx.Response(200, content=b"<html>", request=request)
+        if odd == 6:
+            return _json(request, 200, {"request_id": "r-1", "output": {"task_status": "PENDING"}})
+        return _json(request, 200, answer)
+
+    def _poll(self, request: httpx.Request, task_id: str) -> httpx.Response:
+        charge = self.charges.get(task_id)
+        odd = self.world.choices.draw(0.0 if self.world.calm else self.odd, 4)
+        if odd == 1:
+            return _json(request, 503, {"code": "InternalError", "message": "come back later"})
+        if odd == 2:
+            return httpx.Response(200, content=b"{", request=request)
+        if charge is None or odd == 3:
+            return _json(request, 200, {"request_id": "r-2", "output": {"task_id": task_id, "task_status": "UNKNOWN"}})
+        output = {"task_id": task_id, "task_status": "FAILED" if odd == 4 else self.state_of(charge)}
+        if output["task_status"] == "SUCCEEDED":
+            output["video_url"] = "http://127.0.0.1:9/video.mp4"
+        return _json(request, 200, {"request_id": "r-2", "output": output})
+
+    def state_of(self, charge: Charge) -> str:
+        """What is true of a job."""
+        if charge.cancelled:
+            return "CANCELED"
+        return "SUCCEEDED" if self.world.loop.now > charge.at + JOB_S else "RUNNING"
+
+    def _cancel(self, request: httpx.Request) -> httpx.Response:
+        charge = self.charges[request.url.path.split("/")[-2]]
+        if self.world.loop.now < charge.at + 10.0 and not self.polite:
+            charge.cancelled = True
+        self.world.note(f"is asked to cancel {charge.task_id[:9]}: {'done' if charge.cancelled else 'says yes and does not'}")
+        return _json(request, 200, {"request_id": "r-3"})
+
+
+def _json(request: httpx.Request, status: int, body: object, headers: dict[str, str] | None = None) -> httpx.Response:
+    return httpx.Response(status, json=body, headers=headers, request=request)
