@@ -58,7 +58,7 @@ UNREADABLE: dict[str, bytes] = {
     "a number": b"7",
     "null": b"null",
     "too deep": b"[" * 100_000,
-    "a number beyond reading": b'{"id": ' + b"9" * 5000 + b"}",
+    "a number beyond reading": b"9" * 5000,
     "not text": bytes(range(256)),
 }
 

@@ -48,6 +48,14 @@ class SubmitSuite(Dialect):
         assert "not a JSON object" in error.message
         assert error.excerpt == " ".join(body.decode("utf-8", "replace").split())[:300]
 
+    def test_a_number_beyond_reading_is_no_id(self) -> None:
+        """Python reads no number of so many digits: what stands beside it is read all the same."""
+        body = b'{"id": ' + b"9" * 5000 + b"}"
+        error = self.refused(body)
+        assert isinstance(error, ProtocolError)
+        assert (error.money, error.status_code, error.gateway, error.retryable) == ("may be spent", 200, self.gateway, False)
+        assert (error.task_id, error.excerpt) == (None, body.decode()[:300])
+
     def test_an_empty_object_is_uncertain(self) -> None:
         """It says nothing at all."""
         error = self.refused({})
@@ -64,10 +72,10 @@ class SubmitSuite(Dialect):
                 assert (error.money == "not spent" and error.retryable) == (status == 429), status
 
     def test_an_id_counts_only_in_a_success(self) -> None:
-        """A redirect or an error is none, whatever stands in it."""
+        """In a redirect or an error it makes no job; but whatever the status says, the job may be there."""
         for status in range(300, 600):
             error = self.refused(self.accepted(), status)
-            assert error.money == ("not spent" if status in REFUSING else "may be spent"), status
+            assert (error.money, error.task_id) == ("may be spent", TASK_ID), status
 
     def test_a_redirect_says_where_it_points(self) -> None:
         """A base URL with the wrong scheme is the usual reason."""

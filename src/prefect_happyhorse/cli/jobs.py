@@ -158,7 +158,8 @@ def _advice(entry: JournalEntry) -> str:
     if entry.job is None and entry.may_be_bought_again:
         return "Nothing is bought for it: the same request buys it."
     if entry.job is None:
-        return f"Nobody knows whether this submit was accepted. {resolve_uncertain(entry.digest)}"
+        named = None if entry.failure is None else entry.failure.task_id
+        return f"Nobody knows whether this submit was accepted. {resolve_uncertain(entry.digest, named)}"
     if entry.is_open:
         return f"It is paid for and no file is kept yet: happyhorse jobs resume {short}"
     if entry.asset is not None:

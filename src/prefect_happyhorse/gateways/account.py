@@ -11,6 +11,8 @@ from prefect_happyhorse.domain.prices import Price
 
 __all__ = ["AccessToken", "Account"]
 
+_APP_ID_CHARS = 4
+
 
 @dataclass(frozen=True)
 class Account:
@@ -27,6 +29,12 @@ class Account:
     private_network: bool = False
     prices: tuple[Price, ...] = ()
     credentials: str | None = None
+
+    def secrets(self) -> tuple[str, ...]:
+        """What must stand in nothing that is kept or shown; an app id of few letters could be told from no other text."""
+        keys = [key.get_secret_value() for key in (self.key, self.secret_key) if key is not None]
+        app_ids = [] if self.app_id is None or len(self.app_id) < _APP_ID_CHARS else [self.app_id]
+        return tuple(filter(None, keys + app_ids))
 
 
 @dataclass(frozen=True)

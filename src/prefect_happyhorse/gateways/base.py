@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Generator, Iterable, Mapping
 from typing import Any, ClassVar, Literal, cast
 from urllib.parse import quote
@@ -14,9 +15,9 @@ from prefect_happyhorse.domain.errors import CatalogError
 from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.gateways.account import AccessToken, Account
-from prefect_happyhorse.gateways.errors import CallError, CallRejected, JobUnknown, MalformedResponse
+from prefect_happyhorse.gateways.errors import CallError, CallRejected, CallUnavailable, JobUnknown, MalformedResponse
 from prefect_happyhorse.gateways.failures import failure, moderation_code
-from prefect_happyhorse.gateways.redaction import mark_secret, scrub, shown
+from prefect_happyhorse.gateways.redaction import CODE_CHARS, ID_RULE, as_id, as_usage, excerpt, holds_secret, mark_secret, sentence, shown
 from prefect_happyhorse.gateways.responses import (
     first_text,
     json_object,
@@ -31,6 +32,8 @@ from prefect_happyhorse.gateways.responses import (
 from prefect_happyhorse.gateways.wire import build_body, form_parts
 
 __all__ = ["Gateway"]
+
+_log = logging.getLogger(__name__)
 
 Paths = ClassVar[tuple[str, ...]]
 """Dotted paths inside a response, of which the first that holds something is read."""
@@ -143,12 +146,14 @@ class Gateway:
         raise CatalogError(f"{self.facts.gateway} speaks the dialect {self.facts.dialect}, which exchanges no access tokens.")
 
     def refuses_token(self, response: httpx.Response) -> bool:
-        """Whether a response says that the access token is not valid, so that no work was started."""
+        """Whether a response says that the access token is not valid, so that no work was started; one that names a job says both."""
         try:
-            code = self._code(json_object(response), response)
+            data = json_object(response)
         except MalformedResponse:
             return False
-        return self.facts.token is not None and self.facts.codes.get(code or "") == "authentication"
+        if self.facts.token is None or first_text(data, self._paths("task_id", None)) is not None:
+            return False
+        return self.facts.codes.get(self._code(data, response) or "") == "authentication"
 
     def read_submit(self, response: httpx.Response, route: Route) -> Submission:
         """The provider's id of a submitted job, and what it says of it.
@@ -163,13 +168,22 @@ class Gateway:
             MalformedResponse: When the response is none that the documentation shows, so that work may have been started.
         """
         data, failed = self._opened(response, route)
-        submission = self._submission(data, response, route)
-        if failed is None and submission is not None:
-            return submission
+        # Beside an error an id counts wherever the dialect may put one.
+        said = first_text(data, self._paths("task_id", route) + (self.paths.task_id if failed is not None else ()))
+        task_id = None if said is None or holds_secret(said, response) else as_id(said)
+        if failed is None and task_id is not None:
+            return self._submission(task_id, data, response, route)
         if failed is None:
-            raise malformed("The response to the submit holds no task id.", response)
-        if response.is_success and submission is not None and not isinstance(failed, MalformedResponse):
-            raise malformed("The response to the submit holds an error and a task id at once.", response)
+            wrong = (
+                ""
+                if said is None
+                else f" that can be kept: it must be {ID_RULE}, and none of the account's secrets (got {len(said)} characters)"
+            )
+            failed = malformed(f"The response to the submit holds no task id{wrong}.", response)
+        elif said is not None:
+            failed = _beside_task_id(failed, response)
+        if said is not None:
+            failed.task_id, failed.request_id = task_id, request_id_of(data, response)
         raise failed
 
     def read_poll(self, response: httpx.Response, route: Route) -> JobSnapshot:
@@ -230,17 +244,14 @@ class Gateway:
 
     def _unexpected(self, response: httpx.Response) -> MalformedResponse:
         location = response.headers.get("location")
-        points = f" and points to {scrub(location, response)!r}; check the base URL" if location else ""
+        points = f" and points to {sentence(location, response)!r}; check the base URL" if location else ""
         return malformed(f"{self.facts.gateway} answered {response.status_code}, which its documentation does not show{points}.", response)
 
     def _paths(self, name: Literal["task_id", "status", "result"], route: Route | None) -> tuple[str, ...]:
         """Where a response holds something: as the route or the gateway has it, else as the dialect does."""
         return getattr(self.facts.response if route is None else route.response, name) or getattr(self.paths, name)
 
-    def _submission(self, data: dict[str, Any], response: httpx.Response, route: Route) -> Submission | None:
-        task_id = first_text(data, self._paths("task_id", route))
-        if task_id is None:
-            return None
+    def _submission(self, task_id: str, data: dict[str, Any], response: httpx.Response, route: Route) -> Submission:
         word = first_text(data, self._paths("status", route))
         return Submission(
             task_id=task_id,
@@ -258,16 +269,19 @@ class Gateway:
         reason = first_text(data, self.failed_reason_paths) if failed else None
         code = (first_text(data, self.failed_code_paths) or moderation_code(reason, self.facts)) if failed else None
         progress = (progress_from(value_at(data, path)) for path in self.progress_paths)
-        usage = data.get("usage")
+        counted = data.get("usage")
+        usage, cuts = as_usage(cast("dict[str, Any]", counted), response) if isinstance(counted, dict) else (None, [])
+        if cuts and status.final:
+            _log.warning("%s: of what it says in usage a part is not kept: %s.", self.facts.gateway, ", ".join(cuts[:5]))
         return JobSnapshot(
             status=status,
             provider_status=shown(word, response),
             progress=next((share for share in progress if share is not None), None),
             outputs=outputs_from(self._results(data, route), route, response) if status is JobStatus.SUCCEEDED else (),
-            code=shown(code, response) if code else None,
-            message=scrub(reason, response) if reason else None,
+            code=shown(code, response, CODE_CHARS) if code else None,
+            message=sentence(reason, response) if reason else None,
             request_id=request_id_of(data, response),
-            usage=cast("dict[str, Any]", usage) if isinstance(usage, dict) else None,
+            usage=usage,
         )
 
     def _failure(self, data: dict[str, Any], response: httpx.Response, route: Route | None) -> CallError | None:
@@ -307,7 +321,19 @@ def _call(call: str, account: Account, *, path: str | None = None, task_id: str 
     # A task id is the provider's word: it must not be able to step out of its place in the path.
     quoted = quote(task_id, safe="")
     name = quoted.replace(".", "%2E") if quoted in {".", ".."} else quoted
-    return httpx.Request(method, account.base_url + (path or documented).replace("{task_id}", name), **content)
+    request = httpx.Request(method, account.base_url + (path or documented).replace("{task_id}", name), **content)
+    mark_secret(request, *account.secrets())
+    return request
+
+
+def _beside_task_id(failed: CallError, response: httpx.Response) -> CallError:
+    """An error whose response names a job too: work may have been started, whatever the error says."""
+    failed.excerpt = excerpt(response)
+    if isinstance(failed, MalformedResponse) or (isinstance(failed, CallUnavailable) and failed.may_have_acted):
+        return failed
+    both = malformed(f"The response to the submit holds an error and a task id at once: {failed.message}", response)
+    both.code = failed.code
+    return both
 
 
 def _fits_a_header(key: SecretStr) -> bool:

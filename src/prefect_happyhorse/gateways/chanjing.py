@@ -14,6 +14,7 @@ from prefect_happyhorse.domain.jobs import JobStatus
 from prefect_happyhorse.gateways.account import AccessToken, Account
 from prefect_happyhorse.gateways.base import Gateway, Paths
 from prefect_happyhorse.gateways.errors import MalformedResponse
+from prefect_happyhorse.gateways.redaction import mark_secret
 from prefect_happyhorse.gateways.responses import as_text, first_text, json_object, malformed, value_at
 
 __all__ = ["ChanjingGateway"]
@@ -48,7 +49,9 @@ class ChanjingGateway(Gateway):
             raise ValueError("An access token is requested with an app id and a secret key.")
         method, _, path = self.facts.token.partition(" ")
         body = {"app_id": account.app_id, "secret_key": account.secret_key.get_secret_value()}
-        return httpx.Request(method, account.base_url + path, json=body)
+        request = httpx.Request(method, account.base_url + path, json=body)
+        mark_secret(request, *account.secrets())
+        return request
 
     def _code(self, data: dict[str, Any], response: httpx.Response) -> str | None:
         return first_text(data, self._code_paths(response))
@@ -68,7 +71,8 @@ class ChanjingGateway(Gateway):
 def _without_data(response: httpx.Response) -> httpx.Response:
     """A token's response without the token: errors show the start of a response."""
     try:
-        public = {name: value for name, value in json_object(response).items() if name in {"code", "msg", "trace_id"}}
+        data = json_object(response)
+        public = {name: as_text(data.get(name)) for name in ("code", "msg", "trace_id")}
     except MalformedResponse:
         return httpx.Response(response.status_code)
     return httpx.Response(response.status_code, json=public, request=response.request)

@@ -43,6 +43,8 @@ class CallError(Exception):
     code: str | None = None
     status_code: int | None = None
     request_id: str | None = None
+    task_id: str | None = None
+    excerpt: str = ""
     advice: str | None = None
 
 
@@ -70,8 +72,6 @@ class CallUnavailable(CallError):
 class MalformedResponse(CallError):
     """When the response is none that the gateway's documentation describes."""
 
-    excerpt: str = field(default="", kw_only=True)
-
 
 _CHECK_THE_KEY = "Check the key in the GatewayCredentials block, and what it is allowed to do."
 _LOOK_FIRST = "Look at the provider's console before sending it again."
@@ -95,7 +95,7 @@ def submit_error(error: CallError, *, gateway: str) -> GenerationError:
     if isinstance(error, CallUnavailable):
         advice = _LOOK_FIRST if error.may_have_acted else "Wait, then send it again."
         return _unavailable(error, Money.MAY_BE_SPENT if error.may_have_acted else Money.NOT_SPENT, advice, facts)
-    return ProtocolError(error.message, excerpt=getattr(error, "excerpt", ""), money=Money.MAY_BE_SPENT, advice=_LOOK_FIRST, **facts)
+    return ProtocolError(error.message, excerpt=error.excerpt, money=Money.MAY_BE_SPENT, advice=_LOOK_FIRST, **facts)
 
 
 def poll_error(error: CallError, *, gateway: str) -> GenerationError:
@@ -108,13 +108,15 @@ def poll_error(error: CallError, *, gateway: str) -> GenerationError:
         return PollRejected(error.message, advice=_CHECK_THE_KEY if error.meaning == "authentication" else _UNTOUCHED, **facts)
     if isinstance(error, CallUnavailable):
         return _unavailable(error, Money.SPENT, _UNTOUCHED, facts)
-    return ProtocolError(error.message, excerpt=getattr(error, "excerpt", ""), money=Money.SPENT, advice=_UNTOUCHED, **facts)
+    return ProtocolError(error.message, excerpt=error.excerpt, money=Money.SPENT, advice=_UNTOUCHED, **facts)
 
 
 def _unavailable(error: CallUnavailable, money: Money, advice: str, facts: dict[str, Any]) -> GatewayUnavailable:
     kind = RateLimited if error.rate_limited else GatewayUnavailable
-    return kind(error.message, retry_after_s=error.retry_after_s, money=money, advice=advice, **facts)
+    answer = f" Answer: {error.excerpt[:200]!r}" if error.excerpt else ""
+    return kind(error.message + answer, retry_after_s=error.retry_after_s, money=money, advice=advice, **facts)
 
 
 def _facts(error: CallError, gateway: str) -> dict[str, Any]:
-    return {"gateway": gateway, "code": error.code, "status_code": error.status_code, "request_id": error.request_id}
+    names = ("code", "status_code", "request_id", "task_id")
+    return {"gateway": gateway, **{name: getattr(error, name) for name in names}}

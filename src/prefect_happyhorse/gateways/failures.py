@@ -12,12 +12,12 @@ import httpx
 from prefect_happyhorse.catalog import GatewayFacts
 from prefect_happyhorse.catalog.routes import CodeMeaning
 from prefect_happyhorse.gateways.errors import CallError, CallRejected, CallUnavailable
-from prefect_happyhorse.gateways.redaction import excerpt, scrub, shown
+from prefect_happyhorse.gateways.redaction import CODE_CHARS, excerpt, sentence, shown
 from prefect_happyhorse.gateways.responses import request_id_of
 
 __all__ = ["failure", "moderation_code", "retry_after_s"]
 
-_MESSAGE_CHARS = 300
+_LONGEST_WAIT_S = 300.0
 
 # Only statuses that say that the request itself was turned away (https://www.rfc-editor.org/rfc/rfc9110#section-15.5). A conflict may
 # be with the very job that an earlier delivery of the same request began; a status that is not listed says nothing about work.
@@ -43,9 +43,9 @@ def failure(data: object, response: httpx.Response, facts: GatewayFacts, *, code
     meaning = facts.codes.get(code or "") or _BY_STATUS.get(response.status_code)
     if meaning is None:
         return None
-    said = scrub(message, response) if message else excerpt(response) or "(nothing)"
-    text = f"{facts.gateway} answered {response.status_code}: {said[:_MESSAGE_CHARS]}"
-    code = None if code is None else shown(code, response)
+    said = sentence(message, response) if message else excerpt(response) or "(nothing)"
+    text = f"{facts.gateway} answered {response.status_code}: {said}"
+    code = None if code is None else shown(code, response, CODE_CHARS)
     status_code, request_id = response.status_code, request_id_of(data, response)
     if meaning in {"rate_limit", "unavailable", "internal"}:
         return CallUnavailable(
@@ -68,15 +68,19 @@ def moderation_code(reason: str | None, facts: GatewayFacts) -> str | None:
 
 
 def retry_after_s(response: httpx.Response) -> float | None:
-    """How long a server asks to wait, in seconds, or None."""
+    """How long a server asks to wait, in seconds up to five minutes, or None: a job must not be left alone for its life by a number."""
     value = response.headers.get("retry-after", "").strip()
-    if value.isascii() and value.isdecimal():
+    if not value.isascii():
+        return None
+    try:
         seconds = float(value)
-        return seconds if math.isfinite(seconds) else None
+        return min(seconds, _LONGEST_WAIT_S) if math.isfinite(seconds) and seconds >= 0 else None
+    except ValueError:
+        pass
     try:
         moment = parsedate_to_datetime(value)
         # The server's own clock, where it shows it: ours may differ.
         now = parsedate_to_datetime(response.headers["date"]) if "date" in response.headers else datetime.now(timezone.utc)
-        return max(0.0, (moment - now).total_seconds())
+        return min(max(0.0, (moment - now).total_seconds()), _LONGEST_WAIT_S)
     except (TypeError, ValueError, OverflowError):
         return None

@@ -57,14 +57,14 @@ class NewAPIGateway(Gateway):
         for path in self._paths("result", route):
             value: object = value_at(data, path)
             found = list(_entries(cast("list[object]", value) if isinstance(value, list) else [value])) if value else []
-            if found:
+            if any(found):
                 return found
         late = (as_text(value_at(data, path)) for path in _LATE_RESULT_PATHS)
         return [text for text in late if text is not None and text.lower().startswith(("http://", "https://"))][:1]
 
 
 def _entries(values: list[object]) -> Iterable[object]:
-    """Each result of a list: its address, or its base64 data as a data URL."""
+    """Each result of a list: its address, its base64 data as a data URL, or None where it has neither."""
     for value in values:
         if isinstance(value, str):
             yield value
@@ -72,3 +72,5 @@ def _entries(values: list[object]) -> Iterable[object]:
             yield address
         elif data := as_text(value_at(value, "b64_json")):
             yield data if data.startswith("data:") else f"data:;base64,{data}"
+        else:
+            yield None

@@ -1,31 +1,49 @@
-"""Show what a gateway answered without any secret that the request carried: a server may echo what it was sent."""
+"""What a gateway answered as it may be kept and shown: within bounds, harmless, and without any secret of the account.
+
+A server may echo what it was sent, and may say anything at any length. Everything that it says comes through here; only the addresses of
+results do not, since they are needed as they are.
+"""
 
 from __future__ import annotations
 
 import html
 import json
+import math
+import re
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 from urllib.parse import quote
 
 import httpx
 
-__all__ = ["excerpt", "mark_secret", "scrub", "shown"]
+from prefect_happyhorse.domain.texts import harmless, without_queries
+
+__all__ = ["CODE_CHARS", "ID_RULE", "as_id", "as_usage", "excerpt", "holds_secret", "mark_secret", "scrub", "sentence", "shown"]
+
+CODE_CHARS = 200
+ID_RULE = "1 to 256 characters of printable ASCII without spaces"
 
 _EXCERPT_CHARS = 300
 _WORD_CHARS = 100
+_SENTENCE_CHARS = 2_000
+_ID = re.compile(r"[!-~]{1,256}")
+_USAGE_DEPTH = 8
+_USAGE_BYTES = 16 * 1024
+_WHOLE_NUMBERS = range(-(2**63), 2**63)
+# A shorter secret, of a sandbox for example, may stand in an id by chance.
+_SECRET_CHARS = 12
 _EXTENSION = "prefect_happyhorse.secrets"
 _SECRET_FIELDS = ("secret_key", "access_token")
 
 
-def mark_secret(request: httpx.Request, secret: str) -> None:
-    """Remember a secret that stands in a request's headers, so that nothing shows it."""
-    request.extensions = {**request.extensions, _EXTENSION: (*request.extensions.get(_EXTENSION, ()), secret)}
+def mark_secret(request: httpx.Request, *secrets: str) -> None:
+    """Remember secrets of the account that a request is made for, so that nothing shows them."""
+    request.extensions = {**request.extensions, _EXTENSION: (*request.extensions.get(_EXTENSION, ()), *secrets)}
 
 
 def excerpt(response: httpx.Response) -> str:
-    """The start of a response, without any secret that the request carried."""
-    return scrub(" ".join(_text(response).split()), response)[:_EXCERPT_CHARS]
+    """The start of a response."""
+    return without_queries(scrub(" ".join(_text(response).split()), response)[:_EXCERPT_CHARS])
 
 
 def _text(response: httpx.Response) -> str:
@@ -36,14 +54,70 @@ def _text(response: httpx.Response) -> str:
         return response.content.decode("utf-8", "replace")
 
 
-def shown(word: str, response: httpx.Response) -> str:
+def shown(word: str, response: httpx.Response, most: int = _WORD_CHARS) -> str:
     """A code or status word of a gateway as errors and snapshots show it."""
-    return scrub(word, response)[:_WORD_CHARS]
+    return harmless(scrub(word, response)[:most])[:most]
+
+
+def sentence(text: str, response: httpx.Response) -> str:
+    """A message or reason of a gateway as errors and snapshots show it."""
+    text = scrub(text, response)
+    cut = text if len(text) <= _SENTENCE_CHARS else f"{text[:_SENTENCE_CHARS]}… ({len(text)} characters)"
+    return harmless(without_queries(cut))
+
+
+def as_id(text: str) -> str | None:
+    """A text that can be kept as an id and put into a call, else None."""
+    return text if _ID.fullmatch(text) else None
+
+
+def holds_secret(text: str, response: httpx.Response) -> bool:
+    """Whether one of the account's secrets stands in a text that has to be kept as it is or not at all."""
+    return any(len(secret) >= _SECRET_CHARS and secret in text for secret in _secrets_of(response))
+
+
+def as_usage(value: dict[str, Any], response: httpx.Response) -> tuple[dict[str, Any], list[str]]:
+    """What a gateway says that it counted, within bounds; and how it was cut, where it was."""
+    cuts: list[str] = []
+    kept: dict[str, Any] = {}
+    left = _USAGE_BYTES - 100
+    for name, entry in value.items():
+        told, held = sentence(name, response), _bounded(entry, response, _USAGE_DEPTH - 1, cuts)
+        if (size := len(json.dumps({told: held}))) > left:
+            held = _cut(f"{len(json.dumps(held)):,} characters", cuts)
+            size = len(json.dumps({told: held}))
+        if size > left:
+            kept["…"] = _cut("16 KB are kept", cuts)
+            break
+        left -= size
+        kept[told] = held
+    return kept, cuts
+
+
+def _bounded(value: object, response: httpx.Response, levels: int, cuts: list[str]) -> object:
+    if isinstance(value, str):
+        return sentence(value, response)
+    if isinstance(value, (dict, list)) and levels == 0:
+        return _cut(f"nested more than {_USAGE_DEPTH} deep", cuts)
+    if isinstance(value, list):
+        return [_bounded(entry, response, levels - 1, cuts) for entry in cast("list[object]", value)]
+    if isinstance(value, dict):
+        entries = cast("dict[str, object]", value).items()
+        return {sentence(name, response): _bounded(entry, response, levels - 1, cuts) for name, entry in entries}
+    # What JSON cannot write, or no database holds as a number.
+    odd = (isinstance(value, float) and not math.isfinite(value)) or (isinstance(value, int) and value not in _WHOLE_NUMBERS)
+    return sentence(str(value), response) if odd else value
+
+
+def _cut(what: str, cuts: list[str]) -> str:
+    cuts.append(what)
+    return f"(cut: {what})"
 
 
 def scrub(text: str, response: httpx.Response) -> str:
-    """A text that came from a gateway, without any secret that the request carried."""
-    for secret in _secrets_of(response):
+    """A text that came from a gateway, without any secret of the account."""
+    # One secret may stand in another.
+    for secret in sorted(_secrets_of(response), key=len, reverse=True):
         for spelling in (secret, json.dumps(secret)[1:-1], secret.replace("/", r"\/"), quote(secret, safe=""), html.escape(secret)):
             text = text.replace(spelling, "***")
     return text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -12,7 +14,7 @@ from prefect_happyhorse.catalog import Route
 from prefect_happyhorse.domain.jobs import JobStatus, Output
 from prefect_happyhorse.domain.locations import locate
 from prefect_happyhorse.gateways.errors import MalformedResponse
-from prefect_happyhorse.gateways.redaction import excerpt, scrub
+from prefect_happyhorse.gateways.redaction import as_id, excerpt, scrub
 
 __all__ = [
     "as_text",
@@ -27,19 +29,53 @@ __all__ = [
     "values_at",
 ]
 
+_log = logging.getLogger(__name__)
+
+# Deeper than any answer that is documented. Text in quotes is passed over, whatever brackets stand in it.
+_MOST_LEVELS = 32
+_BRACKET = re.compile(r"""[\[{\]}]|"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)""", re.DOTALL)
+# Python reads a number of any length only where it is told to (https://docs.python.org/3/library/stdtypes.html#int-max-str-digits).
+_MOST_DIGITS = 4_000
+
 _REQUEST_ID_HEADERS = ("x-request-id", "x-dashscope-request-id", "x-oneapi-request-id", "x-trace-id")
 
 
 def json_object(response: httpx.Response) -> dict[str, Any]:
     """The response's body as a JSON object."""
     try:
-        data = _mended(json.loads(response.content))
-    except (ValueError, RecursionError):
+        text = response.content.decode(json.detect_encoding(response.content), "surrogatepass")
+        try:
+            data = _parsed(text)
+        except RecursionError:
+            # What is nested so deeply is nothing that is read, and must not hide what is.
+            data = _parsed(_shallow(text))
+    except ValueError:
         # The parser's own error quotes the whole response, so it goes no further.
         data = None
     if not isinstance(data, dict):
         raise malformed("The response is not a JSON object.", response)
     return cast("dict[str, Any]", data)
+
+
+def _parsed(text: str) -> object:
+    return _mended(json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= _MOST_DIGITS else digits))
+
+
+def _shallow(text: str) -> str:
+    """JSON with all that is nested too deeply left out."""
+    parts: list[str] = []
+    level = begin = 0
+    for found in _BRACKET.finditer(text):
+        if found[0] in "[{":
+            level += 1
+            if level == _MOST_LEVELS + 1:
+                parts.append(text[begin : found.start()])
+        elif found[0] in "]}":
+            level -= 1
+            if level == _MOST_LEVELS:
+                parts.append('"(cut: nested too deeply)"')
+                begin = found.end()
+    return "".join(parts) + (text[begin:] if level <= _MOST_LEVELS else "")
 
 
 def _mended(value: object) -> object:
@@ -77,12 +113,12 @@ def value_at(data: object, path: str) -> Any:
 
 
 def values_at(data: object, path: str) -> list[object]:
-    """The values at a dotted path, of which a `*` stands for every entry of a list; what is not there or empty is left out."""
+    """The values at a dotted path, of which a `*` stands for every entry of a list; what is not there is left out, or None in an entry."""
     head, star, rest = path.partition(".*")
     value: object = value_at(data, head)
     if star:
         entries = cast("list[object]", value) if isinstance(value, list) else []
-        return [found for entry in entries for found in (values_at(entry, rest[1:]) if rest else [entry]) if found]
+        return [found for entry in entries for found in ((values_at(entry, rest[1:]) or [None]) if rest else [entry])]
     return [value] if value else []
 
 
@@ -103,7 +139,7 @@ def first_text(data: object, paths: Iterable[str]) -> str | None:
 def request_id_of(data: object, response: httpx.Response) -> str | None:
     """The provider's id of an HTTP exchange, from the body or the headers, or None."""
     found = first_text(data, ("request_id", "trace_id")) or first_text(response.headers, _REQUEST_ID_HEADERS)
-    return None if found is None else scrub(found, response)
+    return None if found is None else as_id(scrub(found, response))
 
 
 def status_from(word: str, words: Mapping[JobStatus, Iterable[str]]) -> JobStatus:
@@ -128,14 +164,17 @@ def progress_from(value: object) -> float | None:
 
 
 def outputs_from(found: Iterable[object], route: Route, response: httpx.Response) -> tuple[Output, ...]:
-    """The outputs of a finished job in order, an address that stands in several places once."""
+    """The outputs of a finished job in order, an address that stands in several places once; one that is none loses no other."""
+    values = list(found)
+    read = [_output(value, route) if isinstance(value, str) else None for value in values]
     outputs: list[Output] = []
-    for value in filter(None, found):
-        output = _output(value, route) if isinstance(value, str) else None
-        if output is None:
-            raise malformed("A result in the response is neither an http(s) address nor base64 data.", response)
+    for output in filter(None, read):
         if output.is_inline or output not in outputs:
             outputs.append(output)
+    if not outputs and any(values):
+        raise malformed("A result in the response is neither an http(s) address nor base64 data.", response)
+    if outputs and None in read:
+        _log.warning("%s: %d of %d results have no http(s) address and no data.", route.gateway, read.count(None), len(read))
     return tuple(outputs)
 
 

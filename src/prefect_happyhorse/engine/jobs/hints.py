@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 __all__ = ["rebuy", "repoll", "resolve_uncertain"]
 
 _SHORT = 12
@@ -17,10 +19,11 @@ def rebuy(digest: str) -> str:
     return f"To buy it again give another `take`, or run `happyhorse jobs forget {digest[:_SHORT]}` first."
 
 
-def resolve_uncertain(digest: str) -> str:
-    """How an uncertain submit is settled."""
+def resolve_uncertain(digest: str, task_id: str | None = None) -> str:
+    """How an uncertain submit is settled; the id is the provider's word, so that a shell must not read more than a word in it."""
     short = digest[:_SHORT]
+    name = "TASK_ID" if task_id is None else shlex.quote(task_id)
     return (
-        f"Look for the job in the provider's console. If it is there, run `happyhorse jobs adopt TASK_ID {short}`; if it is not,"
+        f"Look for the job in the provider's console. If it is there, run `happyhorse jobs adopt {name} {short}`; if it is not,"
         f' `happyhorse jobs forget {short}`. Then run again. on_uncertain="resubmit" submits by itself and may pay twice.'
     )

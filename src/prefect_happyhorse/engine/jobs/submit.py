@@ -14,7 +14,15 @@ import anyio
 import httpx
 
 from prefect_happyhorse.catalog import Route, check, estimate, resolve
-from prefect_happyhorse.domain.errors import GenerationError, InvalidRequest, JobFailed, Money, SubmissionUncertain, error_context
+from prefect_happyhorse.domain.errors import (
+    GenerationError,
+    InvalidRequest,
+    JobFailed,
+    Money,
+    ProtocolError,
+    SubmissionUncertain,
+    error_context,
+)
 from prefect_happyhorse.domain.jobs import Job, Submission
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import GenerationRequest
@@ -131,7 +139,9 @@ class Submitter:
         if self.on_uncertain == "resubmit":
             return await self._buy(prepared, journal, instead_of=entry)
         if entry.failure is not None:
-            raise _uncertain(f"An earlier submit may have been accepted: {entry.failure.message}", entry.digest)
+            raise _uncertain(
+                f"An earlier submit may have been accepted: {entry.failure.message}", entry.digest, task_id=entry.failure.task_id
+            )
         raise _uncertain(
             f"A submit was begun at {entry.owner.at.isoformat(timespec='seconds')} by {entry.owner}, and nobody knows whether it was"
             " accepted.",
@@ -204,6 +214,9 @@ class Submitter:
             if error.money is Money.NOT_SPENT:
                 await lease.release()
                 raise error from call
+            if isinstance(error, ProtocolError) and error.excerpt:
+                # Whoever looks for the job has nothing but the answer.
+                error.args = (f"{error.message} Answer: {error.excerpt[:200]!r}",)
             await lease.give_up(error)
             raise _uncertain(f"The submit may have been accepted: {error.message}", prepared.digest, error) from call
         except LeaseLost as lost:
@@ -280,12 +293,14 @@ def _job_of(entry: JournalEntry, job: Job) -> Job:
     )
 
 
-def _uncertain(message: str, digest: str, error: GenerationError | None = None) -> SubmissionUncertain:
+def _uncertain(message: str, digest: str, error: GenerationError | None = None, *, task_id: str | None = None) -> SubmissionUncertain:
+    task_id = task_id if error is None else error.task_id
     return SubmissionUncertain(
         message,
+        task_id=task_id,
         code=None if error is None else error.code,
         status_code=None if error is None else error.status_code,
         request_id=None if error is None else error.request_id,
         digest=digest,
-        advice=resolve_uncertain(digest),
+        advice=resolve_uncertain(digest, task_id),
     )

@@ -70,6 +70,7 @@ class Failure(Value):
     message: str
     code: str | None = None
     provider_status: str | None = None
+    task_id: str | None = Field(default=None, description="The job that an uncertain submit's answer named.")
     at: datetime = Field(default_factory=_now)
 
 

@@ -103,7 +103,7 @@ class Lease:
     async def give_up(self, error: GenerationError) -> None:
         """Write down that nobody knows whether the submit was accepted, and why."""
         try:
-            await self.journal.give_up(self.intent, Failure(message=error.message, code=error.code))
+            await self.journal.give_up(self.intent, Failure(message=error.message, code=error.code, task_id=error.task_id))
         except (OSError, GenerationError) as problem:
             # The intent stands, and means the same.
             _log.warning("Could not write down that %s is uncertain: %s", self.intent.digest[:12], problem)

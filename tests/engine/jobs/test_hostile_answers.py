@@ -1,0 +1,73 @@
+"""What a submit's answer says at its worst, from the wire to the journal."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from tests.engine.conftest import Naps
+from tests.engine.scripted_server import Wire, raw, refuse
+
+from prefect_happyhorse.domain.errors import SubmissionUncertain
+from prefect_happyhorse.domain.requests import TextToImage
+from prefect_happyhorse.engine.jobs.submit import Prepared, Submitter, prepare
+from prefect_happyhorse.engine.journal.journal import Journal
+from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.gateways import Account
+
+HORSE = TextToImage(model="gpt-image-2", prompt="A white horse")
+ERROR = {"error": {"code": "rate_limit_exceeded", "message": "Slow down."}, "task_id": "t-$(1)", "request_id": "r-1"}
+
+
+def ok(body: object) -> Any:
+    content = json.dumps(body).encode()
+    return raw(f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content)
+
+
+async def prepared_at(wire: Wire) -> Prepared:
+    return await prepare(HORSE, Account(gateway="happyhorse", base_url=wire.url("").rstrip("/"), key=SecretStr("sesame-1234")))
+
+
+@pytest.mark.parametrize("status", [200, 400, 409, 429, 500, 503])
+async def test_a_job_beside_an_error_is_told_and_not_sent_again(store: Store, naps: Naps, status: int) -> None:
+    """Not by this run and not by the next; both say how the job is adopted, by an id that a shell reads as one word."""
+    step = ok(ERROR) if status == 200 else refuse(status, body=json.dumps(ERROR).encode())
+    async with Wire([step]) as wire:
+        prepared = await prepared_at(wire)
+        submitter = Submitter(store=store, sleep=naps)
+        for _ in range(2):
+            with pytest.raises(SubmissionUncertain) as caught:
+                await submitter.submit(prepared)
+            assert caught.value.task_id == "t-$(1)"
+            assert f"happyhorse jobs adopt 't-$(1)' {prepared.digest[:12]}" in str(caught.value)
+            assert '"code": "rate_limit_exceeded"' in str(caught.value)
+        assert len(wire.received) == 1
+    entry = await Journal(store).read(prepared.digest)
+    assert entry is not None
+    assert entry.failure is not None
+    assert (entry.state, entry.failure.task_id) == ("uncertain", "t-$(1)")
+    assert '"code": "rate_limit_exceeded"' in entry.failure.message
+
+
+async def test_the_request_id_of_such_an_answer_is_told(store: Store, naps: Naps) -> None:
+    """The provider can find the call by it."""
+    async with Wire([ok(ERROR)]) as wire:
+        with pytest.raises(SubmissionUncertain) as caught:
+            await Submitter(store=store, sleep=naps).submit(await prepared_at(wire))
+    assert caught.value.request_id == "r-1"
+
+
+async def test_the_answer_with_an_id_of_a_megabyte_is_kept_in_part(store: Store, naps: Naps) -> None:
+    """Nothing is sent again, and the journal stays small."""
+    async with Wire([ok({"task_id": "t" * 1_000_000})]) as wire:
+        prepared = await prepared_at(wire)
+        with pytest.raises(SubmissionUncertain, match="must be 1 to 256 characters") as caught:
+            await Submitter(store=store, sleep=naps).submit(prepared)
+    entry = await Journal(store).read(prepared.digest)
+    assert entry is not None
+    assert entry.failure is not None
+    assert (caught.value.task_id, entry.failure.task_id) == (None, None)
+    assert '{"task_id": "ttt' in entry.failure.message
+    assert len(entry.model_dump_json()) < 3_000
