@@ -12,7 +12,7 @@ import httpx
 
 from prefect_happyhorse.sandbox.media.render import MediaSpec, _write  # pyright: ignore[reportPrivateUsage]
 
-from .world import CURRENT, World
+from .world import CURRENT, Process, World
 
 __all__ = ["Charge", "SimGateway"]
 
@@ -37,9 +37,9 @@ class Charge:
     digest: str
     claim: str
     at: float
-    by: str
+    by: Process
+    heard: bool = False
     cancelled: bool = False
-    forgotten: bool = False
 
 
 @dataclass
@@ -67,8 +67,15 @@ class SimGateway(httpx.AsyncBaseTransport):
             if (trace := request.extensions.get("trace")) is not None:
                 await trace("http11.send_request_headers.started", {})
             self.handed_over(request)
+            before = len(self.charges)
             answer = self._submit(request)
-            return await self.world.step(f"network {what}", lambda: answer, lambda why: httpx.ReadTimeout(why, request=request), late=True)
+            made = list(self.charges.values())[before:]
+            response = await self.world.step(
+                f"network {what}", lambda: answer, lambda why: httpx.ReadTimeout(why, request=request), late=True
+            )
+            for charge in made:
+                charge.heard = charge.task_id.encode() in response.content
+            return response
         return await self.world.step(
             f"network {what}", lambda: self._answer(request, what), lambda why: httpx.ReadTimeout(why, request=request)
         )
@@ -92,7 +99,13 @@ class SimGateway(httpx.AsyncBaseTransport):
             return _json(request, 429, {"code": "Throttling.RateQuota", "message": "slow down"}, {"retry-after": "20"})
         if odd == 2:
             return _json(request, 503, {"code": "InternalError", "message": "come back later"})
-        charge = Charge(f"task-{len(self.charges) + 1:04}-{'0' * 20}", self.digest_of[prompt], request.extensions["claim"], self.world.loop.now, str(CURRENT.get()))
+        charge = Charge(
+            f"task-{len(self.charges) + 1:04}-{'0' * 20}",
+            self.digest_of[prompt],
+            request.extensions["claim"],
+            self.world.loop.now,
+            CURRENT.get(),
+        )
         self.charges[charge.task_id] = charge
         self.world.note(f"the gateway accepts {charge.task_id[:9]} for {charge.digest[:6]}")
         answer = {"request_id": "r-1", "output": {"task_id": charge.task_id, "task_status": "PENDING"}}

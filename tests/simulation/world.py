@@ -86,6 +86,7 @@ class Process:
     machine: Machine
     pid: int
     alive: bool = True
+    killed: bool = False
     resumes_at: float = 0.0
     slept_s: float = 0.0
     run: str = field(default_factory=lambda: os.urandom(8).hex())
@@ -210,14 +211,14 @@ class World:
 
     def kill(self, process: Process) -> None:
         """End a process, as SIGKILL does."""
-        process.alive = False
+        process.alive, process.killed = False, True
         self.note(f"is killed: {process}")
 
     def cut_power(self, of: Machine) -> None:
         """End all processes of a machine, and lose what was not synced to its disk."""
         for process in self.processes:
-            if process.machine is of:
-                process.alive = False
+            if process.machine is of and process.alive:
+                process.alive, process.killed = False, True
         self.note(f"loses power: {of.name}")
         for path in self._unsynced:
             path.unlink(missing_ok=True)
