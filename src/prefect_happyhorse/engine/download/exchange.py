@@ -12,6 +12,7 @@ from typing import Literal
 import anyio
 import httpx
 
+from prefect_happyhorse.domain.texts import without_queries
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.http.ssrf import AddressRefused, checked_addresses, is_local_host, pin_to_ip
 from prefect_happyhorse.engine.http.urls import stable_url
@@ -162,7 +163,7 @@ def _has_proxy(scheme: str, host: str) -> bool:
 
 def _named(url: httpx.URL) -> str:
     """An address as an error may show it: without a signature, user name and password."""
-    return stable_url(str(url))
+    return without_queries(stable_url(str(url)))
 
 
 def _check_status(response: httpx.Response) -> None:
