@@ -81,7 +81,7 @@ def read_manifest(text: str, *, is_csv: bool) -> tuple[list[Row], list[RowResult
     for number, line in _lines(text, is_csv=is_csv):
         try:
             rows.append(_row(number, json.loads(line) if isinstance(line, str) else line))
-        except (ValidationError, ValueError) as error:
+        except (ValueError, RecursionError) as error:
             told = "; ".join(validation_problems(error)) if isinstance(error, ValidationError) else str(error)
             failed.append(RowResult(row=number, error=f"{type(error).__name__}: {told}"))
     return rows, failed
@@ -91,7 +91,8 @@ def _lines(text: str, *, is_csv: bool) -> list[tuple[int, object]]:
     if is_csv:
         reader = csv.DictReader(io.StringIO(text), restkey="cells beyond the head line", strict=True)
         return [(reader.line_num, _from_cells(cells)) for cells in reader]
-    return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    # Not at every end of a line that Unicode knows: JSON may hold some of them inside a text.
+    return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
 
 
 def _from_cells(cells: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def _from_cells(cells: Mapping[str, Any]) -> dict[str, Any]:
 def _option(cell: str) -> Any:
     try:
         value = json.loads(cell)
-    except ValueError:
+    except (ValueError, RecursionError):
         return cell
     return value if isinstance(value, (bool, int, float)) else cell
 

@@ -116,3 +116,29 @@ async def test_a_batch_of_none_is_refused(sandbox_env: SandboxServer, batch: Flo
     """Nought at a time would wait for ever."""
     with pytest.raises(ParameterTypeError, match="concurrency: Input should be greater than 0"):
         await batch(str(tmp_path / "none.jsonl"), concurrency=0)
+
+
+async def test_a_row_that_no_parser_survives_is_one_failed_row(sandbox_env: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
+    """It is told by its number, and the others are made; a line ends where a line feed stands, and nowhere else."""
+    manifest = tmp_path / "shots.jsonl"
+    deep = '{"capability": "text_to_image", "model": "gpt-image-2", "prompt": ' + "[" * 5_000 + "]" * 5_000 + "}"
+    long = row("x").replace('"x"', "9" * 5_000)
+    odd = json.dumps(json.loads(row("A horse\u2028on a hill\x85 at dusk")), ensure_ascii=False)
+    manifest.write_text("\r\n".join([row("A white horse"), deep, odd, long, ""]), encoding="utf-8", newline="")
+    results = await batch(str(manifest), fail_on_failed_rows=False)
+    assert [(result.row, result.state) for result in results] == [(1, "kept"), (2, "failed"), (3, "kept"), (4, "failed")]
+    assert results[2].asset.job.prompt == "A horse\u2028on a hill\x85 at dusk"
+    assert len(sandbox_env.ledger()) == 2
+
+
+async def test_a_cell_that_no_parser_survives_is_text(sandbox_env: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
+    """The row fails for what it is, by its number, and the others are made."""
+    manifest = tmp_path / "shots.csv"
+    manifest.write_text(
+        "capability,model,prompt,options.quality\n"
+        f"text_to_image,gpt-image-2,A horse,{'[' * 5_000}\n"
+        "text_to_image,gpt-image-2,A white horse,\n",
+        encoding="utf-8",
+    )
+    results = await batch(str(manifest), fail_on_failed_rows=False)
+    assert [(result.row, result.state) for result in results] == [(2, "failed"), (3, "kept")]

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import anyio
 from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact
 
-from prefect_happyhorse.artifacts.markdown import card
+from prefect_happyhorse.artifacts.markdown import card, inline
 from prefect_happyhorse.artifacts.run import artifact_key, in_run, link_to, never_fatal
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.engine.storage.store import Store
@@ -25,7 +25,7 @@ async def show_asset(asset: MediaAsset, *, thumbnail: bytes | None, store: Store
     if not in_run():
         return
     name = asset.job.model if asset.job else asset.kind
-    title = f"{asset.job.capability} {name}" if asset.job else name
+    title = f"{asset.job.capability} {inline(name)}" if asset.job else name
     slots = _CARDS.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_CARDS_AT_ONCE))
     with never_fatal(f"The card of {asset.uri}"):
         link = await link_to(asset, store)

@@ -12,7 +12,7 @@ from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
-from prefect_happyhorse.artifacts.markdown import Tile, grid
+from prefect_happyhorse.artifacts.markdown import Tile, grid, inline
 from prefect_happyhorse.artifacts.run import artifact_key, in_run, link_to, never_fatal
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.engine.jobs.results import stored_thumbnail
@@ -89,7 +89,7 @@ class Gallery:
                 markdown = await self._markdown()
                 if self._artifact is None:
                     key = artifact_key("gallery", self._title)
-                    self._artifact = await acreate_markdown_artifact(markdown=markdown, key=key, description=self._title)
+                    self._artifact = await acreate_markdown_artifact(markdown=markdown, key=key, description=inline(self._title))
                 else:
                     async with get_client() as client:
                         await client.update_artifact(self._artifact, ArtifactUpdate(data=markdown))
@@ -107,7 +107,7 @@ class Gallery:
                 without += 1
             left -= len(small or b"")
             tiles.append(Tile(head, asset, small, await link_to(asset, self._store)))
-        parts = [f"## {self._title}", grid(tiles)]
+        parts = [f"## {inline(self._title)}", grid(tiles)]
         if without:
             parts.append(f"{without} of {len(tiles)} stand here without their picture, for which there is no room; their cards have it.")
         return "\n\n".join(parts)

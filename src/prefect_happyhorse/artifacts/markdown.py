@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.texts import harmless
 
-__all__ = ["Tile", "card", "grid"]
+__all__ = ["Tile", "card", "grid", "inline"]
 
 _MAX_PROMPT_CHARS = 600
 _COLUMNS = 3
@@ -48,8 +49,8 @@ def card(asset: MediaAsset, *, thumbnail: bytes | None, link: str) -> str:
         "sha256": asset.sha256,
         "kept at": asset.uri,
     }
-    rows = [f"| {name} | {_cell(value)} |" for name, value in facts.items() if value]
-    title = f"### {job.capability} with {job.model}" if job else f"### {asset.kind}"
+    rows = [f"| {name} | {inline(value)} |" for name, value in facts.items() if value]
+    title = f"### {job.capability} with {inline(job.model)}" if job else f"### {asset.kind}"
     parts = [
         title,
         _picture(thumbnail, asset.kind),
@@ -67,13 +68,24 @@ def grid(tiles: Sequence[Tile]) -> str:
     return "\n\n".join(_row(tiles[start : start + _COLUMNS]) for start in range(0, len(tiles), _COLUMNS))
 
 
+def inline(value: object) -> str:
+    r"""A text of others inside one line of markdown: it shows as it is, and is neither markup nor HTML.
+
+    Example:
+        >>> print(inline("<b>*done*</b>"))
+        \<b\>\*done\*\</b\>
+    """
+    line = re.sub(r"[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]", " ", str(value))
+    return harmless(re.sub(r"([\\|<>\[\]`*_~#&])", r"\\\1", line))
+
+
 def _row(tiles: Sequence[Tile]) -> str:
     lines = (
-        [_cell(tile.head) for tile in tiles],
+        [inline(tile.head) for tile in tiles],
         ["---"] * len(tiles),
         [_picture(tile.picture, tile.asset.kind) for tile in tiles],
-        [_cell(tile.asset.job.model if tile.asset.job else tile.asset.kind) for tile in tiles],
-        [_cell(tile.asset.job.gateway if tile.asset.job else "") for tile in tiles],
+        [inline(tile.asset.job.model if tile.asset.job else tile.asset.kind) for tile in tiles],
+        [inline(tile.asset.job.gateway if tile.asset.job else "") for tile in tiles],
         [f"[open]({_address(tile.link)})" for tile in tiles],
     )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -88,11 +100,7 @@ def _quote(prompt: str | None) -> str:
     if not prompt:
         return ""
     shown = prompt if len(prompt) <= _MAX_PROMPT_CHARS else f"{prompt[:_MAX_PROMPT_CHARS]}… ({len(prompt)} characters in all)"
-    return "\n".join(f"> {_cell(line)}" for line in shown.splitlines())
-
-
-def _cell(value: object) -> str:
-    return re.sub(r"([\\|<>\[\]`*_])", r"\\\1", str(value)).replace("\n", " ")
+    return "\n".join(f"> {inline(line)}" for line in shown.splitlines())
 
 
 def _address(link: str) -> str:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 
+from prefect_happyhorse.artifacts.markdown import inline
 from prefect_happyhorse.artifacts.run import artifact_key, in_run, never_fatal
 from prefect_happyhorse.catalog import find_route
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
@@ -68,7 +69,7 @@ class Progress:
         share = min(elapsed_s / self._typical_s, 0.95) if state.progress is None else state.progress
         percent = 100.0 if state.status.final else round(share * 100, 1)
         said = "estimated from the usual duration" if estimated else "as the gateway says"
-        description = f"{self._job.model} {self._job.task_id}: {state.provider_status or state.status.value}, {said}"
+        description = inline(f"{self._job.model} {self._job.task_id}: {state.provider_status or state.status.value}, {said}")
         with never_fatal(f"The progress of {self._job.task_id}"):
             if self._artifact is None:
                 key = artifact_key("progress", self._job.digest[:10])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from prefect.artifacts import acreate_table_artifact
 
+from prefect_happyhorse.artifacts.markdown import inline
 from prefect_happyhorse.artifacts.run import artifact_key, in_run, never_fatal
 
 __all__ = ["show_table"]
@@ -22,4 +23,4 @@ async def show_table(rows: Sequence[Mapping[str, object]], *, key: str, descript
     if not in_run():
         return
     with never_fatal(f"The table {key!r}"):
-        await acreate_table_artifact(table=[dict(row) for row in rows], key=artifact_key(key), description=description)
+        await acreate_table_artifact(table=[dict(row) for row in rows], key=artifact_key(key), description=inline(description))

@@ -19,7 +19,7 @@ from rich.table import Table
 from prefect_happyhorse.catalog import GATEWAYS, Route, check, gateway_facts, resolve, routes
 from prefect_happyhorse.cli.docs import example_request, gateways_page, routes_table
 from prefect_happyhorse.cli.jobs import jobs
-from prefect_happyhorse.cli.output import REFUSED, asynchronous, console, errors, fail
+from prefect_happyhorse.cli.output import REFUSED, asynchronous, cell, console, echo, errors, fail
 from prefect_happyhorse.cli.setup import setup
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest, iter_media, parse_request, replace_media
@@ -93,7 +93,7 @@ async def preview(request_file: Path | None, gateway: str | None, capability: st
     check(request, route, more=(await inspect_media(request, route)).problems)
     click.echo(json.dumps(_call(request, route), indent=2, ensure_ascii=False))
     if not _base_url(gateway):
-        click.echo(f"The document of {gateway} names no host: set {gateway.upper()}_BASE_URL.", err=True)
+        echo(f"The document of {gateway} names no host: set {gateway.upper()}_BASE_URL.", err=True)
 
 
 def _base_url(gateway: str) -> str | None:
@@ -140,19 +140,19 @@ async def generate(request_file: Path, gateway: str, output: Path, take: int, de
     with Progress(*columns, console=console(stderr=True), transient=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("submit", total=100, said="")
         job = (await session.submit(prepared)).job
-        progress.update(bar, description=f"{job.model} {job.task_id}")
+        progress.update(bar, description=cell(f"{job.model} {job.task_id}"))
 
         async def on_poll(job: Job, state: JobSnapshot, elapsed_s: float) -> None:
             estimate = min(elapsed_s / prepared.route.typical_s, 0.95)
             share = estimate if state.progress is None else state.progress
-            said = f"{state.provider_status or state.status.value}{'' if state.progress is not None else ' (estimate)'}"
+            said = f"{cell(state.provider_status or state.status.value)}{'' if state.progress is not None else ' (estimate)'}"
             progress.update(bar, completed=100 * share, said=said)
 
         result = await session.poll(job, deadline_s=deadline_s, on_poll=on_poll)
         progress.update(bar, completed=100, said="downloading")
         asset = (await session.store_outputs(result)).asset
     for one in (asset, *asset.siblings):
-        click.echo(one.uri.removeprefix("file://"))
+        echo(one.uri.removeprefix("file://"))
 
 
 @main.command()

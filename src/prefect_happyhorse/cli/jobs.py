@@ -11,11 +11,10 @@ from functools import partial, wraps
 from typing import Any, get_args
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
 from prefect_happyhorse.catalog import GATEWAYS
-from prefect_happyhorse.cli.output import SPENT, asynchronous, console, fail
+from prefect_happyhorse.cli.output import SPENT, asynchronous, cell, confirm, console, echo, echo_json, fail
 from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
 from prefect_happyhorse.domain.prices import total
 from prefect_happyhorse.engine.jobs import manage as engine
@@ -99,7 +98,7 @@ async def list_jobs(journal: Journal, *, as_json: bool, newest: int, **filters: 
     entries = await _select(journal, **filters)
     if as_json:
         for entry in entries:
-            click.echo(entry.model_dump_json(exclude_none=True))
+            echo_json(entry.model_dump_json(exclude_none=True))
         return
     table = Table("digest", "state", "gateway", "account", "model", "task id", "begun", "cost", "prompt")
     shown = entries[-newest:] if newest else entries
@@ -117,19 +116,19 @@ async def list_jobs(journal: Journal, *, as_json: bool, newest: int, **filters: 
             cost,
             " ".join((entry.request.prompt or "").split())[:40],
         )
-        table.add_row(*map(escape, cells))
+        table.add_row(*map(cell, cells))
     console().print(table)
     at_risk = [entry for entry in entries if entry.is_open]
     money = f"; money at risk: {total(entry.estimate for entry in at_risk)}" if at_risk else ""
-    click.echo(f"{len(entries)} jobs in {journal.store.url}; {len(at_risk)} open{money}.")
+    echo(f"{len(entries)} jobs in {journal.store.url}; {len(at_risk)} open{money}.")
     if len(shown) < len(entries):
-        click.echo(f"The table shows the newest {len(shown)}; --newest 0 shows all.")
+        echo(f"The table shows the newest {len(shown)}; --newest 0 shows all.")
 
 
 async def _select(journal: Journal, *, states: tuple[JournalState, ...], only_open: bool, **filters: Any) -> list[JournalEntry]:
     listing = await (open_entries(journal) if only_open else journal.entries())
     for unreadable in listing.unreadable:
-        click.echo(str(unreadable.error), err=True)
+        echo(str(unreadable.error), err=True)
     # A lease that was released means that nothing was bought.
     entries = [entry for entry in listing.entries if entry.state in states or entry.state != "released"]
     return engine.select(entries, states=states, **filters)
@@ -149,8 +148,8 @@ def _ago(at: datetime) -> str:
 async def show(journal: Journal, name: str) -> None:
     """Show all that the journal knows of one job, and what can be done about it."""
     entry = await engine.find_entry(journal, name)
-    click.echo(entry.model_dump_json(indent=2, exclude_none=True))
-    click.echo(_advice(entry), err=True)
+    echo_json(entry.model_dump_json(indent=2, exclude_none=True))
+    echo(_advice(entry), err=True)
 
 
 def _advice(entry: JournalEntry) -> str:
@@ -188,12 +187,12 @@ async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, on
             try:
                 stored = await (await _session(journal, entry)).resume(entry, deadline_s=deadline_s, again=bool(names))
             except (GenerationError, ValueError, OSError) as error:
-                click.echo(f"{entry.digest[:12]}: {type(error).__name__}: {error}", err=True)
+                echo(f"{entry.digest[:12]}: {type(error).__name__}: {error}", err=True)
                 return False
         for asset, _ in stored.with_thumbnails():
-            click.echo(asset.uri.removeprefix("file://"))
+            echo(asset.uri.removeprefix("file://"))
         if stored.failure is not None:
-            click.echo(f"{entry.digest[:12]}: {type(stored.failure).__name__}: {stored.failure}", err=True)
+            echo(f"{entry.digest[:12]}: {type(stored.failure).__name__}: {stored.failure}", err=True)
         return stored.failure is None
 
     kept = await asyncio.gather(*(one(entry) for entry in chosen))
@@ -225,7 +224,7 @@ async def adopt(journal: Journal, task_id: str, name: str | None, *, unchecked: 
         entry = without_job[0]
     entry = await (engine.adopt(journal, entry, task_id) if unchecked else (await _session(journal, entry)).adopt(entry, task_id))
     short = entry.digest[:12]
-    click.echo(f"{short} is job {task_id} of {entry.gateway}. Run the flow again, or: happyhorse jobs resume {short}")
+    echo(f"{short} is job {task_id} of {entry.gateway}. Run the flow again, or: happyhorse jobs resume {short}")
 
 
 @jobs.command()
@@ -245,16 +244,16 @@ async def forget(journal: Journal, names: tuple[str, ...], *, yes: bool) -> None
             if not name.endswith(".json"):
                 raise
             if not yes:
-                click.confirm(f"{error} Move {name} out of the way?", abort=True, err=True)
+                confirm(f"{error} Move {name} out of the way?")
             if (away := await journal.put_away(name)) is None:
                 raise
-            click.echo(f"Moved to {away}.")
+            echo(f"Moved to {away}.")
     for entry in chosen:
         known = "an uncertain submit" if entry.job is None else f"job {entry.job.task_id}, {entry.state}"
         if not yes:
-            click.confirm(f"Forget {entry.digest[:12]} ({known})? The same request would be paid for again.", abort=True, err=True)
+            confirm(f"Forget {entry.digest[:12]} ({known})? The same request would be paid for again.")
         await engine.forget(journal, entry)
-        click.echo(f"Forgot {entry.digest[:12]} ({known}).")
+        echo(f"Forgot {entry.digest[:12]} ({known}).")
 
 
 @jobs.command()
@@ -268,7 +267,7 @@ async def cancel(journal: Journal, names: tuple[str, ...]) -> None:
         if entry.job is None or not entry.is_open:
             raise ValueError(f"{name}: its state is {entry.state}, so there is nothing to cancel.")
         answer = await (await _session(journal, entry)).cancel(entry.job)
-        click.echo(f"{name}: {answer.message}", err=not answer.accepted)
+        echo(f"{name}: {answer.message}", err=not answer.accepted)
         refused += not answer.accepted
     if refused:
         fail(f"{refused} of {len(names)} jobs were not cancelled.", 1)

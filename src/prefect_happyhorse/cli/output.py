@@ -11,10 +11,12 @@ from typing import Any, NoReturn, ParamSpec
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from prefect_happyhorse.domain.errors import CatalogError, GenerationError, InvalidRequest, Money
+from prefect_happyhorse.domain.texts import harmless, without_queries
 
-__all__ = ["REFUSED", "SPENT", "asynchronous", "console", "errors", "fail"]
+__all__ = ["REFUSED", "SPENT", "asynchronous", "cell", "confirm", "console", "echo", "echo_json", "errors", "fail"]
 
 _P = ParamSpec("_P")
 
@@ -49,8 +51,28 @@ def asynchronous(command: Callable[_P, Coroutine[Any, Any, None]]) -> Callable[_
 
 def fail(message: str, code: int) -> NoReturn:
     """End the command."""
-    click.echo(message, err=True)
+    echo(message, err=True)
     sys.exit(code)
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a text, in which a provider's or a stranger's words may not move the terminal."""
+    click.echo(harmless(text), err=err)
+
+
+def echo_json(text: str) -> None:
+    """Print JSON with addresses that nobody can open by it: their queries hold signatures."""
+    click.echo(without_queries(harmless(text, in_json=True)))
+
+
+def confirm(question: str) -> None:
+    """Ask, and end the command unless the answer is yes."""
+    click.confirm(harmless(question), abort=True, err=True)
+
+
+def cell(text: str) -> str:
+    """A text as it stands in a table or a progress bar: neither a control of the terminal nor markup."""
+    return escape(harmless(text))
 
 
 def console(*, stderr: bool = False) -> Console:

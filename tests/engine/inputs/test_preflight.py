@@ -324,3 +324,19 @@ def test_image_to_video_limit() -> None:
     request = ImageToVideo(model=route.model, image="x")
     assert limit_of(route, "image") == route.media[0]
     assert request.capability == route.capability
+
+
+@pytest.mark.parametrize(
+    "url", ["https://user:s3cret@example.com/a.png", "http://s3cret@example.com/a.png", "webdav://user:s3cret@h/a.png"]
+)
+async def test_a_user_name_and_password_go_nowhere(url: str) -> None:
+    """They are refused before anything is sent, and not repeated."""
+    problem = await problem_of(picture_request(url), limited())
+    assert "it must hold no user name and password" in problem
+    assert "s3cret" not in problem
+
+
+async def test_a_container_is_no_user() -> None:
+    """As Azure's addresses name one."""
+    problem = await problem_of(picture_request("abfs://box@account.dfs.core.windows.net/a.png"), limited())
+    assert "user name" not in problem

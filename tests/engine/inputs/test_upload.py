@@ -15,8 +15,8 @@ from tests.engine.samples import movie, picture
 from prefect_happyhorse.catalog import Route, find_route
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import MediaUnreachable
-from prefect_happyhorse.domain.requests import GenerationRequest, ReferenceToVideo, TextToVideo, VideoEdit
-from prefect_happyhorse.engine.inputs.upload import upload_inputs
+from prefect_happyhorse.domain.requests import GenerationRequest, ReferenceToVideo, TextToVideo, VideoEdit, parse_request
+from prefect_happyhorse.engine.inputs.upload import by_reference, upload_inputs
 from prefect_happyhorse.engine.storage.store import Store
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=timezone.utc)
@@ -230,3 +230,19 @@ async def test_public_store_at_work(public: Store, horse: Path) -> None:
     """What was published can be read at its place in the store."""
     await addresses(str(horse), store=public)
     assert await public.read(NAME) == HORSE
+
+
+def test_a_data_url_is_kept_by_reference() -> None:
+    """Its type, the hash of its bytes, and how many there are; every other medium stays."""
+    content = os.urandom(8_000_000)
+    inline = "data:image/png;base64," + base64.b64encode(content).decode()
+    request = ReferenceToVideo(model="m", prompt="@1", references=(inline, "https://example.com/a.png"))
+    kept = by_reference(request)
+    assert kept.references == (
+        f"data:image/png;sha256={hashlib.sha256(content).hexdigest()};bytes=8000000",
+        "https://example.com/a.png",
+    )
+    assert parse_request(kept.model_dump_json()) == kept
+    assert by_reference(request.model_copy(update={"references": ("data:,white%20horse",)})).references == (
+        f"data:;sha256={hashlib.sha256(b'white horse').hexdigest()};bytes=11",
+    )

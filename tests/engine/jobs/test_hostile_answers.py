@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import hashlib
 import json
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from tests.engine.conftest import Naps
-from tests.engine.scripted_server import Wire, raw, refuse
+from tests.engine.samples import picture, with_padding
+from tests.engine.scripted_server import Received, Wire, raw, refuse
 
 from prefect_happyhorse.domain.errors import SubmissionUncertain
-from prefect_happyhorse.domain.requests import TextToImage
+from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
 from prefect_happyhorse.engine.jobs.submit import Prepared, Submitter, prepare
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
@@ -70,4 +74,27 @@ async def test_the_answer_with_an_id_of_a_megabyte_is_kept_in_part(store: Store,
     assert entry.failure is not None
     assert (caught.value.task_id, entry.failure.task_id) == (None, None)
     assert '{"task_id": "ttt' in entry.failure.message
+    assert len(entry.model_dump_json()) < 3_000
+
+
+async def test_the_journal_keeps_a_data_url_by_reference(store: Store, naps: Naps) -> None:
+    """The gateway gets the bytes, and the journal stays small."""
+    content = with_padding(picture("png"), 2_000_000)
+    inline = "data:image/png;base64," + base64.b64encode(content).decode()
+    ride = ReferenceToVideo(model="happyhorse-1.1-r2v", prompt="@1 runs", references=(inline,))
+    bodies: list[bytes] = []
+
+    async def take(request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        bodies.append(await reader.readexactly(int(request.headers["content-length"])))
+        await ok({"output": {"task_id": "t-1", "task_status": "PENDING"}})(request, reader, writer)
+
+    async with Wire([take]) as wire:
+        account = Account(gateway="infiflow", base_url=wire.url("").rstrip("/"), key=SecretStr("sesame-1234"))
+        prepared = await prepare(ride, account)
+        await Submitter(store=store, sleep=naps).submit(prepared)
+    assert inline.encode() in bodies[0]
+    entry = await Journal(store).read(prepared.digest)
+    assert entry is not None
+    kept = entry.request.model_dump()["references"][0]
+    assert kept == f"data:image/png;sha256={hashlib.sha256(content).hexdigest()};bytes={len(content)}"
     assert len(entry.model_dump_json()) < 3_000

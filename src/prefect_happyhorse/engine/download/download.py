@@ -15,6 +15,7 @@ from anyio import to_thread
 
 from prefect_happyhorse.domain.errors import DownloadFailed, GenerationError, JobExpired, error_context
 from prefect_happyhorse.domain.jobs import Job, Output
+from prefect_happyhorse.domain.texts import without_queries
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.download.attempt import OnBytes, Transfer
 from prefect_happyhorse.engine.download.exchange import DownloadOptions, FetchProblem, UnknownFormat
@@ -210,7 +211,7 @@ class _Download:
         return StoredOutput(finished.path, uri, finished.sha256, finished.info, self.output.url, reused=reused, thumbnail=picture)
 
     def _failed(self, why: str, *, advice: str, code: str | None = None, status_code: int | None = None) -> GenerationError:
-        at = "" if self.output.url is None else f" from {stable_url(self.output.url)}"
+        at = "" if self.output.url is None else f" from {without_queries(stable_url(self.output.url))}"
         message = f"Output {self.index + 1} could not be downloaded{at}: {why}."
         return DownloadFailed(message, advice=advice, code=code, status_code=status_code)
 

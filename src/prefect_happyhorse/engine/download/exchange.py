@@ -13,6 +13,7 @@ from typing import Literal
 import anyio
 import httpx
 
+from prefect_happyhorse.domain.texts import without_queries
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.http.quiet import quiet_http_log
 from prefect_happyhorse.engine.http.rate_limit import RETRY_AFTER_AT_MOST_S
@@ -194,7 +195,7 @@ def _has_proxy(scheme: str, host: str) -> bool:
 
 def _named(url: httpx.URL) -> str:
     """An address as an error may show it: without a signature, user name and password."""
-    return stable_url(str(url))
+    return without_queries(stable_url(str(url)))
 
 
 def _codings(response: httpx.Response) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from prefect_happyhorse.engine.storage.store import Store
 __all__ = ["Inspection", "inspect_media", "limit_of"]
 
 _VIDEO_FIELDS = frozenset({"video", "clip", "reference_videos"})
+_USER = re.compile(r"\A([A-Za-z][A-Za-z0-9+.\-]*://)([^/?#]*)@")
 _SOUND_FIELDS = frozenset({"audio", "voice"})
 
 
@@ -94,9 +96,14 @@ async def inspect_media(request: GenerationRequest, route: Route, store: Store |
 async def _inspect(name: str, position: int | None, medium: MediaAsset | str, route: Route, store: Store | None) -> _Findings:
     text = medium.uri if isinstance(medium, MediaAsset) else medium
     kind: AssetKind = "video" if name in _VIDEO_FIELDS else "audio" if name in _SOUND_FIELDS else "image"
-    findings = _Findings(f"{where(name, position)}={shown(text)}", kind, limit_of(route, name))
+    without_user = _USER.sub(r"\1…@", text)
+    findings = _Findings(f"{where(name, position)}={shown(without_user)}", kind, limit_of(route, name))
     if isinstance(medium, MediaAsset):
         _check_asset(medium, findings)
+        return findings
+    # A web server's user needs no password to be one; a container of Azure's stands where a user does.
+    if (user := _USER.match(medium)) and (":" in user[2] or medium.lower().startswith("http")):
+        findings.problem("it must hold no user name and password: they would be sent on, and kept in the journal")
         return findings
     try:
         location = locate(medium)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,15 +15,16 @@ from prefect_happyhorse.catalog import Route
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import MediaUnreachable
 from prefect_happyhorse.domain.locations import locate
-from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
+from prefect_happyhorse.domain.requests import GenerationRequest, iter_media, replace_media
 from prefect_happyhorse.engine.http.ssrf import host_of, is_local_host
 from prefect_happyhorse.engine.inputs.preflight import limit_of
+from prefect_happyhorse.engine.media.data_url import decode
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, extension_of, media_type_of, sniff
 from prefect_happyhorse.engine.media.source import MediaUnavailable, local_file, local_path_of, shown, where
 from prefect_happyhorse.engine.storage.local import hash_file
 from prefect_happyhorse.engine.storage.store import Store
 
-__all__ = ["INPUTS_FOLDER", "upload_inputs"]
+__all__ = ["INPUTS_FOLDER", "by_reference", "upload_inputs"]
 
 INPUTS_FOLDER = "inputs"
 """The store's folder for media that are uploaded for a gateway to read; each under its SHA-256, so once."""
@@ -69,6 +71,33 @@ async def upload_inputs(
         earlier = addresses.get(name, ())
         addresses[name] = result.url if position is None or isinstance(earlier, str) else (*earlier, result.url)
     return request.model_copy(update=addresses)
+
+
+def by_reference(request: GenerationRequest) -> GenerationRequest:
+    """A request as the journal keeps it: of a medium that came as a data URL its type, hash and length, not its megabytes.
+
+    Example:
+        >>> from prefect_happyhorse.domain.requests import ImageToVideo
+        >>> by_reference(ImageToVideo(model="m", image="data:image/png;base64,aG9yc2U=")).image[:30]
+        'data:image/png;sha256=fd62862b'
+    """
+    return replace_media(
+        request,
+        {
+            (name, position): _reference(medium)
+            for name, position, medium in iter_media(request)
+            if isinstance(medium, str) and locate(medium) == "inline"
+        },
+    )
+
+
+def _reference(data_url: str) -> str:
+    hashed, length = hashlib.sha256(), 0
+    for part in decode(data_url, strict=True):
+        hashed.update(part)
+        length += len(part)
+    media_type = data_url.partition(",")[0].partition(":")[2].partition(";")[0]
+    return f"data:{media_type};sha256={hashed.hexdigest()};bytes={length}"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from prefect_happyhorse.domain.errors import GenerationError, JobExpired, Money,
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobStatus, Output
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import iter_media
+from prefect_happyhorse.domain.texts import without_queries
 from prefect_happyhorse.engine.download.download import DownloadOptions, StoredOutput, download, forget_partial
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import Client, is_local
@@ -145,7 +146,8 @@ class OutputStore:
         path = self.store.path_of(asset.uri)
         if path is None:
             return
-        facts = asset.model_dump(mode="json", exclude={"siblings"}, exclude_none=True)
+        told = asset.model_copy(update={"url": asset.url and without_queries(asset.url)})
+        facts = told.model_dump(mode="json", exclude={"siblings"}, exclude_none=True)
         await self.store.write(f"{path}.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
 
 

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Literal, NamedTuple
 
 import anyio
+import anyio.to_thread
 import httpx
 
 from prefect_happyhorse.catalog import Route, check, estimate, resolve
@@ -30,7 +31,7 @@ from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import Client, authorize, is_local, send
 from prefect_happyhorse.engine.http.rate_limit import backoff_s
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
-from prefect_happyhorse.engine.inputs.upload import upload_inputs
+from prefect_happyhorse.engine.inputs.upload import by_reference, upload_inputs
 from prefect_happyhorse.engine.jobs.hints import rebuy, resolve_uncertain
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
 from prefect_happyhorse.engine.journal.budget import BudgetTracker
@@ -162,7 +163,7 @@ class Submitter:
             gateway=account.gateway,
             account=account.label,
             take=prepared.take,
-            request=prepared.request,
+            request=await anyio.to_thread.run_sync(by_reference, prepared.request),
             estimate=prepared.estimate,
             credentials=account.credentials,
             flow_run_id=self.flow_run_id,

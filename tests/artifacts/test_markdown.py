@@ -1,0 +1,80 @@
+"""Whatever a provider or a user writes shows in an artifact as it is: no markup, no HTML, no control of a terminal."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+from prefect_happyhorse.artifacts import cards, gallery, progress, table
+from prefect_happyhorse.artifacts.gallery import show_gallery
+from prefect_happyhorse.artifacts.markdown import card, inline
+from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.jobs import Job, JobSnapshot, JobStatus
+from prefect_happyhorse.engine.storage.store import Store
+
+NASTY = "<img src=x onerror=alert(1)> [a](https://evil.example) **b** `c` | d\n# e\r\u2028&lt;f \x1b[2J ~~g~~"
+NOW = datetime(2026, 11, 20, tzinfo=timezone.utc)
+JOB = Job(
+    gateway="happyhorse",
+    account=NASTY,
+    capability="text_to_image",
+    model=NASTY,
+    task_id=NASTY,
+    request_id=NASTY,
+    digest="d",
+    prompt=NASTY,
+    submitted_at=NOW,
+)
+ASSET = MediaAsset(kind="image", uri="memory://horse.png", media_type="image/png", bytes=3, sha256="00" * 32, job=JOB, usage={NASTY: NASTY})
+
+
+def is_harmless(markdown: str) -> bool:
+    """Whether nothing of it is live: every sign that could begin something stands behind a backslash."""
+    plain = markdown.replace("\\\\", "")
+    for sign in "<[*`~&":
+        plain = plain.replace(f"\\{sign}", "")
+    return not any(sign in plain for sign in ("<img", "[a]", "**b**", "`c`", "&lt;", "~~g~~", "\x1b", "\r", "\u2028"))
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What artifacts were made, as if there were a run."""
+    found: list[dict[str, Any]] = []
+
+    async def make(**facts: Any) -> None:
+        found.append(facts)
+
+    for module, name in (
+        (cards, "acreate_link_artifact"),
+        (cards, "acreate_markdown_artifact"),
+        (gallery, "acreate_markdown_artifact"),
+        (progress, "acreate_progress_artifact"),
+        (table, "acreate_table_artifact"),
+    ):
+        monkeypatch.setattr(module, name, make)
+        monkeypatch.setattr(module, "in_run", lambda: True)
+    return found
+
+
+def test_a_card_escapes_all() -> None:
+    """Model, ids, account, prompt and what the provider counted."""
+    shown = card(ASSET, thumbnail=None, link="memory://horse.png")
+    assert is_harmless(shown)
+    assert "\n# e" not in shown
+    assert inline(NASTY) in shown
+
+
+async def test_every_artifact_escapes_all(made: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """Titles and descriptions too: Prefect shows them as markdown."""
+    monkeypatch.setattr(progress, "find_route", lambda *_: type("Route", (), {"typical_s": 60.0}))
+    store = Store(url=str(tmp_path))
+    await cards.show_asset(ASSET, thumbnail=None, store=store)
+    await show_gallery([(NASTY, ASSET)], store=store, title=NASTY)
+    await progress.Progress(JOB).show(JobSnapshot(status=JobStatus.RUNNING, provider_status=NASTY), 1.0)
+    await table.show_table([{"row": 1}], key="t", description=NASTY)
+    assert len(made) == 5
+    for facts in made:
+        for name in ("description", "link_text", "markdown"):
+            assert is_harmless(facts.get(name) or ""), (name, facts)
