@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tests.bench import downloads, journal, schedule
 from tests.bench.report import Figure, plot, table, write_into
@@ -26,6 +27,8 @@ from tests.e2e.stack import free_port
 KIB, MIB = 1024, 1024**2
 FIXED_S = 5.0
 PROVIDERS_LIMIT = 20.0
+USERS = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+"""The environment of a user, whose Python compiles our source once and not at every start."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,11 @@ def module(name: str, *arguments: object, environment: Mapping[str, str] = os.en
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def seconds(arguments: list[str] | str) -> float:
+def seconds(arguments: list[str] | str, environment: Mapping[str, str] = os.environ) -> float:
     """How long a command takes."""
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     started = time.perf_counter()
-    subprocess.run(arguments, check=True, shell=isinstance(arguments, str), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(arguments, check=True, shell=isinstance(arguments, str), env=dict(environment), **quiet)
     return time.perf_counter() - started
 
 
@@ -284,8 +288,9 @@ def bookkeeping(size: Size, scratch: Path) -> tuple[list[Figure], str]:
     read = [module("journal", folder) for _ in range(size.rounds)]
     ratio = statistics.median(one["entries_s"] / one["read_s"] for one in read)
     listed = [sys.executable, "-m", "prefect_happyhorse.cli", "jobs", "--store", str(folder), "list"]
-    list_s = statistics.median(seconds(listed) for _ in range(size.rounds))
-    imports = [module("imports") for _ in range(max(size.rounds, 1))]
+    # The first round of each compiles, and does not count.
+    list_s = statistics.median([seconds(listed, USERS) for _ in range(size.rounds + 1)][1:])
+    imports = [module("imports", environment=USERS) for _ in range(size.rounds + 1)][1:]
     more_s = statistics.median(one["ours_s"] for one in imports)
     entries_s = statistics.median(one["entries_s"] for one in read)
     return [

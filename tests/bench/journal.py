@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import sys
 import time
@@ -16,10 +17,10 @@ def make_journal(folder: Path, jobs: int) -> None:
     from prefect_happyhorse.engine.journal.entry import JournalEntry
     from prefect_happyhorse.engine.journal.owner import LeaseOwner
 
-    (folder / "journal").mkdir(parents=True)
-    intent = LeaseOwner()
+    owner = LeaseOwner()
     for number in range(jobs):
-        digest = f"{number:064x}"
+        # Spread over the folders as a request's own digest is.
+        digest = hashlib.sha256(str(number).encode()).hexdigest()
         request = TextToVideo(model="wan2.7-t2v", prompt=f"A white horse crosses field number {number} in the early morning fog")
         job = Job(
             gateway="happyhorse",
@@ -32,9 +33,12 @@ def make_journal(folder: Path, jobs: int) -> None:
             submitted_at=datetime.now(timezone.utc),
         )
         entry = JournalEntry(
-            digest=digest, state="submitted", gateway="happyhorse", account="bench", take=1, request=request, owner=intent, job=job
+            digest=digest, state="submitted", gateway="happyhorse", account="bench", take=1, request=request, owner=owner, job=job
         )
-        (folder / "journal" / f"{digest}.json").write_text(entry.model_dump_json(indent=2, exclude_none=True))
+        # The second revision: the first was the intent.
+        file = folder / "journal" / digest[:2] / f"{digest}.2.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(entry.model_dump_json(indent=2, exclude_none=True))
 
 
 async def measure(folder: str) -> dict[str, float]:
@@ -42,7 +46,7 @@ async def measure(folder: str) -> dict[str, float]:
     from prefect_happyhorse.engine.journal.journal import Journal
     from prefect_happyhorse.engine.storage.store import Store
 
-    files = sorted(Path(folder, "journal").glob("*.json"))
+    files = sorted(Path(folder, "journal").glob("??/*.json"))
     started = time.perf_counter()
     for file in files:
         file.read_bytes()
@@ -50,10 +54,10 @@ async def measure(folder: str) -> dict[str, float]:
     for file in files:
         json.loads(file.read_bytes())
     parsed = time.perf_counter()
-    entries = await Journal(Store(url=folder)).entries()
+    listing = await Journal(Store(url=folder)).entries()
     done = time.perf_counter()
-    if len(entries) != len(files):
-        raise RuntimeError(f"{len(entries)} entries of {len(files)} files")
+    if len(listing.entries) != len(files) or listing.unreadable:
+        raise RuntimeError(f"{len(listing.entries)} entries of {len(files)} files, {len(listing.unreadable)} of them unreadable")
     return {"read_s": read - started, "parse_s": parsed - read, "entries_s": done - parsed}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -145,7 +146,13 @@ class Stack:
         return fetch(f"{self.sandbox}/_sandbox/ledger")
 
     def journal(self) -> list[dict[str, Any]]:
-        return [json.loads(file.read_text()) for file in Path(self.environment["HAPPYHORSE_STORE"]).glob("journal/*.json")]
+        """Every entry as it stands in its file, oldest first."""
+        from prefect_happyhorse.engine.journal.journal import Journal
+        from prefect_happyhorse.engine.storage.store import Store
+
+        listing = asyncio.run(Journal(Store(url=self.environment["HAPPYHORSE_STORE"])).entries())
+        assert listing.unreadable == []
+        return [entry.model_dump(mode="json", exclude_none=True) for entry in listing.entries]
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
         return fetch(f"{self.api}/flow_runs/filter", {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_ASC"})

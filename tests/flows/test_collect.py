@@ -103,7 +103,7 @@ async def test_a_job_that_the_gateway_forgot_is_told_once(
     """It is written down as expired, and no later pass asks for it again."""
     await batch(manifest, detach=True)
     sandbox_env.reset()
-    for file in (tmp_path / "outputs" / "journal").glob("*.json"):
+    for file in (tmp_path / "outputs" / "journal").glob("??/*.json"):
         entry = json.loads(file.read_text())
         # Older than the minute for which a gateway may not yet know a job that it has just accepted.
         entry["job"]["submitted_at"] = "2026-11-01T00:00:00Z"
@@ -127,6 +127,24 @@ async def test_jobs_are_collected_with_the_block_of_their_account(
     missing = await collect(fail_on_failed_jobs=False)
     assert {"no GatewayCredentials block named 'collect-film'" in (outcome.error or "") for outcome in missing} == {True}
     assert {outcome.state for outcome in await collect(credentials=["collect-spare"])} == {"kept"}
+
+
+async def test_what_cannot_be_read_keeps_no_other_back(
+    sandbox_env: SandboxServer,
+    batch: Flow[Any, Any],
+    collect: Flow[Any, Any],
+    manifest: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is an error in the run's log, and every other job is kept."""
+    await batch(manifest, detach=True)
+    file = tmp_path / "outputs" / "journal" / "ee" / f"{'ee' * 32}.3.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("{")
+    assert [outcome.state for outcome in await collect()] == ["kept"] * 4
+    (told,) = [record.getMessage() for record in caplog.records if "may stand for a paid job" in record.getMessage()]
+    assert f"{file} cannot be read" in told
 
 
 async def test_nobody_at_a_time_is_refused(sandbox_env: SandboxServer, collect: Flow[Any, Any]) -> None:

@@ -17,6 +17,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from prefect_happyhorse.engine.http import client
+from prefect_happyhorse.engine.jobs.shared import PROCESS
+from prefect_happyhorse.engine.journal.journal import Journal
+from prefect_happyhorse.engine.journal.spool import Spool
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.sandbox import SandboxServer
@@ -111,12 +114,12 @@ async def test_nobody_listens(sandbox: SandboxServer, tmp_path: Path, record: Re
 class BrokenStore(Store):
     """A store whose next so many operations of some kinds fail, as a full disk's or an unreachable one's do."""
 
-    def break_down(self, moments: random.Random, code: int, kinds: tuple[str, ...], share: float) -> None:
+    def break_down(self, moments: random.Random, code: int, kinds: tuple[str, ...], share: float, spared: tuple[str, ...] = ()) -> None:
         def broken(kind: str) -> Any:
             method = getattr(Store, kind)
 
             async def perhaps(path: str, *args: Any, **kwargs: Any) -> Any:
-                if moments.random() < share:
+                if moments.random() < share and not path.endswith(spared):
                     raise OSError(code, os.strerror(code), path)
                 return await method(self, path, *args, **kwargs)
 
@@ -131,7 +134,7 @@ class BrokenStore(Store):
             object.__setattr__(self, kind, broken(kind))
 
     def mend(self) -> None:
-        for kind in ("create", "write", "delete", "keep", "read", "size"):
+        for kind in ("create", "write", "delete", "keep", "read", "size", "list", "walk"):
             self.__dict__.pop(kind, None)
 
 
@@ -140,7 +143,7 @@ class BrokenStore(Store):
     ("name", "code", "kinds"),
     [
         ("a full disk", errno.ENOSPC, ("create", "write", "keep")),
-        ("a store that is down", errno.EIO, ("create", "write", "delete", "keep", "read", "size")),
+        ("a store that is down", errno.EIO, ("create", "write", "delete", "keep", "read", "size", "list", "walk")),
     ],
 )
 async def test_the_store_fails(
@@ -162,10 +165,13 @@ async def test_the_store_fails_once_a_job_is_accepted(sandbox: SandboxServer, tm
     sandbox.settings(job_s=0.05)
     store = BrokenStore(url=str(tmp_path / "outputs"))
     asked, accounts = requests_of(JOBS, batch="accepted"), accounts_at(sandbox.url)
-    store.break_down(random.Random(7), errno.ENOSPC, ("write", "keep"), 1.0)  # noqa: S311
+    await PROCESS.prove(Journal(store))
+    # The first revision of an entry is its lease.
+    store.break_down(random.Random(7), errno.ENOSPC, ("create", "write", "keep"), 1.0, spared=(".1.json",))  # noqa: S311
     await make_all(asked, accounts, store)
-    assert len(sandbox.ledger()) == JOBS
+    assert len(sandbox.ledger()) == len(await Spool(store.url).digests()) == JOBS
     store.mend()
+    assert {entry.state for entry in (await Journal(store).entries()).entries} == {"submitted"}
     record("a disk that is full once the job is accepted", await weather(sandbox, asked, accounts, store), runs=1)
 
 
@@ -185,7 +191,7 @@ async def test_the_clock_jumps(sandbox: SandboxServer, tmp_path: Path, record: R
     sandbox.clear_faults()
     # Meanwhile the jobs have finished: with two days gone, each run asks only once before the deadline has passed.
     sandbox.advance(60)
-    for file in (tmp_path / "outputs" / "journal").glob("*.json"):
+    for file in (tmp_path / "outputs" / "journal").glob("??/*.json"):
         file.write_text(json.dumps(_shifted(json.loads(file.read_text()), timedelta(days=days))))
     record(f"a clock that jumps by {-days} days", await weather(sandbox, asked, accounts, store), runs=1)
 

@@ -103,7 +103,7 @@ def test_of_machines_that_would_all_pay_again_one_does(sandbox: SandboxServer, b
             request=request,
             owner=LeaseOwner(run="another"),
         )
-        assert await Journal(Store(url=store, options=options)).acquire(gone)
+        assert await Journal(Store(url=store, options=options)).acquire(gone) is not None
 
     asyncio.run(leave_uncertain())
     said = {"store": store, "options": options, "base_url": sandbox.base_url("happyhorse"), "count": 1, "on_uncertain": "resubmit"}

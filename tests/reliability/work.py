@@ -110,7 +110,7 @@ async def at_the_console(sandbox: SandboxServer, asked: list[Asked], accounts: d
     for gateway, request in asked:
         prepared = await prepare(request, accounts[gateway])
         entry = await journal.read(prepared.digest)
-        if entry is None or entry.job is not None:
+        if entry is None or entry.job is not None or entry.may_be_bought_again:
             continue
         looked_up += 1
         # What a provider's console shows of a job: among other things its prompt.
@@ -152,11 +152,12 @@ async def judge(sandbox: SandboxServer, asked: list[Asked], accounts: dict[str, 
         store: Where journal and files are kept.
 
     Returns:
-        The verdict. Lost is a request without a kept file, and a charge that stands nowhere in the journal.
+        The verdict. Lost is a request without a kept file, a charge that stands nowhere in the journal, and an entry that cannot be read.
     """
     charged = [entry for entry in sandbox.ledger() if not entry.refunded]
-    entries = await Journal(store).entries()
-    known = {job.task_id for entry in entries for job in (entry.job, *entry.duplicate_jobs) if job is not None}
+    listing = await Journal(store).entries()
+    entries = listing.entries
+    known = {entry.job.task_id for entry in entries if entry.job is not None}
     kept = {entry.digest for entry in entries if entry.state == "kept"}
     wanted = {(await prepare(request, accounts[gateway])).digest for gateway, request in asked}
     unknown = [entry for entry in charged if entry.task_id not in known]
@@ -164,7 +165,7 @@ async def judge(sandbox: SandboxServer, asked: list[Asked], accounts: dict[str, 
         jobs=len(asked),
         charges=len(charged),
         double=sum(count - 1 for count in Counter((entry.gateway, entry.digest) for entry in charged).values()),
-        lost=len(wanted - kept) + len(unknown),
+        lost=len(wanted - kept) + len(unknown) + len(listing.unreadable),
         corrupt=await _spoilt(store, entries),
     )
 

@@ -20,6 +20,7 @@ from prefect.tasks import Task
 import prefect_happyhorse
 from prefect_happyhorse import (
     Job,
+    JournalEntry,
     MediaAsset,
     TextToImage,
     download_sync,
@@ -71,6 +72,31 @@ async def test_a_notebook_cell(sandbox_env: SandboxServer) -> None:
     assert (await poll_once(job, "happyhorse")).status.final
     assert await open_jobs() == []
     assert len(sandbox_env.ledger()) == 1
+
+
+@pytest.mark.parametrize("in_a_run", [True, False])
+async def test_open_jobs_tell_what_cannot_be_read(
+    in_a_run: bool, sandbox_env: SandboxServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that may stand for a paid job is an error in the log, with what to do; the others are returned."""
+    jobs = [await submit(horse(number), "happyhorse") for number in range(2)]
+    file = tmp_path / "outputs" / "journal" / "ee" / f"{'ee' * 32}.3.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("{")
+
+    @flow
+    async def look() -> list[JournalEntry]:
+        return await open_jobs()
+
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level("ERROR"):
+            found = await (look if in_a_run else open_jobs)()
+        assert [entry.job for entry in found] == jobs
+        (told,) = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert f"{file} cannot be read" in told.getMessage()
+        assert f"happyhorse jobs forget {file.name}" in told.getMessage()
+        assert "It is left out, and may stand for a paid job." in told.getMessage()
 
 
 def test_a_sync_flow_without_a_single_await(sandbox_env: SandboxServer) -> None:

@@ -1,0 +1,71 @@
+"""What is done with an account and a store, and what it asks of the store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
+
+import pytest
+from tests.engine.conftest import AccountMaker, Naps
+from tests.engine.jobs.test_submit import HORSE
+
+from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.jobs.shared import Shared
+from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.sandbox import SandboxServer
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What was asked of any store below `journal/`, durations and thumbnails apart: the call's name and the path."""
+    calls: list[tuple[str, str]] = []
+
+    def note(name: str, path: str) -> None:
+        if path.partition("/")[0] == "journal" and path.split("/")[1:2] not in (["durations"], ["thumbnails"]):
+            calls.append((name, path))
+
+    def noted(name: str) -> Callable[..., Any]:
+        original = getattr(Store, name)
+
+        async def call(store: Store, path: str, *args: Any) -> Any:
+            note(name, path)
+            return await original(store, path, *args)
+
+        return call
+
+    read_all = Store.read_all
+
+    async def noted_read_all(store: Store, paths: Sequence[str]) -> AsyncGenerator[tuple[str, bytes], None]:
+        for path in paths:
+            note("read_all", path)
+        async for one in read_all(store, paths):
+            yield one
+
+    for name in ("create", "write", "read", "list", "walk"):
+        monkeypatch.setattr(Store, name, noted(name))
+    monkeypatch.setattr(Store, "read_all", noted_read_all)
+    return calls
+
+
+async def test_what_a_job_costs_the_journal(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps, asked: list[tuple[str, str]]
+) -> None:
+    """Four files and two looks from the request to the kept file, in an object store each a call that takes its time."""
+    sandbox.settings(job_s=0)
+    session = Session(account(), store, sleep=naps, shared=Shared())
+    await session.shared.prove(session.journal)
+    asked.clear()
+    prepared = await session.prepare(HORSE)
+    job, is_new = await session.submit(prepared)
+    stored = await session.store_outputs(await session.poll(job))
+    assert is_new
+    assert await store.exists(store.path_of(stored.asset.uri) or "")
+    written = [path for name, path in asked if name in {"create", "write"}]
+    looks = [one for one in asked if one[0] not in {"create", "write"}]
+    assert len(written) <= 4, asked
+    assert len(looks) <= 2, asked
+    entry = await session.journal.read(job.digest)
+    assert entry is not None
+    # What was counted is all of it: each revision was written by itself, and the latest is there.
+    assert written == [session.journal.path(job.digest, revision) for revision in range(1, entry.revision + 1)]
+    assert (entry.state, entry.asset) == ("kept", stored.asset)
