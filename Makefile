@@ -14,13 +14,13 @@ UNIT := $(ROOMS:%=src/prefect_happyhorse/%) $(ROOMS:%=tests/%) tests/contract
 FACE := tests/tasks tests/flows tests/cli
 
 # A user's own settings must not reach the demo or the tests.
-unexport PYTHONPATH PYTHONHOME PIP_PREFIX PIP_TARGET PIP_USER PREFECT_API_KEY PREFECT_API_URL PREFECT_PROFILE
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE PIP_PREFIX PIP_TARGET PIP_USER PREFECT_API_KEY PREFECT_API_URL PREFECT_PROFILE
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 # The Prefect server takes up to 20 s to start on a small machine, which is its own limit.
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 180
 
-.PHONY: help demo setup unit test test-lowest test-next e2e chaos lint types check bench lock clean
+.PHONY: help demo setup unit test test-lowest test-next e2e chaos simulate lint types check bench lock clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +65,9 @@ e2e: setup  ## Run flows on real servers, workers, PostgreSQL and S3, all starte
 
 chaos: setup  ## Break everything that can break, for ten minutes, and write the table of docs/reliability.md
 	CHAOS=full CHAOS_PAGE=docs/reliability.md $(BIN)/python -m pytest tests/reliability
+
+simulate: setup  ## Run the engine in 100,000 simulated worlds, in which anything may happen at every await
+	SIMULATE=100000 $(BIN)/python -m pytest -s tests/simulation
 
 lint: setup  ## Check style and the directions of imports
 	$(BIN)/ruff check

@@ -46,7 +46,7 @@ class Choices:
     """What the seed decides, one number a decision: 0 for nothing unusual. Decisions can be played again, with some of them left out."""
 
     def __init__(self, seed: int, replay: Sequence[int] | None = None) -> None:
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311 -- no secret is made of it
         self._replay = replay
         self.made: list[int] = []
 
@@ -204,7 +204,7 @@ class World:
 
     async def _go_on(self, process: Process) -> None:
         """What a process does at each step: nothing once it is dead, and nothing while it is stopped."""
-        while process.alive and process.resumes_at > self.loop.now:
+        while process.alive and process.resumes_at > self.loop.now:  # noqa: ASYNC110 -- the time itself is what is waited for
             await asyncio.sleep(process.resumes_at - self.loop.now)
         if not process.alive:
             raise Killed

@@ -79,18 +79,7 @@ async def adoptable(journal: Journal, entry: JournalEntry, task_id: str, *, slee
     if any(other.gateway == entry.gateway for other in others):
         raise ValueError(f"Job {task_id} stands under {others[0].digest[:12]} already. Nothing was changed.")
     lives_s = find_route(entry.gateway, entry.request.capability, entry.request.model).facts.task_ttl_s
-    return Job(
-        gateway=entry.gateway,
-        account=entry.account,
-        capability=entry.request.capability,
-        model=entry.request.model,
-        task_id=task_id,
-        digest=entry.digest,
-        prompt=entry.request.prompt,
-        # The gateway took it within the minute after the submit was begun, if it took it at all.
-        submitted_at=entry.begun_at,
-        expires_at=None if lives_s is None else entry.begun_at + timedelta(seconds=lives_s),
-    )
+    return entry.job_named(task_id, lives_s=lives_s)
 
 
 async def forget(journal: Journal, entry: JournalEntry, *, sleep: Sleep = anyio.sleep) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -154,6 +154,21 @@ class JournalEntry(Value):
         dropped = {} if allowed or FACTS[state][0] else dict.fromkeys(_ALL_FACTS)
         changed = self.model_copy(update={"state": state, "updated_at": _now(), **dropped, **facts})
         return changed.checked()
+
+    def job_named(self, task_id: str, *, lives_s: float | None = None) -> Job:
+        """The job that an uncertain submit became, by the id that somebody knows."""
+        return Job(
+            gateway=self.gateway,
+            account=self.account,
+            capability=self.request.capability,
+            model=self.request.model,
+            task_id=task_id,
+            digest=self.digest,
+            prompt=self.request.prompt,
+            # The gateway took it within the minute after the submit was begun, if it took it at all.
+            submitted_at=self.begun_at,
+            expires_at=None if lives_s is None else self.begun_at + timedelta(seconds=lives_s),
+        )
 
     def set_aside(self, job: Job) -> JournalEntry:
         """An entry of its own for a job of this request that another takes the place of, so that it is waited for and kept as any other."""

@@ -150,6 +150,9 @@ class Journal:
     async def _set_aside(self, entry: JournalEntry, job: Job | None = None) -> tuple[str, ...]:
         """Give a job of an entry, by default its own, an entry of its own."""
         job = job or entry.job
+        if job is None and entry.failure is not None and entry.failure.task_id is not None:
+            # The gateway named it beside an error: whether it exists is found out by asking for it, which is free.
+            job = entry.job_named(entry.failure.task_id)
         if job is None:
             return entry.aside
         own = entry.set_aside(job)

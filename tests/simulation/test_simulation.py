@@ -1,0 +1,79 @@
+"""The promises hold in every world that a seed can make, and each bug that is planted in the engine breaks one of them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+
+import pytest
+
+from .bugs import BUGS, planted
+from .runs import Outcome, run, shrink
+
+pytestmark = pytest.mark.slow
+
+SEEDS = int(os.environ.get("SIMULATE", "2000"))
+_CHUNK = 25
+
+
+def _some(first: int, last: int, bug: str | None) -> tuple[Counter[str], Outcome | None]:
+    """What some seeds did, and the first that broke a promise."""
+    steps: Counter[str] = Counter()
+    for seed in range(first, last):
+        if bug is None:
+            outcome = run(seed)
+        else:
+            with planted(bug):
+                outcome = run(seed)
+        steps.update(outcome.steps)
+        steps["seeds"] += 1
+        steps["accepted"] += outcome.accepted
+        if outcome.problem is not None:
+            return steps, outcome
+    return steps, None
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
+def _search(workers: ProcessPoolExecutor, seeds: int, bug: str | None = None) -> tuple[Counter[str], Outcome | None]:
+    waiting = [workers.submit(_some, first, min(first + _CHUNK, seeds), bug) for first in range(0, seeds, _CHUNK)]
+    done: Counter[str] = Counter()
+    for one in as_completed(waiting):
+        steps, broken = one.result()
+        done.update(steps)
+        if broken is not None:
+            for other in waiting:
+                other.cancel()
+            return done, broken
+    return done, None
+
+
+def test_a_seed_decides_everything() -> None:
+    """The same seed is the same world, so that a failure can be looked at again."""
+    one, again = run(7), run(7)
+    assert (one.decisions, one.accepted) == (again.decisions, again.accepted)
+    assert [line.split()[0] for line in one.trace] == [line.split()[0] for line in again.trace]
+
+
+def test_no_seed_breaks_a_promise(workers: ProcessPoolExecutor) -> None:
+    """Nothing is paid for twice, nothing that was paid for is lost, and nobody waits for ever."""
+    done, broken = _search(workers, SEEDS)
+    print(dict(done))
+    assert broken is None, str(shrink(broken))
+    assert done["seeds"] == SEEDS
+    # Worlds in which nothing is bought would prove nothing.
+    assert done["accepted"] > SEEDS * 0.8
+
+
+@pytest.mark.parametrize("bug", list(BUGS))
+def test_every_bug_that_is_planted_is_found(bug: str, workers: ProcessPoolExecutor) -> None:
+    """Within as many seeds as a run has."""
+    _, broken = _search(workers, 2000, bug)
+    assert broken is not None
