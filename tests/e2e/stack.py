@@ -120,11 +120,14 @@ class Stack:
             "HAPPYHORSE_BASE_URL": f"{self.sandbox}/happyhorse",
             "HAPPYHORSE_API_KEY": "sesame-1234",
             "HAPPYHORSE_STORE": str(folder / "outputs"),
+            # A store in a temporary folder is refused, so the tests' own folder must be none to these processes.
+            "TMPDIR": str(folder / "tmp"),
             **more,
         }
         start = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(server), *([] if ui else ["--no-ui"])]
         # Only people look at what the sandbox draws.
         media = [] if ui else ["--media", "tiny"]
+        (folder / "tmp").mkdir(parents=True, exist_ok=True)
         for command in (start, ["-m", "prefect_happyhorse.sandbox", "--port", str(sandbox), "--job-s", str(job_s), *media]):
             running = subprocess.Popen([sys.executable, *command], env=self.environment, cwd=folder, **QUIET)
             processes.callback(running.wait, 30)

@@ -53,6 +53,27 @@ def test_deployed_flows_run_on_a_worker(stack: Stack, tmp_path: Path) -> None:
     assert "sesame" not in json.dumps([runs, artifacts])
 
 
+def test_a_deployed_flow_without_a_store_buys_nothing(stack: Stack, tmp_path: Path) -> None:
+    """A worker's process has a folder of its own, which goes when the run ends: files and journal would go with it, and be bought again."""
+    manifest = tmp_path / "shots.jsonl"
+    manifest.write_text(json.dumps({"capability": "text_to_image", "model": "gpt-image-2", "prompt": "A horse without a stable"}))
+    bought = len(stack.ledger())
+    store = stack.environment.pop("HAPPYHORSE_STORE")
+    try:
+        for more in ([], ["-p", f"store={stack.environment['TMPDIR']}/outputs"], ["-p", "store=./outputs"]):
+            stack.prefect("deployment", "run", "batch/stack", "-p", f"manifest={manifest}", *more)
+        stack.prefect("worker", "start", "--pool", "happyhorse", "--run-once")
+    finally:
+        stack.environment["HAPPYHORSE_STORE"] = store
+    wanted = {"sort": "EXPECTED_START_TIME_DESC", "limit": 3}
+    told = sorted(run["state"]["message"] for run in fetch(f"{stack.api}/flow_runs/filter", wanted) if run["state"]["type"] == "FAILED")
+    assert len(told) == 3, told
+    assert all("needs a store that outlives it" in one for one in told)
+    for reason in ("none is named", "lies in the temporary folder", "counts from the run's own folder"):
+        assert any(reason in one for one in told), told
+    assert len(stack.ledger()) == bought
+
+
 @pytest.mark.parametrize("flow", ["image_to_video_edit", "batch"])
 def test_the_flows_run_as_scripts(stack: Stack, tmp_path: Path, flow: str) -> None:
     """`python flows/NAME.py` prints where each file lies."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
+
+from tests.simulation.runs import Outcome, run
 
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.jobs import manage, submit
@@ -19,7 +22,7 @@ from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways.base import Gateway
 from prefect_happyhorse.gateways.errors import CallUnavailable
 
-__all__ = ["BUGS", "planted"]
+__all__ = ["BUGS", "planted", "search"]
 
 Patch = tuple[object, str, object]
 
@@ -125,3 +128,20 @@ def planted(name: str) -> Iterator[None]:
         for target, attribute, bug in BUGS[name]:
             stack.enter_context(patch.object(target, attribute, bug))
         yield
+
+
+def search(first: int, last: int, bug: str | None) -> tuple[Counter[str], Outcome | None]:
+    """What some seeds did, and the first that broke a promise."""
+    steps: Counter[str] = Counter()
+    for seed in range(first, last):
+        if bug is None:
+            outcome = run(seed)
+        else:
+            with planted(bug):
+                outcome = run(seed)
+        steps.update(outcome.steps)
+        steps["seeds"] += 1
+        steps["accepted"] += outcome.accepted
+        if outcome.problem is not None:
+            return steps, outcome
+    return steps, None

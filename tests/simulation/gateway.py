@@ -9,10 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import httpx
+from tests.simulation.world import CURRENT, Process, World
 
 from prefect_happyhorse.sandbox.media.render import MediaSpec, _write  # pyright: ignore[reportPrivateUsage]
-
-from .world import CURRENT, Process, World
 
 __all__ = ["Charge", "SimGateway"]
 

@@ -19,6 +19,8 @@ from unittest.mock import patch
 
 import httpx
 from pydantic import SecretStr
+from tests.simulation.gateway import Charge, SimGateway, video
+from tests.simulation.world import CURRENT, Blocked, Faults, World
 
 from prefect_happyhorse.domain.errors import GenerationError, JobFailed, SubmissionUncertain
 from prefect_happyhorse.domain.requests import ReferenceToVideo
@@ -30,9 +32,6 @@ from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
-
-from .gateway import Charge, SimGateway, video
-from .world import CURRENT, Blocked, Faults, World
 
 __all__ = ["Failed", "Outcome", "run", "shrink"]
 

@@ -9,31 +9,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 
 import pytest
-
-from .bugs import BUGS, planted
-from .runs import Outcome, run, shrink
+from tests.simulation.bugs import BUGS, search
+from tests.simulation.runs import Outcome, run, shrink
 
 pytestmark = pytest.mark.slow
 
 SEEDS = int(os.environ.get("SIMULATE", "2000"))
 _CHUNK = 25
-
-
-def _some(first: int, last: int, bug: str | None) -> tuple[Counter[str], Outcome | None]:
-    """What some seeds did, and the first that broke a promise."""
-    steps: Counter[str] = Counter()
-    for seed in range(first, last):
-        if bug is None:
-            outcome = run(seed)
-        else:
-            with planted(bug):
-                outcome = run(seed)
-        steps.update(outcome.steps)
-        steps["seeds"] += 1
-        steps["accepted"] += outcome.accepted
-        if outcome.problem is not None:
-            return steps, outcome
-    return steps, None
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +25,7 @@ def workers() -> Iterator[ProcessPoolExecutor]:
 
 
 def _search(workers: ProcessPoolExecutor, seeds: int, bug: str | None = None) -> tuple[Counter[str], Outcome | None]:
-    waiting = [workers.submit(_some, first, min(first + _CHUNK, seeds), bug) for first in range(0, seeds, _CHUNK)]
+    waiting = [workers.submit(search, first, min(first + _CHUNK, seeds), bug) for first in range(0, seeds, _CHUNK)]
     done: Counter[str] = Counter()
     for one in as_completed(waiting):
         steps, broken = one.result()
@@ -65,7 +47,6 @@ def test_a_seed_decides_everything() -> None:
 def test_no_seed_breaks_a_promise(workers: ProcessPoolExecutor) -> None:
     """Nothing is paid for twice, nothing that was paid for is lost, and nobody waits for ever."""
     done, broken = _search(workers, SEEDS)
-    print(dict(done))
     assert broken is None, str(shrink(broken))
     assert done["seeds"] == SEEDS
     # Worlds in which nothing is bought would prove nothing.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -18,6 +20,8 @@ from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.runtime.concurrency import call_rate_limit
+from prefect_happyhorse.runtime.deployed import is_deployed
+from prefect_happyhorse.runtime.log import run_logger
 
 __all__ = ["Credentials", "StoreRef", "account_of", "check_arguments", "run_name", "session_of", "store_of"]
 
@@ -43,7 +47,36 @@ async def account_of(credentials: Credentials, job: Job | None = None) -> Accoun
 async def store_of(store: StoreRef) -> Store:
     """The store that a block, a name, a folder, a URL or nothing stands for."""
     block = store if isinstance(store, MediaStore) else await MediaStore.find(store)
-    return block.to_store()
+    place = block.to_store()
+    is_named = bool(store or os.environ.get("HAPPYHORSE_STORE"))
+    if is_deployed():
+        problem = _why_it_would_be_lost(block.url, place, is_named=is_named)
+        if problem is not None:
+            raise ValueError(
+                f"A deployment's run needs a store that outlives it: {problem}. Nothing was sent. Name a MediaStore block, an absolute"
+                " folder or a URL such as s3://bucket/outputs in the parameter `store`, or in the worker's HAPPYHORSE_STORE."
+            )
+    elif not is_named and place.url not in _TOLD:
+        _TOLD.add(place.url)
+        run_logger().info("No store is named, so results and the journal lie in %s.", place.url)
+    return place
+
+
+_TOLD: set[str] = set()
+
+
+def _why_it_would_be_lost(url: str, place: Store, *, is_named: bool) -> str | None:
+    """A worker's process has a folder of its own for its code, which goes when the run ends."""
+    if not is_named:
+        return "none is named"
+    if place.scheme == "memory":
+        return f"{place.url} goes with the process"
+    if place.folder is None:
+        return None
+    if not Path(url.removeprefix("file://").removeprefix("local://")).expanduser().is_absolute():
+        return f"{url!r} counts from the run's own folder, {Path.cwd()}, which may go with it"
+    temporary = Path(tempfile.gettempdir()).resolve()
+    return f"{place.folder} lies in the temporary folder {temporary}" if temporary in place.folder.resolve().parents else None
 
 
 async def session_of(credentials: Credentials, store: StoreRef, job: Job | None = None) -> Session:
