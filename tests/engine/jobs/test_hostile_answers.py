@@ -6,16 +6,23 @@ import asyncio
 import base64
 import hashlib
 import json
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import SecretStr
 from tests.engine.conftest import Naps
 from tests.engine.samples import picture, with_padding
 from tests.engine.scripted_server import Received, Wire, raw, refuse
 
-from prefect_happyhorse.domain.errors import SubmissionUncertain
+from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.errors import DownloadFailed, SubmissionUncertain
+from prefect_happyhorse.domain.jobs import Job, Output
 from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
+from prefect_happyhorse.engine.download.download import DownloadOptions, download
+from prefect_happyhorse.engine.jobs.results import OutputStore
 from prefect_happyhorse.engine.jobs.submit import Prepared, Submitter, prepare
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
@@ -98,3 +105,32 @@ async def test_the_journal_keeps_a_data_url_by_reference(store: Store, naps: Nap
     kept = entry.request.model_dump()["references"][0]
     assert kept == f"data:image/png;sha256={hashlib.sha256(content).hexdigest()};bytes={len(content)}"
     assert len(entry.model_dump_json()) < 3_000
+
+
+async def test_a_signature_stands_in_no_file_beside_a_result_and_in_no_message(store: Store, tmp_path: Path) -> None:
+    """Of whatever kind: not every provider's is known by its name."""
+    signed = "https://cdn.example/horse.png?ticket=c2lnbmF0dXJl"
+    asset = MediaAsset(kind="image", uri=store.uri("horse.png"), url=signed, media_type="image/png", bytes=3, sha256="00")
+    await OutputStore(Account(gateway="happyhorse", base_url="https://h"), store)._write_beside(asset)
+    beside = json.loads((tmp_path / "outputs" / "horse.png.json").read_text(encoding="utf-8"))
+    assert (beside["url"], asset.url) == ("https://cdn.example/horse.png?…", signed)
+    async with Wire([refuse(404)]) as wire, httpx.AsyncClient() as client:
+        job = Job(
+            gateway="happyhorse",
+            account="a",
+            capability="text_to_image",
+            model="m",
+            task_id="t-1",
+            digest="d",
+            submitted_at=datetime(2026, 11, 20, tzinfo=timezone.utc),
+        )
+        output = Output(kind="image", url=wire.url("/horse.png?ticket=c2lnbmF0dXJl"))
+        options = DownloadOptions(refreshes=0)
+
+        async def same() -> Output:
+            return output
+
+        with pytest.raises(DownloadFailed) as caught:
+            await download(output, job=job, store=store, client=client, refresh=same, local_allowed=True, options=options)
+    assert "/horse.png?…" in str(caught.value)
+    assert "c2lnbmF0dXJl" not in str(caught.value)
