@@ -16,7 +16,6 @@ import httpx
 from prefect_happyhorse.domain.texts import without_queries
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.http.quiet import quiet_http_log
-from prefect_happyhorse.engine.http.rate_limit import RETRY_AFTER_AT_MOST_S
 from prefect_happyhorse.engine.http.ssrf import AddressRefused, check_unambiguous, checked_addresses, is_local_host, parse_url, pin_to_ip
 from prefect_happyhorse.engine.http.urls import stable_url
 from prefect_happyhorse.gateways.failures import retry_after_s
@@ -215,5 +214,5 @@ def _check_status(response: httpx.Response) -> None:
             raise FetchProblem(f"the server encoded the file as {said!r}, which was not requested", remedy="retry", status_code=status)
         return
     remedy: Remedy = "refresh" if status in _EXPIRED else "retry" if status >= 500 or status in _TRANSIENT else "none"
-    wait_s = min(retry_after_s(response) or 0.0, RETRY_AFTER_AT_MOST_S)
+    wait_s = retry_after_s(response) or 0.0
     raise FetchProblem(f"the server answered {status}", remedy=remedy, status_code=status, retry_after_s=wait_s)

@@ -20,10 +20,8 @@ from pydantic import SecretStr
 from prefect_happyhorse.catalog import routes
 from prefect_happyhorse.engine.http.auth import TokenCache
 from prefect_happyhorse.engine.http.quiet import quiet_http_log
-from prefect_happyhorse.engine.http.rate_limit import RETRY_AFTER_AT_MOST_S
 from prefect_happyhorse.engine.http.ssrf import check_base_url, is_loopback
 from prefect_happyhorse.gateways import AccessToken, Account, CallError, CallRejected, CallUnavailable, Gateway, MalformedResponse
-from prefect_happyhorse.gateways.failures import retry_after_s
 from prefect_happyhorse.gateways.redaction import scrub
 
 __all__ = [
@@ -304,8 +302,6 @@ def _headers(response: httpx.Response) -> httpx.Headers:
     headers = httpx.Headers(response.headers)
     for name in ("Content-Encoding", "Content-Length"):
         headers.pop(name, None)
-    if (retry_after_s(response) or 0.0) > RETRY_AFTER_AT_MOST_S:
-        headers["Retry-After"] = f"{RETRY_AFTER_AT_MOST_S:.0f}"
     return headers
 
 

@@ -9,10 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-__all__ = ["RETRY_AFTER_AT_MOST_S", "RateLimiter", "backoff_s"]
-
-RETRY_AFTER_AT_MOST_S = 300.0
-"""The longest that any server's Retry-After is obeyed: a mistake or a whim of it must not hold a paid job up for a day."""
+__all__ = ["RateLimiter", "backoff_s"]
 
 # The system's own: workers that were forked from one process would draw the same numbers from its generator, and come back together.
 _SPREAD = random.SystemRandom()
