@@ -165,7 +165,7 @@ class _Run:
         quiet = not (faults.kill or faults.power or faults.pause or faults.fail)
         few = sum("answer lost" in line for line in self.world.trace) <= 1
         latest = self.latest(error.digest or "")
-        if latest is not None:
+        if latest is not None and f"by process {latest['owner']['process']} " in error.message:
             self.check_silence(latest["state"], latest["owner"]["process"])
         if quiet and few and not self.handed[error.digest or ""]:
             raise self.failed(f"doubt about {(error.digest or '')[:6]}, of which no submit ever left: {error.message}")
