@@ -5,12 +5,31 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.environment import clear
+
+_STATUS: list[int] = []
+
+
+@atexit.register
+def _leave() -> None:
+    # Prefect's and fsspec's event loops live in daemon threads, some of which are inside of C code while the interpreter is torn down: with
+    # every test passed the process once ended by a segmentation fault. Registered first, this is the last of all that is done at exit.
+    if _STATUS:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_STATUS[-1])
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Keep the status with which the process is to end."""
+    _STATUS.append(int(exitstatus))
+
 
 clear(os.environ)
 # Before Prefect is imported: results that an earlier run cached must not answer for this one.
