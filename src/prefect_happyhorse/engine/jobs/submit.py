@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Literal, NamedTuple
@@ -175,7 +176,8 @@ class Submitter:
         await self.shared.prove(journal)
         async with self.shared.connections.client() as client:
             await self._authorize(client, gateway, account)
-        with intent.owner.submitting():
+        with ExitStack() as at_work:
+            at_work.enter_context(intent.owner.submitting())
             try:
                 acquired = await journal.acquire(intent, instead_of)
             except OSError:
@@ -187,14 +189,17 @@ class Submitter:
                 return None
             lease = Lease(acquired, instead_of, journal)
             sending = asyncio.ensure_future(self._submit(gateway, prepared, request, lease))
-            try:
-                return await asyncio.shield(sending)
-            except asyncio.CancelledError:
-                # The request may already be on its way: its answer is the only place where the task id stands, so it is waited for.
-                await asyncio.wait({sending}, timeout=_FINISH_SENDING_S)
-                if sending.done() and not sending.cancelled():
-                    sending.exception()
-                raise
+            # Whoever waits for it may be cancelled first: it is at work until it ends.
+            until_it_ends = at_work.pop_all()
+            sending.add_done_callback(lambda _: until_it_ends.close())
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            # The request may already be on its way: its answer is the only place where the task id stands, so it is waited for.
+            await asyncio.wait({sending}, timeout=_FINISH_SENDING_S)
+            if sending.done() and not sending.cancelled():
+                sending.exception()
+            raise
 
     async def _authorize(self, client: Client, gateway: Gateway, account: Account) -> None:
         """Get an access token while there is no lease yet, where the gateway takes one."""
