@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.engine.conftest import AccountMaker
 from tests.engine.jobs.test_submit import HORSE
 
 from prefect_happyhorse.domain.errors import DownloadFailed, JobExpired
-from prefect_happyhorse.domain.jobs import JobResult
+from prefect_happyhorse.domain.jobs import JobResult, Output
 from prefect_happyhorse.domain.requests import TextToImage
-from prefect_happyhorse.engine.download.download import DownloadOptions
+from prefect_happyhorse.engine.download.download import DownloadOptions, StoredOutput
+from prefect_happyhorse.engine.jobs import results
 from prefect_happyhorse.engine.jobs.poll import Poller
 from prefect_happyhorse.engine.jobs.results import OutputStore, stored_thumbnail
+from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
@@ -110,3 +113,35 @@ async def test_a_job_that_was_finished_and_is_not_is_odd(sandbox: SandboxServer,
     entry = await Journal(store).read(result.job.digest)
     assert entry is not None
     assert entry.state == "succeeded"
+
+
+async def test_of_several_outputs_each_is_kept_by_itself(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that cannot be fetched hides no other, which is stored, recorded and given back; a later run gets the one that is missing."""
+    session = Session(account(), store)
+    job = (await session.submit(await session.prepare(HORSE.model_copy(update={"n": 2})))).job
+    result = await session.poll(job)
+    assert len(result.outputs) == 2
+    fetch = results.download
+
+    async def second_is_gone(output: Output, **facts: Any) -> StoredOutput:
+        if facts["index"] == 1:
+            raise DownloadFailed("It is gone.")
+        return await fetch(output, **facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "download", second_is_gone)
+        stored = await session.store_outputs(result)
+    assert stored.failure is not None
+    assert "Output 2 of 2: It is gone. Stored: 1 of 2." in str(stored.failure)
+    assert stored.failure.task_id == job.task_id
+    assert await store.exists(store.path_of(stored.asset.uri) or "")
+    entry = await Journal(store).read(job.digest)
+    assert entry is not None
+    assert (entry.state, entry.asset) == ("succeeded", stored.asset)
+    whole = await session.resume(entry)
+    assert (whole.failure, len(whole.asset.siblings), whole.asset.sha256) == (None, 1, stored.asset.sha256)
+    kept = await Journal(store).read(job.digest)
+    assert kept is not None
+    assert kept.state == "kept"

@@ -11,12 +11,14 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from tests.engine.conftest import AccountMaker, Naps
+from tests.engine.samples import picture
 
 from prefect_happyhorse.domain.errors import (
     AuthenticationFailed,
     GatewayUnavailable,
     InvalidRequest,
     JobFailed,
+    MediaUnreachable,
     ModerationRejected,
     QuotaExceeded,
     RequestRejected,
@@ -321,3 +323,20 @@ def test_the_account_never_shows_its_key() -> None:
     """Neither repr nor str of an account holds a secret."""
     account = Account(gateway="ttapi", base_url="https://api.ttapi.io", key=SecretStr("sesame-1234"), secret_key=SecretStr("sesame-5678"))
     assert "sesame" not in f"{account!r} {account}"
+
+
+@pytest.mark.parametrize("public", [True, False])
+async def test_a_medium_that_changes_before_it_is_sent_is_refused(
+    sandbox: SandboxServer, account: AccountMaker, tmp_path: Path, public: bool
+) -> None:
+    """Red must not be bought as green, and be given for green ever after."""
+    store = Store(str(tmp_path / "outputs"), public_base_url="https://media.example.com" if public else None)
+    horse = tmp_path / "horse.png"
+    horse.write_bytes(picture(colour="green"))
+    request = ride("infiflow").model_copy(update={"references": (str(horse),)})
+    prepared = await prepare(request, account("infiflow"), store=store)
+    horse.write_bytes(picture(colour="red"))
+    with pytest.raises(MediaUnreachable, match="has changed since it was checked") as caught:
+        await Submitter(store=store).submit(prepared)
+    assert caught.value.money == "not spent"
+    assert sandbox.ledger() == []

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 from anyio import to_thread
 
@@ -17,6 +19,7 @@ from prefect_happyhorse.domain.errors import MediaUnreachable
 from prefect_happyhorse.domain.locations import locate
 from prefect_happyhorse.domain.requests import GenerationRequest, iter_media, replace_media
 from prefect_happyhorse.engine.http.ssrf import host_of, is_local_host
+from prefect_happyhorse.engine.http.urls import content_fingerprint
 from prefect_happyhorse.engine.inputs.preflight import limit_of
 from prefect_happyhorse.engine.media.data_url import decode
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, extension_of, media_type_of, sniff
@@ -34,9 +37,15 @@ _UNREADABLE = "where the gateway cannot read it"
 
 
 async def upload_inputs(
-    request: GenerationRequest, route: Route, store: Store | None, *, now: datetime, gateway_is_local: bool
+    request: GenerationRequest,
+    route: Route,
+    store: Store | None,
+    *,
+    now: datetime,
+    gateway_is_local: bool,
+    fingerprints: Mapping[tuple[str, int | None], str] = MappingProxyType({}),
 ) -> GenerationRequest:
-    """Replace the media of a request by addresses that its gateway can read.
+    """Replace the media of a request by addresses that its gateway can read; one that is not what its fingerprint says is refused.
 
     In this order: the provider's own address of an asset, until it expires; the store's public or presigned address, for which a file
     from elsewhere is uploaded once; a data URL, where the route accepts one.
@@ -53,6 +62,13 @@ async def upload_inputs(
     uploader = _Uploader(route, store, now, gateway_is_local)
     media = list(iter_media(request))
     found = await asyncio.gather(*(uploader.address(name, position, medium) for name, position, medium in media))
+    found = [
+        # What was bought would be known for ever under the digest of another picture.
+        _Address(problem="it has changed since it was checked; run again")
+        if result.sha256 and fingerprints.get((name, position), content_fingerprint(result.sha256)) != content_fingerprint(result.sha256)
+        else result
+        for (name, position, _), result in zip(media, found, strict=True)
+    ]
     problems = [
         f"{where(name, position)}={_name(medium)}: {result.problem}"
         for (name, position, medium), result in zip(media, found, strict=True)
@@ -104,6 +120,7 @@ def _reference(data_url: str) -> str:
 class _Address:
     url: str = ""
     problem: str | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -145,10 +162,13 @@ class _Uploader:
         if existing is not None and await self.store.exists(existing):
             return _Address(await self.store.public_url(existing) or "")
         async with local_file(text, store=self.store) as file:
-            path, size = await to_thread.run_sync(_content_path, file)
+            path, size, sha256 = await to_thread.run_sync(_content_path, file)
             if not await self.store.has(path, size):
                 await self.store.keep(file, path, move=False)
-        return _Address(await self.store.public_url(path) or "")
+                if await to_thread.run_sync(hash_file, file) != sha256:
+                    await self.store.delete(path)
+                    return _Address(problem="it changed while it was uploaded; run again")
+        return _Address(await self.store.public_url(path) or "", sha256=sha256)
 
     async def _has_addresses(self, store: Store) -> bool:
         sample = await store.public_url(f"{INPUTS_FOLDER}/sample")
@@ -169,7 +189,7 @@ class _Uploader:
             size = (await to_thread.run_sync(file.stat)).st_size
             if limit is not None and size > limit.max_bytes:
                 return _Address(problem=f"inside the request it must have at most {limit.max_bytes:,} bytes (got {size:,})")
-            return _Address(await to_thread.run_sync(_data_url, file))
+            return await to_thread.run_sync(_data_url, file)
 
     def _no_address(self) -> str:
         if self.store is None:
@@ -183,19 +203,21 @@ def _name(medium: MediaAsset | str) -> str:
     return shown(medium.uri if isinstance(medium, MediaAsset) else medium)
 
 
-def _content_path(file: Path) -> tuple[str, int]:
+def _content_path(file: Path) -> tuple[str, int, str]:
     with file.open("rb") as opened:
         form = sniff(opened.read(HEAD_BYTES))
     extension = "bin" if form is None else extension_of(form)
-    return f"{INPUTS_FOLDER}/{hash_file(file)}.{extension}", file.stat().st_size
+    sha256 = hash_file(file)
+    return f"{INPUTS_FOLDER}/{sha256}.{extension}", file.stat().st_size, sha256
 
 
-def _data_url(file: Path) -> str:
+def _data_url(file: Path) -> _Address:
     content = file.read_bytes()
     form = sniff(content[:HEAD_BYTES])
     if form is None:
         raise MediaUnavailable("its media format is not known")
-    return f"data:{media_type_of(form)};base64,{base64.b64encode(content).decode('ascii')}"
+    url = f"data:{media_type_of(form)};base64,{base64.b64encode(content).decode('ascii')}"
+    return _Address(url, sha256=hashlib.sha256(content).hexdigest())
 
 
 def _ways_out(route: Route) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -80,7 +81,7 @@ class OutputStore:
                     *(self._fetch(client, result, index) for index in range(len(result.outputs))), return_exceptions=True
                 )
             kept = [one for one in fetched if isinstance(one, StoredOutput)]
-            failure = _failure(fetched)
+            failure = _failure(fetched, job)
             if failure is not None and not kept:
                 raise failure
         cost = None if entry is None else entry.estimate
@@ -151,7 +152,7 @@ class OutputStore:
         await self.store.write(f"{path}.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _failure(fetched: Sequence[StoredOutput | BaseException]) -> GenerationError | None:
+def _failure(fetched: Sequence[StoredOutput | BaseException], job: Job) -> GenerationError | None:
     """What to tell of the outputs that could not be stored; anything but a failure of the download is raised as it is."""
     failures = [(index, one) for index, one in enumerate(fetched) if isinstance(one, BaseException)]
     for _, error in failures:
@@ -160,6 +161,8 @@ def _failure(fetched: Sequence[StoredOutput | BaseException]) -> GenerationError
     if not failures:
         return None
     index, error = failures[0]
+    with suppress(GenerationError), error_context(job):
+        raise error
     if len(fetched) > 1:
         others = len(fetched) - len(failures)
         told = cast("GenerationError", error).message

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -63,6 +63,7 @@ class Prepared:
     take: int
     digest: str
     estimate: Estimate
+    fingerprints: Mapping[tuple[str, int | None], str] = field(default_factory=dict[tuple[str, "int | None"], str])
 
 
 async def prepare(request: GenerationRequest, account: Account, *, take: int = 1, store: Store | None = None) -> Prepared:
@@ -77,7 +78,9 @@ async def prepare(request: GenerationRequest, account: Account, *, take: int = 1
     check(request, route, more=inspection.problems)
     digest = request_digest(request, gateway=account.gateway, account=account.label, take=take, fingerprints=inspection.fingerprints)
     cost = estimate(request, account.gateway, account.prices)
-    return Prepared(request=request, route=route, account=account, take=take, digest=digest, estimate=cost)
+    return Prepared(
+        request=request, route=route, account=account, take=take, digest=digest, estimate=cost, fingerprints=inspection.fingerprints
+    )
 
 
 class Submitted(NamedTuple):
@@ -156,7 +159,14 @@ class Submitter:
         gateway = get_gateway(account.gateway)
         now = datetime.now(timezone.utc)
         # Uploading is free and may fail, so it comes before the lease; and so does all else that may.
-        uploaded = await upload_inputs(prepared.request, prepared.route, self.store, now=now, gateway_is_local=is_local(account))
+        uploaded = await upload_inputs(
+            prepared.request,
+            prepared.route,
+            self.store,
+            now=now,
+            gateway_is_local=is_local(account),
+            fingerprints=prepared.fingerprints,
+        )
         request = gateway.submit_request(uploaded, prepared.route, account)
         intent = JournalEntry(
             digest=prepared.digest,
