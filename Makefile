@@ -11,7 +11,7 @@ UV_LOCK := uv pip compile --universal --generate-hashes --no-emit-index-url --no
 # The rooms below the Prefect face need no server, no browser and no network; the face is what a new Prefect may break.
 ROOMS := domain catalog gateways engine sandbox
 UNIT := $(ROOMS:%=src/prefect_happyhorse/%) $(ROOMS:%=tests/%) tests/contract
-FACE := tests/tasks tests/flows tests/cli
+FACE := tests/artifacts tests/tasks tests/flows tests/cli
 
 # A user's own settings must not reach the demo or the tests.
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE PIP_PREFIX PIP_TARGET PIP_USER PREFECT_API_KEY PREFECT_API_URL PREFECT_PROFILE

@@ -9,7 +9,20 @@ from .project import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 # Folders of tests that `make unit` leaves out: they start servers, processes, browsers, builds or the type checker.
-NOT_UNIT = {"bench", "cli", "deployments", "distribution", "docs", "e2e", "flows", "reliability", "tasks", "typing"}
+NOT_UNIT = {
+    "artifacts",
+    "bench",
+    "cli",
+    "deployments",
+    "distribution",
+    "docs",
+    "e2e",
+    "flows",
+    "reliability",
+    "simulation",
+    "tasks",
+    "typing",
+}
 
 
 def _variable(name: str) -> list[str]:
