@@ -138,7 +138,8 @@ def script(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[obj
 
     async def run(jobs: int) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        limits = httpx.Limits(max_connections=32, max_keepalive_connections=32)
+        # A connection that rests for the five seconds between two polls is closed by the server just when it is wanted again.
+        limits = httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=2.0)
         async with httpx.AsyncClient(limits=limits, timeout=httpx.Timeout(60, pool=None)) as client:
             await asyncio.gather(*(one(client, number) for number in range(jobs)))
 
