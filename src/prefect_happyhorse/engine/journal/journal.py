@@ -1,9 +1,9 @@
 """The journal: what was bought, one readable JSON file per request digest, beside the outputs. It is the truth about money.
 
 A file is never written over. Each change creates `journal/<first two characters>/<digest>.<revision>.json` with the next revision, which of
-several writers exactly one can, and removes the one before. The latest revision counts, and is the fencing token of whoever submits. Since
-earlier ones are removed, a writer that was held up may create one that lies behind the latest, so where money hangs on it a writer looks
-whether its own is the latest: before it sends, and when it writes a job down later than its lease lives.
+several writers exactly one can. The latest revision counts, and is the fencing token of whoever submits. Earlier ones go once an entry is
+closed, so that a writer that was held up until then may create one that lies behind the latest. Where money hangs on it a writer therefore
+looks whether its own is the latest: before it sends, when it writes a job down later than its lease lives, and when a job is forgotten.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ __all__ = ["OPEN_STATES", "Cancellation", "Failure", "Journal", "JournalEntry", 
 
 _PAUSES_S = (0.5, 2.0, 5.0)
 _REMEMBERED = 4096
+_REMOVED = 20
 _FILE = re.compile(r"journal/[^/]{1,2}/([^/]+)\.([1-9][0-9]{0,8})\.json")
 _EARLIER_FILE = re.compile(r"[0-9a-f]{64}\.json")
 
@@ -113,10 +114,11 @@ class Journal:
                 await self.store.delete(self.path(written.digest, written.revision))
             return None
         self._remember(written)
-        if entry.revision:
-            # One that stays does no harm: the latest counts.
-            with suppress(OSError):
-                await self.store.delete(self.path(entry.digest, entry.revision))
+        if not written.is_open:
+            for earlier in range(max(1, written.revision - _REMOVED), written.revision):
+                # One that stays does no harm: the latest counts.
+                with suppress(OSError):
+                    await self.store.delete(self.path(written.digest, earlier))
         return written
 
     async def update(self, digest: str, change: Callable[[JournalEntry | None], JournalEntry | None]) -> JournalEntry | None:
@@ -267,7 +269,7 @@ class Journal:
         while True:
             aside = await self._set_aside(entry)
             forgotten = entry.becoming("forgotten").model_copy(update={"aside": aside})
-            if await self.create(forgotten) is not None:
+            if await self.create(forgotten, verify=True) is not None:
                 await self.spool.remove(entry.digest)
                 return
             latest = await self.read(entry.digest)
