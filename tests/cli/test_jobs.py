@@ -107,7 +107,8 @@ def begun_one_after_another(store: Store, number: int) -> list[str]:
     entry = bought(store)
 
     async def write_down() -> list[str]:
-        await store.delete(Journal(store).path(entry.digest, entry.revision))
+        for revision in range(1, entry.revision + 1):
+            await store.delete(Journal(store).path(entry.digest, revision))
         digests = [f"{999 - position:012}" for position in range(number)]
         for position, digest in enumerate(digests):
             intent = entry.owner.model_copy(update={"at": entry.owner.at - timedelta(hours=number - position)})
