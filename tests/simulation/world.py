@@ -274,6 +274,10 @@ class World:
 
     async def _in_place(self, work: Callable[..., _T], *args: Any, **_: Any) -> _T:
         """In place of a thread: a call to a disk or an object store."""
+        if getattr(work, "__name__", "") == "lock_partial":
+            # A system lets go of the locks of a process that ends, so none ends here with one that nobody else can see.
+            await self.disturb("store lock")
+            return work(*args)
         return await self.step("store", lambda: work(*args), lambda why: OSError(errno.EIO, why))
 
     async def _sleep(self, seconds: float) -> None:
