@@ -26,8 +26,7 @@ def never_fatal(what: str) -> Generator[None]:
     """Turn a failure to show something into a warning: what is shown is paid for, and kept whether the UI can show it or not."""
     try:
         yield
-    # Prefect's client names no base of what it may raise, from httpx, pydantic and itself; no kind of it may fail a step that is paid for.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 -- Prefect's client names no base of what it raises; none may fail a step that is paid for
         get_run_logger().warning("%s could not be shown: %s: %s", what, type(error).__name__, error)
 
 

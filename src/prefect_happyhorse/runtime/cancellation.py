@@ -95,7 +95,6 @@ async def cancelled_with_its_run(job: Job, session: Session, log: _Log) -> Async
 
 
 async def _end_with(run: UUID, waiting: asyncio.Task[object]) -> None:
-    # There is no event of this process to wait for: a run is cancelled at the server, and only a websocket to its feed would hear of it.
-    while not await _is_cancelled(run):  # noqa: ASYNC110
+    while not await _is_cancelled(run):  # noqa: ASYNC110 -- a run is cancelled at the server, of which no event of this process hears
         await anyio.sleep(_LOOK_EVERY_S)
     waiting.cancel()

@@ -64,6 +64,5 @@ def _emit(event: JobEvent, about: Job | GenerationError, name: str | None, **mor
     resource |= {"prefect.resource.id": f"happyhorse.job.{job}", "prefect.resource.name": about.model or job}
     try:
         emit_event(event=f"happyhorse.job.{event}", resource=resource)
-    # As with artifacts: what Prefect may raise here has no common base, and the job is paid for and goes on.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 -- what Prefect may raise here has no common base, and the job is paid for and goes on
         _log.warning("The event %s of %s could not be emitted: %s", event, job, error)

@@ -46,8 +46,7 @@ async def gather_limited(
         async with slots:
             try:
                 return await function(item)
-            # Whatever it is: the other items are paid for. What ends a run (a cancellation, a pause) is no Exception in Prefect.
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001 -- the other items are paid for; what ends a run is no Exception in Prefect
                 run_logger().error("%s: %s: %s", name(item), type(error).__name__, error)
                 return error
 

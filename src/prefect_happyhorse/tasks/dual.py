@@ -78,10 +78,11 @@ class DualTask(Task[P, Coroutine[Any, Any, T]]):
         def submit(self, *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[T]: ...
         @overload
         def submit(self, *args: Any, wait_for: Any, **kwargs: Any) -> PrefectFuture[T]: ...
-        def submit(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102  # pyright: ignore[reportIncompatibleMethodOverride]
-            ...
+        def submit(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride] -- the future gives the result
+            """As Prefect's."""
 
-        def map(self, *args: Any, **kwargs: Any) -> PrefectFutureList[T]:  # noqa: D102  # pyright: ignore[reportIncompatibleMethodOverride]
+        def map(self, *args: Any, **kwargs: Any) -> PrefectFutureList[T]:  # pyright: ignore[reportIncompatibleMethodOverride] -- as above
+            """As Prefect's."""
             ...
     else:
 

@@ -150,8 +150,7 @@ class ObjectStore:
         with self._at(path) as (fs, full):
             try:
                 return str(fs.sign(full, expiration=seconds))
-            # fsspec's own word for a filesystem that cannot sign, where s3fs and gcsfs can.
-            except NotImplementedError as error:
+            except NotImplementedError as error:  # fsspec's own word for a filesystem that cannot sign, where s3fs and gcsfs can
                 why = f"{self.scheme} stores have no presigned addresses; give public_base_url"
                 raise OSError(errno.ENOTSUP, why, self.url) from error
 

@@ -41,7 +41,7 @@ class _Advance(BaseModel):
     seconds: float = Field(ge=0, description="By how much the sandbox's clock is put forward.")
 
 
-def control_router(state: SandboxState, files: Files) -> APIRouter:  # noqa: C901  # one short function per endpoint
+def control_router(state: SandboxState, files: Files) -> APIRouter:  # noqa: C901 -- one short function per endpoint
     """The endpoints that control a sandbox."""
     router = APIRouter(tags=["sandbox"])
 

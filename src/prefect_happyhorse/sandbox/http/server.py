@@ -109,7 +109,7 @@ class SandboxServer:
 
     def __init__(self, settings: SandboxSettings | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self._server = uvicorn.Server(_config(settings))
-        self._state: SandboxState = self._server.config.app.state.sandbox  # type: ignore[union-attr]  # uvicorn types an app as any callable
+        self._state: SandboxState = self._server.config.app.state.sandbox  # type: ignore[union-attr] -- uvicorn types an app as any callable
         self._host = host
         self._port = port
         self._thread = ExitStack()

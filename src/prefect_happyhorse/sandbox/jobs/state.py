@@ -29,7 +29,7 @@ class SandboxState:
         self._clock = clock or (lambda: start + time.monotonic())
         self._ahead_s = 0.0
         self.settings = settings
-        self.random = Random(settings.seed)  # noqa: S311  # ids and chances of a test tool, not secrets
+        self.random = Random(settings.seed)  # noqa: S311 -- ids and chances of a test tool, not secrets
         self.faults = FaultInjector(self.random)
         self.jobs: dict[str, Job] = {}
         self.tokens: dict[str, tuple[str, float]] = {}
