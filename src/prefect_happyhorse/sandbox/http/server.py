@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import uvicorn
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -109,7 +109,7 @@ class SandboxServer:
 
     def __init__(self, settings: SandboxSettings | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self._server = uvicorn.Server(_config(settings))
-        self._state: SandboxState = self._server.config.app.state.sandbox  # type: ignore[union-attr] -- uvicorn types an app as any callable
+        self._state: SandboxState = cast("FastAPI", self._server.config.app).state.sandbox
         self._host = host
         self._port = port
         self._thread = ExitStack()

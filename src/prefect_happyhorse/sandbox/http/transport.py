@@ -18,7 +18,7 @@ _KEY = "sandbox_transport"
 class SandboxProtocol(H11Protocol):
     """uvicorn's HTTP protocol that hands the connection's transport to the application."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] -- a TCP server gives no other kind
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] -- a TCP server gives no other kind
         """Keep the transport where every request of the connection finds it."""
         super().connection_made(transport)
         # uvicorn copies this mapping into the scope of each request: https://asgi.readthedocs.io/en/latest/specs/lifespan.html#lifespan-state
