@@ -8,19 +8,24 @@ looks whether its own is the latest: before it sends, when it writes a job down 
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, MutableMapping
 from contextlib import suppress
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import anyio
-from pydantic import BaseModel, ValidationError
 
 from prefect_happyhorse.domain.errors import GenerationError, JobExpired, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.journal.entry import OPEN_STATES, Cancellation, Failure, JournalEntry, JournalState
+from prefect_happyhorse.engine.journal.files import (
+    entry_path,
+    is_entry_path,
+    is_of_earlier_form,
+    latest_revisions,
+    read_entry,
+    written_entry,
+)
 from prefect_happyhorse.engine.journal.owner import LeaseOwner
 from prefect_happyhorse.engine.journal.spool import Spool
 from prefect_happyhorse.engine.storage.store import Store
@@ -30,8 +35,6 @@ __all__ = ["OPEN_STATES", "Cancellation", "Failure", "Journal", "JournalEntry", 
 _PAUSES_S = (0.5, 2.0, 5.0)
 _REMEMBERED = 4096
 _REMOVED = 20
-_FILE = re.compile(r"journal/[^/]{1,2}/([^/]+)\.([1-9][0-9]{0,8})\.json")
-_EARLIER_FILE = re.compile(r"[0-9a-f]{64}\.json")
 
 _log = logging.getLogger(__name__)
 
@@ -73,11 +76,11 @@ class Journal:
 
     def path(self, digest: str, revision: int) -> str:
         """Where a revision of an entry lies in the store."""
-        return f"journal/{digest[:2]}/{digest}.{revision}.json"
+        return entry_path(digest, revision)
 
     async def check_form(self) -> None:
         """Refuse a journal of an earlier form: what was bought under it is not known here."""
-        if earlier := [name for name in await self.store.list("journal") if _EARLIER_FILE.fullmatch(name)]:
+        if earlier := [name for name in await self.store.list("journal") if is_of_earlier_form(name)]:
             raise SubmissionUncertain(
                 f"The journal in {self.store.url} holds {len(earlier)} entries of an unreleased version of this package, which are read no"
                 f" more, such as journal/{earlier[0]}.",
@@ -88,7 +91,7 @@ class Journal:
     async def revision(self, digest: str) -> int:
         """The latest revision of an entry; 0 when nothing was ever set out to be bought under the digest."""
         names = await self.store.list(f"journal/{digest[:2]}")
-        return _latest(f"journal/{digest[:2]}/{name}" for name in names if name.startswith(f"{digest}.")).get(digest, 0)
+        return latest_revisions(f"journal/{digest[:2]}/{name}" for name in names if name.startswith(f"{digest}.")).get(digest, 0)
 
     async def read(self, digest: str) -> JournalEntry | None:
         """The entry of a digest, or None when nothing was ever set out to be bought under it."""
@@ -104,8 +107,7 @@ class Journal:
     async def create(self, entry: JournalEntry, *, verify: bool = False) -> JournalEntry | None:
         """Write an entry as the revision after its own; None when somebody else has written that one, or, if verified, a later one."""
         written = entry.model_copy(update={"revision": entry.revision + 1}).checked()
-        content = json.dumps(_dumped(written), indent=2, ensure_ascii=False) + "\n"
-        if not await self.store.create(self.path(written.digest, written.revision), content.encode()):
+        if not await self.store.create(self.path(written.digest, written.revision), written_entry(written)):
             self._remembered.pop((self.store.url, entry.digest), None)
             return None
         if verify and await self.revision(written.digest) != written.revision:
@@ -235,7 +237,7 @@ class Journal:
         kept = await self.spool.get(digest)
         if kept is None:
             return None
-        entry = self._parsed(digest, 0, kept, file=f"{self.spool}/{digest}.json")
+        entry = read_entry(digest, 0, kept, file=f"{self.spool}/{digest}.json")
         if entry.job is not None:
             await self._accept(entry, entry.job)
         await self.spool.remove(digest)
@@ -280,7 +282,7 @@ class Journal:
     async def put_away(self, name: str) -> str | None:
         """Move a file of the journal that cannot be read out of the way, by its name; its new place, or None when there is no such file."""
         for path in await self.store.walk("journal"):
-            if path.rpartition("/")[2] == name and _FILE.fullmatch(path):
+            if path.rpartition("/")[2] == name and is_entry_path(path):
                 away = f"journal/unreadable/{name}"
                 await self.store.write(away, await self.store.read(path))
                 await self.store.delete(path)
@@ -289,7 +291,7 @@ class Journal:
 
     async def revisions(self) -> dict[str, int]:
         """The latest revision of every entry, by its digest."""
-        return _latest(await self.store.walk("journal"))
+        return latest_revisions(await self.store.walk("journal"))
 
     async def entries(self, digests: Collection[str] | None = None) -> Listing:
         """Every entry, or those of some digests, oldest first; what cannot be read is told beside them."""
@@ -330,41 +332,5 @@ class Journal:
                 if entry is not None:
                     yield entry
 
-    def _parsed(self, digest: str, revision: int, content: bytes | str, *, file: str | None = None) -> JournalEntry:
-        file = file or self.store.uri(self.path(digest, revision))
-        try:
-            # A later version may know fields that this one does not: they are kept, and written back.
-            entry = JournalEntry.model_validate_json(content, extra="allow")
-        except (ValidationError, RecursionError) as error:
-            count = f"{error.error_count()} problems" if isinstance(error, ValidationError) else "it is nested too deeply"
-            problem = f"cannot be read: {count}"
-        else:
-            if entry.digest == digest:
-                return entry.model_copy(update={"revision": revision})
-            problem = f"is of another request, {entry.digest[:12]}: it was copied or renamed"
-        raise SubmissionUncertain(
-            f"The journal entry {file} {problem}.",
-            digest=digest,
-            advice=f"Mend the file; or, if you know that nothing was bought under it: happyhorse jobs forget {file.rpartition('/')[2]}",
-        )
-
-
-def _latest(paths: Iterable[str]) -> dict[str, int]:
-    latest: dict[str, int] = {}
-    for found in filter(None, map(_FILE.fullmatch, paths)):
-        latest[found[1]] = max(latest.get(found[1], 0), int(found[2]))
-    return latest
-
-
-def _dumped(entry: JournalEntry) -> dict[str, Any]:
-    """An entry as JSON takes it, with the fields that only a later version knows."""
-    return cast("dict[str, Any]", _with_unknown(entry, entry.model_dump(mode="json", exclude_none=True)))
-
-
-def _with_unknown(value: object, dumped: Any) -> Any:
-    if isinstance(value, BaseModel):
-        known = {name: _with_unknown(getattr(value, name), one) for name, one in dumped.items() if name in type(value).model_fields}
-        return known | (value.model_extra or {})
-    if isinstance(value, (tuple, list)):
-        return [_with_unknown(one, other) for one, other in zip(cast("list[object]", value), dumped, strict=True)]
-    return dumped
+    def _parsed(self, digest: str, revision: int, content: bytes) -> JournalEntry:
+        return read_entry(digest, revision, content, file=self.store.uri(self.path(digest, revision)))

@@ -1,0 +1,75 @@
+"""The files of a journal: how their names tell digest and revision, and how an entry is written to and read from one."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, cast
+
+from pydantic import BaseModel, ValidationError
+
+from prefect_happyhorse.domain.errors import SubmissionUncertain
+from prefect_happyhorse.engine.journal.entry import JournalEntry
+
+__all__ = ["entry_path", "is_entry_path", "is_of_earlier_form", "latest_revisions", "read_entry", "written_entry"]
+
+_FILE = re.compile(r"journal/[^/]{1,2}/([^/]+)\.([1-9][0-9]{0,8})\.json")
+_EARLIER_FILE = re.compile(r"[0-9a-f]{64}\.json")
+
+
+def entry_path(digest: str, revision: int) -> str:
+    """Where a revision of an entry lies in the store."""
+    return f"journal/{digest[:2]}/{digest}.{revision}.json"
+
+
+def is_entry_path(path: str) -> bool:
+    """Whether a path of the store is that of an entry."""
+    return _FILE.fullmatch(path) is not None
+
+
+def is_of_earlier_form(name: str) -> bool:
+    """Whether a file directly in the journal's folder is an entry of an unreleased version."""
+    return _EARLIER_FILE.fullmatch(name) is not None
+
+
+def latest_revisions(paths: Iterable[str]) -> dict[str, int]:
+    """The latest revision of each entry among some paths, by its digest."""
+    latest: dict[str, int] = {}
+    for found in filter(None, map(_FILE.fullmatch, paths)):
+        latest[found[1]] = max(latest.get(found[1], 0), int(found[2]))
+    return latest
+
+
+def written_entry(entry: JournalEntry) -> bytes:
+    """An entry as its file holds it, with the fields that only a later version knows."""
+    facts = _with_unknown(entry, entry.model_dump(mode="json", exclude_none=True))
+    return (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _with_unknown(value: object, dumped: Any) -> Any:
+    if isinstance(value, BaseModel):
+        known = {name: _with_unknown(getattr(value, name), one) for name, one in dumped.items() if name in type(value).model_fields}
+        return known | (value.model_extra or {})
+    if isinstance(value, (tuple, list)):
+        return [_with_unknown(one, other) for one, other in zip(cast("list[object]", value), dumped, strict=True)]
+    return dumped
+
+
+def read_entry(digest: str, revision: int, content: bytes | str, *, file: str) -> JournalEntry:
+    """The entry of a file; SubmissionUncertain where it cannot be read, or is another's."""
+    try:
+        # A later version may know fields that this one does not: they are kept, and written back.
+        entry = JournalEntry.model_validate_json(content, extra="allow")
+    except (ValidationError, RecursionError) as error:
+        count = f"{error.error_count()} problems" if isinstance(error, ValidationError) else "it is nested too deeply"
+        problem = f"cannot be read: {count}"
+    else:
+        if entry.digest == digest:
+            return entry.model_copy(update={"revision": revision})
+        problem = f"is of another request, {entry.digest[:12]}: it was copied or renamed"
+    raise SubmissionUncertain(
+        f"The journal entry {file} {problem}.",
+        digest=digest,
+        advice=f"Mend the file; or, if you know that nothing was bought under it: happyhorse jobs forget {file.rpartition('/')[2]}",
+    )
