@@ -6,10 +6,8 @@ import asyncio
 import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -22,7 +20,6 @@ from tests.engine.jobs.test_submit import HORSE
 from prefect_happyhorse.domain.errors import RateLimited, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.jobs.manage import forget
-from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
 from prefect_happyhorse.engine.journal import lease as leases
@@ -30,7 +27,6 @@ from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.journal.lease import Lease, LeaseLost
 from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S, SENDING_TTL_S, LeaseOwner
-from prefect_happyhorse.engine.journal.spool import Spool
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer
 
@@ -81,14 +77,14 @@ def test_an_owner_may_not_be_asked_for_its_life(monkeypatch: pytest.MonkeyPatch)
 async def test_of_many_who_resubmit_one_does(sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps) -> None:
     """Twenty runs that would all rather pay find one dead owner: one of them submits, and all get its job."""
     prepared = await prepare(HORSE, account())
-    await Journal(store).acquire(_intent(prepared.digest, ended()))
+    await Journal(store).acquire(intent_of(prepared.digest, ended()))
     runs = [Submitter(store=store, on_uncertain="resubmit").submit(prepared) for _ in range(20)]
     jobs = await asyncio.gather(*runs)
     assert {job.task_id for job in jobs} == {entry.task_id for entry in sandbox.ledger()}
     assert len(sandbox.ledger()) == 1
 
 
-def _intent(digest: str, owner: LeaseOwner) -> JournalEntry:
+def intent_of(digest: str, owner: LeaseOwner) -> JournalEntry:
     return JournalEntry(digest=digest, state="intent", gateway="happyhorse", account="default", take=1, request=HORSE, owner=owner)
 
 
@@ -98,7 +94,7 @@ async def test_what_another_machines_clock_says_decides_nothing(
 ) -> None:
     """A lease is taken to have expired only after a silence that was heard here, whatever times were written."""
     prepared = await prepare(HORSE, account())
-    await Journal(store).acquire(_intent(prepared.digest, elsewhere(at=at)))
+    await Journal(store).acquire(intent_of(prepared.digest, elsewhere(at=at)))
     with pytest.raises(SubmissionUncertain, match="process 1 on far, and nobody knows"):
         await Submitter(store=store, sleep=naps).submit(prepared)
     assert sum(naps.taken) > LEASE_TTL_S
@@ -114,7 +110,7 @@ async def test_a_live_process_of_this_machine_is_never_gone(
     """However long it is silent, as a process that was stopped is: nothing is sent, and the error says what to do."""
     prepared = await prepare(HORSE, account())
     journal = Journal(store)
-    stopped = await journal.acquire(_intent(prepared.digest, LeaseOwner(process=os.getppid(), run="another")))
+    stopped = await journal.acquire(intent_of(prepared.digest, LeaseOwner(process=os.getppid(), run="another")))
     assert stopped is not None
     for on_uncertain in ("raise", "resubmit"):
         with pytest.raises(SubmissionUncertain, match=r"still alive and was silent for 150 s.*end it, then run again"):
@@ -130,7 +126,7 @@ async def test_a_renewal_begins_the_silence_anew(sandbox: SandboxServer, account
     """As long as the owner says now and then that it is at work, it is waited for."""
     prepared = await prepare(HORSE, account())
     journal = Journal(store)
-    entry = await journal.acquire(_intent(prepared.digest, elsewhere()))
+    entry = await journal.acquire(intent_of(prepared.digest, elsewhere()))
     assert entry is not None
     waited: list[float] = []
 
@@ -190,7 +186,7 @@ async def test_nothing_is_sent_under_a_lease_that_may_have_expired(
     clocks = Clocks()
     monkeypatch.setattr(leases, "_now", clocks.now)
     journal = Journal(store)
-    intent = await journal.acquire(_intent("d" * 64, LeaseOwner()))
+    intent = await journal.acquire(intent_of("d" * 64, LeaseOwner()))
     assert intent is not None
     lease = Lease(intent, None, journal)
     await lease.check()
@@ -208,7 +204,7 @@ async def test_a_look_that_takes_long_counts_too(store: Store, monkeypatch: pyte
     clocks = Clocks()
     monkeypatch.setattr(leases, "_now", clocks.now)
     journal = Journal(store)
-    intent = await journal.acquire(_intent("d" * 64, LeaseOwner()))
+    intent = await journal.acquire(intent_of("d" * 64, LeaseOwner()))
     assert intent is not None
     lease = Lease(intent, None, journal)
     revision = Journal.revision
@@ -225,9 +221,9 @@ async def test_a_look_that_takes_long_counts_too(store: Store, monkeypatch: pyte
 async def test_a_lease_that_somebody_took_over_sends_nothing_and_undoes_nothing(store: Store) -> None:
     """An owner that wakes up late leaves the lease to who has it now."""
     journal = Journal(store)
-    stalled = await journal.acquire(_intent("d" * 64, elsewhere()))
+    stalled = await journal.acquire(intent_of("d" * 64, elsewhere()))
     assert stalled is not None
-    taken = await Journal(store).acquire(_intent("d" * 64, LeaseOwner()), stalled.becoming("uncertain"))
+    taken = await Journal(store).acquire(intent_of("d" * 64, LeaseOwner()), stalled.becoming("uncertain"))
     assert taken is not None
     lease = Lease(stalled, None, journal)
     with pytest.raises(LeaseLost, match="took over"):
@@ -282,7 +278,7 @@ async def test_two_jobs_of_one_request_are_both_kept(sandbox: SandboxServer, acc
     """Who was taken over and had bought all the same finds the other's job, and its own gets an entry by itself: nothing paid is lost."""
     prepared = await prepare(HORSE, account())
     journal = Journal(store)
-    stalled = await journal.acquire(_intent(prepared.digest, ended()))
+    stalled = await journal.acquire(intent_of(prepared.digest, ended()))
     assert stalled is not None
     job = await Submitter(store=store, on_uncertain="resubmit").submit(prepared)
     late = job.model_copy(update={"task_id": "late-1"})
@@ -301,7 +297,7 @@ async def test_a_refused_resubmit_leaves_the_intent_of_a_dead_owner(
 ) -> None:
     """It may have been accepted too, though its owner died before it could write that nobody knows."""
     prepared = await prepare(HORSE, account())
-    dead = await Journal(store).acquire(_intent(prepared.digest, ended()))
+    dead = await Journal(store).acquire(intent_of(prepared.digest, ended()))
     assert dead is not None
     sandbox.fault(at="submit", kind="throttle", times=None)
     with pytest.raises(RateLimited):
@@ -327,123 +323,6 @@ async def test_a_refused_resubmit_leaves_the_doubt(sandbox: SandboxServer, accou
     sandbox.clear_faults()
     await Submitter(store=store, on_uncertain="resubmit").submit(prepared)
     assert len(sandbox.ledger()) == 2
-
-
-class Failing(Store):
-    """A store that cannot be written from the moment on at which it is told so."""
-
-    def break_writing(self) -> None:
-        async def refuse(path: str, data: bytes) -> bool:
-            raise OSError(errno.ENOSPC, "no space left", path)
-
-        object.__setattr__(self, "write", refuse)
-        object.__setattr__(self, "create", refuse)
-
-    def mend(self) -> None:
-        object.__delattr__(self, "write")
-        object.__delattr__(self, "create")
-
-
-def _when_charged(sandbox: SandboxServer, work: Callable[[], None]) -> Callable[[], Awaitable[None]]:
-    async def watch() -> None:
-        while not sandbox.ledger():  # noqa: ASYNC110 -- the ledger is another thread's, and has no event to wait for
-            await asyncio.sleep(0.01)
-        work()
-        sandbox.release()
-
-    return watch
-
-
-async def test_a_job_that_the_store_would_not_take_is_kept_in_the_spool(
-    sandbox: SandboxServer, account: AccountMaker, tmp_path: Path, naps: Naps, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A disk that is full just when the gateway accepts: the job goes on, and a later run finds it and buys nothing."""
-    store = Failing(url=str(tmp_path / "outputs"))
-    prepared = await prepare(HORSE, account())
-    sandbox.fault(at="submit", kind="stall_after", seconds=600)
-    _, job = await asyncio.gather(_when_charged(sandbox, store.break_writing)(), Submitter(store=store, sleep=naps).submit(prepared))
-    assert [charged.task_id for charged in sandbox.ledger()] == [job.task_id]
-    assert "until it can" in caplog.text
-    entry = await Journal(store).read(prepared.digest)
-    assert entry is not None
-    assert (entry.state, entry.job) == ("intent", None)
-    store.mend()
-    assert await Submitter(store=store).submit(prepared) == job
-    assert await Spool(store.url).digests() == []
-    assert [entry.job for entry in (await Journal(store).entries()).entries] == [job]
-    assert len(sandbox.ledger()) == 1
-
-
-async def test_a_job_kept_aside_is_listed(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
-    """Reading the journal brings back what was kept in the spool, also for an entry that is gone."""
-    prepared = await prepare(HORSE, account())
-    job = await Submitter(store=store).submit(prepared)
-    journal = Journal(store)
-    entry = await journal.read(prepared.digest)
-    assert entry is not None
-    await Spool(store.url).put(entry.model_dump_json())
-    await store.delete(journal.path(prepared.digest, 2))
-    assert [found.job for found in (await Journal(store).entries()).entries] == [job]
-    assert await journal.restore(prepared.digest) is None
-
-
-async def test_a_job_in_the_spool_is_found_by_whoever_finishes_it(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
-    """Its intent still stands in the store when the result comes."""
-    prepared = await prepare(HORSE, account())
-    session = Session(account(), store)
-    job = (await session.submit(prepared)).job
-    accepted = await session.journal.read(prepared.digest)
-    assert accepted is not None
-    await Spool(store.url).put(accepted.model_dump_json())
-    await store.delete(session.journal.path(prepared.digest, 2))
-    session = Session(account(), store, shared=Shared())
-    await session.journal.acquire(_intent(prepared.digest, accepted.owner))
-    await session.store_outputs(await session.poll(job))
-    kept = await session.journal.read(prepared.digest)
-    assert kept is not None
-    assert (kept.state, kept.job) == ("kept", job)
-    assert await Spool(store.url).digests() == []
-    assert len(sandbox.ledger()) == 1
-
-
-async def test_a_job_that_can_be_written_nowhere_stands_in_the_log(
-    sandbox: SandboxServer, account: AccountMaker, tmp_path: Path, naps: Naps, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It still goes on, the log says how it is adopted, and the intent keeps it from being bought again."""
-    store = Failing(url=str(tmp_path / "outputs"))
-    prepared = await prepare(HORSE, account())
-    sandbox.fault(at="submit", kind="stall_after", seconds=600)
-
-    def break_everything() -> None:
-        store.break_writing()
-        shutil.rmtree(tmp_path / "home")
-        (tmp_path / "home").write_text("no folder")
-
-    _, job = await asyncio.gather(_when_charged(sandbox, break_everything)(), Submitter(store=store, sleep=naps).submit(prepared))
-    assert f"happyhorse jobs adopt {job.task_id} {prepared.digest[:12]}" in caplog.text
-    (tmp_path / "home").unlink()
-    session = Session(account(), Store(url=store.url), shared=Shared())
-    entry = await session.journal.read(prepared.digest)
-    assert entry is not None
-    assert entry.state == "intent"
-    await session.store_outputs(await session.poll(job))
-    kept = await session.journal.read(prepared.digest)
-    assert kept is not None
-    assert (kept.state, kept.job) == ("kept", job)
-    assert await session.submit(prepared, on_uncertain="resubmit") == (job, False)
-    assert len(sandbox.ledger()) == 1
-
-
-async def test_a_machine_that_can_write_no_job_down_buys_nothing(
-    sandbox: SandboxServer, account: AccountMaker, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The folder for what the store may not take is tried before anything is sent, and no lease stays."""
-    (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path / "file"))
-    with pytest.raises(OSError, match="file"):
-        await Submitter(store=store, shared=Shared()).submit(await prepare(HORSE, account()))
-    assert sandbox.ledger() == []
-    assert await Journal(store).revisions() == {}
 
 
 async def test_what_cannot_be_given_back_is_told_and_hides_no_refusal(
