@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -56,13 +57,14 @@ async def store_of(store: StoreRef) -> Store:
                 f"A deployment's run needs a store that outlives it: {problem}. Nothing was sent. Name a MediaStore block, an absolute"
                 " folder or a URL such as s3://bucket/outputs in the parameter `store`, or in the worker's HAPPYHORSE_STORE."
             )
-    elif not is_named and place.url not in _TOLD:
-        _TOLD.add(place.url)
-        run_logger().info("No store is named, so results and the journal lie in %s.", place.url)
+    elif not is_named:
+        _tell_once(place.url)
     return place
 
 
-_TOLD: set[str] = set()
+@cache
+def _tell_once(url: str) -> None:
+    run_logger().info("No store is named, so results and the journal lie in %s.", url)
 
 
 def _why_it_would_be_lost(url: str, place: Store, *, is_named: bool) -> str | None:

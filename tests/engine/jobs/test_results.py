@@ -19,6 +19,7 @@ from prefect_happyhorse.engine.jobs.poll import Poller
 from prefect_happyhorse.engine.jobs.results import OutputStore, stored_thumbnail
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer
@@ -145,3 +146,33 @@ async def test_of_several_outputs_each_is_kept_by_itself(
     kept = await Journal(store).read(job.digest)
     assert kept is not None
     assert kept.state == "kept"
+
+
+async def test_a_result_that_nobody_has_any_more_is_not_open_for_ever(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
+    """The gateway forgot the job and its address is dead: that is tried once, written down, and not tried again by every collector."""
+    session = Session(account(), store)
+    job = (await session.submit(await session.prepare(HORSE))).job
+    await session.poll(job)
+    sandbox.fault(at="poll", kind="vanish", times=None)
+    sandbox.fault(at="download", kind="expire", times=None)
+    entry = await Journal(store).read(job.digest)
+    assert entry is not None
+    with pytest.raises(JobExpired):
+        await session.resume(entry)
+    assert (await open_entries(Journal(store))).entries == []
+    gone = await Journal(store).read(job.digest)
+    assert gone is not None
+    assert (gone.state, gone.result) == ("expired", entry.result)
+
+
+async def test_the_result_of_another_job_of_the_request_is_not_given_for_it(account: AccountMaker, store: Store) -> None:
+    """A run that still holds the first job goes on with that, though a person had it forgotten and a second is stored since."""
+    session = Session(account(), store)
+    first = await session.poll((await session.submit(await session.prepare(HORSE))).job)
+    entry = await Journal(store).read(first.job.digest)
+    assert entry is not None
+    await session.journal.forget(entry)
+    second = await session.store_outputs(await session.poll((await session.submit(await session.prepare(HORSE))).job))
+    again = await session.store_outputs(first)
+    assert again.asset.job == first.job
+    assert second.asset.job != first.job

@@ -16,7 +16,7 @@ from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S
 
 __all__ = ["adopt", "adoptable", "find_entry", "forget", "select"]
 
-Sleep = Callable[[float], Awaitable[None]]
+_Sleep = Callable[[float], Awaitable[None]]
 
 _SHORTEST_PREFIX = 6
 
@@ -64,13 +64,13 @@ async def find_entry(journal: Journal, name: str) -> JournalEntry:
     raise ValueError(f"{name!r} means {len(found)} jobs: {fitting}. Give more characters.")
 
 
-async def adopt(journal: Journal, entry: JournalEntry, task_id: str, *, sleep: Sleep = anyio.sleep) -> JournalEntry:
+async def adopt(journal: Journal, entry: JournalEntry, task_id: str, *, sleep: _Sleep = anyio.sleep) -> JournalEntry:
     """Give a request whose submit was uncertain the job that it became, taking the caller's word for it."""
     await journal.accept(entry, await adoptable(journal, entry, task_id, sleep=sleep))
     return await journal.read(entry.digest) or entry
 
 
-async def adoptable(journal: Journal, entry: JournalEntry, task_id: str, *, sleep: Sleep = anyio.sleep) -> Job:
+async def adoptable(journal: Journal, entry: JournalEntry, task_id: str, *, sleep: _Sleep = anyio.sleep) -> Job:
     """The job that an uncertain submit would become, unless the journal contradicts it."""
     if entry.job is not None:
         raise ValueError(f"{entry.digest[:12]} has a job already: {entry.job.task_id}. Nothing was changed.")
@@ -82,13 +82,13 @@ async def adoptable(journal: Journal, entry: JournalEntry, task_id: str, *, slee
     return entry.job_named(task_id, lives_s=lives_s)
 
 
-async def forget(journal: Journal, entry: JournalEntry, *, sleep: Sleep = anyio.sleep) -> None:
+async def forget(journal: Journal, entry: JournalEntry, *, sleep: _Sleep = anyio.sleep) -> None:
     """Let the same request be bought anew. No file is removed, and a job that was bought stays in the journal by itself."""
     await _wait_until_idle(journal, entry, sleep)
     await journal.forget(entry)
 
 
-async def _wait_until_idle(journal: Journal, entry: JournalEntry, sleep: Sleep) -> None:
+async def _wait_until_idle(journal: Journal, entry: JournalEntry, sleep: _Sleep) -> None:
     """Refuse to touch a submit that may still be under way; of another machine's that is known only once it was silent for long."""
     if entry.state != "intent":
         return

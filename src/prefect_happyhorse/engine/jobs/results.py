@@ -73,8 +73,9 @@ class OutputStore:
         job = result.job
         journal = self.shared.journal(self.store)
         entry = await journal.latest(job.digest)
-        if entry is not None and entry.asset is not None and entry.state == "kept" and await self._all_there(entry.asset):
-            return StoredResult(entry.asset, await self._thumbnails(entry.asset), _inputs(entry))
+        whole = None if entry is None or entry.state != "kept" else entry.asset
+        if whole is not None and whole.job == job and await self._all_there(whole):
+            return StoredResult(whole, await self._thumbnails(whole), _inputs(entry))
         with error_context(job):
             async with self.shared.connections.client() as client:
                 fetched = await asyncio.gather(
@@ -83,6 +84,9 @@ class OutputStore:
             kept = [one for one in fetched if isinstance(one, StoredOutput)]
             failure = _failure(fetched, job)
             if failure is not None and not kept:
+                if isinstance(failure, JobExpired):
+                    # Neither the gateway nor the address has it any more, so that it is not open for ever.
+                    await journal.known_failure(failure, job)
                 raise failure
         cost = None if entry is None else entry.estimate
         first, *others = (_asset(one, result, cost) for one in kept)
