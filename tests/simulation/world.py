@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import random
-import selectors
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
@@ -24,6 +22,7 @@ from unittest.mock import patch
 
 import anyio._backends._asyncio as anyio_asyncio
 from anyio import to_thread
+from tests.simulation.schedule import Choices, SimLoop
 
 from prefect_happyhorse.engine.http import rate_limit
 from prefect_happyhorse.engine.journal import lease, owner, spool
@@ -36,38 +35,6 @@ _MINUTES_S = (45.0, 100.0, 200.0, 400.0)
 
 class Killed(BaseException):
     """The process has ended: whatever still runs of it does nothing more."""
-
-
-class Blocked(AssertionError):
-    """Nothing in the world can happen any more, and somebody still waits."""
-
-
-class Choices:
-    """What the seed decides, one number a decision: 0 for nothing unusual. Decisions can be played again, with some of them left out."""
-
-    def __init__(self, seed: int, replay: Sequence[int] | None = None) -> None:
-        self._random = random.Random(seed)  # noqa: S311 -- no secret is made of it
-        self._replay = replay
-        self.made: list[int] = []
-
-    def draw(self, chance: float, kinds: int) -> int:
-        """0, or, by chance, one of so many kinds from 1 on."""
-        at = len(self.made)
-        # The same numbers are drawn either way, so that leaving out one decision changes no other.
-        rare, kind = self._random.random() < chance, self._random.randint(1, kinds)
-        chosen = kind if rare else 0
-        if self._replay is not None:
-            chosen = min(self._replay[at], kinds) if at < len(self._replay) else 0
-        self.made.append(chosen)
-        return chosen
-
-    def pick(self, options: Sequence[_T]) -> _T:
-        """One of some options, as part of the set-up: it is always made."""
-        return options[self._random.randrange(len(options))]
-
-    def between(self, low: float, high: float) -> float:
-        """A number between two."""
-        return self._random.uniform(low, high)
 
 
 @dataclass
@@ -96,45 +63,6 @@ class Process:
 
 
 CURRENT: ContextVar[Process] = ContextVar("CURRENT")
-
-
-class _NoFiles(selectors.BaseSelector):
-    """A selector that watches nothing: waiting for it makes the time pass."""
-
-    def __init__(self) -> None:
-        self.loop: SimLoop | None = None
-
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        return selectors.SelectorKey(fileobj, 0, events, data)
-
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return selectors.SelectorKey(fileobj, 0, 0, None)
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        assert self.loop is not None
-        if timeout is None:
-            raise Blocked("nothing is left to happen")
-        self.loop.now += max(timeout, 0.0)
-        return []
-
-    def get_map(self) -> Any:
-        return {}
-
-
-class SimLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes only when everybody waits."""
-
-    def __init__(self) -> None:
-        selector = _NoFiles()
-        super().__init__(selector)
-        selector.loop = self
-        self.now = 1_000.0
-
-    def time(self) -> float:
-        return self.now
-
-    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:
-        return [(2, 1, 6, "", (host, port))]
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -37,3 +38,12 @@ def s3(request: pytest.FixtureRequest) -> StoreMaker:
         return Store(f"s3://{bucket}/outputs", options=options, **facts)
 
     return make
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "local":
+        return Store(str(tmp_path / "outputs"))
+    if request.param == "memory":
+        return Store(f"memory://{os.urandom(6).hex()}", scratch=str(tmp_path / "scratch"))
+    return request.getfixturevalue("s3")(scratch=str(tmp_path / "scratch"))

@@ -1,0 +1,290 @@
+"""Who lives in a world of the simulation, what they do, and what must be true at every step and at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+from tests.simulation.gateway import Charge, SimGateway, video
+from tests.simulation.world import CURRENT, Faults, World
+
+from prefect_happyhorse.domain.errors import GenerationError, JobFailed, SubmissionUncertain
+from prefect_happyhorse.domain.requests import ReferenceToVideo
+from prefect_happyhorse.engine.http.client import Client
+from prefect_happyhorse.engine.jobs import manage
+from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.jobs.shared import Shared
+from prefect_happyhorse.engine.journal.index import open_entries
+from prefect_happyhorse.engine.journal.journal import JournalEntry
+from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.gateways import Account
+
+__all__ = ["Failed", "Life"]
+
+LONGEST_S = 8 * 3600.0
+_ACCOUNT = Account(gateway="infiflow", base_url="http://127.0.0.1:9", key=SecretStr("sesame-1234"))
+
+
+class Failed(AssertionError):
+    """A promise was broken."""
+
+
+class _Connections:
+    """The HTTP clients of a process of the simulation, all of which lead to its gateway."""
+
+    def __init__(self, gateway: SimGateway) -> None:
+        self._client = Client(httpx.AsyncClient(transport=gateway))
+
+    @asynccontextmanager
+    async def client(self, make: object = None) -> Any:
+        yield self._client
+
+
+class Life:
+    """The buyers, the person and the collector of a world, and what must be true of them at every step and at the end."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        choices = world.choices
+        self.store = Store(str(world.folder / "outputs"))
+        self.gateway = SimGateway(world, odd=choices.pick([0.0, 0.03, 0.15]), polite=choices.pick([False, True]))
+        self.gateway.handed_over = self.check_handed_over  # pyright: ignore[reportAttributeAccessIssue]
+        self.machines = [world.machine(f"m{number}") for number in range(choices.pick([1, 1, 2, 3]))]
+        self.requests = [
+            ReferenceToVideo(
+                model="happyhorse-1.0-r2v",
+                prompt=f"Horse {number} runs",
+                references=("https://example.com/a.png",),
+                resolution="720p",
+                aspect_ratio="16:9",
+                duration=5,
+            )
+            for number in range(choices.pick([1, 1, 2]))
+        ]
+        rare = choices.pick([0.004, 0.012, 0.03])
+        # Few kinds at a time: where everything goes wrong at once, hardly anything is wrong enough to be told.
+        kinds = [choices.pick(["pause", "kill", "fail", "lose", "power", "jump"]) for _ in range(choices.pick([0, 1, 1, 1, 2, 3]))]
+        world.faults = Faults(delay=0.15, **dict.fromkeys(kinds, rare))
+        self.allowed: Counter[str] = Counter()
+        self.handed: Counter[str] = Counter()
+        self.told: list[str] = []
+        self.resubmits = choices.pick([False, False, True])
+        self.cancels = choices.pick([False, False, True])
+        self.forgets = choices.pick([False, True])
+        self.unfinished = 0
+        self.problems: list[Failed] = []
+
+    # What must be true whenever a submit leaves its process.
+    def check_handed_over(self, request: httpx.Request) -> None:
+        digest = self.gateway.digest_of[json.loads(request.content)["input"]["prompt"]]
+        latest = self.latest(digest)
+        process = CURRENT.get()
+        if latest is None or latest["state"] != "intent" or latest["owner"]["run"] != process.run:
+            stands = "nothing" if latest is None else f"{latest['state']} of {latest['owner']['process']}"
+            raise self.failed(f"a submit leaves {process} while the journal says: {stands}")
+        self.handed[digest] += 1
+        request.extensions["claim"] = latest["owner"]["claim"]
+        self.world.note(f"hands over a submit for {digest[:6]}")
+
+    def latest(self, digest: str) -> dict[str, Any] | None:
+        """What the store truly holds of a digest."""
+        folder = self.world.folder / "outputs" / "journal" / digest[:2]
+        files = {int(file.name.split(".")[1]): file for file in folder.glob(f"{digest}.*.json")}
+        return json.loads(files[max(files)].read_bytes()) if files else None
+
+    def failed(self, problem: str) -> Failed:
+        error = Failed(problem)
+        self.problems.append(error)
+        self.world.note(f"BROKEN: {problem}")
+        return error
+
+    def session(self) -> Session:
+        shared = Shared()
+        shared.connections = _Connections(self.gateway)  # pyright: ignore[reportAttributeAccessIssue]
+        return Session(_ACCOUNT, self.store, shared=shared, clock=lambda: self.world._now()[0])  # pyright: ignore[reportPrivateUsage]
+
+    async def buyer(self, request: ReferenceToVideo, *, on_uncertain: Any) -> bool:
+        session = self.session()
+        for _ in range(40):
+            try:
+                prepared = await session.prepare(request)
+                self.gateway.digest_of[request.prompt] = prepared.digest
+                job = (await session.submit(prepared, on_uncertain=on_uncertain)).job
+                stored = await session.store_outputs(await session.poll(job, deadline_s=7200))
+            except SubmissionUncertain as error:
+                self.world.note(f"is told: {error.message[:90]}")
+                self.check_doubt(error)
+                self.told.append(error.digest or "")
+                await self.world._sleep(300.0)  # pyright: ignore[reportPrivateUsage]
+            except JobFailed as error:
+                self.world.note(f"is told: {error.message[:90]}")
+                await self.world._sleep(120.0)  # pyright: ignore[reportPrivateUsage]
+            except (GenerationError, OSError) as error:
+                self.world.note(f"is told: {type(error).__name__}: {str(error)[:90]}")
+                await self.world._sleep(20.0)  # pyright: ignore[reportPrivateUsage]
+            else:
+                path = stored.asset.path
+                if path is None or path.read_bytes() != video():
+                    raise self.failed(f"{path} is not what the gateway made")
+                self.world.note(f"has {path.name}")
+                return True
+        return False
+
+    def check_doubt(self, error: SubmissionUncertain) -> None:
+        """Nobody is told that a submit may have been accepted where none can have left."""
+        faults = self.world.faults
+        quiet = not (faults.kill or faults.power or faults.pause or faults.fail)
+        few = sum("answer lost" in line for line in self.world.trace) <= 1
+        latest = self.latest(error.digest or "")
+        if latest is not None and f"by process {latest['owner']['process']} " in error.message:
+            self.check_silence(latest["state"], latest["owner"]["process"])
+        if quiet and few and not self.handed[error.digest or ""]:
+            raise self.failed(f"doubt about {(error.digest or '')[:6]}, of which no submit ever left: {error.message}")
+
+    def check_silence(self, state: str, pid: int) -> None:
+        """Nobody takes a submit for gone whose process lives, and neither stood still nor failed to renew its lease."""
+        faults = self.world.faults
+        at_work = any(process.pid == pid and process.alive for process in self.world.processes)
+        if state == "intent" and at_work and not (faults.pause or faults.fail or faults.lose):
+            raise self.failed(f"process {pid} is at work, and taken to be gone")
+
+    async def supervised(self, request: ReferenceToVideo, *, on_uncertain: Any) -> bool:
+        """A buyer that is started anew whenever its process ends too early, as a worker does."""
+        for _ in range(12):
+            process = self.world.process(self.world.choices.pick(self.machines))
+            done = await self.world.start(process, self.buyer(request, on_uncertain=on_uncertain))
+            if done is not None:
+                return done
+            await asyncio.sleep(self.world.choices.between(1.0, 60.0))
+        return False
+
+    async def person(self) -> None:
+        """Look at the provider's console, adopt what stands there, and have forgotten what does not; sometimes cancel."""
+        session = self.session()
+        cancelled = 0
+        while True:
+            await self.world._sleep(self.world.choices.between(30.0, 200.0))  # pyright: ignore[reportPrivateUsage]
+            try:
+                listing = await session.journal.entries()
+                if self.cancels and cancelled < 2:
+                    for entry in listing.entries:
+                        if entry.state == "submitted" and entry.job is not None and cancelled < 2:
+                            cancelled += 1
+                            await session.cancel(entry.job)
+                for digest in sorted({entry.digest for entry in listing.entries} & set(self.told)):
+                    entry = await session.journal.read(digest)
+                    if entry is not None and entry.job is None and entry.state in {"intent", "uncertain"}:
+                        await self.settle(session, entry, listing.entries)
+            except (OSError, GenerationError, ValueError) as error:
+                self.world.note(f"cannot: {str(error)[:90]}")
+
+    async def settle(self, session: Session, entry: JournalEntry, entries: Sequence[JournalEntry]) -> None:
+        known = {one.job.task_id for one in entries if one.job is not None}
+        strays = [charge for charge in self.gateway.charges.values() if charge.digest == entry.digest and charge.task_id not in known]
+        if strays:
+            self.world.note(f"adopts {strays[0].task_id[:9]}")
+            await session.adopt(entry, strays[0].task_id)
+        elif self.forgets:
+            self.world.note(f"has {entry.digest[:6]} forgotten")
+            await manage.forget(session.journal, entry)
+            # What the console did not show may still have been on its way.
+            self.allowed[entry.digest] += 1
+
+    async def collector(self) -> None:
+        """Ask for every open job now and then, and keep what is finished."""
+        session = self.session()
+        while True:
+            await self.world._sleep(self.world.choices.between(60.0, 400.0))  # pyright: ignore[reportPrivateUsage]
+            await self.collect(session)
+
+    async def collect(self, session: Session) -> None:
+        try:
+            for entry in (await open_entries(session.journal)).entries:
+                if entry.job is not None:
+                    await session.resume(entry, deadline_s=self.world.loop.now)
+        except (OSError, GenerationError) as error:
+            self.world.note(f"cannot: {str(error)[:90]}")
+
+    async def live(self) -> None:
+        world, choices = self.world, self.world.choices
+        count = choices.pick([2, 2, 3, 5])
+        buyers = [
+            world.loop.create_task(
+                self.supervised(choices.pick(self.requests), on_uncertain="resubmit" if self.resubmits and number < 2 else "raise")
+            )
+            for number in range(count)
+        ]
+        others = [world.start(world.process(self.machines[-1]), work) for work in (self.person(), self.collector())]
+        while not all(buyer.done() for buyer in buyers):
+            await asyncio.wait(buyers, timeout=30.0)
+            others = [other if not other.done() else self.again(number) for number, other in enumerate(others)]
+            if world.loop.now > 1_000.0 + LONGEST_S / 2:
+                # Faults stop, and whoever still wants something gets it.
+                world.calm = True
+            if world.loop.now > 1_000.0 + LONGEST_S:
+                raise self.failed("somebody still waits after eight hours")
+        self.unfinished = sum(not buyer.result() for buyer in buyers)
+        for other in others:
+            other.cancel()
+        world.calm = True
+        await self.world.start(world.process(self.machines[0]), self.settle_all())
+        self.check_end()
+
+    def again(self, number: int) -> asyncio.Task[None]:
+        return self.world.start(self.world.process(self.machines[-1]), self.collector() if number else self.person())
+
+    async def settle_all(self) -> None:
+        """Nothing goes wrong any more: the person settles what is uncertain, and the collector keeps what is finished."""
+        await asyncio.sleep(600.0)
+        session = self.session()
+        for _ in range(3):
+            listing = await session.journal.entries()
+            for entry in listing.entries:
+                if entry.job is None and entry.state in {"intent", "uncertain"}:
+                    self.forgets = False
+                    await self.settle(session, entry, listing.entries)
+                if entry.state == "failed":
+                    # A gateway that was mistaken twice is believed, until a person asks again.
+                    with suppress(JobFailed):
+                        await session.resume(entry, deadline_s=self.world.loop.now, again=True)
+            await self.collect(session)
+            await asyncio.sleep(200.0)
+
+    def check_end(self) -> None:
+        """Nothing was paid for twice, nothing that was paid for is lost."""
+        latest: dict[str, dict[str, Any]] = {}
+        for file in (self.world.folder / "outputs" / "journal").glob("??/*.json"):
+            digest, revision, _ = file.name.split(".")
+            if int(revision) >= latest.get(digest, {}).get("revision", 0):
+                latest[digest] = json.loads(file.read_bytes()) | {"revision": int(revision)}
+        by_task = {entry["job"]["task_id"]: entry for entry in latest.values() if entry.get("job")}
+        claims = Counter(charge.claim for charge in self.gateway.charges.values())
+        if twice := [claim for claim, count in claims.items() if count > 1]:
+            raise self.failed(f"one submit was accepted {claims[twice[0]]} times")
+        for digest, charges in _by_digest(self.gateway.charges.values()).items():
+            allowed = 1 + self.allowed[digest] + sum(charge.cancelled for charge in charges)
+            if len(charges) > allowed:
+                raise self.failed(f"{digest[:6]} was bought {len(charges)} times, and {allowed} are accounted for")
+        spooled = {file.stem for machine in self.machines for file in machine.home.glob("spool/*/*.json")}
+        for charge in self.gateway.charges.values():
+            entry = by_task.get(charge.task_id)
+            logged = any(charge.task_id in line for line in self.world.log)
+            # Of an answer that never came nobody knows the id; then the entry says so, or a person or a resubmit settled it.
+            unknown = charge.by.killed or not charge.heard
+            if entry is None and not logged and charge.digest not in spooled and not unknown:
+                raise self.failed(f"{charge.task_id[:9]}, bought by {charge.by}, stands nowhere")
+            if entry is not None and entry["state"] != "kept" and not charge.cancelled and entry["state"] != "forgotten":
+                raise self.failed(f"{charge.task_id[:9]} is finished and not kept, but {entry['state']}")
+
+
+def _by_digest(charges: Any) -> dict[str, list[Charge]]:
+    found: dict[str, list[Charge]] = {}
+    for charge in charges:
+        found.setdefault(charge.digest, []).append(charge)
+    return found
