@@ -178,6 +178,13 @@ class Clocks:
         return self.monotonic_s, self.wall_s
 
 
+async def acquired(store: Store) -> Lease:
+    journal = Journal(store)
+    intent = await journal.acquire(intent_of("d" * 64, LeaseOwner()))
+    assert intent is not None
+    return Lease(intent, None, journal)
+
+
 @pytest.mark.parametrize(("monotonic_s", "wall_s"), [(SENDING_TTL_S + 1, 0), (0, SENDING_TTL_S + 1), (0, -SENDING_TTL_S - 1)])
 async def test_nothing_is_sent_under_a_lease_that_may_have_expired(
     store: Store, monkeypatch: pytest.MonkeyPatch, monotonic_s: float, wall_s: float
@@ -185,10 +192,7 @@ async def test_nothing_is_sent_under_a_lease_that_may_have_expired(
     """A process that was stopped sees it by the first clock, a laptop that slept by the second; one that jumped may have done either."""
     clocks = Clocks()
     monkeypatch.setattr(leases, "_now", clocks.now)
-    journal = Journal(store)
-    intent = await journal.acquire(intent_of("d" * 64, LeaseOwner()))
-    assert intent is not None
-    lease = Lease(intent, None, journal)
+    lease = await acquired(store)
     await lease.check()
     assert lease.sent
     lease.sent = False
@@ -203,10 +207,7 @@ async def test_a_look_that_takes_long_counts_too(store: Store, monkeypatch: pyte
     """The process may be stopped while the store is asked whether the lease is still its own."""
     clocks = Clocks()
     monkeypatch.setattr(leases, "_now", clocks.now)
-    journal = Journal(store)
-    intent = await journal.acquire(intent_of("d" * 64, LeaseOwner()))
-    assert intent is not None
-    lease = Lease(intent, None, journal)
+    lease = await acquired(store)
     revision = Journal.revision
 
     async def slow(self: Journal, digest: str) -> int:
@@ -216,6 +217,28 @@ async def test_a_look_that_takes_long_counts_too(store: Store, monkeypatch: pyte
     monkeypatch.setattr(Journal, "revision", slow)
     with pytest.raises(LeaseLost, match="not renewed"):
         await lease.check()
+
+
+async def test_a_call_whose_connection_took_long_does_not_leave(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The clocks are read once more when the connection stands: a laptop may sleep while it is made."""
+    confirm, seen = Lease.confirm, 0
+
+    def slept_while_connecting(self: Lease) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 3:
+            raise LeaseLost("the lease was not renewed")
+        confirm(self)
+
+    monkeypatch.setattr(Lease, "confirm", slept_while_connecting)
+    prepared = await prepare(HORSE, account())
+    job = await Submitter(store=store).submit(prepared)
+    # Twice before the connection and once with it, for each of two tries.
+    assert seen == 6
+    assert "nothing was sent" in caplog.text
+    assert [charged.task_id for charged in sandbox.ledger()] == [job.task_id]
 
 
 async def test_a_lease_that_somebody_took_over_sends_nothing_and_undoes_nothing(store: Store) -> None:
