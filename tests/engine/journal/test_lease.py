@@ -185,6 +185,30 @@ async def acquired(store: Store) -> Lease:
     return Lease(intent, None, journal)
 
 
+async def test_a_renewal_under_way_leaves_nothing_behind(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write goes on in its thread whoever waits for it; the file is deleted once it has ended."""
+    monkeypatch.setattr(leases, "HEARTBEAT_S", 0)
+    write, writing, may_end = Store.write, asyncio.Event(), asyncio.Event()
+    threads: list[asyncio.Task[None]] = []
+
+    async def held(store: Store, path: str, content: bytes) -> None:
+        await may_end.wait()
+        await write(store, path, content)
+
+    async def in_a_thread(self: Store, path: str, content: bytes) -> None:
+        writing.set()
+        threads.append(asyncio.create_task(held(self, path, content)))
+        await asyncio.shield(threads[-1])
+
+    lease = await acquired(store)
+    monkeypatch.setattr(Store, "write", in_a_thread)
+    async with lease.heartbeat():
+        await writing.wait()
+        asyncio.get_running_loop().call_later(0.1, may_end.set)
+    await asyncio.gather(*threads)
+    assert await store.list("journal/leases") == []
+
+
 @pytest.mark.parametrize(("monotonic_s", "wall_s"), [(SENDING_TTL_S + 1, 0), (0, SENDING_TTL_S + 1), (0, -SENDING_TTL_S - 1)])
 async def test_nothing_is_sent_under_a_lease_that_may_have_expired(
     store: Store, monkeypatch: pytest.MonkeyPatch, monotonic_s: float, wall_s: float

@@ -66,20 +66,23 @@ class Lease:
     @asynccontextmanager
     async def heartbeat(self) -> AsyncGenerator[None]:
         """Renew the lease periodically while the submit is under way."""
-        renewing = asyncio.create_task(self._renew())
+        done = asyncio.Event()
+        renewing = asyncio.create_task(self._renew(done))
         try:
             yield
         finally:
-            renewing.cancel()
-            with suppress(asyncio.CancelledError):
-                await renewing
+            # Not cancelled: a write that was under way in a thread would come after the file is deleted.
+            done.set()
+            await renewing
             if self._renewals:
                 with suppress(OSError):
                     await self.journal.store.delete(self._path)
 
-    async def _renew(self) -> None:
+    async def _renew(self, done: asyncio.Event) -> None:
         while True:
-            await anyio.sleep(HEARTBEAT_S)
+            with anyio.move_on_after(HEARTBEAT_S):
+                await done.wait()
+                return
             # Whoever waits may have heard the silence out by now.
             if not self.is_surely_held():
                 return
