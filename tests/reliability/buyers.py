@@ -62,7 +62,8 @@ class Buyer:
     def stop(self) -> None:
         """Let it stand still, as a laptop does whose lid is shut."""
         self._process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
+        _, status = os.waitpid(self._process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
 
     def wake(self) -> None:
         """Let it go on, as if nothing had been."""

@@ -34,7 +34,7 @@ _UNKNOWN_OF_JOB = {"lane": "fast"}
 
 
 class SpoiltJournal:
-    """Jobs that are kept, open, open with fields that nobody knows, and open with a spoilt file; and a spoilt file under which none was bought.
+    """Jobs that are kept, open, open with unknown fields, and open with a spoilt file; and a spoilt file under which nothing was bought.
 
     Args:
         sandbox: Where they are bought.

@@ -1,4 +1,4 @@
-"""Runs a program as on another machine, where leases live for seconds: `machine.py NAME FILE ARGUMENT...` or `machine.py NAME -m MODULE ...`."""
+"""Runs a program as on another machine, where leases live for seconds: `machine.py NAME FILE ARGUMENT...`, or `-m MODULE` for FILE."""
 
 from __future__ import annotations
 

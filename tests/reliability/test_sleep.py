@@ -1,4 +1,4 @@
-"""A buyer that stands still between a refusal and its next try, as a laptop does whose lid is shut: others buy, and it does not when it wakes."""
+"""A buyer that stands still between a refusal and its next try, as a laptop does whose lid is shut, and what others do meanwhile."""
 
 from __future__ import annotations
 

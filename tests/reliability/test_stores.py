@@ -38,7 +38,7 @@ def _said(sandbox: SandboxServer, store: str, options: dict[str, Any], count: in
 def test_a_store_that_ignores_conditions_is_refused(
     sandbox: SandboxServer, bucket: dict[str, Any], tmp_path: Path, full: bool, record: Recorder
 ) -> None:
-    """Two processes buy the same picture on a store that takes `If-None-Match` and writes over the file: both are refused, nothing is sent."""
+    """Two processes buy on a store that takes `If-None-Match` and writes over the file: both are refused, and nothing is sent."""
     rounds = 5 if full else 1
     verdicts: list[Verdict] = []
     with s3_proxy(_host_of(bucket), StoreFaults(random.Random(1), ignores_conditions=True)) as address:  # noqa: S311 -- no secret
