@@ -48,7 +48,7 @@ class Buyer:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         self._scratch = str(folder / f"machine-{number}")
         self._process = subprocess.Popen(_as_machine(machine, str(_HERE / "buyer.py")), cwd=folder, **pipes)
-        running.callback(self._process.wait, 60)
+        running.enter_context(self._process)
         running.callback(self._process.kill)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"

@@ -21,17 +21,19 @@ class StoreFaults:
 
     Args:
         moments: Says when.
-        ignores_conditions: Whether the store never sees `If-None-Match`.
         delay_s: The longest delay of a request and of an answer, in seconds.
         loses: The share of answers that are lost after the request went through.
+        loses_writes: The same for requests that write.
         in_a_row: How often the answer to the same request is lost at most, so that a client that asks again hears one.
+        ignores_conditions: Whether the store never sees `If-None-Match`.
     """
 
     moments: random.Random
-    ignores_conditions: bool = False
     delay_s: float = 0.0
     loses: float = 0.0
+    loses_writes: float = 0.0
     in_a_row: int = 2
+    ignores_conditions: bool = False
     lost: Counter[str] = field(default_factory=Counter[str])
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _row: Counter[str] = field(default_factory=Counter[str])
@@ -44,7 +46,8 @@ class StoreFaults:
         """Whether the answer to this request is lost."""
         with self._lock:
             request = f"{method} {path}"
-            if self._row[request] < self.in_a_row and self.moments.random() < self.loses:
+            share = self.loses_writes if method == "PUT" else self.loses
+            if self._row[request] < self.in_a_row and self.moments.random() < share:
                 self._row[request] += 1
                 self.lost[method] += 1
                 return True

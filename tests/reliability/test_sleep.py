@@ -111,7 +111,7 @@ def test_who_wakes_up_sends_nothing_that_may_be_anothers(
     """Stopped after a 429 and before it would ask again, and woken when others have bought: it finds their pictures, each charged once."""
     moments = random.Random(name)  # noqa: S311 -- the same moments each time
     verdicts: list[Verdict] = []
-    for number in range(8 if FULL else 1):
+    for number in range(5 if FULL else 1):
         sizes = {"count": moments.randint(1, 3), "refusals": moments.randint(1, 4)} if FULL else {}
         folder = tmp_path / f"{number}"
         folder.mkdir()
