@@ -63,7 +63,7 @@ test: setup  ## Run all tests
 e2e: setup  ## Run flows on real servers, workers, PostgreSQL and S3, all started from nothing
 	$(BIN)/python -m pytest tests/e2e tests/reliability/test_worker.py
 
-chaos: setup  ## Break everything that can break, for ten minutes, and write the table of docs/reliability.md
+chaos: setup  ## Break everything that can break, for a quarter of an hour, and write the table of docs/reliability.md
 	CHAOS=full CHAOS_PAGE=docs/reliability.md $(BIN)/python -m pytest tests/reliability
 
 simulate: setup  ## Run the engine in 100,000 simulated worlds, in which anything may happen at every await
