@@ -84,7 +84,7 @@ class Workers(Stack):
             theirs |= {f"{name.upper()}_BASE_URL": sandbox.base_url(name), f"{name.upper()}_API_KEY": "sesame-1234"}
         waiting = [name.replace("-", "_") for name in FLOWS]
         self.python("-c", DEPLOY, str(ROOT), self._repository(), json.dumps(theirs), *waiting, cwd=folder)
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "waiting"]
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "waiting", "--limit", "4"]
         worker = subprocess.Popen(command, env=self.environment, cwd=ROOT, **QUIET)
         processes.callback(worker.wait, 60)
         processes.callback(worker.terminate)
@@ -109,7 +109,7 @@ class Workers(Stack):
 
     def ended(self, run: str) -> dict[str, Any]:
         """The run once it has ended."""
-        until(lambda: fetch(run)["state"]["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+        until(lambda: fetch(run)["state"]["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}, seconds=600)
         return fetch(run)
 
 
@@ -164,7 +164,7 @@ def test_a_flow_from_git_without_a_store_is_refused(stack: Workers, sandbox: San
     runs = {stack.start("picture/git", prompt="A horse", **store): reason for reason, store in named.items() for _ in range(2)}
     for run, reason in runs.items():
         state = stack.ended(run)["state"]
-        assert state["type"] == "FAILED"
+        assert state["type"] == "FAILED", state
         assert reason in state["message"]
         way_out = "Name a MediaStore block, an absolute folder or a URL such as s3://bucket/outputs in the parameter `store`"
         assert way_out in state["message"]
@@ -185,7 +185,8 @@ def test_a_flow_from_git_with_a_store_is_paid_for_once(
         at_once = [
             stack.start("picture/git", prompt=prompt, store=str(store.folder)) for prompt in prompts for _ in range(2 if full else 1)
         ]
-        assert {stack.ended(run)["state"]["type"] for run in at_once} == {"COMPLETED"}
+        states = [stack.ended(run)["state"] for run in at_once]
+        assert {state["type"] for state in states} == {"COMPLETED"}, states
         runs += at_once
     asked: list[Asked] = [("happyhorse", TextToImage(model="gpt-image-2", prompt=prompt)) for prompt in prompts]
     assert [entry.downloads for entry in sandbox_env.ledger()] == [1] * len(prompts)
