@@ -86,8 +86,7 @@ class Workers(Stack):
         self.python("-c", DEPLOY, str(ROOT), self._repository(), json.dumps(theirs), *waiting, cwd=folder)
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "waiting", "--limit", "4"]
         worker = subprocess.Popen(command, env=self.environment, cwd=ROOT, **QUIET)
-        processes.callback(worker.wait, 60)
-        processes.callback(worker.terminate)
+        processes.callback(_end, worker)
 
     def _repository(self) -> str:
         """The address of a git repository with a flow, and with the flow that collects."""
@@ -103,14 +102,27 @@ class Workers(Stack):
 
     def start(self, deployment: str, **parameters: Any) -> str:
         """Begin a run of a deployment; the address of the run."""
-        found = fetch(f"{self.api}/deployments/name/{deployment}")
-        run = fetch(f"{self.api}/deployments/{found['id']}/create_flow_run", {"parameters": parameters})
+        return self._run(fetch(f"{self.api}/deployments/name/{deployment}")["id"], parameters)
+
+    def _run(self, deployment_id: str, parameters: dict[str, Any]) -> str:
+        run = fetch(f"{self.api}/deployments/{deployment_id}/create_flow_run", {"parameters": parameters})
         return f"{self.api}/flow_runs/{run['id']}"
 
     def ended(self, run: str) -> dict[str, Any]:
-        """The run once it has ended."""
+        """The run once it has ended; in place of one that Prefect itself has lost, as on a machine that is too busy, another is begun."""
         until(lambda: fetch(run)["state"]["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}, seconds=600)
-        return fetch(run)
+        last = fetch(run)
+        return self.ended(self._run(last["deployment_id"], last["parameters"])) if last["state"]["type"] == "CRASHED" else last
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    worker.terminate()
+    try:
+        worker.wait(60)
+    except subprocess.TimeoutExpired:
+        # It waits for a run that it has lost.
+        worker.kill()
+        worker.wait(60)
 
 
 @pytest.fixture(scope="module")
