@@ -61,9 +61,9 @@ test: setup  ## Run all tests
 	$(BIN)/coverage report --skip-empty --include='src/prefect_happyhorse/domain/*,src/prefect_happyhorse/catalog/*,src/prefect_happyhorse/gateways/*' --fail-under=100
 
 e2e: setup  ## Run flows on real servers, workers, PostgreSQL and S3, all started from nothing
-	$(BIN)/python -m pytest tests/e2e tests/reliability/test_cancel.py
+	$(BIN)/python -m pytest tests/e2e tests/reliability/test_worker.py
 
-chaos: setup  ## Break everything that can break, for ten minutes, and write the table of docs/reliability.md
+chaos: setup  ## Break everything that can break, for a quarter of an hour, and write the table of docs/reliability.md
 	CHAOS=full CHAOS_PAGE=docs/reliability.md $(BIN)/python -m pytest tests/reliability
 
 simulate: setup  ## Run the engine in 100,000 simulated worlds, in which anything may happen at every await
