@@ -13,6 +13,9 @@ ROOMS := domain catalog gateways engine sandbox
 UNIT := $(ROOMS:%=src/prefect_happyhorse/%) $(ROOMS:%=tests/%) tests/contract
 FACE := tests/artifacts tests/tasks tests/flows tests/cli
 
+# Many tests wait for servers and processes. Each process has a Prefect server of its own, so there are few of them.
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
+
 # A user's own settings must not reach the demo or the tests.
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE PIP_PREFIX PIP_TARGET PIP_USER PREFECT_API_KEY PREFECT_API_URL PREFECT_PROFILE
 export DO_NOT_TRACK := 1
@@ -54,7 +57,7 @@ unit: setup  ## Run the tests that need no server, no browser and no network
 
 test: setup  ## Run all tests
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest $(SIDE_BY_SIDE)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-empty
 	@# Where money is decided, every branch is tested.
@@ -84,7 +87,7 @@ bench: setup  ## Measure everything beside a baseline in the same run, and write
 
 test-lowest:  ## Run all tests on the oldest dependencies that are allowed
 	$(MAKE) VENV=$(VENV)-lowest $(VENV)-lowest/.requirements-lowest
-	$(VENV)-lowest/bin/python -m pytest
+	$(VENV)-lowest/bin/python -m pytest $(SIDE_BY_SIDE)
 
 # Whatever bound of the newest Prefect the lock does not meet, `pip check` names it and the tests decide.
 test-next:  ## Run the tests of the Prefect face on the newest Prefect
