@@ -29,6 +29,12 @@ MEASURED = (
     "a journal of 100 jobs, read and checked",
     "`happyhorse jobs list` of it, start included",
     "import",
+    "100 entries, 10 open: read for the first time, which makes the index",
+    *(
+        f"100 entries, 10 open{where}: {what}"
+        for where in ("", ", on S3 (moto's server)")
+        for what in ("`happyhorse jobs list --open`", "a budget's first check", "what `collect` begins with")
+    ),
 )
 
 

@@ -22,7 +22,7 @@ async def open_jobs(store: StoreRef = None) -> list[JournalEntry]:
 
     Returns:
         The journal's entries; one without a job is a submit of which nobody knows whether it was accepted. A file that cannot be read is
-        told in the run's log as an error, and the others are returned.
+        told in the run's log as an error, and the others are returned. What killed processes left of closed entries is removed.
 
     Raises:
         OSError: When the store cannot be read.
@@ -32,7 +32,7 @@ async def open_jobs(store: StoreRef = None) -> list[JournalEntry]:
         jobs = [entry.job for entry in await open_jobs() if entry.job]
         ```
     """
-    listing = await open_entries(PROCESS.journal(await store_of(store)))
+    listing = await open_entries(PROCESS.journal(await store_of(store)), tidy=True)
     for unreadable in listing.unreadable:
         run_logger().error("%s It is left out, and may stand for a paid job.", unreadable.error)
     return listing.entries

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 
 from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
+from prefect_happyhorse.engine.journal.files import lease_path
 from prefect_happyhorse.engine.journal.journal import Failure, Journal, JournalEntry
 from prefect_happyhorse.engine.journal.owner import HEARTBEAT_S, LEASE_TTL_S, SENDING_TTL_S
 
@@ -156,4 +157,4 @@ async def _last_renewal(entry: JournalEntry, journal: Journal) -> bytes | None:
 
 
 def _renewals(entry: JournalEntry) -> str:
-    return f"journal/leases/{entry.digest}.{entry.revision}.json"
+    return lease_path(entry.digest, entry.revision)
