@@ -21,7 +21,7 @@ _SPLITS = ("train", "validation", "test")
 def data_files(fs: Any, path: str, manifest: str) -> list[str]:
     """The Parquet or Arrow files of a pattern, or of a folder that holds one split; or the file itself."""
     with translated(manifest):
-        if any(sign in path for sign in "*?["):
+        if any(sign in path for sign in "*?[") and not fs.exists(path):
             if matches := sorted(fs.glob(path)):
                 return matches
             raise FileNotFoundError(errno.ENOENT, "no file fits the pattern", manifest)
@@ -42,12 +42,21 @@ def _of_folder(fs: Any, folder: str, manifest: str) -> list[str] | InvalidReques
         # Beside the files that it names may lie some that `datasets` has cached.
         return [f"{folder}/{file['filename']}" for file in json.loads(fs.cat_file(f"{folder}/state.json"))["_data_files"]]
     for below in ("", "/data"):
+        files = _listed(fs, f"{folder}{below}")
         for ending in (".parquet", ".arrow"):
-            if found := sorted(fs.glob(f"{folder}{below}/*{ending}")):
+            if found := sorted(file for file in files if file.endswith(ending)):
                 if len(splits := _splits(found)) > 1:
                     return _several(manifest, splits, f"{{manifest}}{below}/{{split}}*{ending}")
                 return found
     return InvalidRequest(f"{manifest} holds no data set: neither *.parquet nor *.arrow, there or in its folder data. Nothing was sent.")
+
+
+def _listed(fs: Any, folder: str) -> list[str]:
+    # Not fsspec's `glob`, for which a bracket in the folder's own name is a pattern.
+    try:
+        return [entry["name"] for entry in fs.ls(folder, detail=True) if entry["type"] == "file"]
+    except FileNotFoundError:
+        return []
 
 
 def _splits(files: list[str]) -> list[str]:
