@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV_LOCK := uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
 
 # The rooms below the Prefect face need no server, no browser and no network; the face is what a new Prefect may break.
-ROOMS := domain catalog gateways engine sandbox
+ROOMS := domain catalog gateways engine datasets sandbox
 UNIT := $(ROOMS:%=src/prefect_happyhorse/%) $(ROOMS:%=tests/%) tests/contract
 FACE := tests/artifacts tests/tasks tests/flows tests/cli
 

@@ -103,9 +103,9 @@ class _Reading:
 
     def _row(self, number: int, record: dict[str, Any] | Exception, ids: Ids) -> Row | BadRow:
         name = str(number)
+        if isinstance(record, Exception):
+            return BadRow.of(number, name, record)
         try:
-            if isinstance(record, Exception):
-                raise record
             if self._id_column is not None:
                 name = _id_of(record, self._id_column)
                 if (earlier := ids.first(name, number)) != number:
@@ -167,13 +167,12 @@ class _Reading:
             with translated(name):
                 opened = fs.open(file, "rb")
             with opened:
-                if self._form == "csv":
-                    yield from read_csv(BufferedReader(opened), name, self._choose)
-                elif self._form == "jsonl":
-                    yield from read_jsonl(BufferedReader(opened), name)
-                else:
+                if self._form in {"parquet", "arrow", "huggingface"}:
                     for record in read_arrow(opened, name, self._choose):
                         yield next(numbers), record
+                    continue
+                with BufferedReader(opened) as lines:
+                    yield from read_csv(lines, name, self._choose) if self._form == "csv" else read_jsonl(lines, name)
 
     def _form_of(self, fs: Any, path: str) -> ManifestFormat:
         return "huggingface" if fs.isdir(path) else "jsonl"

@@ -25,7 +25,6 @@ __all__ = ["JsonLines", "Parquet", "WebDataset", "Writer"]
 
 _TOLD = 100
 _READ_BYTES = 8 * 1024 * 1024
-_TAR_BLOCK_BYTES = 512
 _TAR_BUFFER_BYTES = 1024 * 1024
 # What WebDataset reads as one sample is named up to the first dot: https://github.com/webdataset/webdataset#the-webdataset-format
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
@@ -148,8 +147,8 @@ class WebDataset(Writer):
         self._store = store
         self._shard_bytes = shard_bytes
         self._stem = target.path.removesuffix(".tar")
-        self._file: io.RawIOBase | None = None
         self._tar: Any = None
+        self._length = 0
 
     def _write(self, samples: Sequence[Sample]) -> None:
         for sample in samples:
@@ -172,10 +171,13 @@ class WebDataset(Writer):
     def _add(self, sample: Sample, medium: Any) -> None:
         key, asset = _key(sample.id), sample.asset
         row = json.dumps(sample.json_columns, ensure_ascii=False, separators=(",", ":")).encode()
-        # Two heads, and both bodies up to whole blocks, as tar has them.
-        length = sum(_TAR_BLOCK_BYTES * (1 + -(-size // _TAR_BLOCK_BYTES)) for size in (asset.bytes, len(row)))
-        if self._file is None or self._file.tell() + length > self._shard_bytes:
+        # Two heads, and both bodies up to whole blocks.
+        length = sum(tarfile.BLOCKSIZE + _rounded_up(size, tarfile.BLOCKSIZE) for size in (asset.bytes, len(row)))
+        # Two empty blocks end a tar, and whole records.
+        whole = _rounded_up(self._length + length + 2 * tarfile.BLOCKSIZE, tarfile.RECORDSIZE)
+        if not self.files or whole > self._shard_bytes:
             self._next_shard()
+        self._length += length
         at = 0 if sample.columns["submitted_at"] is None else int(sample.columns["submitted_at"].timestamp())
         checked = _Checked(medium, sample)
         self._tar.addfile(_member(f"{key}.{_extension(asset.uri, asset.media_type)}", asset.bytes, at), checked)
@@ -184,9 +186,9 @@ class WebDataset(Writer):
 
     def _next_shard(self) -> None:
         self._stack.close()
-        self._file = self._new_file(f"{self._stem}-{len(self.files):06d}.tar")
-        tar: Any = tarfile.TarFile.open(fileobj=self._file, mode="w|", bufsize=_TAR_BUFFER_BYTES)
-        self._tar = self._stack.enter_context(tar)
+        file = self._new_file(f"{self._stem}-{len(self.files):06d}.tar")
+        tar: Any = tarfile.TarFile.open(fileobj=file, mode="w|", bufsize=_TAR_BUFFER_BYTES)
+        self._tar, self._length = self._stack.enter_context(tar), 0
 
     def _finish(self) -> None:
         """Remove the shards of an earlier data set of the same name beyond the last one of this."""
@@ -219,6 +221,10 @@ class _Checked:
             raise OSError(
                 f"{uri} is not the file that was made: its sha256 must be {self._sample.asset.sha256} (got {self._hash.hexdigest()})"
             )
+
+
+def _rounded_up(length: int, unit: int) -> int:
+    return -(-length // unit) * unit
 
 
 def _member(name: str, length: int, at: int) -> tarfile.TarInfo:
