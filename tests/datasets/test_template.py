@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.datasets.samples import read, requests, table, write_lines, write_table
 
-from prefect_happyhorse.datasets import Row, check_manifest, read_manifest
+from prefect_happyhorse.datasets import BadRow, Row, check_manifest, read_manifest
 from prefect_happyhorse.datasets.ids import Ids
 from prefect_happyhorse.domain.errors import InvalidRequest
 from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
@@ -81,6 +81,8 @@ def test_a_column_that_is_missing_is_one_problem(animals: Any, request: pytest.F
     if path.endswith("jsonl"):
         assert (check.rows, check.bad_rows) == (2, 2)
         assert "the row has no id: its column 'key' is missing" in check.problems[0]
+        told = "ValueError: the template's prompt names the column 'city', which the row does not have"
+        assert requests(path, template=CITIES) == [told, told]
     else:
         assert check.problems == (
             "column 'city', wanted for prompt, is missing; there are 'animal', 'town'",
@@ -131,6 +133,17 @@ def test_the_id_is_no_field_of_the_request_unless_it_is_one(tmp_path: Path) -> N
     good, bad = read(path, id_column="prompt")
     assert (good.id, good.request.prompt) == ("A", "A")
     assert bad.error == "ValueError: an id must be a text or a whole number (column 'prompt' holds True)"
+
+
+def test_an_id_that_cannot_be_shown_is_told_all_the_same(tmp_path: Path) -> None:
+    """Half of a surrogate pair, which JSON can write, is no text."""
+    horse = {"capability": "text_to_image", "model": "m", "prompt": "A"}
+    path = write_lines(tmp_path / "a.jsonl", {**horse, "key": "a\ud800"}, {**horse, "key": "b", "size": "\ud800"})
+    first, second = read(path, id_column="key")
+    assert isinstance(first, BadRow)
+    assert isinstance(second, BadRow)
+    assert (first.id, second.id) == ("a\\ud800", "b")
+    assert "surrogates not allowed" in second.error
 
 
 def test_ids_are_told_apart_exactly() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -67,12 +68,18 @@ def test_a_line_without_end_is_not_held(ending: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr(text_module, "_MAX_LINE_BYTES", 100)
     path = tmp_path / f"shots.{ending}"
     if ending == "jsonl":
-        path.write_text("\n".join([json.dumps(HORSE), json.dumps({**HORSE, "prompt": "x" * 1_000}), json.dumps(HORSE)]))
+        path.write_text("\n".join([json.dumps(HORSE), json.dumps({**HORSE, "prompt": "x" * 5_000_000}), json.dumps(HORSE)]))
         expected = [(1, True), (2, False), (3, True)]
     else:
-        path.write_text(f"capability,model,prompt\ntext_to_image,m,A\ntext_to_image,m,{'x' * 1_000}\ntext_to_image,m,B\n")
+        path.write_text(f"capability,model,prompt\ntext_to_image,m,A\ntext_to_image,m,{'x' * 5_000_000}\ntext_to_image,m,B\n")
         expected = [(2, True), (3, False), (4, True)]
-    rows = read(path)
+    tracemalloc.start()
+    try:
+        rows = read(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2_000_000
     assert [(row.row, isinstance(row, Row)) for row in rows] == expected
     assert [row.error for row in rows if isinstance(row, BadRow)] == ["ValueError: a line must have at most 100 bytes"]
 
