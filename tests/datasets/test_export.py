@@ -18,7 +18,7 @@ import anyio
 import fsspec
 import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.datasets.samples import HORSE, NOON, any_request, made, read, requests
 
@@ -104,6 +104,7 @@ async def test_it_is_read_back_as_a_manifest(form: ExportFormat, store: Store, t
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(any_request, max_size=4), st.sampled_from(["parquet", "jsonl"]))
+@example([TextToImage(model="m", prompt="A", options={"steps": float("inf"), "scale": 1.0})], "parquet")
 def test_any_request_comes_back_as_it_was(tmp_path: Path, made_of: list[GenerationRequest], form: ExportFormat) -> None:
     """Written and read back it is equal, whatever was in it."""
     target = tmp_path / f"shots.{form}"
