@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV_LOCK := uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
 
 # The rooms below the Prefect face need no server, no browser and no network; the face is what a new Prefect may break.
-ROOMS := domain catalog gateways engine sandbox
+ROOMS := domain catalog gateways engine datasets sandbox
 UNIT := $(ROOMS:%=src/prefect_happyhorse/%) $(ROOMS:%=tests/%) tests/contract
 FACE := tests/artifacts tests/tasks tests/flows tests/cli
 
@@ -98,9 +98,9 @@ test-next:  ## Run the tests of the Prefect face on the newest Prefect
 
 lock:  ## Write the locks anew, keeping what is pinned where it is still allowed (needs uv)
 	$(UV_LOCK) --python-version 3.10 pyproject.toml --extra sandbox --group build -o requirements.lock
-	$(UV_LOCK) --python-version 3.10 pyproject.toml --extra sandbox --group dev --group ray -c requirements.lock -o requirements-dev.lock
+	$(UV_LOCK) --python-version 3.10 pyproject.toml --extra sandbox --extra data --group dev --group ray -c requirements.lock -o requirements-dev.lock
 	$(UV_LOCK) --python-version 3.12 pyproject.toml --extra sandbox --extra s3 --group deploy -c requirements.lock -o deployments/requirements.lock
-	$(UV_LOCK) --python-version 3.10 --resolution lowest-direct pyproject.toml --extra sandbox --group dev -o requirements-lowest.lock
+	$(UV_LOCK) --python-version 3.10 --resolution lowest-direct pyproject.toml --extra sandbox --extra data --group dev -o requirements-lowest.lock
 
 clean:  ## Remove what the targets made
 	rm -rf $(VENV) $(VENV)-* .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -26,7 +26,7 @@ from prefect_happyhorse.engine.journal.index import Line, begun, contents, open_
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, JournalState, Unreadable
 from prefect_happyhorse.engine.storage.store import Store
 
-__all__ = ["jobs"]
+__all__ = ["STORE_OPTIONS", "find_journal", "jobs"]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AT_ONCE = 20
@@ -55,25 +55,31 @@ _FILTERS = (
 )
 
 
-@click.group()
-@click.option(
-    "--store",
-    metavar="URL",
-    default=lambda: os.environ.get("HAPPYHORSE_STORE") or "outputs",
-    show_default="HAPPYHORSE_STORE, else outputs",
-    help="The folder or fsspec URL in which the journal lies.",
+STORE_OPTIONS = (
+    click.Option(
+        ["--store"],
+        metavar="URL",
+        default=lambda: os.environ.get("HAPPYHORSE_STORE") or "outputs",
+        show_default="HAPPYHORSE_STORE, else outputs",
+        help="The folder or fsspec URL in which the journal lies.",
+    ),
+    click.Option(["--block"], metavar="NAME", help="The saved MediaStore block of the store, in place of --store."),
 )
-@click.option("--block", metavar="NAME", help="The saved MediaStore block of the store, in place of --store.")
+"""Which store a command is about, as `find_journal` takes it."""
+
+
+@click.group(params=[*STORE_OPTIONS])
 @click.pass_context
 def jobs(context: click.Context, store: str, block: str | None) -> None:
     """See what was bought and what is still open; adopt, resume, cancel or forget it.
 
     NAME is a task id, or the first six or more characters of a request digest, as `happyhorse jobs list` shows them.
     """
-    context.obj = partial(_journal, store, block)
+    context.obj = partial(find_journal, store, block)
 
 
-async def _journal(url: str, block: str | None) -> Journal:
+async def find_journal(url: str, block: str | None) -> Journal:
+    """The journal of a store that is named by its URL or its block."""
     if block is None:
         return PROCESS.journal(Store(url=url))
     from prefect_happyhorse.blocks import MediaStore
