@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from prefect_happyhorse.domain.requests import VideoEdit as VideoEdit
     from prefect_happyhorse.domain.requests import VideoExtension as VideoExtension
     from prefect_happyhorse.domain.requests import parse_request as parse_request
+    from prefect_happyhorse.domain.rows import RowResult as RowResult
     from prefect_happyhorse.domain.validation import validation_problems as validation_problems
     from prefect_happyhorse.engine.journal.budget import Budget as Budget
     from prefect_happyhorse.engine.journal.entry import JournalEntry as JournalEntry
@@ -67,6 +68,10 @@ if TYPE_CHECKING:
     from prefect_happyhorse.tasks.concat import concat as concat
     from prefect_happyhorse.tasks.download import download as download
     from prefect_happyhorse.tasks.generate import generate as generate
+    from prefect_happyhorse.tasks.many import download_many as download_many
+    from prefect_happyhorse.tasks.many import generate_many as generate_many
+    from prefect_happyhorse.tasks.many import poll_many as poll_many
+    from prefect_happyhorse.tasks.many import submit_many as submit_many
     from prefect_happyhorse.tasks.poll import poll as poll
     from prefect_happyhorse.tasks.readiness import check_ready as check_ready
     from prefect_happyhorse.tasks.readiness import check_requests as check_requests
@@ -92,6 +97,7 @@ _EXPORTS = {
         "FirstLastFrame GenerationRequest ImageAudioToVideo ImageEdit ImageToVideo MultimodalToVideo ReferenceToImage ReferenceToVideo "
         "TextToImage TextToVideo VideoEdit VideoExtension parse_request"
     ),
+    "domain.rows": "RowResult",
     "domain.validation": "validation_problems",
     "engine.journal.budget": "Budget",
     "engine.journal.entry": "JournalEntry",
@@ -101,6 +107,7 @@ _EXPORTS = {
     "tasks.concat": "concat",
     "tasks.download": "download",
     "tasks.generate": "generate",
+    "tasks.many": "download_many generate_many poll_many submit_many",
     "tasks.poll": "poll",
     "tasks.readiness": "check_ready check_requests",
     "tasks.submit": "submit",
