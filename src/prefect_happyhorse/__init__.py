@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from prefect_happyhorse.engine.media.concat import ConcatFailed as ConcatFailed
     from prefect_happyhorse.tasks.bulk import ItemsFailed as ItemsFailed
     from prefect_happyhorse.tasks.bulk import gather_limited as gather_limited
+    from prefect_happyhorse.tasks.collect import collect_jobs as collect_jobs
     from prefect_happyhorse.tasks.collect import open_jobs as open_jobs
     from prefect_happyhorse.tasks.collect import poll_once as poll_once
     from prefect_happyhorse.tasks.concat import concat as concat
@@ -76,6 +77,9 @@ if TYPE_CHECKING:
     from prefect_happyhorse.tasks.readiness import check_ready as check_ready
     from prefect_happyhorse.tasks.readiness import check_requests as check_requests
     from prefect_happyhorse.tasks.submit import submit as submit
+    from prefect_happyhorse.tasks.suspend import resume_runs as resume_runs
+    from prefect_happyhorse.tasks.suspend import still_open as still_open
+    from prefect_happyhorse.tasks.suspend import suspend_until_done as suspend_until_done
 
 __version__ = "0.1.0"
 
@@ -103,7 +107,7 @@ _EXPORTS = {
     "engine.journal.entry": "JournalEntry",
     "engine.media.concat": "ConcatFailed",
     "tasks.bulk": "ItemsFailed gather_limited",
-    "tasks.collect": "open_jobs poll_once",
+    "tasks.collect": "collect_jobs open_jobs poll_once",
     "tasks.concat": "concat",
     "tasks.download": "download",
     "tasks.generate": "generate",
@@ -111,6 +115,7 @@ _EXPORTS = {
     "tasks.poll": "poll",
     "tasks.readiness": "check_ready check_requests",
     "tasks.submit": "submit",
+    "tasks.suspend": "resume_runs still_open suspend_until_done",
 }
 _MODULES = {name: module for module, names in _EXPORTS.items() for name in names.split()}
 

@@ -32,9 +32,10 @@ from prefect_happyhorse.tasks.poll import poll_in
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, argument_problems, check_payer, session_of, store_of
 from prefect_happyhorse.tasks.submit import submit_in
 
-__all__ = ["download_many", "generate_many", "poll_many", "submit_many"]
+__all__ = ["AT_ONCE", "check_many", "download_many", "generate_many", "many_rows", "named_by_rows", "poll_many", "submit_many"]
 
-_AT_ONCE = 500
+AT_ONCE = 500
+"""How many jobs of a task run are open at the same time when nobody says otherwise."""
 
 OnRow = Callable[[RowResult], Awaitable[None]]
 """Called with each row as it ends."""
@@ -50,7 +51,7 @@ class _RowsToRetry(ItemsFailed):
     retryable = True
 
 
-def _named(what: str, parameter: str) -> TaskRunNameCallbackWithParameters:
+def named_by_rows(what: str, parameter: str) -> TaskRunNameCallbackWithParameters:
     """What names a run after how many rows it has, as `generate 300 requests`."""
 
     def name(parameters: dict[str, Any]) -> str:
@@ -62,13 +63,13 @@ def _named(what: str, parameter: str) -> TaskRunNameCallbackWithParameters:
     return cast("TaskRunNameCallbackWithParameters", name)
 
 
-@retried_task(name="generate-many", task_run_name=_named("generate", "requests"))
+@retried_task(name="generate-many", task_run_name=named_by_rows("generate", "requests"))
 async def generate_many(
     requests: Iterable[GenerationRequest | RowResult],
     credentials: Credentials,
     store: StoreRef = None,
     *,
-    concurrency: int = _AT_ONCE,
+    concurrency: int = AT_ONCE,
     deadline_s: float = DEADLINE_S,
     on_uncertain: OnUncertain = "raise",
     budget: Budget | None = None,
@@ -105,19 +106,23 @@ async def generate_many(
         ```
     """
     rows = _rows(requests)
-    _check(rows, credentials, store, concurrency=concurrency, order=order, on_uncertain=on_uncertain, budget=budget, deadline_s=deadline_s)
+    check_many(
+        rows, credentials, store, concurrency=concurrency, order=order, on_uncertain=on_uncertain, budget=budget, deadline_s=deadline_s
+    )
     submitting = _submitting(on_uncertain=on_uncertain, budget=budget)
-    async with _many("generate many", "kept", rows, credentials, store, title=title, order=order, on_row=on_row) as many:
+    place = await store_of(store)
+    payers = _payers(credentials, place)
+    async with many_rows(rows, payers, place, title=title or "generate many", goal="kept", order=order, on_row=on_row) as many:
         return await many.run([submitting, _polling(deadline_s=deadline_s), many.downloading], concurrency=concurrency)
 
 
-@retried_task(name="submit-many", task_run_name=_named("submit", "requests"))
+@retried_task(name="submit-many", task_run_name=named_by_rows("submit", "requests"))
 async def submit_many(
     requests: Iterable[GenerationRequest | RowResult],
     credentials: Credentials,
     store: StoreRef = None,
     *,
-    concurrency: int = _AT_ONCE,
+    concurrency: int = AT_ONCE,
     on_uncertain: OnUncertain = "raise",
     budget: Budget | None = None,
     order: Order = "asked",
@@ -149,18 +154,20 @@ async def submit_many(
         ```
     """
     rows = _rows(requests)
-    _check(rows, credentials, store, concurrency=concurrency, order=order, on_uncertain=on_uncertain, budget=budget)
-    async with _many("submit many", "submitted", rows, credentials, store, title=title, order=order, on_row=on_row) as many:
+    check_many(rows, credentials, store, concurrency=concurrency, order=order, on_uncertain=on_uncertain, budget=budget)
+    place = await store_of(store)
+    payers = _payers(credentials, place)
+    async with many_rows(rows, payers, place, title=title or "submit many", goal="submitted", order=order, on_row=on_row) as many:
         return await many.run([_submitting(on_uncertain=on_uncertain, budget=budget)], concurrency=concurrency)
 
 
-@retried_task(name="poll-many", task_run_name=_named("poll", "jobs"))
+@retried_task(name="poll-many", task_run_name=named_by_rows("poll", "jobs"))
 async def poll_many(
     jobs: Iterable[Job | RowResult],
     credentials: Credentials,
     store: StoreRef = None,
     *,
-    concurrency: int = _AT_ONCE,
+    concurrency: int = AT_ONCE,
     deadline_s: float = DEADLINE_S,
     order: Order = "asked",
     title: str | None = None,
@@ -190,18 +197,20 @@ async def poll_many(
         ```
     """
     rows = _rows(jobs)
-    _check(rows, credentials, store, concurrency=concurrency, order=order, deadline_s=deadline_s)
-    async with _many("poll many", "succeeded", rows, credentials, store, title=title, order=order, on_row=on_row) as many:
+    check_many(rows, credentials, store, concurrency=concurrency, order=order, deadline_s=deadline_s)
+    place = await store_of(store)
+    payers = _payers(credentials, place)
+    async with many_rows(rows, payers, place, title=title or "poll many", goal="succeeded", order=order, on_row=on_row) as many:
         return await many.run([_polling(deadline_s=deadline_s)], concurrency=concurrency)
 
 
-@retried_task(name="download-many", task_run_name=_named("download", "results"))
+@retried_task(name="download-many", task_run_name=named_by_rows("download", "results"))
 async def download_many(
     results: Iterable[JobResult | RowResult],
     credentials: Credentials,
     store: StoreRef = None,
     *,
-    concurrency: int = _AT_ONCE,
+    concurrency: int = AT_ONCE,
     order: Order = "asked",
     title: str | None = None,
     on_row: OnRow | None = None,
@@ -229,8 +238,10 @@ async def download_many(
         ```
     """
     rows = _rows(results)
-    _check(rows, credentials, store, concurrency=concurrency, order=order)
-    async with _many("download many", "kept", rows, credentials, store, title=title, order=order, on_row=on_row) as many:
+    check_many(rows, credentials, store, concurrency=concurrency, order=order)
+    place = await store_of(store)
+    payers = _payers(credentials, place)
+    async with many_rows(rows, payers, place, title=title or "download many", goal="kept", order=order, on_row=on_row) as many:
         return await many.run([many.downloading], concurrency=concurrency)
 
 
@@ -238,11 +249,9 @@ class _Many(NamedTuple):
     """Rows on their way."""
 
     rows: Sequence[RowResult]
-    credentials: Credentials
-    store: Store
+    find_session: Callable[[RowResult], Awaitable[Session]]
     tally: Tally
     gallery: Gallery
-    sessions: dict[str, Session | Exception]
     order: Order
     on_row: OnRow | None
 
@@ -271,7 +280,8 @@ class _Many(NamedTuple):
     async def _through(self, steps: Sequence[_Step], row: RowResult) -> RowResult:
         if row.error is None:
             try:
-                session = await self._session(row)
+                session = await self.find_session(row)
+                check_payer(session.account, row.job)
                 async with job_slot(session.account):
                     for step in steps:
                         row = await step(row, session)
@@ -281,20 +291,6 @@ class _Many(NamedTuple):
                 row = row.failed(error)
         await self.tally.count(row)
         return row
-
-    async def _session(self, row: RowResult) -> Session:
-        payer = row.credentials or self.credentials
-        key = payer if isinstance(payer, str) else ""
-        if key not in self.sessions:
-            try:
-                self.sessions[key] = await session_of(payer, self.store)
-            except Exception as error:  # noqa: BLE001 -- a block that is missing is the same for each row that names it
-                self.sessions[key] = error
-        session = self.sessions[key]
-        if isinstance(session, Exception):
-            raise session
-        check_payer(session.account, row.job)
-        return session
 
     async def downloading(self, row: RowResult, session: Session) -> RowResult:
         """Keep a row's outputs."""
@@ -310,24 +306,41 @@ class _Many(NamedTuple):
         return row if stored.failure is None else row.failed(stored.failure)
 
 
+def _payers(credentials: Credentials, store: Store) -> Callable[[RowResult], Awaitable[Session]]:
+    """What finds the session of a row, once for all that name the same credentials."""
+    found: dict[str, Session | Exception] = {}
+
+    async def find(row: RowResult) -> Session:
+        payer = row.credentials or credentials
+        key = payer if isinstance(payer, str) else ""
+        if key not in found:
+            try:
+                found[key] = await session_of(payer, store)
+            except Exception as error:  # noqa: BLE001 -- a block that is missing is so for each row that names it
+                found[key] = error
+        session = found[key]
+        if isinstance(session, Exception):
+            raise session
+        return session
+
+    return find
+
+
 @asynccontextmanager
-async def _many(
-    what: str,
-    goal: RowState,
+async def many_rows(
     rows: Sequence[RowResult],
-    credentials: Credentials,
-    store: StoreRef,
+    find_session: Callable[[RowResult], Awaitable[Session]],
+    store: Store,
     *,
-    title: str | None,
-    order: Order,
-    on_row: OnRow | None,
+    title: str,
+    goal: RowState,
+    order: Order = "asked",
+    on_row: OnRow | None = None,
 ) -> AsyncGenerator[_Many]:
     """Rows whose progress and pictures are shown at the end, however it ends."""
-    place = await store_of(store)
-    shown = title or what
-    tally, gallery = Tally(shown, len(rows), goal=goal), Gallery(store=place, title=shown)
+    tally, gallery = Tally(title, len(rows), goal=goal), Gallery(store=store, title=title)
     try:
-        yield _Many(rows, credentials, place, tally, gallery, {}, order, on_row)
+        yield _Many(rows, find_session, tally, gallery, order, on_row)
     finally:
         await gallery.show()
         await tally.show()
@@ -374,7 +387,7 @@ def _rows(items: Iterable[GenerationRequest | Job | JobResult | RowResult]) -> l
     return rows
 
 
-def _check(rows: Sequence[RowResult], credentials: object, store: object, *, concurrency: object, order: object, **others: Any) -> None:
+def check_many(rows: Sequence[RowResult], credentials: object, store: object, *, concurrency: object, order: object, **others: Any) -> None:
     problems = argument_problems(credentials=credentials, store=store, **others)
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
         problems.append(f"concurrency must be a whole number from 1 (got {concurrency!r})")

@@ -17,21 +17,24 @@ from prefect_happyhorse.engine.media.film import check_can_concat
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.tasks.dual import dual
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, account_of, store_of
+from prefect_happyhorse.tasks.suspend import suspension_problems
 
 __all__ = ["check_ready", "check_requests"]
 
 
 @dual
-async def check_ready(store: StoreRef, *credentials: Credentials, concat: bool = False) -> None:
+async def check_ready(store: StoreRef, *credentials: Credentials, concat: bool = False, suspend: bool = False) -> None:
     """Refuse to start a run whose blocks are missing or whose store cannot be written, with every problem at once.
 
     Args:
         store: Where the journal and the results are to be kept.
         credentials: Who is to pay.
         concat: Whether the run is going to concatenate videos, which needs the extra `media`.
+        suspend: Whether the run is going to be suspended, which needs a deployment and persisted results.
 
     Raises:
-        InvalidRequest: When a block is missing or incomplete, the store cannot be written, or the extra is missing. Nothing was sent.
+        InvalidRequest: When a block is missing or incomplete, the store cannot be written, the extra is missing, or the run cannot be
+            suspended. Nothing was sent.
 
     Example:
         ```python
@@ -57,6 +60,8 @@ async def check_ready(store: StoreRef, *credentials: Credentials, concat: bool =
             check_can_concat()
         except ImportError as error:
             problems.append(str(error))
+    if suspend:
+        problems += suspension_problems()
     if problems:
         raise InvalidRequest("The run cannot start as it is set up. Nothing was sent.", problems=tuple(dict.fromkeys(problems)))
 
