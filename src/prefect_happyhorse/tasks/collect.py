@@ -79,7 +79,8 @@ async def collect_jobs(
     """
     known = dict(enumerate(entries, start=1))
     rows = [RowResult(row=number, id=entry.digest[:12], job=entry.job) for number, entry in known.items()]
-    check_many(rows, list(credentials), store, concurrency=concurrency, order="asked", deadline_s=deadline_s)
+    for one in credentials or [""]:
+        check_many(rows, one, store, concurrency=concurrency, order="asked", deadline_s=deadline_s)
     place = await store_of(store)
     sessions: dict[tuple[str, str], Session] = {}
     for one in credentials:

@@ -388,6 +388,7 @@ def _rows(items: Iterable[GenerationRequest | Job | JobResult | RowResult]) -> l
 
 
 def check_many(rows: Sequence[RowResult], credentials: object, store: object, *, concurrency: object, order: object, **others: Any) -> None:
+    """Refuse wrong arguments of a task for many, every problem at once; `others` as for `argument_problems`."""
     problems = argument_problems(credentials=credentials, store=store, **others)
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
         problems.append(f"concurrency must be a whole number from 1 (got {concurrency!r})")
