@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from prefect_happyhorse.domain.jobs import Output as Output
     from prefect_happyhorse.domain.prices import Estimate as Estimate
     from prefect_happyhorse.domain.prices import Price as Price
+    from prefect_happyhorse.domain.prices import total as total
     from prefect_happyhorse.domain.requests import FirstLastFrame as FirstLastFrame
     from prefect_happyhorse.domain.requests import GenerationRequest as GenerationRequest
     from prefect_happyhorse.domain.requests import ImageAudioToVideo as ImageAudioToVideo
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from prefect_happyhorse.tasks.poll import poll as poll
     from prefect_happyhorse.tasks.readiness import check_ready as check_ready
     from prefect_happyhorse.tasks.readiness import check_requests as check_requests
+    from prefect_happyhorse.tasks.readiness import request_problems as request_problems
     from prefect_happyhorse.tasks.submit import submit as submit
     from prefect_happyhorse.tasks.suspend import resume_runs as resume_runs
     from prefect_happyhorse.tasks.suspend import still_open as still_open
@@ -96,7 +98,7 @@ _EXPORTS = {
         "RequestRejected SubmissionUncertain"
     ),
     "domain.jobs": "Job JobResult JobSnapshot JobStatus Output",
-    "domain.prices": "Estimate Price",
+    "domain.prices": "Estimate Price total",
     "domain.requests": (
         "FirstLastFrame GenerationRequest ImageAudioToVideo ImageEdit ImageToVideo MultimodalToVideo ReferenceToImage ReferenceToVideo "
         "TextToImage TextToVideo VideoEdit VideoExtension parse_request"
@@ -113,7 +115,7 @@ _EXPORTS = {
     "tasks.generate": "generate",
     "tasks.many": "download_many generate_many poll_many submit_many",
     "tasks.poll": "poll",
-    "tasks.readiness": "check_ready check_requests",
+    "tasks.readiness": "check_ready check_requests request_problems",
     "tasks.submit": "submit",
     "tasks.suspend": "resume_runs still_open suspend_until_done",
 }

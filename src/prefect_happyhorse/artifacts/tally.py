@@ -34,13 +34,13 @@ class Tally:
         self._ended = {goal, *_ENDED}
         self._states: Counter[RowState] = Counter()
         self._last: dict[int, RowState] = {}
-        self._costs: list[Estimate | None] = []
+        self._costs: Counter[Estimate | None] = Counter()
         self._artifact: UUID | None = None
         self._shown_at = float("-inf")
 
     def __str__(self) -> str:
         states = ", ".join(f"{count} {state}" for state, count in sorted(self._states.items()) if count)
-        return f"{self._title}: {states or 'nothing yet'} of {self._rows}; cost of what was kept: {total(self._costs)}"
+        return f"{self._title}: {states or 'nothing yet'} of {self._rows}; cost of what was kept: {total(self._costs.elements())}"
 
     async def count(self, row: RowResult) -> None:
         """Count a row at its state, and update the artifact unless that was just done.
@@ -55,7 +55,7 @@ class Tally:
         self._last[row.row] = row.state
         self._states[row.state] += 1
         if row.state == "kept" and row.asset is not None:
-            self._costs.append(row.asset.estimate)
+            self._costs[row.asset.estimate] += 1
         if time.monotonic() - self._shown_at >= _EVERY_S:
             await self.show()
 

@@ -14,6 +14,7 @@ from prefect.tasks import TaskRunNameCallbackWithParameters
 
 from prefect_happyhorse.artifacts.gallery import Gallery
 from prefect_happyhorse.artifacts.tally import Tally
+from prefect_happyhorse.datasets import Row
 from prefect_happyhorse.domain.errors import InvalidRequest
 from prefect_happyhorse.domain.jobs import Job, JobResult
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest
@@ -65,7 +66,7 @@ def named_by_rows(what: str, parameter: str) -> TaskRunNameCallbackWithParameter
 
 @retried_task(name="generate-many", task_run_name=named_by_rows("generate", "requests"))
 async def generate_many(
-    requests: Iterable[GenerationRequest | RowResult],
+    requests: Iterable[GenerationRequest | Row | RowResult],
     credentials: Credentials,
     store: StoreRef = None,
     *,
@@ -83,7 +84,8 @@ async def generate_many(
     Whatever was bought before, by this run or another, is found in the journal and not bought again.
 
     Args:
-        requests: What to make, as requests, or as rows that also say who pays and which take it is. An iterator is read at once.
+        requests: What to make: requests, or rows of a manifest, which may also say who pays and which take it is. An iterator is read
+            at once.
         credentials: Who pays, for rows that do not say.
         store: Where the journal and the results are kept.
         concurrency: How many jobs are open at the same time.
@@ -118,7 +120,7 @@ async def generate_many(
 
 @retried_task(name="submit-many", task_run_name=named_by_rows("submit", "requests"))
 async def submit_many(
-    requests: Iterable[GenerationRequest | RowResult],
+    requests: Iterable[GenerationRequest | Row | RowResult],
     credentials: Credentials,
     store: StoreRef = None,
     *,
@@ -366,7 +368,7 @@ def _polling(*, deadline_s: float) -> _Step:
     return step
 
 
-def _rows(items: Iterable[GenerationRequest | Job | JobResult | RowResult]) -> list[RowResult]:
+def _rows(items: Iterable[GenerationRequest | Row | Job | JobResult | RowResult]) -> list[RowResult]:
     """A row for each item; one of another kind is refused."""
     rows: list[RowResult] = []
     problems: list[str] = []
@@ -374,6 +376,8 @@ def _rows(items: Iterable[GenerationRequest | Job | JobResult | RowResult]) -> l
         if isinstance(item, RowResult):
             # What may be tried again is tried again.
             rows.append(item.model_copy(update={"error": None, "money": None, "retryable": False}) if item.retryable else item)
+        elif isinstance(item, Row):
+            rows.append(RowResult(**dict(item)))
         elif isinstance(item, Job):
             rows.append(RowResult(row=number, id=str(number), job=item))
         elif isinstance(item, JobResult):
