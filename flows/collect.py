@@ -150,5 +150,7 @@ async def collect(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Keep the files of open jobs that are finished.")
     parser.add_argument("--watch", action="store_true", help="wait for jobs that are still running")
-    for outcome in asyncio.run(collect(watch=parser.parse_args().watch)):
+    parser.add_argument("--follow", type=float, metavar="SECONDS", help="look for new jobs so often, and never end")
+    arguments = parser.parse_args()
+    for outcome in asyncio.run(collect(watch=arguments.watch, follow_s=arguments.follow)):
         print(f"{outcome.digest[:12]} {outcome.state:9} {outcome.error or (outcome.asset and outcome.asset.uri) or ''}")

@@ -216,6 +216,7 @@ async def story(
     concurrency: PositiveInt = 4,
     deadline_s: float = 3600.0,
     budget: Budget | None = None,
+    *,
     wait: Wait = "process",
 ) -> Story:
     """Make a film from a script: shots side by side, concatenated in their order.
