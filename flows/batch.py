@@ -1,4 +1,4 @@
-"""A manifest of requests, made side by side: a failed row never stops the others, and a table says how each ended.
+"""A manifest of requests, made by the hundred in a task run: a failed row stops no other, and it says how each ended.
 
 Run it with `python flows/batch.py MANIFEST`, or deploy it to a work pool.
 """
@@ -7,143 +7,138 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import csv
-import io
-import json
-from collections.abc import Mapping
-from typing import Any, BinaryIO, cast
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, BinaryIO, Literal, cast
 
 import anyio
+import anyio.from_thread
+import anyio.to_thread
 import fsspec  # pyright: ignore[reportMissingTypeStubs] -- fsspec ships no types
 from prefect import flow, get_run_logger
-from pydantic import BaseModel, Field, PositiveInt, ValidationError
+from prefect.runtime import flow_run
+from pydantic import BaseModel, Field, PositiveInt
 
 from prefect_happyhorse import (
     Budget,
-    Gallery,
-    GenerationRequest,
+    Estimate,
+    GatewayCredentials,
     ItemsFailed,
     Job,
-    MediaAsset,
     MediaStore,
+    RowResult,
     check_ready,
-    gather_limited,
-    generate,
+    generate_many,
+    request_problems,
     show_table,
-    submit,
-    validation_problems,
+    submit_many,
+    suspend_until_done,
+    total,
 )
+from prefect_happyhorse.datasets import BadRow, ManifestFormat, Row, check_manifest, read_manifest
 
-_MANY = ("references", "reference_videos")
-
-
-class Row(BaseModel, extra="forbid", frozen=True):
-    """One row of a manifest: a request, and what is the row's own."""
-
-    row: int = Field(description="Line of the manifest, counted from 1.")
-    request: GenerationRequest
-    credentials: str | None = None
-    take: int = 1
+_SHOWN = 1000
+"""The most rows that the table of a run shows: the UI shows no more of them at once, however many there are."""
 
 
-class RowResult(BaseModel, frozen=True):
-    """How a row ended."""
+class BatchResult(BaseModel, frozen=True):
+    """How the rows of a batch ended."""
 
-    row: int
-    model: str | None = None
-    job: Job | None = None
-    asset: MediaAsset | None = None
-    error: str | None = None
+    rows: int = Field(description="How many the manifest has.")
+    states: dict[str, int] = Field(description="How many ended in each state.")
+    cost: str = Field(description="What those that are kept cost, as far as prices are known.")
+    failed: dict[str, str] = Field(description="Why the first that failed did, by their ids.")
+    files: list[str] = Field(description="Where it is written how each row ended, as JSON lines.")
 
-    @property
-    def state(self) -> str:
-        """Where the row stands."""
-        return "failed" if self.error is not None else "submitted" if self.asset is None else "kept"
+    def read(self, **options: Any) -> Iterator[RowResult]:
+        """How each row ended, shard by shard, in the order of the manifest.
+
+        Args:
+            options: What fsspec needs to open the files beside their addresses.
+        """
+        for file in self.files:
+            with cast("BinaryIO", fsspec.open(file, "rb", **options)) as lines:  # pyright: ignore[reportUnknownMemberType]
+                yield from map(RowResult.model_validate_json, lines)
 
 
 class RowsFailed(ItemsFailed):
     """Raised at the end of a batch of which rows failed."""
 
 
-def read_manifest(text: str, *, is_csv: bool) -> tuple[list[Row], list[RowResult]]:
-    """The rows of a manifest, and those that cannot be read.
+class _Report:
+    """Writes down how the rows of each shard ended, and counts them; what it holds does not grow with their number."""
 
-    Args:
-        text: JSON lines, or CSV with a head line. In CSV several media in one cell stand apart by `|`, an option has a column
-            `options.NAME`, and an empty cell is not set.
-        is_csv: Whether it is CSV.
+    def __init__(self, store: MediaStore) -> None:
+        self._store = store.to_store()
+        self._states: Counter[str] = Counter()
+        self._costs: Counter[Estimate | None] = Counter()
+        self._failed: list[RowResult] = []
+        self._others: list[RowResult] = []
+        self._files: dict[int, str] = {}
 
-    Returns:
-        The rows that are requests, and for each that is none how it failed.
-    """
-    rows: list[Row] = []
-    failed: list[RowResult] = []
-    for number, line in _lines(text, is_csv=is_csv):
-        try:
-            rows.append(_row(number, json.loads(line) if isinstance(line, str) else line))
-        except (ValueError, RecursionError) as error:
-            told = "; ".join(validation_problems(error)) if isinstance(error, ValidationError) else str(error)
-            failed.append(RowResult(row=number, error=f"{type(error).__name__}: {told}"))
-    return rows, failed
+    async def add(self, shard: int, rows: Sequence[RowResult]) -> None:
+        path = f"batches/{flow_run.id or 'run'}/{shard:06}.jsonl"
+        await self._store.write(path, "".join(f"{row.model_dump_json(exclude_none=True)}\n" for row in rows).encode())
+        self._files[shard] = self._store.uri(path)
+        self._states.update(row.state for row in rows)
+        self._costs.update(row.asset.estimate for row in rows if row.asset is not None)
+        for row in rows:
+            shown = self._failed if row.error is not None else self._others
+            if len(shown) < _SHOWN:
+                shown.append(row)
 
+    def result(self) -> BatchResult:
+        failed = {f"row {row.id}": row.error or "" for row in sorted(self._failed, key=lambda row: row.row)}
+        files = [self._files[shard] for shard in sorted(self._files)]
+        return BatchResult(
+            rows=self._states.total(), states=dict(self._states), cost=total(self._costs.elements()), failed=failed, files=files
+        )
 
-def _lines(text: str, *, is_csv: bool) -> list[tuple[int, object]]:
-    if is_csv:
-        reader = csv.DictReader(io.StringIO(text), restkey="cells beyond the head line", strict=True)
-        return [(reader.line_num, _from_cells(cells)) for cells in reader]
-    # Not at every end of a line that Unicode knows: JSON may hold some of them inside a text.
-    return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-
-
-def _from_cells(cells: Mapping[str, Any]) -> dict[str, Any]:
-    data: dict[str, Any] = {}
-    for name, value in cells.items():
-        if not value:
-            continue
-        if name in _MANY:
-            data[name] = [part.strip() for part in value.split("|")]
-        elif name.startswith("options."):
-            data.setdefault("options", {})[name.removeprefix("options.")] = _option(value)
-        else:
-            data[name] = value
-    return data
+    def table(self) -> list[dict[str, object]]:
+        return [_line(row) for row in sorted([*self._failed, *self._others][:_SHOWN], key=lambda row: row.row)]
 
 
-def _option(cell: str) -> Any:
-    try:
-        value = json.loads(cell)
-    except (ValueError, RecursionError):
-        return cell
-    return value if isinstance(value, (bool, int, float)) else cell
-
-
-def _row(number: int, data: object) -> Row:
-    if not isinstance(data, dict):
-        raise ValueError("a row is a JSON object")
-    fields = dict(cast("dict[str, Any]", data))
-    own = {name: fields.pop(name) for name in ("credentials", "take") if name in fields}
-    return Row.model_validate({"row": number, "request": fields, **own})
-
-
-def _load(manifest: str) -> str:
-    with cast("BinaryIO", fsspec.open(manifest, "rb")) as file:  # pyright: ignore[reportUnknownMemberType]
-        # A spreadsheet puts a byte order mark in front of its CSV.
-        return file.read().decode("utf-8-sig")
-
-
-def _line(result: RowResult) -> dict[str, object]:
-    asset = result.asset
+def _line(row: RowResult) -> dict[str, object]:
+    asset = row.asset
     took = asset and asset.elapsed_s
     return {
-        "row": result.row,
-        "state": result.state,
-        "model": result.model or "",
-        "task id": result.job.task_id if result.job else "",
+        "row": row.row,
+        "id": row.id,
+        "state": row.state,
+        "model": row.request.model if row.request else "",
+        "task id": row.job.task_id if row.job else "",
         "seconds": "" if took is None else round(took, 1),
         "cost": "" if asset is None else str(asset.estimate or "unknown"),
         "file": "" if asset is None else asset.uri,
-        "error": result.error or "",
+        "error": row.error or "",
     }
+
+
+class _Problems:
+    """What the route of each row of a manifest would refuse, asked from the thread that reads it."""
+
+    def __init__(self, credentials: GatewayCredentials, store: MediaStore) -> None:
+        self._store = store
+        self._default = credentials
+        self._found: dict[str, GatewayCredentials] = {}
+
+    def __call__(self, row: Row) -> Sequence[str]:
+        return anyio.from_thread.run(self._ask, row)
+
+    async def _ask(self, row: Row) -> Sequence[str]:
+        payer = self._default
+        if row.credentials is not None:
+            try:
+                payer = self._found.get(row.credentials) or await GatewayCredentials.find(row.credentials)
+            except ValueError as error:
+                return [str(error)]
+            self._found[row.credentials] = payer
+        return await request_problems(row.request, payer, self._store)
+
+
+def _as_result(row: Row | BadRow) -> Row | RowResult:
+    return row if isinstance(row, Row) else RowResult(row=row.row, id=row.id, error=row.error)
 
 
 @flow(name="batch", flow_run_name="batch {manifest}", persist_result=True, result_serializer="json")
@@ -152,70 +147,106 @@ async def batch(
     *,
     credentials: str = "happyhorse",
     store: str | None = None,
-    concurrency: PositiveInt = 20,
+    format: ManifestFormat | None = None,  # noqa: A002 -- what everybody calls it
+    template: dict[str, str] | None = None,
+    id_column: str | None = None,
+    bad_rows: Literal["refuse", "skip"] = "refuse",
+    concurrency: PositiveInt = 500,
+    shard_rows: PositiveInt = 250,
     deadline_s: float = 3600.0,
     fail_on_failed_rows: bool = True,
+    wait: Literal["process", "suspend"] = "process",
     detach: bool = False,
     budget: Budget | None = None,
-) -> list[RowResult]:
-    """Make everything that a manifest asks for, so many jobs at a time.
+) -> BatchResult:
+    """Make everything that a manifest asks for, some hundred jobs in a task run, side by side on the flow's task runner.
 
     Args:
-        manifest: Where the manifest lies: a path on the worker or an fsspec URL, ending in .csv, or else JSON lines. Each row is a request
-            in JSON, and may name `credentials` and `take` of its own.
+        manifest: Where the manifest lies: a path on the worker or an fsspec URL of JSON lines, CSV, Parquet, Arrow, or of a folder of a
+            Hugging Face dataset. Each row is a request, and may name `credentials` and `take` of its own; see docs/datasets.md.
         credentials: Name of a GatewayCredentials block, or a gateway whose key is in the environment, for rows that name none.
         store: Name of a MediaStore block, a folder, or an fsspec URL. Empty: HAPPYHORSE_STORE, else the folder outputs.
+        format: How the manifest is written. Empty: as its ending says.
+        template: For each field of a request a text over the manifest's columns, such as `A {animal} in {city}`.
+        id_column: The column of a row's own id. Empty: its number.
+        bad_rows: Whether the run is refused, before anything is bought, when a row cannot be sent as it is; or the others are made.
         concurrency: How many jobs run at the same time.
+        shard_rows: How many rows a task run has.
         deadline_s: How long each job may take, in seconds.
         fail_on_failed_rows: Whether the run is failed, at its end, when a row failed.
+        wait: Whether the jobs are waited for in this process, or the run is suspended until the flow collect has kept them all.
         detach: Whether the jobs are only submitted, for the flow collect to keep later. `concurrency` then counts submits.
         budget: The most that all jobs of the store's journal may cost, earlier runs' included. Rows that would pass it are not bought.
 
     Returns:
-        How each row ended, in the order of the manifest.
+        How many rows ended how, and where it is written how each did.
 
     Raises:
+        InvalidRequest: When blocks, store or manifest are not as they should be; every problem is named by its row, and nothing was sent.
         RowsFailed: At the end, when a row failed and `fail_on_failed_rows` is set. Running again makes only what is missing.
     """
-    await check_ready(store, credentials)
+    await check_ready(store, credentials, suspend=wait == "suspend")
     place = await MediaStore.find(store)
-    text = await anyio.to_thread.run_sync(_load, manifest)
-    rows, unreadable = read_manifest(text, is_csv=manifest.lower().endswith(".csv"))
-    gallery = Gallery(store=place.to_store(), title="batch")
+    payer = await GatewayCredentials.find(credentials)
+    form: dict[str, Any] = {"format": format, "template": template, "id_column": id_column}
+    more = _Problems(payer, place) if bad_rows == "refuse" else None
+    checked = await anyio.to_thread.run_sync(lambda: check_manifest(manifest, **form, more=more))
+    checked.refuse(bad_rows=bad_rows == "refuse")
+    at_once = -(-concurrency // shard_rows)
+    how: dict[str, Any] = {"concurrency": concurrency // at_once, "budget": budget}
 
-    async def make(row: Row) -> RowResult:
-        payer = row.credentials or credentials
-        result = RowResult(row=row.row, model=row.request.model)
-        if detach:
-            return result.model_copy(update={"job": await submit(row.request, payer, place, take=row.take, budget=budget)})
-        asset = await generate(row.request, payer, place, take=row.take, deadline_s=deadline_s, budget=budget)
-        await gallery.add(f"row {row.row}", asset, place=row.row)
-        return result.model_copy(update={"asset": asset})
+    async def run(task: Any, **how: Any) -> tuple[_Report, list[Job]]:
+        report = _Report(place)
+        jobs: list[Job] = []
+        rows = map(_as_result, read_manifest(manifest, **form))
+        slots = anyio.CapacityLimiter(at_once)
 
-    made = await gather_limited(make, rows, limit=concurrency, name=lambda row: f"Row {row.row}")
-    await gallery.show()
-    results = unreadable
-    results += [
-        RowResult(row=row.row, model=row.request.model, error=f"{type(one).__name__}: {one}") if isinstance(one, Exception) else one
-        for row, one in zip(rows, made, strict=True)
-    ]
-    results.sort(key=lambda result: result.row)
-    failed = {f"row {result.row}": result.error for result in results if result.error is not None}
-    summary = f"{len(results) - len(failed)} of {len(results)} rows {'submitted' if detach else 'kept'}"
-    await show_table([_line(result) for result in results], key="batch", description=f"{manifest}: {summary}")
-    get_run_logger().info(summary)
-    if failed and fail_on_failed_rows:
-        raise RowsFailed(f"{summary}; {len(failed)} failed", failed, "Run it again to make what is missing; nothing is bought twice.")
-    return results
+        async def make(number: int, shard: list[Row | RowResult]) -> None:
+            title = "batch" if checked.rows <= shard_rows else f"batch, rows {shard[0].id} to {shard[-1].id}"
+            try:
+                # A task runner's future is waited for in a thread.
+                future = task.submit(shard, payer, place, title=title, **how)
+                ended = await anyio.to_thread.run_sync(future.result, abandon_on_cancel=True, limiter=threads)
+            except Exception as error:  # noqa: BLE001 -- the other shards are paid for; what ends a run is no Exception in Prefect
+                get_run_logger().error("%s: %s: %s", title, type(error).__name__, error)
+                ended = [RowResult.model_validate(dict(row)).failed(error) for row in shard]
+            await report.add(number, ended)
+            if wait == "suspend":
+                jobs.extend(row.job for row in ended if row.job is not None)
+            slots.release_on_behalf_of(number)
+
+        threads = anyio.CapacityLimiter(at_once)
+        async with anyio.create_task_group() as group:
+            number = 0
+            while shard := await anyio.to_thread.run_sync(lambda: list(islice(rows, shard_rows))):
+                number += 1
+                await slots.acquire_on_behalf_of(number)
+                group.start_soon(make, number, shard)
+        return report, jobs
+
+    if wait == "suspend":
+        _, jobs = await run(submit_many, **how)
+        await suspend_until_done(jobs, place)
+    report, _ = await (run(submit_many, **how) if detach else run(generate_many, deadline_s=deadline_s, **how))
+    result = report.result()
+    good = result.states.get("submitted" if detach else "kept", 0)
+    summary = f"{good} of {result.rows} rows {'submitted' if detach else 'kept'}"
+    more_rows = f"; of {result.rows} rows {_SHOWN} are shown, those that failed first" if result.rows > _SHOWN else ""
+    await show_table(report.table(), key="batch", description=f"{manifest}: {summary}{more_rows}")
+    get_run_logger().info("%s; cost: %s. How each ended: %s", summary, result.cost, ", ".join(result.files[:3]))
+    if result.failed and fail_on_failed_rows:
+        failed = result.rows - good
+        raise RowsFailed(f"{summary}; {failed} failed", result.failed, "Run it again to make what is missing; nothing is bought twice.")
+    return result
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Make everything that a manifest asks for.")
-    parser.add_argument("manifest", help="JSON lines or CSV")
+    parser.add_argument("manifest", help="JSON lines, CSV, Parquet, Arrow, or a folder of a data set")
     parser.add_argument("--credentials", default="happyhorse", help="name of a block, or a gateway")
-    parser.add_argument("--concurrency", type=int, default=20)
+    parser.add_argument("--concurrency", type=int, default=500)
     parser.add_argument("--detach", action="store_true", help="only submit; `python flows/collect.py` keeps the files later")
     arguments = parser.parse_args()
     run = batch(arguments.manifest, credentials=arguments.credentials, concurrency=arguments.concurrency, detach=arguments.detach)
-    for result in asyncio.run(run):
-        print(f"{result.row:5} {result.error or (result.asset and result.asset.uri) or (result.job and result.job.task_id)}")
+    for row in asyncio.run(run).read():
+        print(f"{row.id:5} {row.error or (row.asset and row.asset.uri) or (row.job and row.job.task_id)}")

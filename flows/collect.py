@@ -7,29 +7,29 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
+import anyio
 from prefect import flow, get_run_logger
-from pydantic import BaseModel, PositiveInt
+from pydantic import BaseModel, PositiveFloat, PositiveInt
 
 from prefect_happyhorse import (
     GatewayCredentials,
     ItemsFailed,
-    Job,
-    JobExpired,
-    JobTimedOut,
     JournalEntry,
     MediaAsset,
     MediaStore,
+    RowResult,
     check_ready,
-    download,
-    gather_limited,
+    collect_jobs,
     open_jobs,
-    poll,
-    poll_once,
+    resume_runs,
     show_table,
 )
+
+_ANEW_AFTER_S = 300.0
 
 
 class JobOutcome(BaseModel, frozen=True):
@@ -47,40 +47,44 @@ class JobsFailed(ItemsFailed):
     """Raised at the end of a run that found jobs which ended without a file, or submits of which nobody knows the outcome."""
 
 
-def _outcome(entry: JournalEntry, **now: Any) -> JobOutcome:
-    facts: dict[str, Any] = {"state": entry.state, "task_id": entry.job and entry.job.task_id, **now}
+def _outcome(entry: JournalEntry, row: RowResult | None) -> JobOutcome:
+    facts: dict[str, Any] = {"state": entry.state, "task_id": entry.job and entry.job.task_id}
+    if row is None:
+        facts["error"] = f"nobody knows whether this submit was accepted: happyhorse jobs show {entry.digest[:12]}"
+    else:
+        facts |= {"state": "running" if row.state == "submitted" else row.state, "asset": row.asset, "error": row.error}
     return JobOutcome(digest=entry.digest, model=entry.request.model, **facts)
 
 
-async def _payer(entry: JournalEntry, credentials: Sequence[GatewayCredentials]) -> GatewayCredentials:
-    for block in credentials:
-        if (block.gateway, block.to_account().label) == (entry.gateway, entry.account):
-            return block
-    return await GatewayCredentials.of_job(gateway=entry.gateway, account=entry.account, name=entry.credentials)
+def _outcomes(entries: Sequence[JournalEntry], rows: Sequence[RowResult]) -> list[JobOutcome]:
+    found = {row.job.digest: row for row in rows if row.job is not None}
+    return [_outcome(entry, found.get(entry.digest)) for entry in entries]
 
 
-async def _is_running(job: Job, payer: GatewayCredentials, store: MediaStore) -> bool:
-    try:
-        return not (await poll_once(job, payer, store)).status.final
-    except JobExpired:
-        # Poll says so once more, and writes it down.
-        return False
+async def _follow(place: MediaStore, credentials: Sequence[GatewayCredentials], every_s: float, **how: Any) -> None:
+    """Look after every job that is open and becomes open, and resume the runs that wait, for ever."""
+    not_before: dict[str, float] = {}
 
+    async def look_after(entries: list[JournalEntry]) -> None:
+        try:
+            await collect_jobs(entries, credentials, place, watch=True, **how)
+        except Exception as error:  # noqa: BLE001 -- a store or a gateway that is away for an hour must not end it
+            get_run_logger().error("%d jobs are looked after anew in %.0f s: %s", len(entries), _ANEW_AFTER_S, error)
+        # One that is still open now timed out, or needs a person.
+        not_before.update(dict.fromkeys((entry.digest for entry in entries), time.monotonic() + _ANEW_AFTER_S))
 
-async def _collect(
-    entry: JournalEntry, credentials: Sequence[GatewayCredentials], store: MediaStore, *, deadline_s: float, watch: bool
-) -> JobOutcome:
-    if entry.job is None:
-        told = f"nobody knows whether this submit was accepted: happyhorse jobs show {entry.digest[:12]}"
-        return _outcome(entry, error=told)
-    payer = await _payer(entry, credentials)
-    if not watch and entry.result is None and await _is_running(entry.job, payer, store):
-        return _outcome(entry, state="running")
-    try:
-        result = await poll(entry.job, payer, store, deadline_s=deadline_s)
-    except JobTimedOut:
-        return _outcome(entry, state="running")
-    return _outcome(entry, state="kept", asset=await download(result, payer, store))
+    async with anyio.create_task_group() as group:
+        while True:
+            try:
+                # Not as a task run: there would be one every few seconds, for ever.
+                due = [entry for entry in await open_jobs.fn(place) if entry.job and not_before.get(entry.digest, 0.0) < time.monotonic()]
+                if due:
+                    not_before.update(dict.fromkeys((entry.digest for entry in due), float("inf")))
+                    group.start_soon(look_after, due)
+                await resume_runs(place)
+            except Exception as error:  # noqa: BLE001 -- as above
+                get_run_logger().error("The journal in %s is looked at anew in %.0f s: %s", place.url, every_s, error)
+            await anyio.sleep(every_s)
 
 
 def _line(outcome: JobOutcome) -> dict[str, object]:
@@ -100,18 +104,20 @@ async def collect(
     store: str | None = None,
     credentials: list[str] | None = None,
     watch: bool = False,
-    concurrency: PositiveInt = 20,
+    follow_s: PositiveFloat | None = None,
+    concurrency: PositiveInt = 500,
     deadline_s: float = 86_400.0,
     fail_on_failed_jobs: bool = True,
 ) -> list[JobOutcome]:
-    """Keep the files of all open jobs of a journal that are finished. Nothing is bought.
+    """Keep the files of all open jobs of a journal that are finished, and resume the runs that wait for them. Nothing is bought.
 
     Args:
         store: Name of a MediaStore block, a folder, or an fsspec URL. Empty: HAPPYHORSE_STORE, else the folder outputs.
         credentials: Names of GatewayCredentials blocks. Empty: those that the jobs were bought with, else the environment.
         watch: Whether to wait for jobs that are still running; otherwise each is polled once.
+        follow_s: Look for new jobs every so many seconds, wait for all of them, and never end. Empty: one pass.
         concurrency: How many jobs are looked after at the same time.
-        deadline_s: With `watch`, how long a job may take in all, in seconds since its submit.
+        deadline_s: With `watch` or `follow_s`, how long a job may take in all, in seconds since its submit.
         fail_on_failed_jobs: Whether the run is failed, at its end, when a job ended without a file or a submit is uncertain.
 
     Returns:
@@ -123,17 +129,13 @@ async def collect(
     await check_ready(store, *(credentials or ()))
     place = await MediaStore.find(store)
     blocks = [await GatewayCredentials.find(name) for name in credentials or ()]
+    if follow_s is not None:
+        await _follow(place, blocks, follow_s, concurrency=concurrency, deadline_s=deadline_s)
     entries = await open_jobs(place)
-    found = await gather_limited(
-        lambda entry: _collect(entry, blocks, place, deadline_s=deadline_s, watch=watch),
-        entries,
-        limit=concurrency,
-        name=lambda entry: entry.digest[:12],
-    )
-    outcomes = [
-        _outcome(entry, state="failed", error=f"{type(one).__name__}: {one}") if isinstance(one, Exception) else one
-        for entry, one in zip(entries, found, strict=True)
-    ]
+    jobs = [entry for entry in entries if entry.job is not None]
+    rows = await collect_jobs(jobs, blocks, place, watch=watch, concurrency=concurrency, deadline_s=deadline_s) if jobs else []
+    await resume_runs(place)
+    outcomes = _outcomes(entries, rows)
     failed = {outcome.digest[:12]: outcome.error for outcome in outcomes if outcome.error is not None}
     running = sum(outcome.state == "running" for outcome in outcomes)
     summary = f"{sum(outcome.state == 'kept' for outcome in outcomes)} of {len(outcomes)} open jobs kept, {running} still running"
@@ -148,5 +150,7 @@ async def collect(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Keep the files of open jobs that are finished.")
     parser.add_argument("--watch", action="store_true", help="wait for jobs that are still running")
-    for outcome in asyncio.run(collect(watch=parser.parse_args().watch)):
+    parser.add_argument("--follow", type=float, metavar="SECONDS", help="look for new jobs so often, and never end")
+    arguments = parser.parse_args()
+    for outcome in asyncio.run(collect(watch=arguments.watch, follow_s=arguments.follow)):
         print(f"{outcome.digest[:12]} {outcome.state:9} {outcome.error or (outcome.asset and outcome.asset.uri) or ''}")

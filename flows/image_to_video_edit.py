@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum
+from functools import partial
+from typing import Any, Literal
 
 from prefect import flow
-from prefect.flow_runs import apause_flow_run
+from prefect.flow_runs import apause_flow_run, asuspend_flow_run
 from prefect.input import RunInput
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,11 +27,14 @@ from prefect_happyhorse import (
     check_requests,
     generate,
     show_gallery,
+    submit,
+    suspend_until_done,
 )
 
 _TO_COME = "https://example.com/to-come"
 """Stands for what an earlier step makes, when all steps are checked before the first is paid for."""
 
+Wait = Literal["process", "suspend"]
 Option = bool | int | float | str
 
 
@@ -111,18 +116,26 @@ def _request(kind: type[TextToImage | ReferenceToVideo | VideoEdit], step: Step,
     return kind.model_validate(step.model_dump(exclude={"credentials"}) | media)
 
 
-async def _approved(
-    step: ImageStep, store: MediaStore, *, take: int, deadline_s: float, budget: Budget | None, timeout_s: float
+async def _made(
+    request: GenerationRequest, payer: str, store: MediaStore, *, wait: Wait, take: int, deadline_s: float, budget: Budget | None
 ) -> MediaAsset:
+    """What a request becomes; where the run is suspended meanwhile, it is found when the run comes here again."""
+    if wait == "suspend":
+        await suspend_until_done([await submit(request, payer, store, take=take, budget=budget)], store)
+    return await generate(request, payer, store, take=take, deadline_s=deadline_s, budget=budget)
+
+
+async def _approved(step: ImageStep, store: MediaStore, *, timeout_s: float, wait: Wait, take: int, **how: Any) -> MediaAsset:
     """A picture that a person said yes to; each no buys another variation."""
+    pause = asuspend_flow_run if wait == "suspend" else partial(apause_flow_run, poll_interval=2)
     while True:
-        picture = await generate(_request(TextToImage, step), step.credentials, store, take=take, deadline_s=deadline_s, budget=budget)
+        picture = await _made(_request(TextToImage, step), step.credentials, store, wait=wait, take=take, **how)
         await show_gallery([("image", picture)], store=store.to_store(), title="image to video edit")
         question = (
             f"Take {take} is kept at {picture.uri} and shown among this run's artifacts. The video and its edit are not paid for yet."
         )
         form = Approval.with_initial_data(description=question)
-        answer = await apause_flow_run(wait_for_input=form, timeout=round(timeout_s), poll_interval=2, key=f"approval-{take}")
+        answer = await pause(wait_for_input=form, timeout=round(timeout_s), key=f"approval-{take}")
         if answer.decision is Decision.GO_ON:
             return picture
         if answer.decision is Decision.STOP:
@@ -141,6 +154,7 @@ async def image_to_video_edit(
     take: int = 1,
     deadline_s: float = 3600.0,
     budget: Budget | None = None,
+    wait: Wait = "process",
     approve_image: bool = False,
     approval_timeout_s: float = 86_400.0,
 ) -> Chain:
@@ -155,6 +169,8 @@ async def image_to_video_edit(
         take: Another number makes another variation of the very same chain.
         deadline_s: How long each step may take, in seconds.
         budget: The most that all jobs of the store's journal may cost, earlier runs' included. A step that would pass it is not bought.
+        wait: Whether the steps are waited for in this process, or the run is suspended until the flow collect has kept what they made, and
+            until a person has approved the picture. That needs a deployment.
         approve_image: Whether the run pauses after the picture until a person has looked at it, since the next steps cost more.
         approval_timeout_s: How long it waits for that person, in seconds; then it fails, and a retry goes on from the same picture.
 
@@ -166,7 +182,7 @@ async def image_to_video_edit(
         NotApproved: When a person stopped the run after the picture.
     """
     payers = [step.credentials for step in (image, video, edit)[source_image is not None :]]
-    await check_ready(store, *payers)
+    await check_ready(store, *payers, suspend=wait == "suspend")
     planned: list[tuple[str, GenerationRequest, str]] = [
         ("video", _request(ReferenceToVideo, video, references=[source_image or _TO_COME, *video.references]), video.credentials),
         ("edit", _request(VideoEdit, edit, video=_TO_COME), edit.credentials),
@@ -175,16 +191,17 @@ async def image_to_video_edit(
         planned.insert(0, ("image", _request(TextToImage, image), image.credentials))
     await check_requests(planned, store)
     place = await MediaStore.find(store)
+    how: dict[str, Any] = {"wait": wait, "take": take, "deadline_s": deadline_s, "budget": budget}
     picture: MediaAsset | str
     if source_image is not None:
         picture = source_image
     elif approve_image:
-        picture = await _approved(image, place, take=take, deadline_s=deadline_s, budget=budget, timeout_s=approval_timeout_s)
+        picture = await _approved(image, place, timeout_s=approval_timeout_s, **how)
     else:
-        picture = await generate(_request(TextToImage, image), image.credentials, place, take=take, deadline_s=deadline_s, budget=budget)
+        picture = await _made(_request(TextToImage, image), image.credentials, place, **how)
     ride = _request(ReferenceToVideo, video, references=[picture, *video.references])
-    film = await generate(ride, video.credentials, place, take=take, deadline_s=deadline_s, budget=budget)
-    final = await generate(_request(VideoEdit, edit, video=film), edit.credentials, place, take=take, deadline_s=deadline_s, budget=budget)
+    film = await _made(ride, video.credentials, place, **how)
+    final = await _made(_request(VideoEdit, edit, video=film), edit.credentials, place, **how)
     shown = [("video", film), ("edit", final)]
     if isinstance(picture, MediaAsset):
         shown.insert(0, ("image", picture))

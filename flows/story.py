@@ -22,6 +22,7 @@ from prefect_happyhorse import (
     Gallery,
     InvalidRequest,
     ItemsFailed,
+    Job,
     MediaAsset,
     MediaStore,
     check_ready,
@@ -30,6 +31,9 @@ from prefect_happyhorse import (
     gather_limited,
     generate,
     parse_request,
+    still_open,
+    submit,
+    suspend_until_done,
     validation_problems,
 )
 
@@ -37,6 +41,8 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+Wait = Literal["process", "suspend"]
 
 _TO_COME = "https://example.com/to-come"
 
@@ -157,9 +163,9 @@ def _plan(script: Script) -> tuple[list[tuple[str, dict[str, Any], str]], list[s
 
 
 async def _make_shot(
-    script: Script, shot: Shot, store: MediaStore, gallery: Gallery, *, deadline_s: float, budget: Budget | None
-) -> list[MediaAsset]:
-    """What is made for a shot: its picture, its video, its continuation."""
+    script: Script, shot: Shot, store: MediaStore, gallery: Gallery, *, wait: Wait, deadline_s: float, budget: Budget | None
+) -> list[MediaAsset] | Job:
+    """What is made for a shot: its picture, its video, its continuation; or the job that it waits for, where the run is to be suspended."""
     made: list[MediaAsset] = []
     for what, step, fields in _steps_of(script, shot):
         if step is None:
@@ -168,7 +174,12 @@ async def _make_shot(
             fields.update(script.video.starring(made[-1]))
         if what == "extension":
             fields["clip"] = made[-1]
-        made.append(await generate(parse_request(fields), step.credentials, store, take=shot.take, deadline_s=deadline_s, budget=budget))
+        request = parse_request(fields)
+        if wait == "suspend":
+            job = await submit(request, step.credentials, store, take=shot.take, budget=budget)
+            if await still_open([job], store):
+                return job
+        made.append(await generate(request, step.credentials, store, take=shot.take, deadline_s=deadline_s, budget=budget))
         # Shown at once: a picture whose video fails is paid for, and perhaps tells why.
         place = 10 * script.shots.index(shot) + len(made)
         await gallery.add(f"{shot.name}, {fields['capability']}", made[-1], place=place)
@@ -200,7 +211,13 @@ def _load(path: str) -> str:
 
 @flow(name="story", flow_run_name="story {script}", persist_result=True, result_serializer="json")
 async def story(
-    script: str, store: str | None = None, concurrency: PositiveInt = 4, deadline_s: float = 3600.0, budget: Budget | None = None
+    script: str,
+    store: str | None = None,
+    concurrency: PositiveInt = 4,
+    deadline_s: float = 3600.0,
+    budget: Budget | None = None,
+    *,
+    wait: Wait = "process",
 ) -> Story:
     """Make a film from a script: shots side by side, concatenated in their order.
 
@@ -210,6 +227,8 @@ async def story(
         concurrency: How many shots are made at the same time.
         deadline_s: How long each step may take, in seconds.
         budget: The most that all jobs of the store's journal may cost, earlier runs' included.
+        wait: Whether the shots are waited for in this process, or the run is suspended until the flow collect has kept what they are at.
+            That needs a deployment.
 
     Returns:
         The film and what was made for each shot.
@@ -220,19 +239,24 @@ async def story(
     """
     written = read_script(await anyio.to_thread.run_sync(_load, script), is_json=script.lower().endswith(".json"))
     steps = (written.image, written.video, written.extension)
-    await check_ready(store, *(step.credentials for step in steps if step is not None), concat=True)
+    await check_ready(store, *(step.credentials for step in steps if step is not None), concat=True, suspend=wait == "suspend")
     planned, problems = _plan(written)
     await check_requests(planned, store, problems=problems)
     place = await MediaStore.find(store)
     gallery = Gallery(store=place.to_store(), title=written.title)
 
-    ended = await gather_limited(
-        lambda shot: _make_shot(written, shot, place, gallery, deadline_s=deadline_s, budget=budget),
-        written.shots,
-        limit=concurrency,
-        name=lambda shot: f"Shot {shot.name}",
-    )
-    await gallery.show()
+    while True:
+        ended = await gather_limited(
+            lambda shot: _make_shot(written, shot, place, gallery, wait=wait, deadline_s=deadline_s, budget=budget),
+            written.shots,
+            limit=concurrency,
+            name=lambda shot: f"Shot {shot.name}",
+        )
+        await gallery.show()
+        if not (jobs := [one for one in ended if isinstance(one, Job)]):
+            break
+        # Returns only where all of them have ended just now.
+        await suspend_until_done(jobs, place)
     shots = {shot.name: one for shot, one in zip(written.shots, ended, strict=True)}
     made = {name: one for name, one in shots.items() if isinstance(one, list)}
     failed = {name: f"{type(one).__name__}: {one}" for name, one in shots.items() if isinstance(one, Exception)}

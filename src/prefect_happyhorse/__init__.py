@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from prefect_happyhorse.domain.jobs import Output as Output
     from prefect_happyhorse.domain.prices import Estimate as Estimate
     from prefect_happyhorse.domain.prices import Price as Price
+    from prefect_happyhorse.domain.prices import total as total
     from prefect_happyhorse.domain.requests import FirstLastFrame as FirstLastFrame
     from prefect_happyhorse.domain.requests import GenerationRequest as GenerationRequest
     from prefect_happyhorse.domain.requests import ImageAudioToVideo as ImageAudioToVideo
@@ -62,22 +63,32 @@ if TYPE_CHECKING:
     from prefect_happyhorse.domain.requests import VideoEdit as VideoEdit
     from prefect_happyhorse.domain.requests import VideoExtension as VideoExtension
     from prefect_happyhorse.domain.requests import parse_request as parse_request
+    from prefect_happyhorse.domain.rows import RowResult as RowResult
     from prefect_happyhorse.domain.validation import validation_problems as validation_problems
     from prefect_happyhorse.engine.journal.budget import Budget as Budget
     from prefect_happyhorse.engine.journal.entry import JournalEntry as JournalEntry
     from prefect_happyhorse.engine.media.concat import ConcatFailed as ConcatFailed
     from prefect_happyhorse.tasks.bulk import ItemsFailed as ItemsFailed
     from prefect_happyhorse.tasks.bulk import gather_limited as gather_limited
+    from prefect_happyhorse.tasks.collect import collect_jobs as collect_jobs
     from prefect_happyhorse.tasks.collect import open_jobs as open_jobs
     from prefect_happyhorse.tasks.collect import poll_once as poll_once
     from prefect_happyhorse.tasks.concat import concat as concat
     from prefect_happyhorse.tasks.download import download as download
     from prefect_happyhorse.tasks.export import export_assets as export_assets
     from prefect_happyhorse.tasks.generate import generate as generate
+    from prefect_happyhorse.tasks.many import download_many as download_many
+    from prefect_happyhorse.tasks.many import generate_many as generate_many
+    from prefect_happyhorse.tasks.many import poll_many as poll_many
+    from prefect_happyhorse.tasks.many import submit_many as submit_many
     from prefect_happyhorse.tasks.poll import poll as poll
     from prefect_happyhorse.tasks.readiness import check_ready as check_ready
     from prefect_happyhorse.tasks.readiness import check_requests as check_requests
+    from prefect_happyhorse.tasks.readiness import request_problems as request_problems
     from prefect_happyhorse.tasks.submit import submit as submit
+    from prefect_happyhorse.tasks.suspend import resume_runs as resume_runs
+    from prefect_happyhorse.tasks.suspend import still_open as still_open
+    from prefect_happyhorse.tasks.suspend import suspend_until_done as suspend_until_done
 
 __version__ = "0.1.0"
 
@@ -98,24 +109,27 @@ _EXPORTS = {
         "RequestRejected SubmissionUncertain"
     ),
     "domain.jobs": "Job JobResult JobSnapshot JobStatus Output",
-    "domain.prices": "Estimate Price",
+    "domain.prices": "Estimate Price total",
     "domain.requests": (
         "FirstLastFrame GenerationRequest ImageAudioToVideo ImageEdit ImageToVideo MultimodalToVideo ReferenceToImage ReferenceToVideo "
         "TextToImage TextToVideo VideoEdit VideoExtension parse_request"
     ),
+    "domain.rows": "RowResult",
     "domain.validation": "validation_problems",
     "engine.journal.budget": "Budget",
     "engine.journal.entry": "JournalEntry",
     "engine.media.concat": "ConcatFailed",
     "tasks.bulk": "ItemsFailed gather_limited",
-    "tasks.collect": "open_jobs poll_once",
+    "tasks.collect": "collect_jobs open_jobs poll_once",
     "tasks.concat": "concat",
     "tasks.download": "download",
     "tasks.export": "export_assets",
     "tasks.generate": "generate",
+    "tasks.many": "download_many generate_many poll_many submit_many",
     "tasks.poll": "poll",
-    "tasks.readiness": "check_ready check_requests",
+    "tasks.readiness": "check_ready check_requests request_problems",
     "tasks.submit": "submit",
+    "tasks.suspend": "resume_runs still_open suspend_until_done",
 }
 _MODULES = {name: module for module, names in _EXPORTS.items() for name in names.split()}
 

@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 MEASURED = (
     "1 jobs of 0.5 s at once, `generate`",
     "3 jobs of 0.5 s at once, `generate`",
+    "3 jobs of 0.5 s at once, `generate_many`",
+    "3 jobs at once, `generate_many`",
     "3 jobs without Prefect",
     "3 jobs at once, `generate`",
     "3 jobs at once, the same without Prefect",

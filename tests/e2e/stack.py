@@ -154,6 +154,16 @@ class Stack:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    @contextmanager
+    def background(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A Python process that goes on meanwhile, and is told to end afterwards."""
+        running = subprocess.Popen([sys.executable, *arguments], env=self.environment, cwd=ROOT, **QUIET)
+        try:
+            yield running
+        finally:
+            running.terminate()
+            running.wait(60)
+
     def prefect(self, *arguments: str) -> str:
         return self.python("-m", "prefect", "--no-prompt", *arguments)
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId
 from prefect.exceptions import ParameterTypeError
 from prefect.flows import Flow, load_flow_from_entrypoint
 
+from prefect_happyhorse import InvalidRequest
 from prefect_happyhorse.cli.demo import flow_file
 from prefect_happyhorse.sandbox import SandboxServer
 
@@ -27,6 +28,10 @@ def batch() -> Flow[Any, Any]:
     return load_flow_from_entrypoint(f"{flow_file('batch')}:batch")
 
 
+def rows_of(result: Any) -> list[Any]:
+    return list(result.read())
+
+
 def row(prompt: str, **more: object) -> str:
     return json.dumps({"capability": "text_to_image", "model": "gpt-image-2", "prompt": prompt, **more})
 
@@ -37,7 +42,7 @@ async def test_a_failed_row_stops_nothing_and_is_told_by_its_line(
     """Of five lines two are no request and one fails at the provider; the other two are kept, and a table says so."""
     manifest = tmp_path / "shots.jsonl"
     manifest.write_text("\n".join([row("one"), "{not json", row("three", n=0), "", row("five"), row("six", colour="red")]))
-    state = await batch(str(manifest), return_state=True)
+    state = await batch(str(manifest), bad_rows="skip", return_state=True)
     assert state.is_failed()
     with pytest.raises(Exception, match="2 of 5 rows kept; 3 failed") as caught:
         await state.result()
@@ -52,14 +57,60 @@ async def test_a_failed_row_stops_nothing_and_is_told_by_its_line(
     assert all(line["file"].startswith("file://") for line in table if line["state"] == "kept")
 
 
+async def test_every_bad_row_is_told_before_anything_is_bought(sandbox_env: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
+    """In one message with their numbers: what is no JSON, what is no request, what its route refuses, and who does not pay."""
+    manifest = tmp_path / "shots.jsonl"
+    lines = [
+        row("one"),
+        "{not json",
+        row("three", n=0),
+        row("four", colour="red"),
+        row("five", credentials="nobody"),
+        row("six", credentials="ttapi"),
+    ]
+    manifest.write_text("\n".join(lines))
+    with pytest.raises(InvalidRequest) as caught:
+        await batch(str(manifest))
+    assert "5 of 6 rows cannot be made. Nothing was sent." in str(caught.value)
+    for told in (
+        "row 2: JSONDecodeError",
+        "row 3: n must be 1 or more (got 0)",
+        "row 4: ValidationError: request.text_to_image.colour",
+        "row 5: There is no GatewayCredentials block named 'nobody'",
+        "row 6: ttapi does not offer text_to_image with model 'gpt-image-2'",
+    ):
+        assert told in str(caught.value)
+    assert sandbox_env.ledger() == []
+
+
+async def test_shards_are_task_runs_of_their_own(sandbox_env: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
+    """Each with its rows, its progress and its gallery; a shard whose run fails as a whole stops no other."""
+    manifest = tmp_path / "shots.jsonl"
+    manifest.write_text("\n".join(row(f"shot {number}") for number in range(5)))
+    state = await batch(str(manifest), shard_rows=2, concurrency=4, return_state=True)
+    result = await state.result()
+    assert (result.rows, result.states, len(result.files)) == (5, {"kept": 5}, 3)
+    assert [one.row for one in rows_of(result)] == [1, 2, 3, 4, 5]
+    async with get_client() as client:
+        runs = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id])))
+        found = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
+        artifacts = await client.read_artifacts(artifact_filter=found)
+    assert sorted(run.name for run in runs) == [
+        "generate 1 requests, batch, rows 5 to 5",
+        "generate 2 requests, batch, rows 1 to 2",
+        "generate 2 requests, batch, rows 3 to 4",
+    ]
+    assert sorted(artifact.type for artifact in artifacts if artifact.type) == ["markdown"] * 3 + ["progress"] * 3 + ["table"]
+
+
 async def test_running_again_buys_only_what_is_missing(sandbox_env: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
     """The row that was refused is bought by the second run, and the rest not again; equal rows are one job."""
     manifest = tmp_path / "shots.jsonl"
     manifest.write_text("\n".join([row("one"), row("two"), row("two")]))
     sandbox_env.fault(at="submit", kind="refuse", accept=False, times=1)
-    first = await batch(str(manifest), fail_on_failed_rows=False)
+    first = rows_of(await batch(str(manifest), bad_rows="skip", fail_on_failed_rows=False))
     assert len([result for result in first if result.asset is None]) == 1
-    second = await batch(str(manifest))
+    second = rows_of(await batch(str(manifest)))
     assert len({result.asset.job.task_id for result in second}) == 2
     assert len(sandbox_env.ledger()) == 2
 
@@ -73,7 +124,7 @@ async def test_csv_says_the_same_as_json(sandbox_env: SandboxServer, batch: Flow
         "reference_to_video,happyhorse-1.1-r2v,@2 follows @1,https://example.com/a.png|https://example.com/b.png,5,720P,,infiflow,7\n",
         encoding="utf-8-sig",
     )
-    results = await batch(str(manifest))
+    results = rows_of(await batch(str(manifest)))
     assert [(entry.gateway, entry.inputs) for entry in sorted(sandbox_env.ledger(), key=lambda entry: entry.gateway)] == [
         ("happyhorse", 0),
         ("infiflow", 2),
@@ -103,7 +154,7 @@ async def test_a_budget_holds_over_runs(
     manifest.write_text("\n".join(row(f"shot {number}") for number in range(2)))
     await batch(str(manifest))
     manifest.write_text("\n".join(row(f"shot {number}") for number in range(8)))
-    results = await batch(str(manifest), budget={"amount": "1.00", "currency": "CNY"}, concurrency=1, fail_on_failed_rows=False)
+    results = rows_of(await batch(str(manifest), budget={"amount": "1.00", "currency": "CNY"}, concurrency=1, fail_on_failed_rows=False))
     assert [result.state for result in results] == ["kept"] * 4 + ["failed"] * 4
     assert {(result.error or "").partition(":")[0] for result in results[4:]} == {"BudgetExceeded"}
     assert str(results[0].asset.estimate) == "0.25 CNY (1 at 0.25 CNY by your price list of 2026-11-01)"
@@ -125,7 +176,7 @@ async def test_a_row_that_no_parser_survives_is_one_failed_row(sandbox_env: Sand
     long = row("x").replace('"x"', "9" * 5_000)
     odd = json.dumps(json.loads(row("A horse\u2028on a hill\x85 at dusk")), ensure_ascii=False)
     manifest.write_text("\r\n".join([row("A white horse"), deep, odd, long, ""]), encoding="utf-8", newline="")
-    results = await batch(str(manifest), fail_on_failed_rows=False)
+    results = rows_of(await batch(str(manifest), bad_rows="skip", fail_on_failed_rows=False))
     assert [(result.row, result.state) for result in results] == [(1, "kept"), (2, "failed"), (3, "kept"), (4, "failed")]
     assert results[2].asset.job.prompt == "A horse\u2028on a hill\x85 at dusk"
     assert len(sandbox_env.ledger()) == 2
@@ -140,5 +191,5 @@ async def test_a_cell_that_no_parser_survives_is_text(sandbox_env: SandboxServer
         "text_to_image,gpt-image-2,A white horse,\n",
         encoding="utf-8",
     )
-    results = await batch(str(manifest), fail_on_failed_rows=False)
+    results = rows_of(await batch(str(manifest), bad_rows="skip", fail_on_failed_rows=False))
     assert [(result.row, result.state) for result in results] == [(2, "failed"), (3, "kept")]

@@ -17,7 +17,7 @@ from prefect_happyhorse import GatewayCredentials
 from prefect_happyhorse.cli.demo import flow_file
 from prefect_happyhorse.sandbox import SandboxServer
 
-from .test_batch import row
+from .test_batch import row, rows_of
 
 pytestmark = [
     pytest.mark.usefixtures("prefect_server"),
@@ -48,7 +48,7 @@ async def test_a_batch_is_submitted_now_and_collected_later(
 ) -> None:
     """Submitting waits for no job; a pass leaves what still runs; a later one keeps it all; the batch itself then finds its files."""
     sandbox_env.settings(job_s=3600)
-    submitted = await batch(manifest, detach=True)
+    submitted = rows_of(await batch(manifest, detach=True))
     assert [(result.state, result.asset) for result in submitted] == [("submitted", None)] * 4
     assert {outcome.state for outcome in await collect()} == {"running"}
     sandbox_env.advance(3600)
@@ -56,7 +56,7 @@ async def test_a_batch_is_submitted_now_and_collected_later(
     assert {(outcome.state, outcome.task_id) for outcome in kept} == {("kept", entry.task_id) for entry in sandbox_env.ledger()}
     assert all(Path(outcome.asset.uri.removeprefix("file://")).stat().st_size == outcome.asset.bytes for outcome in kept)
     assert await collect() == []
-    assert {result.state for result in await batch(manifest)} == {"kept"}
+    assert {result.state for result in rows_of(await batch(manifest))} == {"kept"}
     assert [entry.downloads for entry in sandbox_env.ledger()] == [1] * 4
 
 

@@ -22,7 +22,9 @@ from prefect_happyhorse.engine.storage.store import Store
 __all__ = ["Gallery", "show_gallery"]
 
 _THUMBNAIL_PX = 192
-_GALLERY_BYTES = 700_000
+# As base64 that is 930 kB; the server drops an event above 1.5 MB.
+_PAGE_BYTES = 700_000
+_TILE_BYTES = 400
 
 
 async def show_gallery(assets: Sequence[tuple[str, MediaAsset]], *, store: Store, title: str) -> None:
@@ -40,7 +42,9 @@ async def show_gallery(assets: Sequence[tuple[str, MediaAsset]], *, store: Store
 
 
 class Gallery:
-    """A markdown artifact that shows assets side by side, and can be filled while a run goes on; outside a run nothing is made.
+    """Markdown artifacts that show assets side by side, and can be filled while a run goes on; outside a run nothing is made.
+
+    What does not fit into one goes into the next: the first is called by the title, the others by the title and a number.
 
     Args:
         store: Where the assets are kept.
@@ -52,65 +56,80 @@ class Gallery:
         self._store = store
         self._title = title
         self._every_s = every_s
-        self._assets: dict[str, tuple[int, MediaAsset]] = {}
+        self._waiting: dict[str, tuple[int, MediaAsset, bytes | None]] = {}
+        self._page: dict[str, tuple[int, Tile]] = {}
+        self._pages = 1
+        self._count = 0
         self._artifact: UUID | None = None
         self._shown_at = float("-inf")
         self._lock = anyio.Lock()
 
-    def put(self, head: str, asset: MediaAsset, *, place: int | None = None) -> None:
+    def put(self, head: str, asset: MediaAsset, *, place: int | None = None, thumbnail: bytes | None = None) -> None:
         """Add an asset, to be shown at the next update.
 
         Args:
             head: What stands above it; one asset for each head.
             asset: The asset.
-            place: Where it stands among the others; None for after those that were put before.
+            place: Where it stands among the others of its page; None for after those that were put before.
+            thumbnail: Its small JPEG; None for the one that stands in the store.
         """
-        self._assets[head] = (len(self._assets) if place is None else place, asset)
+        if in_run():
+            self._count += 1
+            self._waiting[head] = (self._count if place is None else place, asset, thumbnail)
 
-    async def add(self, head: str, asset: MediaAsset, *, place: int | None = None) -> None:
+    async def add(self, head: str, asset: MediaAsset, *, place: int | None = None, thumbnail: bytes | None = None) -> None:
         """Add an asset, and update the gallery unless that was just done.
 
         Args:
             head: See `put`.
             asset: The asset.
             place: See `put`.
+            thumbnail: See `put`.
         """
-        self.put(head, asset, place=place)
+        self.put(head, asset, place=place, thumbnail=thumbnail)
         if time.monotonic() - self._shown_at >= self._every_s:
             await self.show()
 
     async def show(self) -> None:
         """Show all that was added so far."""
-        if not (in_run() and self._assets):
+        if not self._waiting:
             return
         self._shown_at = time.monotonic()
         async with self._lock:
             with never_fatal(f"The gallery {self._title!r}"):
-                markdown = await self._markdown()
-                if self._artifact is None:
-                    key = artifact_key("gallery", self._title)
-                    self._artifact = await acreate_markdown_artifact(markdown=markdown, key=key, description=inline(self._title))
-                else:
-                    async with get_client() as client:
-                        await client.update_artifact(self._artifact, ArtifactUpdate(data=markdown))
+                for head, (place, asset, jpeg) in sorted(self._waiting.items(), key=lambda item: item[1][0]):
+                    await self._enter(head, place, asset, jpeg)
+                    del self._waiting[head]
+                await self._publish()
 
-    async def _markdown(self) -> str:
-        left = _GALLERY_BYTES
-        tiles: list[Tile] = []
-        without = 0
-        for head, (_, asset) in sorted(self._assets.items(), key=lambda item: item[1][0]):
-            whole = await stored_thumbnail(asset, self._store)
-            small = None if whole is None else await anyio.to_thread.run_sync(_shrunk, whole)
-            # Prefect's server drops what makes an event too large, so the last of very many stand there without their picture.
-            if small is not None and len(small) > left:
-                small = None
-                without += 1
-            left -= len(small or b"")
-            tiles.append(Tile(head, asset, small, await link_to(asset, self._store)))
-        parts = [f"## {inline(self._title)}", grid(tiles)]
-        if without:
-            parts.append(f"{without} of {len(tiles)} stand here without their picture, for which there is no room; their cards have it.")
-        return "\n\n".join(parts)
+    async def _enter(self, head: str, place: int, asset: MediaAsset, jpeg: bytes | None) -> None:
+        whole = jpeg or await stored_thumbnail(asset, self._store)
+        small = None if whole is None else await anyio.to_thread.run_sync(_shrunk, whole)
+        tile = Tile(head, asset, small, await link_to(asset, self._store))
+        others = [other for name, (_, other) in self._page.items() if name != head]
+        # Prefect's server drops what makes an event too large.
+        if others and sum(_bytes(other) for other in others) + _bytes(tile) > _PAGE_BYTES:
+            await self._publish()
+            self._page = {}
+            self._artifact = None
+            self._pages += 1
+        self._page[head] = (place, tile)
+
+    async def _publish(self) -> None:
+        title = self._title if self._pages == 1 else f"{self._title}, page {self._pages}"
+        tiles = [tile for _, tile in sorted(self._page.values(), key=lambda item: item[0])]
+        markdown = f"## {inline(title)}\n\n{grid(tiles)}"
+        if self._artifact is None:
+            self._artifact = await acreate_markdown_artifact(
+                markdown=markdown, key=artifact_key("gallery", title), description=inline(title)
+            )
+        else:
+            async with get_client() as client:
+                await client.update_artifact(self._artifact, ArtifactUpdate(data=markdown))
+
+
+def _bytes(tile: Tile) -> int:
+    return _TILE_BYTES + len(tile.picture or b"")
 
 
 def _shrunk(jpeg: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from prefect_happyhorse.runtime.log import run_logger
 
@@ -40,17 +40,20 @@ async def gather_limited(
     """
     if limit < 1:
         raise ValueError(f"limit must be 1 or more (got {limit!r})")
-    slots = asyncio.Semaphore(limit)
+    items = list(items)
+    waiting = enumerate(items)
+    results: dict[int, _Result | Exception] = {}
 
-    async def one(item: _Item) -> _Result | Exception:
-        async with slots:
+    async def work() -> None:
+        for number, item in waiting:
             try:
-                return await function(item)
+                results[number] = await function(item)
             except Exception as error:  # noqa: BLE001 -- the other items are paid for; what ends a run is no Exception in Prefect
                 run_logger().error("%s: %s: %s", name(item), type(error).__name__, error)
-                return error
+                results[number] = error
 
-    return await asyncio.gather(*(one(item) for item in items))
+    await asyncio.gather(*(work() for _ in items[:limit]))
+    return [results[number] for number in range(len(items))]
 
 
 class ItemsFailed(RuntimeError):
@@ -67,6 +70,9 @@ class ItemsFailed(RuntimeError):
           row 2: JobFailed: out of paint
         Run it again.
     """
+
+    retryable: ClassVar[bool] = False
+    """Whether the same run may be tried again for them."""
 
     def __init__(self, summary: str = "", failed: Mapping[str, str] | None = None, advice: str = "") -> None:
         # All three go to the base, so that pickle finds them.

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+from prefect_happyhorse.blocks import GatewayCredentials
+from prefect_happyhorse.domain.errors import JobExpired, JobTimedOut
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
+from prefect_happyhorse.domain.rows import RowResult
+from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import PROCESS
 from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import JournalEntry
+from prefect_happyhorse.runtime.events import emit, emitting_failure
 from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.dual import dual_task, retried_task
+from prefect_happyhorse.tasks.many import AT_ONCE, check_many, many_rows, named_by_rows
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, session_of, store_of
 
-__all__ = ["open_jobs", "poll_once"]
+__all__ = ["collect_jobs", "open_jobs", "poll_once"]
 
 
 @dual_task(name="open-jobs", persist_result=False)
@@ -36,6 +44,78 @@ async def open_jobs(store: StoreRef = None) -> list[JournalEntry]:
     for unreadable in listing.unreadable:
         run_logger().error("%s It is left out, and may stand for a paid job.", unreadable.error)
     return listing.entries
+
+
+@retried_task(name="collect-jobs", task_run_name=named_by_rows("collect", "entries"), persist_result=False)
+async def collect_jobs(
+    entries: Iterable[JournalEntry],
+    credentials: Sequence[Credentials] = (),
+    store: StoreRef = None,
+    *,
+    watch: bool = False,
+    concurrency: int = AT_ONCE,
+    deadline_s: float = 86_400.0,
+) -> list[RowResult]:
+    """Keep the outputs of open jobs that are finished, many in one task run. Nothing is bought, and nothing is cancelled.
+
+    Args:
+        entries: Entries such as those of `open_jobs`; one without a job is left as it is.
+        credentials: Who may have paid. A job of nobody among them is asked for with what it was bought with, else with the environment's.
+        store: Where the journal and the outputs are kept.
+        watch: Whether to wait for jobs that are still running; otherwise each is asked for once.
+        concurrency: How many are looked after at the same time.
+        deadline_s: With `watch`, how long a job may take in all, in seconds since it was submitted.
+
+    Returns:
+        For each entry a row; one that is still running is "submitted".
+
+    Raises:
+        InvalidRequest: When an argument is of a wrong kind.
+
+    Example:
+        ```python
+        rows = await collect_jobs(await open_jobs(), ["happyhorse"])
+        ```
+    """
+    known = dict(enumerate(entries, start=1))
+    rows = [RowResult(row=number, id=entry.digest[:12], job=entry.job) for number, entry in known.items()]
+    for one in credentials or [""]:
+        check_many(rows, one, store, concurrency=concurrency, order="asked", deadline_s=deadline_s)
+    place = await store_of(store)
+    sessions: dict[tuple[str, str], Session] = {}
+    for one in credentials:
+        session = await session_of(one, place)
+        sessions[session.account.gateway, session.account.label] = session
+
+    async def find(row: RowResult) -> Session:
+        entry = known[row.row]
+        payer = entry.gateway, entry.account
+        if payer not in sessions:
+            block = await GatewayCredentials.of_job(gateway=entry.gateway, account=entry.account, name=entry.credentials)
+            sessions[payer] = await session_of(block, place)
+        return sessions[payer]
+
+    async def ask(row: RowResult, session: Session) -> RowResult:
+        if row.job is None or (not watch and known[row.row].result is None and await _is_running(row.job, session)):
+            return row
+        try:
+            with emitting_failure():
+                result = await session.poll(row.job, deadline_s=deadline_s)
+        except JobTimedOut:
+            return row
+        emit("succeeded", row.job)
+        return row.model_copy(update={"result": result})
+
+    async with many_rows(rows, find, place, title=f"collect {place.url}", goal="kept") as many:
+        return await many.run([ask, many.downloading], concurrency=concurrency)
+
+
+async def _is_running(job: Job, session: Session) -> bool:
+    try:
+        return not (await session.poll_once(job)).status.final
+    except JobExpired:
+        # To be asked for once more, and written down.
+        return False
 
 
 @retried_task(name="poll-once", task_run_name="poll once {job.gateway} {job.task_id}", persist_result=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from copy import copy
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
@@ -23,7 +23,9 @@ from prefect_happyhorse.datasets.export import Export
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot
+from prefect_happyhorse.domain.rows import RowResult
 from prefect_happyhorse.engine.journal.entry import JournalEntry
+from prefect_happyhorse.tasks.bulk import ItemsFailed
 
 __all__ = ["DualTask", "dual", "dual_task", "retried_task"]
 
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 
     class _Export(Export, Coroutine[Any, Any, Export]): ...
 
+    class _RowResults(list[RowResult], Coroutine[Any, Any, list[RowResult]]): ...
+
     class _JournalEntries(list[JournalEntry], Coroutine[Any, Any, list[JournalEntry]]): ...
 
 
@@ -69,11 +73,14 @@ class DualTask(Task[P, Coroutine[Any, Any, T]]):
     @overload
     def __call__(self: DualTask[P, Export], *args: P.args, **kwargs: P.kwargs) -> _Export: ...
     @overload
+    def __call__(self: DualTask[P, list[RowResult]], *args: P.args, **kwargs: P.kwargs) -> _RowResults: ...
+    @overload
     def __call__(self, *args: Any, return_state: Literal[True], wait_for: Any = ..., **kwargs: Any) -> Any: ...
     @overload
     def __call__(self, *args: Any, wait_for: Any, **kwargs: Any) -> Any: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride] -- it is the sum of Prefect's two
         """A coroutine of the result in async code, the result in sync code; of its state with `return_state=True`."""
+        args, kwargs = _drawn(args, kwargs)
         coroutine = cast("Callable[..., Coroutine[Any, Any, T]]", super().__call__)(*args, **kwargs)
         return wait_for(coroutine) if self.always_waits or not _in_async_context() else coroutine
 
@@ -90,6 +97,11 @@ class DualTask(Task[P, Coroutine[Any, Any, T]]):
             """As Prefect's."""
             ...
     else:
+
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            """As Prefect's."""
+            args, kwargs = _drawn(args, kwargs)
+            return super().submit(*args, **kwargs)
 
         def map(self, *args: Any, **kwargs: Any) -> Any:
             """As Prefect's, which would go through the fields of a block or a request as if they were items."""
@@ -137,7 +149,7 @@ def _is_retryable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) ->
     """Whether a step may be tried again: errors that say so of themselves, and a store or network that failed as such."""
     # A plain function, since Prefect 3.8 takes no other callable (`prefect.task_engine`, `can_retry`).
     error = state.data
-    if isinstance(error, GenerationError):
+    if isinstance(error, (GenerationError, ItemsFailed)):
         return error.retryable
     lasting = (FileExistsError, FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
     return isinstance(error, OSError) and not isinstance(error, lasting)
@@ -152,6 +164,15 @@ def dual(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine
         return coroutine if _in_async_context() else wait_for(coroutine)
 
     return call
+
+
+def _drawn(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments that can be used again when the run is retried: of an iterator the first attempt would leave nothing."""
+
+    def drawn(value: Any) -> Any:
+        return list(cast("Iterator[Any]", value)) if isinstance(value, Iterator) else value
+
+    return tuple(map(drawn, args)), {name: drawn(value) for name, value in kwargs.items()}
 
 
 def _in_async_context() -> bool:

@@ -13,7 +13,8 @@ from prefect.context import TaskRunContext
 from prefect_happyhorse.artifacts.progress import Progress
 from prefect_happyhorse.blocks import MediaStore
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
-from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
+from prefect_happyhorse.engine.jobs.poll import DEADLINE_S, OnPoll, ignore
+from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.runtime.cancellation import cancelled_with_its_run, flow_run_id
 from prefect_happyhorse.runtime.concurrency import job_slot
 from prefect_happyhorse.runtime.events import emit, emitting_failure
@@ -21,7 +22,7 @@ from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.dual import retried_task
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, run_name, session_of
 
-__all__ = ["poll"]
+__all__ = ["poll", "poll_in"]
 
 _KEY_VERSION = "1"
 
@@ -87,9 +88,13 @@ async def poll(job: Job, credentials: Credentials, store: StoreRef = None, *, de
         result = await poll(job, "happyhorse", deadline_s=1800)
         ```
     """
-    session = await session_of(credentials, store, job)
+    return await poll_in(await session_of(credentials, store, job), job, deadline_s=deadline_s, on_poll=_Report(job))
+
+
+async def poll_in(session: Session, job: Job, *, deadline_s: float, on_poll: OnPoll = ignore) -> JobResult:
+    """Wait for a job in a session, cancel it with its run, and emit what became of it."""
     async with job_slot(session.account), cancelled_with_its_run(job, session, run_logger()):
         with emitting_failure():
-            result = await session.poll(job, deadline_s=deadline_s, on_poll=_Report(job))
+            result = await session.poll(job, deadline_s=deadline_s, on_poll=on_poll)
     emit("succeeded", job)
     return result

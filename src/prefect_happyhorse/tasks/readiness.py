@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,21 +17,24 @@ from prefect_happyhorse.engine.media.film import check_can_concat
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.tasks.dual import dual
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, account_of, store_of
+from prefect_happyhorse.tasks.suspend import suspension_problems
 
-__all__ = ["check_ready", "check_requests"]
+__all__ = ["check_ready", "check_requests", "request_problems"]
 
 
 @dual
-async def check_ready(store: StoreRef, *credentials: Credentials, concat: bool = False) -> None:
+async def check_ready(store: StoreRef, *credentials: Credentials, concat: bool = False, suspend: bool = False) -> None:
     """Refuse to start a run whose blocks are missing or whose store cannot be written, with every problem at once.
 
     Args:
         store: Where the journal and the results are to be kept.
         credentials: Who is to pay.
         concat: Whether the run is going to concatenate videos, which needs the extra `media`.
+        suspend: Whether the run is going to be suspended, which needs a deployment and persisted results.
 
     Raises:
-        InvalidRequest: When a block is missing or incomplete, the store cannot be written, or the extra is missing. Nothing was sent.
+        InvalidRequest: When a block is missing or incomplete, the store cannot be written, the extra is missing, or the run cannot be
+            suspended. Nothing was sent.
 
     Example:
         ```python
@@ -57,6 +60,8 @@ async def check_ready(store: StoreRef, *credentials: Credentials, concat: bool =
             check_can_concat()
         except ImportError as error:
             problems.append(str(error))
+    if suspend:
+        problems += suspension_problems()
     if problems:
         raise InvalidRequest("The run cannot start as it is set up. Nothing was sent.", problems=tuple(dict.fromkeys(problems)))
 
@@ -99,14 +104,31 @@ async def check_requests(
         ```
     """
     found = list(problems)
-    place = await store_of(store)
     for name, request, credentials in requests:
-        found += [f"{name}: {problem}" for problem in await _request_problems(request, credentials, place)]
+        found += [f"{name}: {problem}" for problem in await request_problems(request, credentials, store)]
     if found:
         raise InvalidRequest("The run cannot do what it is asked for. Nothing was sent.", problems=tuple(found))
 
 
-async def _request_problems(request: GenerationRequest | Mapping[str, Any], credentials: Credentials, store: Store) -> Iterable[str]:
+@dual
+async def request_problems(
+    request: GenerationRequest | Mapping[str, Any], credentials: Credentials, store: StoreRef = None
+) -> Sequence[str]:
+    """What the route of a request would refuse.
+
+    Args:
+        request: The request or its fields.
+        credentials: Who is to pay.
+        store: The store in which media may lie.
+
+    Returns:
+        Every problem; none when it may be sent.
+
+    Example:
+        ```python
+        problems = await request_problems(TextToImage(model="gpt-image-2", prompt="A white horse"), "happyhorse")
+        ```
+    """
     account = await account_of(credentials)
     try:
         parsed = parse_request(dict(request)) if isinstance(request, Mapping) else request
@@ -115,4 +137,4 @@ async def _request_problems(request: GenerationRequest | Mapping[str, Any], cred
         return validation_problems(error)
     except InvalidRequest as error:
         return (error.message, *error.problems)
-    return (*find_problems(parsed, route), *(await inspect_media(parsed, route, store)).problems)
+    return (*find_problems(parsed, route), *(await inspect_media(parsed, route, await store_of(store))).problems)

@@ -24,7 +24,17 @@ from prefect_happyhorse.runtime.concurrency import call_rate_limit
 from prefect_happyhorse.runtime.deployed import is_deployed
 from prefect_happyhorse.runtime.log import run_logger
 
-__all__ = ["Credentials", "StoreRef", "account_of", "check_arguments", "run_name", "session_of", "store_of"]
+__all__ = [
+    "Credentials",
+    "StoreRef",
+    "account_of",
+    "argument_problems",
+    "check_arguments",
+    "check_payer",
+    "run_name",
+    "session_of",
+    "store_of",
+]
 
 Credentials = GatewayCredentials | str
 """A block, the name of a saved block, or the id of a gateway whose key stands in the environment."""
@@ -37,12 +47,17 @@ async def account_of(credentials: Credentials, job: Job | None = None) -> Accoun
     """The account that credentials stand for; one that did not pay for the job is refused."""
     block = await GatewayCredentials.find(credentials) if isinstance(credentials, str) else credentials
     account = block.to_account()
+    check_payer(account, job)
+    return account
+
+
+def check_payer(account: Account, job: Job | None) -> None:
+    """Refuse an account that did not pay for a job."""
     if job is not None and (account.gateway, account.label) != (job.gateway, job.account):
         raise ValueError(
             f"Job {job.task_id} belongs to account {job.account!r} of {job.gateway}; these credentials are for"
             f" {account.label!r} of {account.gateway}. Nothing was sent."
         )
-    return account
 
 
 async def store_of(store: StoreRef) -> Store:
@@ -81,20 +96,32 @@ def _why_it_would_be_lost(url: str, place: Store, *, is_named: bool) -> str | No
     return f"{place.folder} lies in the temporary folder {temporary}" if temporary in place.folder.resolve().parents else None
 
 
-async def session_of(credentials: Credentials, store: StoreRef, job: Job | None = None) -> Session:
+async def session_of(credentials: Credentials, store: StoreRef | Store, job: Job | None = None) -> Session:
     """The session of an account and a store; see `account_of` and `store_of`."""
     account = await account_of(credentials, job)
-    return Session(account, await store_of(store), rate_limit=call_rate_limit(account))
+    return Session(account, store if isinstance(store, Store) else await store_of(store), rate_limit=call_rate_limit(account))
 
 
-def check_arguments(
-    request: object, credentials: object, store: object, *, on_uncertain: object, budget: object, deadline_s: object = DEADLINE_S
-) -> None:
-    """Refuse what Prefect hands on unchecked, every problem at once, before anything is paid for."""
+def check_arguments(request: object, credentials: object, store: object, **others: Any) -> None:
+    """Refuse what Prefect hands on unchecked, every problem at once, before anything is paid for; `others` as for `argument_problems`."""
+    problems = argument_problems(credentials=credentials, store=store, **others)
+    if not isinstance(request, tuple(REQUEST_CLASSES.values())):
+        rule = f"request must be a request such as TextToImage (got {type(request).__name__}); parse_request makes one of a dict"
+        problems.insert(0, rule)
+    if problems:
+        raise InvalidRequest("The call has wrong arguments. Nothing was sent.", problems=tuple(problems))
+
+
+def argument_problems(
+    *,
+    credentials: object,
+    store: object,
+    on_uncertain: object = "raise",
+    budget: object = None,
+    deadline_s: object = DEADLINE_S,
+) -> list[str]:
+    """What is wrong with the arguments that the tasks have in common."""
     rules = {
-        f"request must be a request such as TextToImage (got {type(request).__name__}); parse_request makes one of a dict": isinstance(
-            request, tuple(REQUEST_CLASSES.values())
-        ),
         f"credentials must be a GatewayCredentials block or a name (got {type(credentials).__name__})": isinstance(
             credentials, (str, GatewayCredentials)
         ),
@@ -104,8 +131,7 @@ def check_arguments(
         f"budget must be a Budget (got {budget!r}), as Budget(amount=100, currency='CNY')": budget is None or isinstance(budget, Budget),
         f"deadline_s must be a number of seconds from 0 (got {deadline_s!r})": isinstance(deadline_s, (int, float)) and deadline_s >= 0,
     }
-    if problems := tuple(problem for problem, holds in rules.items() if not holds):
-        raise InvalidRequest("The call has wrong arguments. Nothing was sent.", problems=problems)
+    return [problem for problem, holds in rules.items() if not holds]
 
 
 def run_name(step: str, parameter: str) -> TaskRunNameCallbackWithParameters:

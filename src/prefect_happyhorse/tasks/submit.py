@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.requests import GenerationRequest
-from prefect_happyhorse.engine.jobs.submit import OnUncertain
+from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.jobs.submit import OnUncertain, Submitted
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.runtime.cancellation import flow_run_id
 from prefect_happyhorse.runtime.concurrency import call_rate_limit, job_slot
@@ -13,7 +14,7 @@ from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.dual import retried_task
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, check_arguments, run_name, session_of
 
-__all__ = ["submit"]
+__all__ = ["submit", "submit_in"]
 
 
 @retried_task(name="submit", task_run_name=run_name("submit", "request"))
@@ -52,19 +53,25 @@ async def submit(
         ```
     """
     check_arguments(request, credentials, store, on_uncertain=on_uncertain, budget=budget)
-    session = await session_of(credentials, store)
+    job, is_new = await submit_in(await session_of(credentials, store), request, take=take, on_uncertain=on_uncertain, budget=budget)
+    request_id = f", request id {job.request_id}" if job.request_id else ""
+    told = f"task id {job.task_id}{request_id}" if is_new else f"already bought, going on with job {job.task_id}"
+    run_logger().info("%s %s: %s, digest %s", job.gateway, job.model, told, job.digest[:12])
+    return job
+
+
+async def submit_in(
+    session: Session, request: GenerationRequest, *, take: int, on_uncertain: OnUncertain, budget: Budget | None
+) -> Submitted:
+    """Submit in a session, within the limits that all workers share, and emit what became of it."""
     prepared = await session.prepare(request, take=take)
     run = flow_run_id()
     async with job_slot(session.account):
         await call_rate_limit(session.account)()
         with emitting_failure():
-            job, is_new = await session.submit(
+            submitted = await session.submit(
                 prepared, on_uncertain=on_uncertain, flow_run_id=None if run is None else str(run), budget=budget
             )
-    if not is_new:
-        run_logger().info("%s %s: already bought, going on with job %s, digest %s", job.gateway, job.model, job.task_id, job.digest[:12])
-        return job
-    emit("submitted", job)
-    request_id = f", request id {job.request_id}" if job.request_id else ""
-    run_logger().info("%s %s: task id %s%s, digest %s", job.gateway, job.model, job.task_id, request_id, job.digest[:12])
-    return job
+    if submitted.is_new:
+        emit("submitted", submitted.job)
+    return submitted
