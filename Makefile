@@ -67,7 +67,8 @@ e2e: setup  ## Run flows on real servers, workers, PostgreSQL and S3, all starte
 	$(BIN)/python -m pytest tests/e2e tests/reliability/test_worker.py
 
 chaos: setup  ## Break everything that can break, for a quarter of an hour, and write the table of docs/reliability.md
-	CHAOS=full CHAOS_PAGE=docs/reliability.md $(BIN)/python -m pytest tests/reliability
+	@# Some of its tests take minutes, and many on a busy machine: what hangs elsewhere may not hang here.
+	CHAOS=full CHAOS_PAGE=docs/reliability.md $(BIN)/python -m pytest -o faulthandler_timeout=3600 tests/reliability
 
 simulate: setup  ## Run the engine in 100,000 simulated worlds, in which anything may happen at every await
 	SIMULATE=100000 $(BIN)/python -m pytest -s tests/simulation
