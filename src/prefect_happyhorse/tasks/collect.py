@@ -12,7 +12,7 @@ from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import PROCESS
 from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import JournalEntry
-from prefect_happyhorse.runtime.events import emit, emitting_failure
+from prefect_happyhorse.runtime.events import emitting_failure
 from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.dual import dual_task, retried_task
 from prefect_happyhorse.tasks.many import AT_ONCE, check_many, many_rows, named_by_rows
@@ -103,7 +103,6 @@ async def collect_jobs(
                 result = await session.poll(row.job, deadline_s=deadline_s)
         except JobTimedOut:
             return row
-        emit("succeeded", row.job)
         return row.model_copy(update={"result": result})
 
     async with many_rows(rows, find, place, title=f"collect {place.url}", goal="kept") as many:
