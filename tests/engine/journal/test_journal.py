@@ -110,7 +110,47 @@ async def test_a_broken_file_is_put_away_by_its_name(journal: Journal) -> None:
     assert away == journal.store.uri("journal/unreadable/d15.2.json")
     assert await journal.store.read("journal/unreadable/d15.2.json") == b"{"
     assert await journal.entries() == Listing([], [])
-    await created(journal, entry("d15"))
+    assert (await created(journal, entry("d15"))).revision == 3
+
+
+async def test_of_two_files_that_are_put_away_under_one_name_both_are_kept(journal: Journal) -> None:
+    """The first may hold the id of a job that was paid for."""
+    for number, content in enumerate((b"one", b"two", b"three")):
+        await journal.store.write("journal/d1/d15.2.json", content)
+        away = journal.store.uri("journal/unreadable/d15.2.json") + ("" if number == 0 else f".{number}")
+        assert await journal.put_away("d15.2.json") == away
+    kept = {path: content async for path, content in journal.store.read_all(await journal.store.walk("journal/unreadable"))}
+    assert sorted(kept.values()) == [b"one", b"three", b"two"]
+    assert (await created(journal, entry("d15"))).revision == 3
+
+
+async def test_what_is_bought_after_a_file_was_put_away_is_open(journal: Journal) -> None:
+    """The index may hold a line of the damaged revision, written when it was still whole: what is bought now is another one."""
+    released = await created(journal, (await created(journal, entry("d15"))).becoming("released"))
+    assert await open_entries(journal) == Listing([], [])
+    await journal.store.write(journal.path("d15", released.revision), b"")
+    await journal.put_away("d15.2.json")
+    bought = Journal(journal.store)
+    intent = await bought.acquire(entry("d15"), await bought.read("d15"))
+    assert intent is not None
+    await bought.accept(intent, JOB.model_copy(update={"digest": "d15"}))
+    listing = await open_entries(Journal(journal.store))
+    assert [(one.digest, one.state) for one in listing.entries] == [("d15", "submitted")]
+
+
+async def test_what_stood_before_a_file_that_is_put_away_stands_after_it(journal: Journal) -> None:
+    """Of two broken files the earlier one is told next; the job that an earlier whole one holds is found, and its next revision is new."""
+    submitted = await created(journal, entry("d15").becoming("submitted", job=JOB.model_copy(update={"digest": "d15"})))
+    for revision in (2, 3):
+        await journal.store.write(journal.path("d15", revision), b"{")
+    await journal.put_away("d15.3.json")
+    with pytest.raises(SubmissionUncertain, match=r"d15\.2\.json cannot be read"):
+        await journal.read("d15")
+    await journal.put_away("d15.2.json")
+    found = await Journal(journal.store).read("d15")
+    assert found is not None
+    assert (found.job, found.revision) == (submitted.job, 4)
+    assert await journal.entries() == Listing([found], [])
 
 
 async def test_a_copied_entry_is_named(journal: Journal) -> None:

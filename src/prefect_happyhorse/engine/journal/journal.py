@@ -1,9 +1,10 @@
 """The journal: what was bought, one readable JSON file per request digest, beside the outputs. It is the truth about money.
 
 A file is never written over. Each change creates `journal/<first two characters>/<digest>.<revision>.json` with the next revision, which of
-several writers exactly one can. The latest revision counts, and is the fencing token of whoever submits. Earlier ones go once an entry is
-closed, so that a writer that was held up until then may create one that lies behind the latest. Where money hangs on it a writer therefore
-looks whether its own is the latest: before it sends, when it writes a job down later than its lease lives, and when a job is forgotten.
+several writers exactly one can; none is used twice, nor one whose file was moved to `journal/unreadable/`. The latest counts, and is the
+fencing token of whoever submits. Earlier ones go once an entry is closed, so that a writer that was held up until then may create one that
+lies behind the latest. Where money hangs on it a writer therefore looks whether its own is the latest: before it sends, when it writes a
+job down later than its lease lives, and when a job is forgotten.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ __all__ = ["OPEN_STATES", "Cancellation", "Failure", "Journal", "JournalEntry", 
 _PAUSES_S = (0.5, 2.0, 5.0)
 _REMEMBERED = 4096
 _REMOVED = 20
+_PUT_AWAY = "journal/unreadable"
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +108,9 @@ class Journal:
 
     async def create(self, entry: JournalEntry, *, verify: bool = False) -> JournalEntry | None:
         """Write an entry as the revision after its own; None when somebody else has written that one, or, if verified, a later one."""
-        written = entry.model_copy(update={"revision": entry.revision + 1}).checked()
+        # A revision is never used twice: what is known of one is known for good.
+        before = entry.revision or await self._revision_put_away(entry.digest)
+        written = entry.model_copy(update={"revision": before + 1}).checked()
         if not await self.store.create(self.path(written.digest, written.revision), written_entry(written)):
             self._remembered.pop((self.store.url, entry.digest), None)
             return None
@@ -283,11 +287,38 @@ class Journal:
         """Move a file of the journal that cannot be read out of the way, by its name; its new place, or None when there is no such file."""
         for path in await self.store.walk("journal"):
             if path.rpartition("/")[2] == name and is_entry_path(path):
-                away = f"journal/unreadable/{name}"
-                await self.store.write(away, await self.store.read(path))
+                ((digest, revision),) = latest_revisions([path]).items()
+                away = await self._copy_away(name, await self.store.read(path))
+                await self._restate_earlier(digest, revision)
                 await self.store.delete(path)
                 return self.store.uri(away)
         return None
+
+    async def _copy_away(self, name: str, content: bytes) -> str:
+        """Write what cannot be read where it is not looked for, beside whatever was put away under the same name before."""
+        away, number = f"{_PUT_AWAY}/{name}", 0
+        while not await self.store.create(away, content):
+            number += 1
+            away = f"{_PUT_AWAY}/{name}.{number}"
+        return away
+
+    async def _restate_earlier(self, digest: str, revision: int) -> None:
+        """Write what stands before a revision that is put away as one after it, so that the next change does not use that one again."""
+        names = await self.store.list(f"journal/{digest[:2]}")
+        own = self.path(digest, revision)
+        others = (path for path in (f"journal/{digest[:2]}/{name}" for name in names) if path != own)
+        latest = latest_revisions(others).get(digest, 0)
+        after = await self._revision_put_away(digest)
+        if 0 < latest <= after:
+            # One that cannot be read either is told next, and put away in its turn.
+            with suppress(FileNotFoundError, SubmissionUncertain):
+                earlier = self._parsed(digest, latest, await self.store.read(self.path(digest, latest)))
+                await self.create(earlier.model_copy(update={"revision": after}))
+
+    async def _revision_put_away(self, digest: str) -> int:
+        """The latest revision of an entry that was put away, or 0."""
+        names = (name for name in await self.store.list(_PUT_AWAY) if name.startswith(f"{digest}."))
+        return latest_revisions(f"journal/{digest[:2]}/{name.partition('.json')[0]}.json" for name in names).get(digest, 0)
 
     async def revisions(self) -> dict[str, int]:
         """The latest revision of every entry, by its digest."""
