@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 import anyio
 
 from prefect_happyhorse.catalog import find_route
+from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, JournalState
 from prefect_happyhorse.engine.journal.lease import wait_for_owner
@@ -74,7 +75,8 @@ async def adoptable(journal: Journal, entry: JournalEntry, task_id: str, *, slee
     """The job that an uncertain submit would become, unless the journal contradicts it."""
     if entry.job is not None:
         raise ValueError(f"{entry.digest[:12]} has a job already: {entry.job.task_id}. Nothing was changed.")
-    await _wait_until_idle(journal, entry, sleep)
+    # It buys nothing, so that an owner who lives and was silent for long, as one that hangs, is not in its way.
+    await _wait_until_idle(journal, entry, sleep, silence_is_enough=True)
     others = [other for other in (await journal.entries()).entries if other.job is not None and other.job.task_id == task_id]
     if any(other.gateway == entry.gateway for other in others):
         raise ValueError(f"Job {task_id} stands under {others[0].digest[:12]} already. Nothing was changed.")
@@ -88,13 +90,20 @@ async def forget(journal: Journal, entry: JournalEntry, *, sleep: _Sleep = anyio
     await journal.forget(entry)
 
 
-async def _wait_until_idle(journal: Journal, entry: JournalEntry, sleep: _Sleep) -> None:
+async def _wait_until_idle(journal: Journal, entry: JournalEntry, sleep: _Sleep, *, silence_is_enough: bool = False) -> None:
     """Refuse to touch a submit that may still be under way; of another machine's that is known only once it was silent for long."""
     if entry.state != "intent":
         return
     busy = f"{entry.digest[:12]} is being submitted right now by {entry.owner}. Nothing was changed."
-    if entry.owner.lives():
+    if entry.owner.lives() and (entry.owner.is_this_process or not silence_is_enough):
         raise ValueError(busy)
     _log.warning("Waiting up to %.0f s to see whether %s is still submitting %s ...", LEASE_TTL_S, entry.owner, entry.digest[:12])
-    if not await wait_for_owner(entry, journal, sleep):
+    try:
+        idle = await wait_for_owner(entry, journal, sleep)
+    except SubmissionUncertain:
+        # It lives, and was silent for as long as a lease lives.
+        if not silence_is_enough:
+            raise
+        return
+    if not idle:
         raise ValueError(busy)
