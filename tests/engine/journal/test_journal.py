@@ -153,6 +153,53 @@ async def test_what_stood_before_a_file_that_is_put_away_stands_after_it(journal
     assert await journal.entries() == Listing([found], [])
 
 
+NAIVE = {
+    "owner": {"at": "2026-11-20T12:00:00"},
+    "updated_at": "2026-11-20T12:00:00",
+    "job": {"submitted_at": "2026-11-20T12:00:00"},
+}
+
+
+@pytest.mark.parametrize("where", NAIVE)
+async def test_a_time_without_a_zone_cannot_be_read(where: str, journal: Journal) -> None:
+    """Nobody knows which moment it means, and it cannot be put in order with the others: it is named, and they are listed."""
+    others = [await created(journal, entry(digest)) for digest in ("d1", "d2")]
+    submitted = await created(journal, entry("d3").becoming("submitted", job=JOB.model_copy(update={"digest": "d3"})))
+    path = journal.path("d3", submitted.revision)
+    facts = json.loads(await journal.store.read(path))
+    naive = NAIVE[where]
+    facts[where] = facts[where] | naive if isinstance(naive, dict) else naive
+    await journal.store.write(path, json.dumps(facts).encode())
+    listing = await journal.entries()
+    assert (listing.entries, [one.error.digest for one in listing.unreadable]) == (others, ["d3"])
+    assert (await open_entries(journal)).entries == others
+
+
+async def test_a_file_that_cannot_be_read_at_all_stops_no_other(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk with a bad sector; a store that cannot even be listed is told as such."""
+    written = [await created(journal, entry(f"d{number}")) for number in range(20)]
+    read = journal.store._backend.read
+
+    def bad(path: str) -> bytes:
+        if path.endswith("/d7.1.json"):
+            raise OSError(errno.EIO, "bad sector", path)
+        return read(path)
+
+    monkeypatch.setattr(journal.store._backend, "read", bad)
+    listing = await journal.entries()
+    assert listing.entries == sorted((one for one in written if one.digest != "d7"), key=lambda one: one.digest)
+    (unreadable,) = listing.unreadable
+    assert unreadable.file == journal.store.uri("journal/d7/d7.1.json")
+    assert "bad sector" in str(unreadable.error)
+
+    def down(path: str) -> list[str]:
+        raise OSError(errno.EHOSTDOWN, "down", path)
+
+    monkeypatch.setattr(journal.store._backend, "names", down)
+    with pytest.raises(OSError, match="down"):
+        await journal.entries()
+
+
 async def test_a_copied_entry_is_named(journal: Journal) -> None:
     """A file that a person copied or renamed speaks of another request, and must not be taken for one under its own name."""
     written = await created(journal, entry("d1"))

@@ -54,11 +54,15 @@ async def find_entry(journal: Journal, name: str) -> JournalEntry:
     wanted = name.partition(".")[0]
     digests = [digest for digest in revisions if len(wanted) >= _SHORTEST_PREFIX and digest.startswith(wanted)]
     listing = await journal.entries(digests or revisions)
+    for one in listing.unreadable:
+        if one.file.rpartition("/")[2] == name:
+            raise one.error
     found = [entry for entry in listing.entries if digests or (entry.job is not None and entry.job.task_id == name)]
     if len(found) == 1:
         return found[0]
     if not found and listing.unreadable:
-        raise listing.unreadable[0].error
+        # The one that is meant, where the name says it; else any of them may be.
+        raise min(listing.unreadable, key=lambda one: not (digests and one.error.digest in digests)).error
     if not found:
         raise ValueError(f"No job {name!r} stands in {journal.store.url}: give a task id, or six or more characters of a digest.")
     fitting = ", ".join(entry.digest[:12] for entry in found)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from datetime import datetime
 from decimal import Decimal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
 from prefect_happyhorse.domain.prices import Currency
 from prefect_happyhorse.domain.values import Value
@@ -28,7 +27,7 @@ _log = logging.getLogger(__name__)
 class Line(Value):
     """What an entry means for a budget."""
 
-    begun_at: datetime
+    begun_at: AwareDatetime
     cost: Decimal | None = Field(default=None, description="None where it is unknown.")
     currency: Currency | None = None
     what: str = Field(description="The job, for messages.")

@@ -9,6 +9,7 @@ job down later than its lease lives, and when a job is forgotten.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, MutableMapping
 from contextlib import suppress
@@ -250,7 +251,9 @@ class Journal:
     async def record(self, job: Job, state: JournalState, facts: Mapping[str, Any]) -> JournalEntry | None:
         """Add what is newly known of a job to the entry as it is now, so that what another run wrote meanwhile is kept."""
         if await self.spool.get(job.digest) is not None:
-            await self.restore(job.digest)
+            # One that cannot be read stays where it is and is told; the job itself is known here.
+            with suppress(SubmissionUncertain):
+                await self.restore(job.digest)
 
         def known(latest: JournalEntry | None) -> JournalEntry | None:
             if latest is None:
@@ -276,7 +279,8 @@ class Journal:
             aside = await self._set_aside(entry)
             forgotten = entry.becoming("forgotten").model_copy(update={"aside": aside})
             if await self.create(forgotten, verify=True) is not None:
-                await self.spool.remove(entry.digest)
+                # What could be read of it was restored before.
+                await self.spool.put_away(f"{entry.digest}.json")
                 return
             latest = await self.read(entry.digest)
             if latest is None or latest.owner != entry.owner:
@@ -285,6 +289,8 @@ class Journal:
 
     async def put_away(self, name: str) -> str | None:
         """Move a file of the journal that cannot be read out of the way, by its name; its new place, or None when there is no such file."""
+        if (spooled := await self.spool.put_away(name)) is not None:
+            return spooled
         for path in await self.store.walk("journal"):
             if path.rpartition("/")[2] == name and is_entry_path(path):
                 ((digest, revision),) = latest_revisions([path]).items()
@@ -333,6 +339,8 @@ class Journal:
                 await self.restore(digest)
             except SubmissionUncertain as error:
                 unreadable.append(Unreadable(f"{self.spool}/{digest}.json", error))
+            except OSError as error:
+                unreadable.append(_failed(f"{self.spool}/{digest}.json", digest, error))
         revisions = await self.revisions()
         chosen = revisions if digests is None else {digest: revisions[digest] for digest in digests if digest in revisions}
         async for one in self.read_all(chosen):
@@ -346,22 +354,37 @@ class Journal:
         """The entries of these revisions, or what came in their place, in no order."""
         paths = {self.path(digest, revision): (digest, revision) for digest, revision in revisions.items()}
         missing = set(revisions)
-        async for path, content in self.store.read_all(list(paths)):
-            digest, revision = paths[path]
-            missing.discard(digest)
-            try:
-                yield self._parsed(digest, revision, content)
-            except SubmissionUncertain as error:
-                yield Unreadable(self.store.uri(path), error)
+        # Of a file that fails, as on a bad sector, those that were to be read with it know nothing: they are read one by one.
+        with suppress(OSError):
+            async for path, content in self.store.read_all(list(paths)):
+                digest, revision = paths[path]
+                missing.discard(digest)
+                try:
+                    yield self._parsed(digest, revision, content)
+                except SubmissionUncertain as error:
+                    yield Unreadable(self.store.uri(path), error)
         for digest in missing:
-            # It was written anew between the list of names and the reading.
+            # Or it was written anew between the list of names and the reading.
+            if (revision := await self.revision(digest)) == 0:
+                continue
+            file = self.store.uri(self.path(digest, revision))
             try:
                 entry = await self.read(digest)
             except SubmissionUncertain as error:
-                yield Unreadable(f"{self.store.url}/journal/{digest[:2]}/{digest}", error)
+                yield Unreadable(file, error)
+            except OSError as error:
+                yield _failed(file, digest, error)
             else:
                 if entry is not None:
                     yield entry
 
     def _parsed(self, digest: str, revision: int, content: bytes) -> JournalEntry:
         return read_entry(digest, revision, content, file=self.store.uri(self.path(digest, revision)))
+
+
+def _failed(file: str, digest: str, error: OSError) -> Unreadable:
+    """A file that may well be read the next time; the error of the store, which may not name it, is the cause."""
+    message = f"The journal entry {file} cannot be read, or not be brought into the journal: {error}."
+    uncertain = SubmissionUncertain(message, digest=digest, advice="Nothing is bought under it until it can.")
+    uncertain.__cause__ = OSError(error.errno or errno.EIO, error.strerror or str(error), file)
+    return Unreadable(file, uncertain)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from prefect_happyhorse.domain.values import Value
 
@@ -79,7 +79,7 @@ class LeaseOwner(Value):
     run: str = Field(default_factory=lambda: _this_process().run)
     started: int | None = Field(default_factory=lambda facts: _started(facts["run"], facts["process"]))
     claim: str = Field(default_factory=lambda: uuid.uuid4().hex)
-    at: datetime = Field(default_factory=_now)
+    at: AwareDatetime = Field(default_factory=_now)
 
     @contextmanager
     def submitting(self) -> Generator[None]:
