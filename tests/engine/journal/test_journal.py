@@ -6,7 +6,10 @@ import asyncio
 import errno
 import json
 import os
+import sys
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from tests.engine.journal.test_entry import JOB
 from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.domain.requests import TextToImage
 from prefect_happyhorse.engine.jobs.shared import Shared
+from prefect_happyhorse.engine.journal import journal as journals
 from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, LeaseOwner, Listing
 from prefect_happyhorse.engine.storage.store import Store
@@ -244,6 +248,27 @@ async def test_a_journal_of_the_earlier_form_is_named_and_nothing_is_bought_besi
     assert f"journal/{name}.json" in str(caught.value)
     assert caught.value.money == "may be spent"
     assert "Move these files away" in str(caught.value)
+
+
+def test_threads_share_what_a_process_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also once it is full, when each that is written down lets the oldest go."""
+    monkeypatch.setattr(journals, "_REMEMBERED", 1)
+    remembered: OrderedDict[tuple[str, str], JournalEntry] = OrderedDict()
+    store = Store(f"memory://{os.urandom(6).hex()}")
+    interval = sys.getswitchinterval()
+
+    def remember(thread: int) -> None:
+        journal, one = Journal(store, remembered=remembered), entry("d")
+        for number in range(2000):
+            journal._remember(one.model_copy(update={"digest": f"{thread}.{number}"}))
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            assert list(threads.map(remember, range(8))) == [None] * 8
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(remembered) <= 1
 
 
 async def test_an_impossible_entry_is_not_written(journal: Journal) -> None:

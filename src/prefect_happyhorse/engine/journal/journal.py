@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, MutableMapping
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -70,12 +71,12 @@ class Journal:
         store: Store,
         *,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
-        remembered: MutableMapping[tuple[str, str], JournalEntry] | None = None,
+        remembered: OrderedDict[tuple[str, str], JournalEntry] | None = None,
     ) -> None:
         self.store = store
         self.spool = Spool(store.url)
         self._sleep = sleep
-        self._remembered: MutableMapping[tuple[str, str], JournalEntry] = {} if remembered is None else remembered
+        self._remembered: OrderedDict[tuple[str, str], JournalEntry] = OrderedDict() if remembered is None else remembered
 
     def path(self, digest: str, revision: int) -> str:
         """Where a revision of an entry lies in the store."""
@@ -142,10 +143,12 @@ class Journal:
             entry = await self.read(digest)
 
     def _remember(self, entry: JournalEntry) -> None:
+        # Threads share it, so that each step is one that no other thread can come into.
         self._remembered.pop((self.store.url, entry.digest), None)
         self._remembered[self.store.url, entry.digest] = entry
         while len(self._remembered) > _REMEMBERED:
-            self._remembered.pop(next(iter(self._remembered)))
+            with suppress(KeyError):
+                self._remembered.popitem(last=False)
 
     async def acquire(self, intent: JournalEntry, instead_of: JournalEntry | None = None) -> JournalEntry | None:
         """Acquire the lease of a request: write the intent, of several who try exactly one can; a job that stood there is set aside."""
