@@ -92,7 +92,10 @@ async def test_what_cannot_be_adopted(sandbox: SandboxServer, account: AccountMa
         await jobs.adopt(journal, under_way, "t-2")
     uncertain = await journal.create(under_way.becoming("uncertain"))
     assert uncertain is not None
-    with pytest.raises(ValueError, match="stands under"):
+    # The same id at another gateway is another job.
+    facts = {"digest": "1" * 64, "gateway": "ttapi", "owner": elsewhere(at=paid.begun_at - timedelta(days=1)), "revision": 0}
+    assert await journal.create(paid.model_copy(update=facts)) is not None
+    with pytest.raises(ValueError, match=f"stands under {paid.digest[:12]}"):
         await jobs.adopt(journal, uncertain, paid.job.task_id)
     assert len(sandbox.ledger()) == 1
 

@@ -81,9 +81,9 @@ async def adoptable(journal: Journal, entry: JournalEntry, task_id: str, *, slee
         raise ValueError(f"{entry.digest[:12]} has a job already: {entry.job.task_id}. Nothing was changed.")
     # It buys nothing, so that an owner who lives and was silent for long, as one that hangs, is not in its way.
     await _wait_until_idle(journal, entry, sleep, silence_is_enough=True)
-    others = [other for other in (await journal.entries()).entries if other.job is not None and other.job.task_id == task_id]
-    if any(other.gateway == entry.gateway for other in others):
-        raise ValueError(f"Job {task_id} stands under {others[0].digest[:12]} already. Nothing was changed.")
+    for other in (await journal.entries()).entries:
+        if other.gateway == entry.gateway and other.job is not None and other.job.task_id == task_id:
+            raise ValueError(f"Job {task_id} stands under {other.digest[:12]} already. Nothing was changed.")
     lives_s = find_route(entry.gateway, entry.request.capability, entry.request.model).facts.task_ttl_s
     return entry.job_named(task_id, lives_s=lives_s)
 
