@@ -229,7 +229,7 @@ class World:
         process = CURRENT.get()
         return owner._Process(process.machine.name, process.pid, process.run)  # pyright: ignore[reportPrivateUsage]
 
-    def _is_alive(self, pid: int) -> bool:
+    def _is_alive(self, pid: int, started: int | None) -> bool:
         return any(process.pid == pid and process.alive for process in self.processes)
 
     def _fsync(self, handle: int) -> None:

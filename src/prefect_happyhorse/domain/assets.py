@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.prices import Estimate
@@ -37,7 +36,7 @@ class MediaAsset(Value):
     kind: AssetKind = Field(description="What it is: image, video or audio.")
     uri: str = Field(description="Where the bytes are stored, as an fsspec URL.")
     url: str | None = Field(default=None, description="The provider's own URL of the result.")
-    url_expires_at: datetime | None = Field(default=None, description="When the provider's URL stops working.")
+    url_expires_at: AwareDatetime | None = Field(default=None, description="When the provider's URL stops working.")
     media_type: str = Field(description="The media type, for example video/mp4.")
     bytes: int = Field(ge=0, description="The length in bytes.")
     sha256: str = Field(description="The SHA-256 of the bytes, in hexadecimal.")
@@ -46,7 +45,7 @@ class MediaAsset(Value):
     duration_s: float | None = Field(default=None, description="The playing time in seconds.")
     fps: float | None = Field(default=None, description="Frames per second.")
     job: Job | None = Field(default=None, description="The job that produced it; empty for a film that was joined here.")
-    finished_at: datetime | None = Field(default=None, description="When that job was seen to be finished.")
+    finished_at: AwareDatetime | None = Field(default=None, description="When that job was seen to be finished.")
     estimate: Estimate | None = Field(default=None, description="What that job should have cost, by the price list at its submit.")
     usage: Mapping[str, Any] | None = Field(default=None, description="What the provider says that it counted for that job.")
     siblings: tuple[MediaAsset, ...] = Field(default=(), description="Further outputs of the same job, when n is above 1.")

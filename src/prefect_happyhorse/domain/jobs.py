@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from enum import Enum
 from typing import Any, cast
 
-from pydantic import Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from prefect_happyhorse.domain.values import AssetKind, Value
 
@@ -68,8 +67,8 @@ class Job(Value):
     request_id: str | None = Field(default=None, description="The provider's id of the submit exchange.")
     digest: str = Field(description="The request digest.")
     prompt: str | None = Field(default=None, description="The prompt as the user wrote it.")
-    submitted_at: datetime = Field(description="When the gateway accepted the job.")
-    expires_at: datetime | None = Field(default=None, description="Until when the gateway answers for the job.")
+    submitted_at: AwareDatetime = Field(description="When the gateway accepted the job.")
+    expires_at: AwareDatetime | None = Field(default=None, description="Until when the gateway answers for the job.")
 
 
 class Output(Value):
@@ -111,8 +110,8 @@ class JobResult(Value):
 
     job: Job
     outputs: tuple[Output, ...]
-    outputs_expire_at: datetime | None = None
-    finished_at: datetime
+    outputs_expire_at: AwareDatetime | None = None
+    finished_at: AwareDatetime
     polls: int = Field(ge=0, description="How many times the gateway was asked.")
     provider_status: str | None = None
     usage: Mapping[str, Any] | None = None

@@ -62,7 +62,9 @@ async def test_redirect_circle(get: Get) -> None:
     assert len(wire.received) == 3
 
 
-@pytest.mark.parametrize("target", ["ftp://example.com/x", "file:///etc/passwd", "gopher://example.com/", "http://user:pw@example.com/"])
+@pytest.mark.parametrize(
+    "target", ["ftp://example.com/x", "file:///etc/passwd", "gopher://example.com/", "http://user:pw@example.com/", "http://xn--zzzzzz/"]
+)
 async def test_strange_redirect(target: str, get: Get) -> None:
     """Only http and https are followed, and no user name or password is."""
     async with Wire([redirect(target)]) as wire:

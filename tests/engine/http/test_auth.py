@@ -56,13 +56,47 @@ async def test_a_token_is_readable_by_its_owner_alone(sandbox: SandboxServer, ap
     assert "sesame" not in file.name + file.read_text()
 
 
-async def test_a_damaged_token_file_is_no_obstacle(sandbox: SandboxServer, app: Account, tmp_path: Path) -> None:
-    """What cannot be read is asked for anew."""
-    await submit(app, tmp_path, tmp_path / "tokens", 1)
-    (file,) = (tmp_path / "tokens").glob("*.json")
-    file.write_text("{")
-    await submit(app, tmp_path, tmp_path / "tokens", 2)
-    assert len(sandbox.ledger()) == 2
+DAMAGED = [
+    b"{",
+    b"",
+    b"\xff\xfe",
+    b"[1]",
+    b"[" * 100_000,
+    b'{"token": "t", "expires_at": "2099-01-01T00:00:00"}',
+    b'{"token": "t", "expires_at": "0001-01-01T00:00:00+00:00"}',
+    b'{"token": "t", "expires_at": 4070908800}',
+    b'{"token": 5, "expires_at": "2099-01-01T00:00:00+00:00"}',
+    b'{"token": null, "expires_at": "2099-01-01T00:00:00+00:00"}',
+    b'{"token": "", "expires_at": "2099-01-01T00:00:00+00:00"}',
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+async def test_a_damaged_token_file_is_no_obstacle(content: bytes, tmp_path: Path) -> None:
+    """What cannot be read, or cannot be what was written, is asked for anew and replaced."""
+    asked: list[None] = []
+
+    async def exchange() -> AccessToken:
+        asked.append(None)
+        return AccessToken(SecretStr("sesame-5678"), datetime(2099, 1, 1, tzinfo=timezone.utc))
+
+    for _ in range(2):
+        assert (await TokenStore(tmp_path).get("name", exchange)).get_secret_value() == "sesame-5678"
+        if len(asked) == 1:
+            (file,) = tmp_path.glob("*.json")
+            file.write_bytes(content)
+    assert (await TokenStore(tmp_path).get("name", exchange)).get_secret_value() == "sesame-5678"
+    assert len(asked) == 2
+
+
+async def test_a_token_that_ended_long_ago_is_used_and_asked_for_anew(tmp_path: Path) -> None:
+    """As a gateway says by mistake, even at the very beginning of time."""
+
+    async def exchange() -> AccessToken:
+        return AccessToken(SecretStr("sesame-5678"), datetime(1, 1, 1, tzinfo=timezone.utc))
+
+    for _ in range(2):
+        assert (await TokenStore(tmp_path).get("name", exchange)).get_secret_value() == "sesame-5678"
 
 
 async def test_a_refused_app_id_is_told(sandbox: SandboxServer, app: Account, tmp_path: Path) -> None:

@@ -245,6 +245,7 @@ def test_base_url_of_a_private_network() -> None:
         "https://good.example\n",
         "https://good.example:99999/",
         "https://good.example:0/",
+        "https://xn--zzzzzz/a.png",
     ],
 )
 def test_ambiguous(url: str) -> None:

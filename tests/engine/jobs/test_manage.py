@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
 from tests.engine.conftest import AccountMaker, Naps
 from tests.engine.jobs.test_submit import HORSE, ride
-from tests.engine.journal.test_lease import elsewhere, ended
+from tests.engine.journal.test_lease import elsewhere, ended, intent_of
 
 from prefect_happyhorse.domain.errors import JobExpired, JobFailed, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job
@@ -91,9 +92,28 @@ async def test_what_cannot_be_adopted(sandbox: SandboxServer, account: AccountMa
         await jobs.adopt(journal, under_way, "t-2")
     uncertain = await journal.create(under_way.becoming("uncertain"))
     assert uncertain is not None
-    with pytest.raises(ValueError, match="stands under"):
+    # The same id at another gateway is another job.
+    facts = {"digest": "1" * 64, "gateway": "ttapi", "owner": elsewhere(at=paid.begun_at - timedelta(days=1)), "revision": 0}
+    assert await journal.create(paid.model_copy(update=facts)) is not None
+    with pytest.raises(ValueError, match=f"stands under {paid.digest[:12]}"):
         await jobs.adopt(journal, uncertain, paid.job.task_id)
     assert len(sandbox.ledger()) == 1
+
+
+async def test_a_submit_of_a_process_that_hangs_is_adopted_after_a_long_silence(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps
+) -> None:
+    """Adopting buys nothing, and its owner, should it go on, finds its lease lost; while the owner is heard it is left alone."""
+    journal = Journal(store)
+    prepared = await prepare(ride("happyhorse"), account())
+    hanging = LeaseOwner(process=os.getppid(), run="another")
+    intent = await journal.acquire(intent_of(prepared.digest, hanging))
+    assert intent is not None
+    adopted = await jobs.adopt(journal, intent, "t-1", sleep=naps)
+    assert (adopted.state, adopted.job and adopted.job.task_id) == ("submitted", "t-1")
+    assert sum(naps.taken) > LEASE_TTL_S
+    assert (await Submitter(store=store).submit(prepared)).task_id == "t-1"
+    assert sandbox.ledger() == []
 
 
 async def test_a_forgotten_submit_is_bought_anew(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:

@@ -148,6 +148,47 @@ async def test_of_several_outputs_each_is_kept_by_itself(
     assert kept.state == "kept"
 
 
+@pytest.mark.parametrize("defect", [ValueError("a defect"), OSError("no space left")])
+async def test_what_is_stored_is_recorded_whatever_befell_the_others(
+    account: AccountMaker, store: Store, monkeypatch: pytest.MonkeyPatch, defect: Exception
+) -> None:
+    """A defect in the way of one output is raised as it is; the other is in the journal by then, and is not fetched again."""
+    session = Session(account(), store)
+    job = (await session.submit(await session.prepare(HORSE.model_copy(update={"n": 2})))).job
+    result = await session.poll(job)
+    fetch = results.download
+
+    async def first_is_defect(output: Output, **facts: Any) -> StoredOutput:
+        if facts["index"] == 0:
+            raise defect
+        return await fetch(output, **facts)
+
+    monkeypatch.setattr(results, "download", first_is_defect)
+    with pytest.raises(type(defect), match=str(defect)):
+        await session.store_outputs(result)
+    entry = await Journal(store).read(job.digest)
+    assert entry is not None
+    assert entry.state == "succeeded"
+    assert entry.asset is not None
+    assert await store.exists(store.path_of(entry.asset.uri) or "")
+
+
+async def test_an_address_that_is_none_hides_no_other_output(account: AccountMaker, store: Store) -> None:
+    """Its host only looks like an international name: it is told as what it is, and the other output is recorded."""
+    session = Session(account(), store)
+    job = (await session.submit(await session.prepare(HORSE.model_copy(update={"n": 2})))).job
+    result = await session.poll(job)
+    nonsense = result.outputs[1].model_copy(update={"url": "http://xn--zzzzzz/y.png"})
+    limits = DownloadOptions(retries=0, refreshes=0, backoff_s=0.0)
+    collector = OutputStore(account=account(), store=store, limits=limits)
+    stored = await collector.store_outputs(result.model_copy(update={"outputs": (result.outputs[0], nonsense)}))
+    assert "Output 2 of 2" in str(stored.failure)
+    assert "the address is not valid" in str(stored.failure)
+    entry = await Journal(store).read(job.digest)
+    assert entry is not None
+    assert (entry.state, entry.asset) == ("succeeded", stored.asset)
+
+
 async def test_a_result_that_nobody_has_any_more_is_not_open_for_ever(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
     """The gateway forgot the job and its address is dead: that is tried once, written down, and not tried again by every collector."""
     session = Session(account(), store)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
+import anyio
 import httpx
 import pytest
 from pydantic import SecretStr
@@ -24,6 +27,7 @@ from prefect_happyhorse.domain.errors import (
     RequestRejected,
     SubmissionUncertain,
 )
+from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
@@ -238,16 +242,46 @@ async def test_a_job_that_failed_is_not_bought_again(account: AccountMaker, subm
     assert caught.value.task_id == job.task_id
 
 
-async def test_a_cancelled_submit_still_writes_its_job_down(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
-    """A run that is cancelled while its request is under way waits for the answer: the task id stands nowhere else."""
-    sandbox.fault(at="submit", kind="stall_after", seconds=0.5)
-    prepared = await prepare(HORSE, account())
-    running = asyncio.create_task(Submitter(store=store).submit(prepared))
-    while not sandbox.ledger():  # noqa: ASYNC110 -- the ledger is another thread's, and has no event to wait for
-        await asyncio.sleep(0.01)
-    running.cancel()
+async def _by_its_task(running: Coroutine[Any, Any, Job], accepted: Callable[[], Awaitable[None]], times: int) -> None:
+    """Cancel as asyncio does: once for each call."""
+    task = asyncio.create_task(running)
+    await accepted()
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0)
     with pytest.raises(asyncio.CancelledError):
-        await running
+        await task
+
+
+async def _by_a_scope(running: Coroutine[Any, Any, Job], accepted: Callable[[], Awaitable[None]], times: int) -> None:
+    """Cancel as a time-out of anyio, of Prefect and of a server does: again and again, until it is heard."""
+
+    async def cancel(scope: anyio.CancelScope) -> None:
+        await accepted()
+        scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        with anyio.CancelScope() as scope:
+            group.start_soon(cancel, scope)
+            await running
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize(("cancelled", "times"), [(_by_its_task, 1), (_by_its_task, 3), (_by_a_scope, 1)])
+async def test_a_cancelled_submit_still_writes_its_job_down(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, cancelled: Callable[..., Awaitable[None]], times: int
+) -> None:
+    """A run that is cancelled while its request is under way waits for the answer: the task id stands nowhere else."""
+    sandbox.fault(at="submit", kind="stall_after", seconds=600)
+    prepared = await prepare(HORSE, account())
+
+    async def accepted() -> None:
+        while not sandbox.ledger():  # noqa: ASYNC110 -- the ledger is another thread's, and has no event to wait for
+            await asyncio.sleep(0.01)
+        # The answer comes after many turns of the event loop, in each of which it may be cancelled again.
+        asyncio.get_running_loop().call_later(0.2, sandbox.release)
+
+    await cancelled(Submitter(store=store).submit(prepared), accepted, times)
     entry = await Journal(store).read(prepared.digest)
     assert entry is not None
     assert entry.job is not None

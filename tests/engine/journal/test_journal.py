@@ -6,7 +6,10 @@ import asyncio
 import errno
 import json
 import os
+import sys
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from tests.engine.journal.test_entry import JOB
 from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.domain.requests import TextToImage
 from prefect_happyhorse.engine.jobs.shared import Shared
+from prefect_happyhorse.engine.journal import journal as journals
 from prefect_happyhorse.engine.journal.index import Index, open_entries
 from prefect_happyhorse.engine.journal.journal import Failure, Journal, JournalEntry, LeaseOwner, Listing
 from prefect_happyhorse.engine.storage.store import Store
@@ -110,7 +114,95 @@ async def test_a_broken_file_is_put_away_by_its_name(journal: Journal) -> None:
     assert away == journal.store.uri("journal/unreadable/d15.2.json")
     assert await journal.store.read("journal/unreadable/d15.2.json") == b"{"
     assert await journal.entries() == Listing([], [])
-    await created(journal, entry("d15"))
+    assert (await created(journal, entry("d15"))).revision == 3
+
+
+async def test_of_two_files_that_are_put_away_under_one_name_both_are_kept(journal: Journal) -> None:
+    """The first may hold the id of a job that was paid for."""
+    for number, content in enumerate((b"one", b"two", b"three")):
+        await journal.store.write("journal/d1/d15.2.json", content)
+        away = journal.store.uri("journal/unreadable/d15.2.json") + ("" if number == 0 else f".{number}")
+        assert await journal.put_away("d15.2.json") == away
+    names = await journal.store.list("journal/unreadable")
+    kept = {name: await journal.store.read(f"journal/unreadable/{name}") for name in names}
+    assert sorted(kept.values()) == [b"one", b"three", b"two"]
+    assert (await created(journal, entry("d15"))).revision == 3
+
+
+async def test_what_is_bought_after_a_file_was_put_away_is_open(journal: Journal) -> None:
+    """The index may hold a line of the damaged revision, written when it was still whole: what is bought now is another one."""
+    released = await created(journal, (await created(journal, entry("d15"))).becoming("released"))
+    assert await open_entries(journal) == Listing([], [])
+    await journal.store.write(journal.path("d15", released.revision), b"")
+    await journal.put_away("d15.2.json")
+    bought = Journal(journal.store)
+    intent = await bought.acquire(entry("d15"), await bought.read("d15"))
+    assert intent is not None
+    await bought.accept(intent, JOB.model_copy(update={"digest": "d15"}))
+    listing = await open_entries(Journal(journal.store))
+    assert [(one.digest, one.state) for one in listing.entries] == [("d15", "submitted")]
+
+
+async def test_what_stood_before_a_file_that_is_put_away_stands_after_it(journal: Journal) -> None:
+    """Of two broken files the earlier one is told next; the job that an earlier whole one holds is found, and its next revision is new."""
+    submitted = await created(journal, entry("d15").becoming("submitted", job=JOB.model_copy(update={"digest": "d15"})))
+    for revision in (2, 3):
+        await journal.store.write(journal.path("d15", revision), b"{")
+    await journal.put_away("d15.3.json")
+    with pytest.raises(SubmissionUncertain, match=r"d15\.2\.json cannot be read"):
+        await journal.read("d15")
+    await journal.put_away("d15.2.json")
+    found = await Journal(journal.store).read("d15")
+    assert found is not None
+    assert (found.job, found.revision) == (submitted.job, 4)
+    assert await journal.entries() == Listing([found], [])
+
+
+NAIVE = {
+    "owner": {"at": "2026-11-20T12:00:00"},
+    "updated_at": "2026-11-20T12:00:00",
+    "job": {"submitted_at": "2026-11-20T12:00:00"},
+}
+
+
+@pytest.mark.parametrize("where", NAIVE)
+async def test_a_time_without_a_zone_cannot_be_read(where: str, journal: Journal) -> None:
+    """Nobody knows which moment it means, and it cannot be put in order with the others: it is named, and they are listed."""
+    others = [await created(journal, entry(digest)) for digest in ("d1", "d2")]
+    submitted = await created(journal, entry("d3").becoming("submitted", job=JOB.model_copy(update={"digest": "d3"})))
+    path = journal.path("d3", submitted.revision)
+    facts = json.loads(await journal.store.read(path))
+    naive = NAIVE[where]
+    facts[where] = facts[where] | naive if isinstance(naive, dict) else naive
+    await journal.store.write(path, json.dumps(facts).encode())
+    listing = await journal.entries()
+    assert (listing.entries, [one.error.digest for one in listing.unreadable]) == (others, ["d3"])
+    assert (await open_entries(journal)).entries == others
+
+
+async def test_a_file_that_cannot_be_read_at_all_stops_no_other(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk with a bad sector; a store that cannot even be listed is told as such."""
+    written = [await created(journal, entry(f"d{number}")) for number in range(20)]
+    read = journal.store._backend.read
+
+    def bad(path: str) -> bytes:
+        if path.endswith("/d7.1.json"):
+            raise OSError(errno.EIO, "bad sector", path)
+        return read(path)
+
+    monkeypatch.setattr(journal.store._backend, "read", bad)
+    listing = await journal.entries()
+    assert listing.entries == sorted((one for one in written if one.digest != "d7"), key=lambda one: one.digest)
+    (unreadable,) = listing.unreadable
+    assert unreadable.file == journal.store.uri("journal/d7/d7.1.json")
+    assert "bad sector" in str(unreadable.error)
+
+    def down(path: str) -> list[str]:
+        raise OSError(errno.EHOSTDOWN, "down", path)
+
+    monkeypatch.setattr(journal.store._backend, "names", down)
+    with pytest.raises(OSError, match="down"):
+        await journal.entries()
 
 
 async def test_a_copied_entry_is_named(journal: Journal) -> None:
@@ -157,6 +249,27 @@ async def test_a_journal_of_the_earlier_form_is_named_and_nothing_is_bought_besi
     assert f"journal/{name}.json" in str(caught.value)
     assert caught.value.money == "may be spent"
     assert "Move these files away" in str(caught.value)
+
+
+def test_threads_share_what_a_process_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also once it is full, when each that is written down lets the oldest go."""
+    monkeypatch.setattr(journals, "_REMEMBERED", 1)
+    remembered: OrderedDict[tuple[str, str], JournalEntry] = OrderedDict()
+    store = Store(f"memory://{os.urandom(6).hex()}")
+    interval = sys.getswitchinterval()
+
+    def remember(thread: int) -> None:
+        journal, one = Journal(store, remembered=remembered), entry("d")
+        for number in range(2000):
+            journal._remember(one.model_copy(update={"digest": f"{thread}.{number}"}))
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            assert list(threads.map(remember, range(8))) == [None] * 8
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(remembered) <= 1
 
 
 async def test_an_impossible_entry_is_not_written(journal: Journal) -> None:
@@ -290,7 +403,7 @@ async def test_what_is_bought_in_the_place_of_a_file_that_was_moved_away_is_open
     if looked_between:
         assert (await open_entries(journal)).entries == []
     again = await created(journal, (await created(journal, entry("d1"))).becoming("uncertain", failure=Failure(message="lost")))
-    assert again.revision == closed.revision
+    assert again.revision > closed.revision
     assert (await open_entries(Journal(journal.store))).entries == [again]
 
 

@@ -64,6 +64,27 @@ def test_who_is_known_to_be_gone() -> None:
     assert ours.lives() is False
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="No other system says it without a further package.")
+def test_who_ended_is_gone_though_its_id_is_not() -> None:
+    """Its parent may not ask for it for long, as in a container without an init; or another process may have the id by now."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert LeaseOwner(process=process.pid, run="another").lives() is False
+    parent = int(Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19])
+    assert LeaseOwner(process=os.getppid(), run="another", started=parent).lives() is True
+    assert LeaseOwner(process=os.getppid(), run="another", started=parent + 1).lives() is False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="No other system says it without a further package.")
+def test_an_owner_says_when_it_was_started() -> None:
+    """An entry of an earlier version does not say it, and then it is not known, whoever reads it."""
+    ours = LeaseOwner()
+    assert ours.started == int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    assert LeaseOwner.model_validate_json(ours.model_dump_json()) == ours
+    facts = ours.model_dump(exclude={"started"})
+    assert LeaseOwner.model_validate(facts | {"run": "another", "process": 1}).started is None
+
+
 def test_an_owner_may_not_be_asked_for_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of another user is alive, and on Windows nobody is asked, since asking would end it."""
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from tests.engine.conftest import AccountMaker, Naps
 from tests.engine.jobs.test_submit import HORSE
-from tests.engine.journal.test_lease import intent_of
+from tests.engine.journal.test_lease import ended, intent_of
 
+from prefect_happyhorse.domain.errors import SubmissionUncertain
+from prefect_happyhorse.engine.jobs.manage import find_entry
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
@@ -83,6 +85,54 @@ async def test_a_job_kept_aside_is_listed(sandbox: SandboxServer, account: Accou
     await store.delete(journal.path(prepared.digest, 2))
     assert [found.job for found in (await Journal(store).entries()).entries] == [job]
     assert await journal.restore(prepared.digest) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00noise", b"{"])
+async def test_a_damaged_file_in_the_spool_is_named_and_stops_no_other(
+    content: bytes, sandbox: SandboxServer, account: AccountMaker, store: Store
+) -> None:
+    """Whatever is in it; it is moved away by its name, and what is under its digest is written down all the same."""
+    session = Session(account(), store)
+    job = (await session.submit(await session.prepare(HORSE))).job
+    other = (await session.submit(await session.prepare(HORSE, take=2))).job
+    spool = session.journal.spool
+    name = f"{other.digest}.json"
+    spool.folder.mkdir(parents=True, exist_ok=True)
+    (spool.folder / name).write_bytes(content)
+    listing = await session.journal.entries()
+    assert {one.job for one in listing.entries} == {job, other}
+    assert [one.file for one in listing.unreadable] == [f"{spool}/{name}"]
+    assert f"happyhorse jobs forget {name}" in str(listing.unreadable[0].error)
+    assert (await find_entry(session.journal, job.task_id)).job == job
+    with pytest.raises(SubmissionUncertain, match=name):
+        await find_entry(session.journal, name)
+    await session.store_outputs(await session.poll(other))
+    kept = await session.journal.read(other.digest)
+    assert kept is not None
+    assert kept.state == "kept"
+    away = await session.journal.put_away(name)
+    assert away is not None
+    assert Path(away).read_bytes() == content
+    (spool.folder / name).write_bytes(b"another")
+    assert await session.journal.put_away(name) == f"{away}.1"
+    assert await session.journal.put_away(f"../{name}") is None
+    assert (await session.journal.entries()).unreadable == []
+
+
+async def test_a_request_that_is_forgotten_leaves_no_damaged_file_in_its_way(account: AccountMaker, store: Store) -> None:
+    """It may hold the id of a job, so it is moved and not removed; the request can be bought anew."""
+    session = Session(account(), store)
+    prepared = await session.prepare(HORSE)
+    intent = await session.journal.acquire(intent_of(prepared.digest, ended()))
+    assert intent is not None
+    spool = session.journal.spool
+    spool.folder.mkdir(parents=True, exist_ok=True)
+    (spool.folder / f"{prepared.digest}.json").write_bytes(b"{")
+    with pytest.raises(SubmissionUncertain, match="cannot be read"):
+        await session.submit(prepared)
+    await session.journal.forget(intent)
+    assert (await session.submit(prepared)).is_new
+    assert (spool.folder / "unreadable" / f"{prepared.digest}.json").read_bytes() == b"{"
 
 
 async def test_a_job_in_the_spool_is_found_by_whoever_finishes_it(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from prefect_happyhorse.engine.storage.local import replace_file
+from prefect_happyhorse.engine.storage import local
+from prefect_happyhorse.engine.storage.local import create_file, replace_file
 
 
 @pytest.mark.parametrize(("mode", "expected"), [(0o600, 0o600), (0o666, 0o640)])
@@ -51,6 +52,38 @@ def test_file_and_folder_are_synced_in_this_order(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "replace", note_replace)
     replace_file(tmp_path / "entry.json", b"paid")
     assert steps == ["file", "rename", "folder"]
+
+
+def test_the_names_of_new_folders_are_synced_before_a_file_is_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease in a folder whose own name a power cut takes would be gone with it; what is there already is not synced again."""
+    synced: list[str] = []
+    sync = local.sync_folder
+
+    def note(folder: Path) -> None:
+        synced.append(f"{folder.relative_to(tmp_path)}: {', '.join(sorted(one.name for one in folder.iterdir()))}")
+        sync(folder)
+
+    monkeypatch.setattr(local, "sync_folder", note)
+    folder = tmp_path / "outputs" / "journal" / "ab"
+    assert create_file(folder / "x.1.json", b"intent")
+    assert synced == [".: outputs", "outputs: journal", "outputs/journal: ab", "outputs/journal/ab: x.1.json"]
+    synced.clear()
+    assert create_file(folder / "x.2.json", b"paid")
+    assert synced == ["outputs/journal/ab: x.1.json, x.2.json"]
+
+
+def test_a_folder_that_may_not_be_listed_is_not_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files may be made in it all the same."""
+    opened = os.open
+
+    def refuse(path: Path, flags: int, **more: int) -> int:
+        if path == tmp_path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, flags, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    replace_file(tmp_path / "outputs" / "entry.json", b"paid")
+    assert (tmp_path / "outputs" / "entry.json").read_bytes() == b"paid"
 
 
 def test_a_write_that_fails_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,17 @@ def test_the_users_home_may_be_written_as_a_tilde(monkeypatch: pytest.MonkeyPatc
     assert state_folder() == tmp_path / "horses"
 
 
+def test_a_relative_folder_stays_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What was spooled before a process goes to another folder is found after."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HAPPYHORSE_HOME", "relative-horses")
+    before = Spool("file:///outputs").folder
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert Spool("file:///outputs").folder == before
+    assert before.is_relative_to(tmp_path / "relative-horses")
+
+
 def test_the_tests_have_folders_of_their_own() -> None:
     """The suite clears the user's HAPPYHORSE_ variables, and must not fall back to the user's own tokens and spool by that."""
     assert state_folder() == Path(os.environ["PREFECT_HOME"]) / "happyhorse"

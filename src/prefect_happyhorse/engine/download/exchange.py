@@ -133,9 +133,9 @@ async def _follow(
             raise FetchProblem("a redirect has no Location", remedy="retry", status_code=response.status_code)
         try:
             check_unambiguous(target)
+            following = parse_url(str(url.join(target)))
         except ValueError as error:
             raise FetchProblem(f"the address that a redirect leads to {error}", remedy="none") from error
-        following = url.join(target)
         if url.scheme == "https" and following.scheme == "http":
             raise FetchProblem(f"a redirect leads from https to http, to {_named(following)}", remedy="none")
         url = following
@@ -161,6 +161,9 @@ async def _get(
                 return await client.send(sent, stream=True, auth=None, follow_redirects=False)
         except TimeoutError as error:
             raise FetchProblem(f"no answer came in {options.connect_s + options.stall_s:g} s", remedy="retry") from error
+        except UnicodeError as error:
+            # The client reads the host of a redirect, though it is not to follow it.
+            raise FetchProblem("a redirect leads to an address that is not valid", remedy="none") from error
         except (httpx.ConnectError, httpx.ConnectTimeout):
             if number == len(addresses):
                 raise

@@ -60,11 +60,12 @@ def _make_private(folder: Path) -> None:
 def _read(path: Path) -> SecretStr | None:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        expires_at = datetime.fromisoformat(data["expires_at"])
-        token = SecretStr(data["token"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        token = data["token"]
+        # Of a time without a zone it is not known whether it is over.
+        lives = datetime.fromisoformat(data["expires_at"]) > datetime.now(timezone.utc) + _MARGIN
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return token if expires_at - _MARGIN > datetime.now(timezone.utc) else None
+    return SecretStr(token) if lives and token and isinstance(token, str) else None
 
 
 def _write(path: Path, token: AccessToken) -> None:

@@ -155,6 +155,8 @@ def parse_url(url: str) -> httpx.URL:
     check_unambiguous(url)
     try:
         parsed = httpx.URL(url)
+        # It is decoded only when it is asked for, and xn--zzzzzz cannot be.
+        _ = parsed.host
     except (httpx.InvalidURL, UnicodeError):
         # Its own text may quote what is secret.
         parsed = None

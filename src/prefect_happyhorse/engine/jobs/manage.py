@@ -10,6 +10,7 @@ from typing import TypeVar
 import anyio
 
 from prefect_happyhorse.catalog import find_route
+from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.journal.index import Line, begun, contents
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, JournalState
@@ -65,6 +66,9 @@ async def find_entry(journal: Journal, name: str) -> JournalEntry:
     def is_meant(digest: str | None) -> bool:
         return digest is not None and len(wanted) >= _SHORTEST_PREFIX and digest.startswith(wanted)
 
+    for one in unreadable:
+        if one.file.rpartition("/")[2] == name:
+            raise one.error
     problems = [one.error for one in unreadable]
     found = [line for line in lines if is_meant(line.digest)]
     if not found and not any(is_meant(problem.digest) for problem in problems):
@@ -72,6 +76,7 @@ async def find_entry(journal: Journal, name: str) -> JournalEntry:
     if len(found) == 1 and (entry := await journal.read(found[0].digest)) is not None:
         return entry
     if not found and problems:
+        # The one that is meant, where the name says it; else any of them may be.
         raise next((problem for problem in problems if is_meant(problem.digest)), problems[0])
     if len(found) <= 1:
         raise ValueError(f"No job {name!r} stands in {journal.store.url}: give a task id, or six or more characters of a digest.")
@@ -89,10 +94,11 @@ async def adoptable(journal: Journal, entry: JournalEntry, task_id: str, *, slee
     """The job that an uncertain submit would become, unless the journal contradicts it."""
     if entry.job is not None:
         raise ValueError(f"{entry.digest[:12]} has a job already: {entry.job.task_id}. Nothing was changed.")
-    await _wait_until_idle(journal, entry, sleep)
-    others = [other for other in (await contents(journal)).lines if other.task_id == task_id]
-    if any(other.gateway == entry.gateway for other in others):
-        raise ValueError(f"Job {task_id} stands under {others[0].digest[:12]} already. Nothing was changed.")
+    # It buys nothing, so that an owner who lives and was silent for long, as one that hangs, is not in its way.
+    await _wait_until_idle(journal, entry, sleep, silence_is_enough=True)
+    for other in (await contents(journal)).lines:
+        if other.gateway == entry.gateway and other.task_id == task_id:
+            raise ValueError(f"Job {task_id} stands under {other.digest[:12]} already. Nothing was changed.")
     lives_s = find_route(entry.gateway, entry.request.capability, entry.request.model).facts.task_ttl_s
     return entry.job_named(task_id, lives_s=lives_s)
 
@@ -103,13 +109,20 @@ async def forget(journal: Journal, entry: JournalEntry, *, sleep: _Sleep = anyio
     await journal.forget(entry)
 
 
-async def _wait_until_idle(journal: Journal, entry: JournalEntry, sleep: _Sleep) -> None:
+async def _wait_until_idle(journal: Journal, entry: JournalEntry, sleep: _Sleep, *, silence_is_enough: bool = False) -> None:
     """Refuse to touch a submit that may still be under way; of another machine's that is known only once it was silent for long."""
     if entry.state != "intent":
         return
     busy = f"{entry.digest[:12]} is being submitted right now by {entry.owner}. Nothing was changed."
-    if entry.owner.lives():
+    if entry.owner.lives() and (entry.owner.is_this_process or not silence_is_enough):
         raise ValueError(busy)
     _log.warning("Waiting up to %.0f s to see whether %s is still submitting %s ...", LEASE_TTL_S, entry.owner, entry.digest[:12])
-    if not await wait_for_owner(entry, journal, sleep):
+    try:
+        idle = await wait_for_owner(entry, journal, sleep)
+    except SubmissionUncertain:
+        # It lives, and was silent for as long as a lease lives.
+        if not silence_is_enough:
+            raise
+        return
+    if not idle:
         raise ValueError(busy)

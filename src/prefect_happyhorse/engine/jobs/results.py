@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import cast
 
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import GenerationError, JobExpired, Money, ProtocolError, error_context
@@ -82,6 +81,10 @@ class OutputStore:
                     *(self._fetch(client, result, index) for index in range(len(result.outputs))), return_exceptions=True
                 )
             kept = [one for one in fetched if isinstance(one, StoredOutput)]
+            # No failure of a download but a defect or the like: it is raised as it is, once what is there is recorded.
+            other = next((one for one in fetched if isinstance(one, BaseException) and not isinstance(one, GenerationError)), None)
+            if other is not None and not kept:
+                raise other
             failure = _failure(fetched, job)
             if failure is not None and not kept:
                 if isinstance(failure, JobExpired):
@@ -97,10 +100,12 @@ class OutputStore:
         for sha256, jpeg in thumbnails.items():
             await self.store.write(thumbnail_path(sha256), jpeg)
         # What is there of several outputs is kept and recorded, whatever became of the others.
-        await journal.record(job, "kept" if failure is None else "succeeded", {"asset": asset, "result": result})
+        await journal.record(job, "kept" if len(kept) == len(fetched) else "succeeded", {"asset": asset, "result": result})
         for index, one in enumerate(fetched):
             if isinstance(one, StoredOutput):
                 await forget_partial(job, index=index, store=self.store)
+        if other is not None:
+            raise other
         return StoredResult(asset, thumbnails, _inputs(entry), failure)
 
     async def _all_there(self, asset: MediaAsset) -> bool:
@@ -157,21 +162,17 @@ class OutputStore:
 
 
 def _failure(fetched: Sequence[StoredOutput | BaseException], job: Job) -> GenerationError | None:
-    """What to tell of the outputs that could not be stored; anything but a failure of the download is raised as it is."""
-    failures = [(index, one) for index, one in enumerate(fetched) if isinstance(one, BaseException)]
-    for _, error in failures:
-        if not isinstance(error, GenerationError):
-            raise error
+    """What to tell of the outputs that could not be stored."""
+    failures = [(index, one) for index, one in enumerate(fetched) if isinstance(one, GenerationError)]
     if not failures:
         return None
     index, error = failures[0]
     with suppress(GenerationError), error_context(job):
         raise error
     if len(fetched) > 1:
-        others = len(fetched) - len(failures)
-        told = cast("GenerationError", error).message
-        error.args = (f"Output {index + 1} of {len(fetched)}: {told} Stored: {others} of {len(fetched)}.",)
-    return cast("GenerationError", error)
+        others = sum(isinstance(one, StoredOutput) for one in fetched)
+        error.args = (f"Output {index + 1} of {len(fetched)}: {error.message} Stored: {others} of {len(fetched)}.",)
+    return error
 
 
 async def stored_thumbnail(asset: MediaAsset, store: Store) -> bytes | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from weakref import WeakKeyDictionary
 
@@ -35,7 +36,7 @@ class Shared:
         self._lock = threading.Lock()
         self._limiters: dict[tuple[str, str, str], RateLimiter] = {}
         self._durations: dict[tuple[str, str], Durations] = {}
-        self._remembered: dict[tuple[str, str], JournalEntry] = {}
+        self._remembered: OrderedDict[tuple[str, str], JournalEntry] = OrderedDict()
         self._proved: set[str] = set()
         # A tracker orders its jobs by an asyncio lock, which belongs to one loop.
         self._trackers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, Budget], BudgetTracker]] = WeakKeyDictionary()

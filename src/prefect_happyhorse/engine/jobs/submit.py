@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Literal, NamedTuple
@@ -206,7 +206,7 @@ class Submitter:
             return await asyncio.shield(sending)
         except asyncio.CancelledError:
             # The request may already be on its way: its answer is the only place where the task id stands, so it is waited for.
-            await asyncio.wait({sending}, timeout=_FINISH_SENDING_S)
+            await _wait_for_answer(sending)
             if sending.done() and not sending.cancelled():
                 sending.exception()
             raise
@@ -276,6 +276,15 @@ class Submitter:
                     lease.sent = False
                     await self.sleep(pause_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+async def _wait_for_answer(sending: asyncio.Future[Submitted | None]) -> None:
+    """Wait for a submit under way, however often whoever waits is cancelled: a time-out of anyio or Prefect cancels until it is heard."""
+    end = time.monotonic() + _FINISH_SENDING_S
+    with anyio.CancelScope(shield=True):
+        while not sending.done() and (left_s := end - time.monotonic()) > 0:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({sending}, timeout=left_s)
 
 
 def _job(prepared: Prepared, submission: Submission) -> Job:

@@ -147,6 +147,9 @@ class BudgetTracker:
                 unread[digest] = revision
         async for one in self._journal.read_all(unread):
             if isinstance(one, Unreadable):
+                if isinstance(one.error.__cause__, OSError):
+                    # It may be over with the next try, which a failure of this kind says.
+                    raise one.error.__cause__
                 self._totals.enter_problem(one)
             elif self._refused.get(one.digest) == one.owner.claim and one.state == "intent":
                 # Refused here, and its lease not released yet.

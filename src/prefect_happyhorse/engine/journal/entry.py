@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobResult
@@ -71,7 +71,7 @@ class Failure(Value):
     code: str | None = None
     provider_status: str | None = None
     task_id: str | None = Field(default=None, description="The job that an uncertain submit's answer named.")
-    at: datetime = Field(default_factory=_now)
+    at: AwareDatetime = Field(default_factory=_now)
 
 
 class Cancellation(Value):
@@ -80,7 +80,7 @@ class Cancellation(Value):
     accepted: bool
     message: str
     request_id: str | None = None
-    at: datetime = Field(default_factory=_now)
+    at: AwareDatetime = Field(default_factory=_now)
 
 
 class JournalEntry(Value):
@@ -103,7 +103,7 @@ class JournalEntry(Value):
     failure: Failure | None = None
     cancellation: Cancellation | None = None
     aside: tuple[str, ...] = Field(default=(), description="Digests of the entries of further jobs that were bought for this request.")
-    updated_at: datetime = Field(default_factory=_now)
+    updated_at: AwareDatetime = Field(default_factory=_now)
     revision: int = Field(
         default=0, exclude=True, description="How often it was written. The name of its file says so; 0 before the first."
     )

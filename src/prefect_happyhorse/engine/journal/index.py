@@ -10,11 +10,10 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
-from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, NamedTuple
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
 from prefect_happyhorse.domain.prices import Currency
 from prefect_happyhorse.engine.journal.files import index_path
@@ -37,7 +36,7 @@ class Line(NamedTuple):
 
     digest: str
     revision: Annotated[int, Field(ge=1)]
-    begun_at: datetime
+    begun_at: AwareDatetime
     state: JournalState
     gateway: str
     account: str

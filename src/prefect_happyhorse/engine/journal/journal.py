@@ -1,15 +1,18 @@
 """The journal: what was bought, one readable JSON file per request digest, beside the outputs. It is the truth about money.
 
 A file is never written over. Each change creates `journal/<first two characters>/<digest>.<revision>.json` with the next revision, which of
-several writers exactly one can. The latest revision counts, and is the fencing token of whoever submits. Earlier ones go once an entry is
-closed, so that a writer that was held up until then may create one that lies behind the latest. Where money hangs on it a writer therefore
-looks whether its own is the latest: before it sends, when it writes a job down later than its lease lives, and when a job is forgotten.
+several writers exactly one can; none is used twice, nor one whose file was moved to `journal/unreadable/`. The latest counts, and is the
+fencing token of whoever submits. Earlier ones go once an entry is closed, so that a writer that was held up until then may create one that
+lies behind the latest. Where money hangs on it a writer therefore looks whether its own is the latest: before it sends, when it writes a
+job down later than its lease lives, and when a job is forgotten.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, MutableMapping
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -49,6 +52,7 @@ __all__ = [
 _PAUSES_S = (0.5, 2.0, 5.0)
 _REMEMBERED = 4096
 _REMOVED = 20
+_PUT_AWAY = "journal/unreadable"
 
 _log = logging.getLogger(__name__)
 
@@ -88,12 +92,12 @@ class Journal:
         store: Store,
         *,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
-        remembered: MutableMapping[tuple[str, str], JournalEntry] | None = None,
+        remembered: OrderedDict[tuple[str, str], JournalEntry] | None = None,
     ) -> None:
         self.store = store
         self.spool = Spool(store.url)
         self._sleep = sleep
-        self._remembered: MutableMapping[tuple[str, str], JournalEntry] = {} if remembered is None else remembered
+        self._remembered: OrderedDict[tuple[str, str], JournalEntry] = OrderedDict() if remembered is None else remembered
 
     def path(self, digest: str, revision: int) -> str:
         """Where a revision of an entry lies in the store."""
@@ -111,9 +115,7 @@ class Journal:
 
     async def revision(self, digest: str) -> int:
         """The latest revision of an entry; 0 when nothing was ever set out to be bought under the digest."""
-        names = await self.store.list(f"journal/{digest[:2]}")
-        mine = filter(None, map(revision_of, (name for name in names if name.startswith(f"{digest}."))))
-        return max((revision for found, revision in mine if found == digest), default=0)
+        return _latest(await self.store.list(f"journal/{digest[:2]}"), digest)
 
     async def read(self, digest: str) -> JournalEntry | None:
         """The entry of a digest, or None when nothing was ever set out to be bought under it."""
@@ -128,7 +130,9 @@ class Journal:
 
     async def create(self, entry: JournalEntry, *, verify: bool = False) -> JournalEntry | None:
         """Write an entry as the revision after its own; None when somebody else has written that one, or, if verified, a later one."""
-        written = entry.model_copy(update={"revision": entry.revision + 1}).checked()
+        # A revision is never used twice: what is known of one is known for good.
+        before = entry.revision or await self._revision_put_away(entry.digest)
+        written = entry.model_copy(update={"revision": before + 1}).checked()
         if not await self.store.create(self.path(written.digest, written.revision), written_entry(written)):
             self._remembered.pop((self.store.url, entry.digest), None)
             return None
@@ -159,10 +163,12 @@ class Journal:
             entry = await self.read(digest)
 
     def _remember(self, entry: JournalEntry) -> None:
+        # Threads share it, so that each step is one that no other thread can come into.
         self._remembered.pop((self.store.url, entry.digest), None)
         self._remembered[self.store.url, entry.digest] = entry
         while len(self._remembered) > _REMEMBERED:
-            self._remembered.pop(next(iter(self._remembered)))
+            with suppress(KeyError):
+                self._remembered.popitem(last=False)
 
     async def acquire(self, intent: JournalEntry, instead_of: JournalEntry | None = None) -> JournalEntry | None:
         """Acquire the lease of a request: write the intent, of several who try exactly one can; a job that stood there is set aside."""
@@ -273,12 +279,16 @@ class Journal:
                 await self.restore(digest)
             except SubmissionUncertain as error:
                 unreadable.append(Unreadable(f"{self.spool}/{digest}.json", error))
+            except OSError as error:
+                unreadable.append(_failed(f"{self.spool}/{digest}.json", digest, error))
         return unreadable
 
     async def record(self, job: Job, state: JournalState, facts: Mapping[str, Any]) -> JournalEntry | None:
         """Add what is newly known of a job to the entry as it is now, so that what another run wrote meanwhile is kept."""
         if await self.spool.get(job.digest) is not None:
-            await self.restore(job.digest)
+            # One that cannot be read stays where it is and is told; the job itself is known here.
+            with suppress(SubmissionUncertain):
+                await self.restore(job.digest)
 
         def known(latest: JournalEntry | None) -> JournalEntry | None:
             if latest is None:
@@ -304,7 +314,8 @@ class Journal:
             aside = await self._set_aside(entry)
             forgotten = entry.becoming("forgotten").model_copy(update={"aside": aside})
             if await self.create(forgotten, verify=True) is not None:
-                await self.spool.remove(entry.digest)
+                # What could be read of it was restored before.
+                await self.spool.put_away(f"{entry.digest}.json")
                 return
             latest = await self.read(entry.digest)
             if latest is None or latest.owner != entry.owner:
@@ -313,14 +324,39 @@ class Journal:
 
     async def put_away(self, name: str) -> str | None:
         """Move a file of the journal that cannot be read out of the way, by its name; its new place, or None when there is no such file."""
+        if (spooled := await self.spool.put_away(name)) is not None:
+            return spooled
         if (known := revision_of(name)) is None or not await self.store.exists(path := self.path(*known)):
             return None
-        away = f"journal/unreadable/{name}"
-        await self.store.write(away, await self.store.read(path))
-        # It may have been readable once, and its revision is free now: what the index says of it would be said of another.
+        away = await self._copy_away(name, await self.store.read(path))
+        # It may have been readable once: what the index says of it is of no use any more.
         await self.store.delete(index_path(known[0][:2]))
+        await self._restate_earlier(*known)
         await self.store.delete(path)
         return self.store.uri(away)
+
+    async def _copy_away(self, name: str, content: bytes) -> str:
+        """Write what cannot be read where it is not looked for, beside whatever was put away under the same name before."""
+        away, number = f"{_PUT_AWAY}/{name}", 0
+        while not await self.store.create(away, content):
+            number += 1
+            away = f"{_PUT_AWAY}/{name}.{number}"
+        return away
+
+    async def _restate_earlier(self, digest: str, revision: int) -> None:
+        """Write what stands before a revision that is put away as one after it, so that the next change does not use that one again."""
+        names = await self.store.list(f"journal/{digest[:2]}")
+        latest = _latest((name for name in names if revision_of(name) != (digest, revision)), digest)
+        after = await self._revision_put_away(digest)
+        if 0 < latest <= after:
+            # One that cannot be read either is told next, and put away in its turn.
+            with suppress(FileNotFoundError, SubmissionUncertain):
+                earlier = self._parsed(digest, latest, await self.store.read(self.path(digest, latest)))
+                await self.create(earlier.model_copy(update={"revision": after}))
+
+    async def _revision_put_away(self, digest: str) -> int:
+        """The latest revision of an entry that was put away, or 0."""
+        return _latest((f"{name.partition('.json')[0]}.json" for name in await self.store.list(_PUT_AWAY)), digest)
 
     async def revisions(self) -> dict[str, int]:
         """The latest revision of every entry, by its digest."""
@@ -365,22 +401,43 @@ class Journal:
         """The entries of these revisions, or what came in their place, in no order."""
         paths = {self.path(digest, revision): (digest, revision) for digest, revision in revisions.items()}
         missing = set(revisions)
-        async for path, content in self.store.read_all(list(paths)):
-            digest, revision = paths[path]
-            missing.discard(digest)
-            try:
-                yield self._parsed(digest, revision, content)
-            except SubmissionUncertain as error:
-                yield Unreadable(self.store.uri(path), error)
+        # Of a file that fails, as on a bad sector, those that were to be read with it know nothing: they are read one by one.
+        with suppress(OSError):
+            async for path, content in self.store.read_all(list(paths)):
+                digest, revision = paths[path]
+                missing.discard(digest)
+                try:
+                    yield self._parsed(digest, revision, content)
+                except SubmissionUncertain as error:
+                    yield Unreadable(self.store.uri(path), error)
         for digest in missing:
-            # It was written anew between the list of names and the reading.
+            # Or it was written anew between the list of names and the reading.
+            if (revision := await self.revision(digest)) == 0:
+                continue
+            file = self.store.uri(self.path(digest, revision))
             try:
                 entry = await self.read(digest)
             except SubmissionUncertain as error:
-                yield Unreadable(f"{self.store.url}/journal/{digest[:2]}/{digest}", error)
+                yield Unreadable(file, error)
+            except OSError as error:
+                yield _failed(file, digest, error)
             else:
                 if entry is not None:
                     yield entry
 
     def _parsed(self, digest: str, revision: int, content: bytes) -> JournalEntry:
         return read_entry(digest, revision, content, file=self.store.uri(self.path(digest, revision)))
+
+
+def _latest(names: Iterable[str], digest: str) -> int:
+    """The latest of an entry's revisions among some files, or 0."""
+    mine = filter(None, map(revision_of, (name for name in names if name.startswith(f"{digest}."))))
+    return max((revision for found, revision in mine if found == digest), default=0)
+
+
+def _failed(file: str, digest: str, error: OSError) -> Unreadable:
+    """A file that may well be read the next time; the error of the store, which may not name it, is the cause."""
+    message = f"The journal entry {file} cannot be read, or not be brought into the journal: {error}."
+    uncertain = SubmissionUncertain(message, digest=digest, advice="Nothing is bought under it until it can.")
+    uncertain.__cause__ = OSError(error.errno or errno.EIO, error.strerror or str(error), file)
+    return Unreadable(file, uncertain)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from prefect_happyhorse.domain.values import Value
 
@@ -68,6 +68,7 @@ class LeaseOwner(Value):
         machine: What the process id counts within.
         process: The process id.
         run: A name that no other process has, also when it gets the same id later.
+        started: When the process was started, in the machine's own ticks; None where that is not known, as anywhere but on Linux.
         claim: A name that no other submit has.
         at: When the submit was begun.
     """
@@ -76,8 +77,9 @@ class LeaseOwner(Value):
     machine: str = Field(default_factory=lambda: _this_process().machine)
     process: int = Field(default_factory=lambda: _this_process().process)
     run: str = Field(default_factory=lambda: _this_process().run)
+    started: int | None = Field(default_factory=lambda facts: _started(facts["run"], facts["process"]))
     claim: str = Field(default_factory=lambda: uuid.uuid4().hex)
-    at: datetime = Field(default_factory=_now)
+    at: AwareDatetime = Field(default_factory=_now)
 
     @contextmanager
     def submitting(self) -> Generator[None]:
@@ -102,13 +104,20 @@ class LeaseOwner(Value):
         if self.machine != here.machine:
             return None
         # A process of the same id as this one was an earlier one, as in a container that was started again.
-        return self.process != here.process and _alive(self.process)
+        return self.process != here.process and _alive(self.process, self.started)
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"
 
 
-def _alive(process: int) -> bool:
+def _started(run: str, process: int) -> int | None:
+    """When a process was started, where it is this one: of another, as when an entry of an earlier version is read, it is not known."""
+    here = _this_process()
+    seen = _seen(process) if (run, process) == (here.run, here.process) else None
+    return None if seen is None else seen.started
+
+
+def _alive(process: int, started: int | None) -> bool:
     if os.name == "nt":
         # There, signal 0 is no question but Ctrl-C.
         return True
@@ -117,5 +126,24 @@ def _alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
+        # It is another user's.
+        pass
+    if (seen := _seen(process)) is None:
         return True
-    return True
+    # One that ended and that its parent did not ask for, as in a container without an init, still has its id; another may have it by now.
+    return not seen.ended and started in (None, seen.started)
+
+
+class _Seen(NamedTuple):
+    ended: bool
+    started: int
+
+
+def _seen(process: int) -> _Seen | None:
+    """What Linux says of a process; None where nothing is said. See https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html."""
+    try:
+        # The second field is the command in parentheses, and may hold anything.
+        state, *facts = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
+        return _Seen(state in {b"Z", b"X"}, int(facts[18]))
+    except (OSError, ValueError, IndexError):
+        return None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from prefect_happyhorse.engine.storage.local import replace_file
+from prefect_happyhorse.engine.storage.local import create_file, replace_file
 from prefect_happyhorse.engine.storage.machine import state_folder
 
 __all__ = ["Spool"]
@@ -35,8 +35,8 @@ class Spool:
         """Keep an entry."""
         await to_thread.run_sync(replace_file, self.folder / f"{json.loads(entry)['digest']}.json", entry.encode())
 
-    async def get(self, digest: str) -> str | None:
-        """The entry of a digest, or None."""
+    async def get(self, digest: str) -> bytes | None:
+        """The entry of a digest as its file holds it, or None."""
         return await to_thread.run_sync(_read, self.folder / f"{digest}.json")
 
     async def digests(self) -> list[str]:
@@ -47,12 +47,27 @@ class Spool:
         """Keep an entry no longer; nothing happens when there is none."""
         await to_thread.run_sync(lambda: (self.folder / f"{digest}.json").unlink(missing_ok=True))
 
+    async def put_away(self, name: str) -> str | None:
+        """Move a file that cannot be read out of the way; its new place, or None when there is no such file."""
+        if not name.endswith(".json") or name.removesuffix(".json") not in await self.digests():
+            return None
+        return str(await to_thread.run_sync(_put_away, self.folder / name))
 
-def _read(file: Path) -> str | None:
+
+def _read(file: Path) -> bytes | None:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _put_away(file: Path) -> Path:
+    away, number = file.parent / "unreadable" / file.name, 0
+    while not create_file(away, file.read_bytes()):
+        number += 1
+        away = away.with_name(f"{file.name}.{number}")
+    file.unlink()
+    return away
 
 
 def _names(folder: Path) -> list[str]:

@@ -50,7 +50,7 @@ def create_file(target: Path, data: bytes) -> bool:
 
 def keep_file(source: Path, target: Path, *, move: bool) -> None:
     """Store a finished file; FileExistsError when a different one is there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent)
     _sync_file(source)
     try:
         if move:
@@ -85,7 +85,11 @@ def sync_folder(folder: Path) -> None:
     """Make the names in a folder outlast a power cut, where the system can."""
     if os.name == "nt":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        # Files may be made in a folder that may not be listed; it cannot be synced then.
+        return
     try:
         os.fsync(handle)
     except OSError as error:
@@ -99,12 +103,27 @@ def sync_folder(folder: Path) -> None:
 @contextmanager
 def _temporary(folder: Path) -> Generator[Path, None, None]:
     """A name for an unfinished file in a folder; whatever still has that name at the end is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     draft = folder / f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     try:
         yield draft
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder and those above it that are missing; the name of each outlasts a power cut, as those of the files in it do."""
+    try:
+        folder.mkdir()
+    except FileNotFoundError:
+        _make_folder(folder.parent)
+        _make_folder(folder)
+    except OSError:
+        # Which of several reasons is told for a folder that is there differs between systems.
+        if not folder.is_dir():
+            raise
+    else:
+        sync_folder(folder.parent)
 
 
 def _write(path: Path, data: bytes, mode: int = 0o666) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from platformdirs import PlatformDirs
@@ -13,7 +14,10 @@ _DIRS = PlatformDirs("prefect-happyhorse", appauthor=False)
 
 
 def state_folder() -> Path:
-    """Where access tokens and spooled journal entries lie: `HAPPYHORSE_HOME`, or where the system keeps the state of applications."""
+    """Where access tokens and spooled journal entries lie: `HAPPYHORSE_HOME`, or where the system keeps the state of applications.
+
+    A relative `HAPPYHORSE_HOME` counts from where the process is when it is first asked for.
+    """
     return _home() or _DIRS.user_state_path
 
 
@@ -25,4 +29,10 @@ def cache_folder() -> Path:
 
 def _home() -> Path | None:
     named = os.environ.get("HAPPYHORSE_HOME", "")
-    return Path(named).expanduser() if named else None
+    return _absolute(named) if named else None
+
+
+@lru_cache
+def _absolute(named: str) -> Path:
+    # Once in a process: what was spooled before it goes elsewhere has to be found after.
+    return Path(named).expanduser().absolute()
