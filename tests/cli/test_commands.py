@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from prefect_happyhorse.catalog import GATEWAYS, Route, find_problems, routes
 from prefect_happyhorse.cli import main
 from prefect_happyhorse.cli.docs import example_request
 from prefect_happyhorse.domain.requests import parse_request
+from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer
 
 VECTORS: list[dict[str, Any]] = json.loads(Path(__file__).parents[1].joinpath("data", "vectors.json").read_text(encoding="utf-8"))
@@ -192,6 +194,55 @@ def test_the_exit_code_says_whether_money_was_spent(at_sandbox: SandboxServer, t
     at_sandbox.fault(at="submit", kind=kind, times=None)
     result = run("generate", request_file(tmp_path), "--gateway", "happyhorse", "--output", str(tmp_path / "out"))
     assert (result.exit_code, told in result.output, "Traceback" in result.output) == (code, True, False), result.output
+
+
+def test_a_store_that_is_full_once_the_job_is_paid_for_says_which_job_it_is(
+    at_sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And how it is gone on with."""
+
+    async def full(self: Store, path: str, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", full)
+        result = run("generate", request_file(tmp_path), "--gateway", "happyhorse", "--output", str(tmp_path / "outputs"))
+    (charge,) = at_sandbox.ledger()
+    assert result.exit_code == 3
+    assert "No space left on device" in result.stderr
+    assert charge.task_id in result.stderr
+    assert "happyhorse jobs resume " in result.stderr
+    assert run("jobs", "resume").exit_code == 0
+
+
+@pytest.mark.parametrize("during", ["submit", "poll"])
+def test_an_interrupted_command_says_which_job_is_paid_for(at_sandbox: SandboxServer, tmp_path: Path, during: str) -> None:
+    """Ctrl-C while the submit is answered, and while the job is waited for."""
+    at_sandbox.settings(job_s=600)
+    if during == "submit":
+        at_sandbox.fault(at="submit", kind="stall_after", seconds=3, times=1)
+    out = str(tmp_path / "outputs")
+    command = [
+        sys.executable,
+        "-m",
+        "prefect_happyhorse.cli",
+        "generate",
+        request_file(tmp_path),
+        "--gateway",
+        "happyhorse",
+        "--output",
+        out,
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        deadline = time.monotonic() + 60
+        while not (charges := at_sandbox.ledger()) or (during == "poll" and not charges[0].polls):
+            assert time.monotonic() < deadline
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    (charge,) = at_sandbox.ledger()
+    assert running.returncode == 3, said
+    assert f"Interrupted while waiting for job {charge.task_id} of happyhorse, which is paid for." in said
+    assert f"happyhorse jobs --store file://{out} show " in said
 
 
 def test_without_a_key_the_variable_is_named(tmp_path: Path) -> None:

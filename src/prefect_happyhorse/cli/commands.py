@@ -5,8 +5,10 @@ Exit codes: 0 done; 1 failed; 2 refused, and nothing was sent; 3 failed, and mon
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +21,7 @@ from rich.table import Table
 from prefect_happyhorse.catalog import GATEWAYS, Route, check, gateway_facts, resolve, routes
 from prefect_happyhorse.cli.docs import example_request, gateways_page, routes_table
 from prefect_happyhorse.cli.jobs import jobs
-from prefect_happyhorse.cli.output import REFUSED, asynchronous, cell, console, echo, errors, fail
+from prefect_happyhorse.cli.output import REFUSED, SPENT, asynchronous, cell, console, echo, errors, fail
 from prefect_happyhorse.cli.setup import setup
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest, iter_media, parse_request, replace_media
@@ -139,8 +141,6 @@ async def generate(request_file: Path, gateway: str, output: Path, take: int, de
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
     with Progress(*columns, console=console(stderr=True), transient=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("submit", total=100, said="")
-        job = (await session.submit(prepared)).job
-        progress.update(bar, description=cell(f"{job.model} {job.task_id}"))
 
         async def on_poll(job: Job, state: JobSnapshot, elapsed_s: float) -> None:
             estimate = min(elapsed_s / prepared.route.typical_s, 0.95)
@@ -148,11 +148,28 @@ async def generate(request_file: Path, gateway: str, output: Path, take: int, de
             said = f"{cell(state.provider_status or state.status.value)}{'' if state.progress is not None else ' (estimate)'}"
             progress.update(bar, completed=100 * share, said=said)
 
-        result = await session.poll(job, deadline_s=deadline_s, on_poll=on_poll)
-        progress.update(bar, completed=100, said="downloading")
-        asset = (await session.store_outputs(result)).asset
+        try:
+            job = (await session.submit(prepared)).job
+            progress.update(bar, description=cell(f"{job.model} {job.task_id}"))
+            result = await session.poll(job, deadline_s=deadline_s, on_poll=on_poll)
+            progress.update(bar, completed=100, said="downloading")
+            asset = (await session.store_outputs(result)).asset
+        except asyncio.CancelledError:
+            await _tell_what_is_bought(session, prepared.digest)
+            raise
     for one in (asset, *asset.siblings):
         echo(one.uri.removeprefix("file://"))
+
+
+async def _tell_what_is_bought(session: Session, digest: str) -> None:
+    """End a command that is interrupted, unless nothing is bought for its request."""
+    entry = await session.journal.latest(digest)
+    if entry is None or not entry.is_open:
+        return
+    bought = (
+        "a submit that may have been accepted" if entry.job is None else f"job {entry.job.task_id} of {entry.gateway}, which is paid for"
+    )
+    fail(f"Interrupted while waiting for {bought}. happyhorse jobs --store {shlex.quote(session.store.url)} show {digest[:12]}", SPENT)
 
 
 @main.command()

@@ -195,7 +195,10 @@ async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, on
             echo(f"{entry.digest[:12]}: {type(stored.failure).__name__}: {stored.failure}", err=True)
         return stored.failure is None
 
-    kept = await asyncio.gather(*(one(entry) for entry in chosen))
+    try:
+        kept = await asyncio.gather(*(one(entry) for entry in chosen))
+    except asyncio.CancelledError:
+        fail("Interrupted; the jobs that are not kept stay in the journal: happyhorse jobs list --open", SPENT)
     if failed := kept.count(False):
         fail(f"{failed} of the jobs are not kept; they stay in the journal.", SPENT)
 
