@@ -10,7 +10,7 @@ from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
 from pydantic import SecretStr, ValidationError
 
-from prefect_happyhorse import GATEWAYS, AuthenticationFailed, GatewayCredentials, MediaStore
+from prefect_happyhorse import GATEWAYS, AuthenticationFailed, GatewayCredentials, MediaStore, PollRejected
 from prefect_happyhorse.engine.http.client import is_local
 
 
@@ -184,9 +184,9 @@ async def test_the_account_of_a_job_is_found_again(monkeypatch: pytest.MonkeyPat
     await block.asave("of-a-job", overwrite=True)
     found = await GatewayCredentials.of_job(gateway="ttapi", account="film", name="of-a-job")
     assert found.to_account().credentials == "of-a-job"
-    with pytest.raises(ValueError, match="The block 'of-a-job' is of account 'film'"):
+    with pytest.raises(PollRejected, match="The block 'of-a-job' is of account 'film'"):
         await GatewayCredentials.of_job(gateway="ttapi", account="other", name="of-a-job")
     monkeypatch.setenv("TTAPI_API_KEY", "k")
     assert (await GatewayCredentials.of_job(gateway="ttapi", account="default", name=None)).to_account().credentials is None
-    with pytest.raises(ValueError, match="The environment's ttapi credentials"):
+    with pytest.raises(PollRejected, match="The environment's ttapi credentials"):
         await GatewayCredentials.of_job(gateway="ttapi", account="film", name=None)

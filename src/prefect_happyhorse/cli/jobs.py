@@ -206,7 +206,7 @@ async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, on
 async def _session(journal: Journal, entry: JournalEntry) -> Session:
     from prefect_happyhorse.blocks import GatewayCredentials
 
-    block = await GatewayCredentials.of_job(gateway=entry.gateway, account=entry.account, name=entry.credentials)
+    block = await GatewayCredentials.of_job(gateway=entry.gateway, account=entry.account, name=entry.credentials, job=entry.job)
     return Session(block.to_account(), journal.store)
 
 
