@@ -21,11 +21,13 @@ from rich.table import Table
 from prefect_happyhorse.catalog import GATEWAYS, Route, check, gateway_facts, resolve, routes
 from prefect_happyhorse.cli.docs import example_request, gateways_page, routes_table
 from prefect_happyhorse.cli.jobs import jobs
-from prefect_happyhorse.cli.output import REFUSED, SPENT, asynchronous, cell, console, echo, errors, fail
+from prefect_happyhorse.cli.output import REFUSED, SPENT, Seconds, asynchronous, cell, console, echo, errors, fail
 from prefect_happyhorse.cli.setup import setup
+from prefect_happyhorse.domain.errors import AuthenticationFailed
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest, iter_media, parse_request, replace_media
 from prefect_happyhorse.domain.validation import validation_problems
+from prefect_happyhorse.engine.http.ssrf import check_base_url
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.session import Session
@@ -99,7 +101,14 @@ async def preview(request_file: Path | None, gateway: str | None, capability: st
 
 
 def _base_url(gateway: str) -> str | None:
-    return os.environ.get(f"{gateway.upper()}_BASE_URL") or gateway_facts(gateway).base_url
+    given = os.environ.get(f"{gateway.upper()}_BASE_URL")
+    if given:
+        try:
+            # Whether its network is private is for whoever sends something: here it is only shown, and may hold a password.
+            check_base_url(given, private_network=True)
+        except ValueError as error:
+            fail(f"{gateway.upper()}_BASE_URL {error}. Nothing was sent.", REFUSED)
+    return given or gateway_facts(gateway).base_url
 
 
 def _call(request: GenerationRequest, route: Route) -> dict[str, Any]:
@@ -126,7 +135,14 @@ def _call(request: GenerationRequest, route: Route) -> dict[str, Any]:
 @click.option("--gateway", type=click.Choice(GATEWAYS), required=True, help="The gateway.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder for the file and the journal.")
 @click.option("--take", default=1, show_default=True, help="Another number makes another variation of the very same request.")
-@click.option("--deadline", "deadline_s", default=DEADLINE_S, show_default=True, help="How long the job may take, in seconds.")
+@click.option(
+    "--deadline",
+    "deadline_s",
+    default=DEADLINE_S,
+    show_default=True,
+    type=Seconds(min=0),
+    help="How long the job may take, in seconds.",
+)
 @asynchronous
 async def generate(request_file: Path, gateway: str, output: Path, take: int, deadline_s: float) -> None:
     """Make what a request asks for, and print where the file lies.
@@ -134,9 +150,7 @@ async def generate(request_file: Path, gateway: str, output: Path, take: int, de
     The key is read from <GATEWAY>_API_KEY and the address from <GATEWAY>_BASE_URL. Running it again gives the same file and buys nothing.
     """
     request = _read_request(request_file)
-    from prefect_happyhorse.blocks import GatewayCredentials
-
-    session = Session(GatewayCredentials.from_environment(gateway).to_account(), Store(url=str(output)))
+    session = Session(_account(gateway), Store(url=str(output)))
     prepared = await session.prepare(request, take=take)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
     with Progress(*columns, console=console(stderr=True), transient=not sys.stderr.isatty()) as progress:
@@ -161,6 +175,22 @@ async def generate(request_file: Path, gateway: str, output: Path, take: int, de
         echo(one.uri.removeprefix("file://"))
 
 
+def _account(gateway: str) -> Account:
+    """Who pays, by the environment."""
+    from prefect_happyhorse.blocks import GatewayCredentials
+
+    try:
+        return GatewayCredentials.from_environment(gateway).to_account()
+    except ValidationError as error:
+        fail(f"The environment's credentials are wrong. Nothing was sent.\n{_listed(error)}", REFUSED)
+    except (AuthenticationFailed, ValueError, OSError) as error:
+        fail(f"The environment's credentials cannot be used. Nothing was sent.\n  - {error}", REFUSED)
+
+
+def _listed(error: ValidationError) -> str:
+    return "\n".join(f"  - {problem}" for problem in validation_problems(error))
+
+
 async def _tell_what_is_bought(session: Session, digest: str) -> None:
     """End a command that is interrupted, unless nothing is bought for its request."""
     entry = await session.journal.latest(digest)
@@ -174,8 +204,8 @@ async def _tell_what_is_bought(session: Session, digest: str) -> None:
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=8808, show_default=True, help="The port to listen on.")
-@click.option("--job-s", default=2.0, show_default=True, type=click.FloatRange(min=0), help="How long a job takes, in seconds.")
+@click.option("--port", default=8808, show_default=True, type=click.IntRange(1, 65_535), help="The port to listen on.")
+@click.option("--job-s", default=2.0, show_default=True, type=Seconds(min=0), help="How long a job takes, in seconds.")
 @click.option(
     "--media",
     type=click.Choice(["full", "tiny"]),
@@ -218,8 +248,7 @@ def _read_request(path: Path) -> GenerationRequest:
     try:
         return parse_request(path.read_bytes())
     except ValidationError as error:
-        problems = "\n".join(f"  - {problem}" for problem in validation_problems(error))
-        fail(f"{path} is no request:\n{problems}\nNothing was sent.", REFUSED)
+        fail(f"{path} is no request:\n{_listed(error)}\nNothing was sent.", REFUSED)
     except OSError as error:
         way_out = f"`happyhorse preview --example text_to_video > {path}` writes one"
         fail(f"{path} cannot be read: {error.strerror or error}. {way_out}. Nothing was sent.", REFUSED)
