@@ -19,6 +19,7 @@ from prefect_happyhorse.domain.prices import Price
 from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.engine.http.client import is_on_this_machine
 from prefect_happyhorse.engine.http.ssrf import check_base_url
+from prefect_happyhorse.engine.storage.backend import HiddenOptions
 from prefect_happyhorse.engine.storage.store import DEFAULT_TEMPLATE, Store
 from prefect_happyhorse.gateways import Account
 
@@ -38,6 +39,11 @@ def environment_names(gateway: str) -> dict[str, str]:
     if gateway_facts(gateway).token is not None:
         fields += ["app_id", "secret_key"]
     return {field: f"{gateway}_{field}".upper() for field in fields}
+
+
+def _is_pasted_well(key: SecretStr) -> bool:
+    text = key.get_secret_value()
+    return text.isascii() and text.isprintable() and text == text.strip()
 
 
 def no_payer(error: AuthenticationFailed | ValueError | OSError, job: Job | None) -> PollRejected:
@@ -125,8 +131,8 @@ class GatewayCredentials(Block):
     @field_validator("api_key", "secret_key")
     @classmethod
     def _is_a_key(cls, value: SecretStr | None) -> SecretStr | None:
-        text = "" if value is None else value.get_secret_value()
-        if not text.isascii() or not text.isprintable() or text != text.strip():
+        if value is not None and not _is_pasted_well(value):
+            # Raised out here, since a traceback may show what is below.
             raise ValueError("must be printable ASCII without a space around it or a line break in it: paste it anew")
         return value
 
@@ -218,7 +224,12 @@ class GatewayCredentials(Block):
             'ttapi'
         """
         cls._is_known(gateway)
-        found: dict[str, Any] = {field: value for field, name in environment_names(gateway).items() if (value := os.environ.get(name))}
+        # A traceback may show what is here.
+        found: dict[str, Any] = {
+            field: SecretStr(value) if field in {"api_key", "secret_key"} else value
+            for field, name in environment_names(gateway).items()
+            if (value := os.environ.get(name))
+        }
         if "prices" in found:
             found["prices"] = list(read_prices(Path(found["prices"]).read_text(encoding="utf-8")))
         return cls.model_validate({"gateway": gateway, **found})
@@ -331,7 +342,7 @@ class MediaStore(Block):
         """
         return Store(
             url=self.url,
-            options=self.options.get_secret_value(),
+            options=HiddenOptions(self.options.get_secret_value()),
             template=self.path_template,
             public_base_url=self.public_base_url,
             presign_s=self.presign_s,
