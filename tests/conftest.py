@@ -10,8 +10,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import coverage
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.environment import clear
+
+# How fast the machine is decides nothing here.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 _STATUS: list[int] = []
 
@@ -21,6 +27,10 @@ def _leave() -> None:
     # Prefect's and fsspec's event loops live in daemon threads, some of which are inside of C code while the interpreter is torn down: with
     # every test passed the process once ended by a segmentation fault. Registered first, this is the last of all that is done at exit.
     if _STATUS:
+        if (measured := coverage.Coverage.current()) is not None:
+            # Begun before the first line of this, it would save what it saw only afterwards.
+            measured.stop()
+            measured.save()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(_STATUS[-1])

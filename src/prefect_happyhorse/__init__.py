@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from prefect_happyhorse.catalog import estimate as estimate
     from prefect_happyhorse.catalog import resolve as resolve
     from prefect_happyhorse.catalog import routes as routes
+    from prefect_happyhorse.datasets.export import Export as Export
+    from prefect_happyhorse.datasets.manifest import read_manifest as read_manifest
+    from prefect_happyhorse.datasets.problems import ManifestCheck as ManifestCheck
+    from prefect_happyhorse.datasets.problems import check_manifest as check_manifest
+    from prefect_happyhorse.datasets.rows import BadRow as BadRow
+    from prefect_happyhorse.datasets.rows import Row as Row
     from prefect_happyhorse.domain.assets import MediaAsset as MediaAsset
     from prefect_happyhorse.domain.errors import AuthenticationFailed as AuthenticationFailed
     from prefect_happyhorse.domain.errors import BudgetExceeded as BudgetExceeded
@@ -69,6 +75,7 @@ if TYPE_CHECKING:
     from prefect_happyhorse.tasks.collect import poll_once as poll_once
     from prefect_happyhorse.tasks.concat import concat as concat
     from prefect_happyhorse.tasks.download import download as download
+    from prefect_happyhorse.tasks.export import export_assets as export_assets
     from prefect_happyhorse.tasks.generate import generate as generate
     from prefect_happyhorse.tasks.many import download_many as download_many
     from prefect_happyhorse.tasks.many import generate_many as generate_many
@@ -91,6 +98,10 @@ _EXPORTS = {
     "artifacts.table": "show_table",
     "blocks": "GatewayCredentials MediaStore",
     "catalog": "GATEWAYS Route estimate resolve routes",
+    "datasets.export": "Export",
+    "datasets.manifest": "read_manifest",
+    "datasets.problems": "ManifestCheck check_manifest",
+    "datasets.rows": "BadRow Row",
     "domain.assets": "MediaAsset",
     "domain.errors": (
         "AuthenticationFailed BudgetExceeded CatalogError DownloadFailed GatewayUnavailable GenerationError InvalidRequest JobExpired "
@@ -112,6 +123,7 @@ _EXPORTS = {
     "tasks.collect": "collect_jobs open_jobs poll_once",
     "tasks.concat": "concat",
     "tasks.download": "download",
+    "tasks.export": "export_assets",
     "tasks.generate": "generate",
     "tasks.many": "download_many generate_many poll_many submit_many",
     "tasks.poll": "poll",

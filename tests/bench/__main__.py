@@ -21,10 +21,11 @@ from typing import Any
 
 from tests.bench import downloads, journal, schedule
 from tests.bench.report import Figure, plot, table, write_into
-from tests.bench.services import Services, moto, prefect_server, process, sandbox
+from tests.bench.services import Services, journal_on_s3, moto, prefect_server, process, sandbox
 from tests.e2e.stack import free_port
 
 KIB, MIB = 1024, 1024**2
+HAPPYHORSE = [sys.executable, "-m", "prefect_happyhorse.cli"]
 FIXED_S = 5.0
 PROVIDERS_LIMIT = 20.0
 USERS = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -42,7 +43,9 @@ class Size:
         large: Length of the large download in bytes.
         small: Length of the small ones in bytes.
         files: How many small ones.
-        entries: How many jobs the journal holds.
+        entries: How many jobs the journal holds that is read whole.
+        many: How many jobs the large journal holds.
+        many_open: How many of them are open.
         simulated: How many jobs are simulated.
         rounds: How often short measurements are repeated, the median counts.
     """
@@ -54,11 +57,25 @@ class Size:
     small: int = 5 * MIB
     files: int = 200
     entries: int = 10_000
+    many: int = 100_000
+    many_open: int = 1000
     simulated: int = 3000
     rounds: int = 3
 
 
-LITTLE = Size(jobs=(1, 3), threads=(3,), job_s=0.5, large=8 * MIB, small=MIB, files=4, entries=100, simulated=50, rounds=1)
+LITTLE = Size(
+    jobs=(1, 3),
+    threads=(3,),
+    job_s=0.5,
+    large=8 * MIB,
+    small=MIB,
+    files=4,
+    entries=100,
+    many=100,
+    many_open=10,
+    simulated=50,
+    rounds=1,
+)
 
 
 def module(name: str, *arguments: object, environment: Mapping[str, str] = os.environ) -> dict[str, float]:
@@ -98,7 +115,7 @@ def measure_loads(size: Size, scratch: Path) -> tuple[dict[tuple[str, int], dict
                 "empty",
                 "generate",
                 *(["script"] if jobs == max(size.jobs) else []),
-                *(["engine", "threads"] if jobs in size.threads else []),
+                *(["many", "engine", "threads"] if jobs in size.threads else []),
             ]
             for kind in kinds:
                 before = server.cpu_s()
@@ -124,6 +141,19 @@ def overhead(size: Size, scratch: Path) -> tuple[list[Figure], str]:
                 ours <= 1.15 * empty,
             )
         )
+    for jobs in size.threads:
+        ours, empty = loads["many", jobs], loads["empty", jobs]
+        more = (ours["bytes"] - empty["bytes"]) / KIB / jobs
+        many_ms, empty_ms = (1000 * served[kind, jobs] for kind in ("many", "empty"))
+        figures.append(
+            Figure(
+                f"{jobs} jobs of {size.job_s:g} s at once, `generate_many`",
+                f"three empty Prefect tasks a job: {empty['wall_s']:.1f} s, {empty_ms:.0f} ms of the server's processor a job",
+                "1.15 x, 10 ms, 50 KiB more a job",
+                f"{ours['wall_s']:.1f} s, **{ours['wall_s'] / empty['wall_s']:.2f} x**, **{many_ms:.0f} ms**, **{more:.0f} KiB** more",
+                ours["wall_s"] <= 1.15 * empty["wall_s"] and many_ms <= 10 and more <= 50,
+            )
+        )
     most = max(size.jobs)
     script, engine = loads["script", most], loads["engine", most]
     own_ms = 1000 * (engine["cpu_s"] - script["cpu_s"]) / most
@@ -138,7 +168,7 @@ def overhead(size: Size, scratch: Path) -> tuple[list[Figure], str]:
     )
     for jobs in size.threads:
         threads = loads["threads", jobs]
-        for kind, what in (("generate", "`generate`"), ("engine", "the same without Prefect")):
+        for kind, what in (("generate", "`generate`"), ("many", "`generate_many`"), ("engine", "the same without Prefect")):
             if (kind, jobs) in loads:
                 ours = loads[kind, jobs]
                 figures.append(
@@ -284,10 +314,10 @@ def _many(size: Size, scratch: Path) -> list[Figure]:
 def bookkeeping(size: Size, scratch: Path) -> tuple[list[Figure], str]:
     """The journal and the import."""
     folder = scratch / "many"
-    journal.make_journal(folder, size.entries)
-    read = [module("journal", folder) for _ in range(size.rounds)]
+    journal.make_journal(folder, size.entries, open_jobs=size.entries)
+    read = [module("journal", "read", folder) for _ in range(size.rounds)]
     ratio = statistics.median(one["entries_s"] / one["read_s"] for one in read)
-    listed = [sys.executable, "-m", "prefect_happyhorse.cli", "jobs", "--store", str(folder), "list"]
+    listed = [*HAPPYHORSE, "jobs", "--store", str(folder), "list"]
     # The first round of each compiles, and does not count.
     list_s = statistics.median([seconds(listed, USERS) for _ in range(size.rounds + 1)][1:])
     imports = [module("imports", environment=USERS) for _ in range(size.rounds + 1)][1:]
@@ -312,6 +342,53 @@ def bookkeeping(size: Size, scratch: Path) -> tuple[list[Figure], str]:
     ], ""
 
 
+def large_journal(size: Size, scratch: Path) -> tuple[list[Figure], str]:
+    """What only open entries and sums are wanted of."""
+    folder = scratch / "large"
+    journal.make_journal(folder, size.many, open_jobs=size.many_open)
+    what = f"{size.many} entries, {size.many_open} open"
+    first = module("journal", "open", folder, environment=USERS)
+    figures = [Figure(f"{what}: read for the first time, which makes the index", "", "", _found(first), None)]
+    start_s = peak([*HAPPYHORSE, "--version"], USERS)["wall_s"]
+    for name, measured in _looks(folder, USERS).items():
+        rounds = [measured() for _ in range(size.rounds)]
+        one = {"wall_s": statistics.median(one["wall_s"] for one in rounds), "bytes": max(one["bytes"] for one in rounds)}
+        beside = f"its start alone: {start_s:.1f} s" if name.startswith("`happyhorse") else ""
+        holds = one["wall_s"] <= 2 and one["bytes"] <= 150 * MIB
+        figures.append(Figure(f"{what}: {name}", beside, "2 s, 150 MiB", _found(one), holds))
+    with journal_on_s3(folder) as server:
+        for name, measured in _looks("s3://bench/outputs", USERS | server.environment).items():
+            before = server.cpu_s()
+            one = measured()
+            beside = f"moto's own processor time: {server.cpu_s() - before:.1f} s"
+            figures.append(Figure(f"{what}, on S3 (moto's server): {name}", beside, "5 s", _found(one), one["wall_s"] <= 5))
+            say(f"{name} on S3: {_found(one)}, {beside}")
+    return figures, ""
+
+
+def _found(one: Mapping[str, float]) -> str:
+    return f"**{one['wall_s']:.1f} s**, {one['bytes'] / MIB:.0f} MiB"
+
+
+def _looks(store: object, environment: Mapping[str, str]) -> dict[str, Callable[[], dict[str, float]]]:
+    return {
+        "`happyhorse jobs list --open`": lambda: peak([*HAPPYHORSE, "jobs", "--store", str(store), "list", "--open"], environment),
+        "a budget's first check": lambda: module("journal", "budget", store, environment=environment),
+        "what `collect` begins with": lambda: module("journal", "open", store, environment=environment),
+    }
+
+
+def peak(arguments: list[str], environment: Mapping[str, str]) -> dict[str, float]:
+    """How long a command takes, and its peak memory."""
+    started = time.perf_counter()
+    running = subprocess.Popen(arguments, env=dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(running.pid, 0)
+    running.returncode = os.waitstatus_to_exitcode(status)
+    if running.returncode:
+        raise RuntimeError(f"{arguments} failed")
+    return {"wall_s": time.perf_counter() - started, "bytes": used.ru_maxrss * KIB}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="try everything with little, and judge nothing")
@@ -321,7 +398,7 @@ def main() -> None:
     figures: list[Figure] = []
     plots: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
-        for part in (bookkeeping, polling, fetching, overhead):
+        for part in (bookkeeping, large_journal, polling, fetching, overhead):
             some, drawn = part(size, Path(scratch))
             figures += some
             plots += [drawn] if drawn else []

@@ -3,6 +3,7 @@
 It prints what it took as one line of JSON. Each kind waits for so many jobs at once, each of so many seconds at the sandbox:
 
 - `generate`: this package's task, in a flow, of an account that has made twenty such jobs before.
+- `many`: the same, all in one task run of `generate_many`.
 - `empty`: a flow of three empty Prefect tasks for each job, of which the second sleeps as long as the job takes.
 - `script`: asyncio and httpx alone: submit, ask every 5 s, download; nothing is written down.
 - `engine`: this package without Prefect.
@@ -27,7 +28,7 @@ from pydantic import SecretStr
 
 MODEL = "happyhorse-1.0-r2v"
 BEFORE = 20
-LEARN = {"generate", "engine"}
+LEARN = {"generate", "many", "engine"}
 REFERENCE = "https://media.example.com/horse.png"
 
 
@@ -51,21 +52,41 @@ def requests_of(jobs: int) -> list[Any]:
     ]
 
 
-def generate(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[object]]:
+def _of_ours(url: str, folder: str, make: Callable[..., Awaitable[object]]) -> Callable[[int], Awaitable[object]]:
     from prefect import flow
 
     from prefect_happyhorse import GatewayCredentials, MediaStore
-    from prefect_happyhorse import generate as make
 
     credentials = GatewayCredentials(gateway="happyhorse", api_key="bench", base_url=f"{url}/happyhorse")
     store = MediaStore(url=folder)
 
-    @flow(name="bench-generate")
+    @flow(name="bench")
     async def run(jobs: int, take: int) -> None:
-        await asyncio.gather(*(make(request, credentials, store, take=take) for request in requests_of(jobs)))
+        await make(requests_of(jobs), take, credentials, store)
 
     takes = iter(range(1, 1000))
     return lambda jobs: run(jobs, next(takes))
+
+
+def generate(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[object]]:
+    from prefect_happyhorse import generate as make
+
+    async def together(requests: list[Any], take: int, *where: Any) -> None:
+        await asyncio.gather(*(make(request, *where, take=take) for request in requests))
+
+    return _of_ours(url, folder, together)
+
+
+def many(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[object]]:
+    from prefect_happyhorse import RowResult, generate_many
+
+    async def in_one(requests: list[Any], take: int, *where: Any) -> None:
+        asked = [RowResult(row=row, id=str(row), request=request, take=take) for row, request in enumerate(requests, start=1)]
+        rows = await generate_many(asked, *where, concurrency=len(asked))
+        if failed := [row.error for row in rows if row.state != "kept"]:
+            raise RuntimeError(f"{len(failed)} of {len(rows)} jobs failed, the first by {failed[0]}")
+
+    return _of_ours(url, folder, in_one)
 
 
 def empty(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[object]]:
@@ -182,7 +203,7 @@ def threads(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[ob
     return run
 
 
-KINDS = {"generate": generate, "empty": empty, "engine": engine, "script": script, "threads": threads}
+KINDS = {"generate": generate, "many": many, "empty": empty, "engine": engine, "script": script, "threads": threads}
 
 
 def let_jobs_take(job_s: float, url: str) -> None:

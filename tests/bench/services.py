@@ -72,17 +72,12 @@ def moto() -> Generator[dict[str, str]]:
     serve = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", url.rpartition(":")[2]]
     with process(serve, url, os.environ):
         urllib.request.urlopen(urllib.request.Request(f"{url}/bench", method="PUT", data=b""), timeout=10).close()
-        yield {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "bench",
-            "AWS_SECRET_ACCESS_KEY": "bench",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
+        yield _found_at(url)
 
 
 @dataclass(frozen=True)
-class PrefectServer:
-    """A running Prefect server.
+class Server:
+    """A server that runs.
 
     Args:
         pid: Its process.
@@ -95,6 +90,28 @@ class PrefectServer:
     def cpu_s(self) -> float:
         """The processor time that it and its children have taken so far, in seconds."""
         return _cpu_s(self.pid)
+
+
+@contextmanager
+def journal_on_s3(folder: Path) -> Generator[Server]:
+    """An S3 store whose bucket `bench` holds the journal of a folder, below `outputs`."""
+    url = f"http://127.0.0.1:{free_port()}"
+    serve = [sys.executable, "-m", "tests.bench.journal", "serve", url.rpartition(":")[2], str(folder)]
+    with process(serve, url, os.environ) as pid:
+        yield Server(pid, _found_at(url))
+
+
+def _found_at(url: str) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "bench",
+        "AWS_SECRET_ACCESS_KEY": "bench",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+class PrefectServer(Server):
+    """A running Prefect server."""
 
     def settled_cpu_s(self) -> float:
         """The same, once it has worked off what it was given."""

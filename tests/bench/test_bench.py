@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 MEASURED = (
     "1 jobs of 0.5 s at once, `generate`",
     "3 jobs of 0.5 s at once, `generate`",
+    "3 jobs of 0.5 s at once, `generate_many`",
+    "3 jobs at once, `generate_many`",
     "3 jobs without Prefect",
     "3 jobs at once, `generate`",
     "3 jobs at once, the same without Prefect",
@@ -29,6 +31,12 @@ MEASURED = (
     "a journal of 100 jobs, read and checked",
     "`happyhorse jobs list` of it, start included",
     "import",
+    "100 entries, 10 open: read for the first time, which makes the index",
+    *(
+        f"100 entries, 10 open{where}: {what}"
+        for where in ("", ", on S3 (moto's server)")
+        for what in ("`happyhorse jobs list --open`", "a budget's first check", "what `collect` begins with")
+    ),
 )
 
 

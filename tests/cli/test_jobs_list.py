@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -71,32 +72,106 @@ def listed(output: str) -> list[str]:
 def test_a_long_list_shows_the_newest(store: Store) -> None:
     """As many as asked for, oldest first; whatever is not shown is counted all the same, and how to see it is said."""
     digests = begun_one_after_another(store, 7)
-    few = run("list", "--newest", "3")
-    assert (few.exit_code, listed(few.output)) == (0, digests[-3:])
+    few = run("list", "--limit", "3")
+    assert (few.exit_code, listed(few.output)[:3]) == (0, digests[-3:])
     assert "7 jobs in" in few.output
     assert "7 open" in few.output
-    assert "The table shows the newest 3; --newest 0 shows all." in few.output
+    assert f"4 older ones: the same command with --before {digests[4]}; --limit 0 shows all." in few.output
     for enough in ("0", "7", "8"):
-        whole = run("list", "--newest", enough)
+        whole = run("list", "--limit", enough)
         assert listed(whole.output) == digests
-        assert "--newest" not in whole.output
-    refused = run("list", "--newest", "-1")
+        assert "--limit" not in whole.output
+    refused = run("list", "--limit", "-1")
     assert (refused.exit_code, "-1 is not in the range" in refused.stderr) == (2, True)
 
 
 def test_two_hundred_are_shown_unless_more_are_asked_for(store: Store) -> None:
-    """JSON is for programs, which get every entry; filters come before the counting."""
+    """JSON is for programs, which get every entry unless they set a limit too; filters come before the counting."""
     digests = begun_one_after_another(store, 203)
     usual = run("list").output
-    assert listed(usual) == digests[3:]
+    assert listed(usual)[:200] == digests[3:]
     assert "203 jobs in" in usual
-    assert "The table shows the newest 200" in usual
-    assert listed(run("list", "--newest", "0").output) == digests
-    lines = run("list", "--newest", "2", "--json").output.splitlines()
+    assert f"3 older ones: the same command with --before {digests[3]}" in usual
+    assert listed(run("list", "--limit", "0").output) == digests
+    lines = run("list", "--json").output.splitlines()
     assert [json.loads(line)["digest"] for line in lines] == digests
-    old = run("list", "--newest", "2", "--older-than", "100h").output
-    assert listed(old) == digests[102:104]
+    old = run("list", "--limit", "2", "--older-than", "100h").output
+    assert listed(old)[:2] == digests[102:104]
     assert "104 jobs in" in old
+    assert f"102 older ones: the same command with --before {digests[102]}" in old
+
+
+def test_pages_go_back_and_forth(store: Store) -> None:
+    """Each is named by the job at its edge, in the table and in JSON, and together they are the list, each job once."""
+    digests = begun_one_after_another(store, 7)
+    back = [run("list", "--limit", "3", "--json")]
+    while more := re.search(r"--before (\w+)", back[-1].stderr):
+        back.append(run("list", "--limit", "3", "--json", "--before", more[1]))
+    pages = [[json.loads(line)["digest"] for line in one.stdout.splitlines()] for one in back]
+    assert pages == [digests[4:], digests[1:4], digests[:1]]
+    forth = run("list", "--limit", "3", "--after", digests[0])
+    assert listed(forth.output)[:3] == digests[1:4]
+    assert f"3 newer ones: the same command with --after {digests[3]}" in forth.output
+    between = run("list", "--after", digests[1], "--before", digests[4], "--json")
+    assert ([json.loads(line)["digest"] for line in between.stdout.splitlines()], between.stderr) == (digests[2:4], "")
+    for vague, count in (("000000", 7), ("00000", 0), ("no-such-job", 0)):
+        refused = run("list", "--before", vague)
+        assert (refused.exit_code, f"'{vague}' is the beginning of {count} digests" in refused.stderr) == (1, True)
+
+
+def test_a_page_goes_on_from_a_job_that_no_longer_fits(sandbox_env: SandboxServer, store: Store) -> None:
+    """One that was open when a page ended with it may be kept when the next page is asked for."""
+    horse, ride = bought(store), riding(store)
+    assert run("resume", horse.digest[:12]).exit_code == 0
+    (line,) = run("list", "--open", "--after", horse.digest[:12], "--json").stdout.splitlines()
+    assert json.loads(line)["digest"] == ride.digest
+    assert run("list", "--open", "--before", horse.digest[:12], "--json").stdout == ""
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The digests of the entries that are read, in short."""
+    names: list[str] = []
+    read, read_all = Store.read, Store.read_all
+
+    async def read_one(store: Store, path: str) -> bytes:
+        names.append(path)
+        return await read(store, path)
+
+    async def read_many(store: Store, paths: Sequence[str]) -> AsyncGenerator[tuple[str, bytes], None]:
+        names.extend(path for path in paths if not path.startswith("journal/index/"))
+        async for one in read_all(store, paths):
+            yield one
+
+    monkeypatch.setattr(Store, "read", read_one)
+    monkeypatch.setattr(Store, "read_all", read_many)
+    return names
+
+
+def test_only_what_is_shown_is_read(sandbox_env: SandboxServer, store: Store, read: list[str]) -> None:
+    """Of closed jobs those of the page, none for a list of the open ones, and one that is shown by its task id; the sums are of all."""
+    kept = [bought(store, take=take) for take in range(1, 5)]
+    for entry in kept:
+        assert run("resume", entry.digest[:12]).exit_code == 0
+    ride = riding(store)
+    assert run("list").exit_code == 0
+
+    def read_by(*arguments: str) -> set[str]:
+        read.clear()
+        done = run(*arguments)
+        assert done.exit_code == 0, done.output
+        return {path.split("/")[2].split(".")[0] for path in read}
+
+    assert read_by("list", "--open") == {ride.digest}
+    assert read_by("list", "--limit", "2") == {ride.digest, kept[3].digest}
+    assert read_by("list", "--state", "kept", "--limit", "2", "--before", kept[2].digest[:12]) == {
+        ride.digest,
+        kept[0].digest,
+        kept[1].digest,
+    }
+    assert "5 jobs in" in run("list", "--limit", "1").output
+    assert kept[1].job is not None
+    assert read_by("show", kept[1].job.task_id) == {ride.digest, kept[1].digest}
 
 
 def test_a_released_lease_is_listed_only_where_it_is_asked_for(sandbox_env: SandboxServer, store: Store) -> None:

@@ -55,7 +55,7 @@ def test_lowest_lock_is_at_the_lower_ends() -> None:
     project = pyproject()["project"]
     extras = project["optional-dependencies"]
     bounds: dict[str, set[Version]] = {}
-    for requirement in map(Requirement, [*project["dependencies"], *extras["media"], *extras["sandbox"], *extras["s3"]]):
+    for requirement in map(Requirement, [*project["dependencies"], *extras["media"], *extras["sandbox"], *extras["s3"], *extras["data"]]):
         if requirement.name != project["name"]:
             bounds[requirement.name] = {Version(bound.version) for bound in requirement.specifier if bound.operator == ">="}
 

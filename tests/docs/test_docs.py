@@ -82,6 +82,24 @@ def test_the_guides_mapped_flow_runs(sandbox_env: SandboxServer) -> None:
     assert len(sandbox_env.ledger()) == 2
 
 
+@pytest.mark.usefixtures("prefect_server")
+async def test_the_page_of_data_sets_runs(sandbox_env: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its template makes requests of a file as it says, and what its flow made is written with the rows' own ids."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    monkeypatch.chdir(tmp_path)
+    animals = {"name": ["a", "b"], "animal": ["horse", "foal"], "city": ["Paris", "Rome"], "size": ["1024x1024", None]}
+    pyarrow.parquet.write_table(pa.table(animals), "animals.parquet")
+    names = _defined_by((ROOT / "docs" / "datasets.md").read_text(encoding="utf-8"))
+    assert [(one.prompt, one.size) for one in names["requests"].values()] == [
+        ("A horse in Paris, at dusk", "1024x1024"),
+        ("A foal in Rome, at dusk", None),
+    ]
+    assert (await names["make"](names["requests"])).rows == 2
+    assert pyarrow.parquet.read_table("shots.parquet")["id"].to_pylist() in (["a", "b"], ["b", "a"])
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_request_that_a_page_shows_is_one(page: Path) -> None:
     """A request in JSON fits the route that its capability and model have at some gateway."""

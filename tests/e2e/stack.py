@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -31,8 +32,19 @@ def free_port() -> int:
 def fetch(url: str, body: object = None, *, method: str | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     asked = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
-    with urllib.request.urlopen(asked, timeout=30) as answer:
-        return json.loads(answer.read() or "null")
+
+    def answer() -> bytes | None:
+        try:
+            with urllib.request.urlopen(asked, timeout=30) as answered:
+                return answered.read() or b"null"
+        except urllib.error.HTTPError as error:
+            # While others hold its SQLite the Prefect server has done nothing and says so, upon which Prefect's own client asks again too.
+            if error.code != 503:
+                raise
+            error.close()
+            return None
+
+    return json.loads(until(answer))
 
 
 def until(what: Callable[[], Any], *, seconds: float = 120) -> Any:

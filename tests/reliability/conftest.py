@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -38,6 +39,21 @@ BEGIN, END = "<!-- campaign: begin (written by `make chaos`) -->\n", "<!-- campa
 def full() -> bool:
     """Whether the whole campaign runs."""
     return os.environ.get("CHAOS") == "full"
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[dict[str, Any]]:
+    """What opens a bucket of a server that speaks S3."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {"key": "x", "secret": "y", "client_kwargs": {"endpoint_url": f"http://{host}:{port}", "region_name": "us-east-1"}}
+    boto3.client("s3", aws_access_key_id="x", aws_secret_access_key="y", **options["client_kwargs"]).create_bucket(Bucket="stack")
+    yield options
+    server.stop()
 
 
 @pytest.fixture

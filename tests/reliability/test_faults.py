@@ -134,7 +134,7 @@ class BrokenStore(Store):
             object.__setattr__(self, kind, broken(kind))
 
     def mend(self) -> None:
-        for kind in ("create", "write", "delete", "keep", "read", "size", "list", "walk"):
+        for kind in ("create", "write", "delete", "keep", "read", "size", "list", "folders"):
             self.__dict__.pop(kind, None)
 
 
@@ -143,7 +143,7 @@ class BrokenStore(Store):
     ("name", "code", "kinds"),
     [
         ("a full disk", errno.ENOSPC, ("create", "write", "keep")),
-        ("a store that is down", errno.EIO, ("create", "write", "delete", "keep", "read", "size", "list", "walk")),
+        ("a store that is down", errno.EIO, ("create", "write", "delete", "keep", "read", "size", "list", "folders")),
     ],
 )
 async def test_the_store_fails(

@@ -26,7 +26,18 @@ from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.sandbox import SandboxServer
 
-__all__ = ["GATEWAYS", "Asked", "Verdict", "accounts_at", "added", "at_the_console", "judge", "make_all", "requests_of"]
+__all__ = [
+    "GATEWAYS",
+    "Asked",
+    "Verdict",
+    "accounts_at",
+    "accounts_of_environment",
+    "added",
+    "at_the_console",
+    "judge",
+    "make_all",
+    "requests_of",
+]
 
 GATEWAYS = ("happyhorse", "infiflow", "uniall", "ttapi", "chanjing")
 Asked = tuple[str, GenerationRequest]
@@ -59,6 +70,14 @@ def accounts_at(base_url: str) -> dict[str, Account]:
         base_url: The sandbox's address.
     """
     return {name: Account(gateway=name, base_url=f"{base_url}/{name}", key=SecretStr("sesame-1234")) for name in GATEWAYS}
+
+
+def accounts_of_environment() -> dict[str, Account]:
+    """An account of each gateway, as a run finds it in its environment."""
+    # Not at the top: with it comes Prefect, for which a process that is to be killed would wait.
+    from prefect_happyhorse.blocks import GatewayCredentials
+
+    return {name: GatewayCredentials.from_environment(name).to_account() for name in GATEWAYS}
 
 
 _IMPATIENT = DownloadOptions(stall_s=0.5, backoff_s=0.01, backoff_max_s=0.02, retries=3)

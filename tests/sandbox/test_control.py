@@ -87,14 +87,14 @@ def test_clock_and_reset_over_http(gateways: Caller) -> None:
 
 def test_jobs_take_as_long_as_the_range_says(gateways: Caller) -> None:
     """With a range every job draws its own duration from it."""
-    gateways.sandbox.settings(job_s=(10, 20))
+    gateways.sandbox.settings(job_s=(10_000, 20_000))
     for _ in range(20):
         gateways.submit(vector("uniall", "text_to_video"))
-    gateways.sandbox.advance(9.9)
+    gateways.sandbox.advance(9_900)
     assert {entry.state for entry in gateways.sandbox.ledger()} == {"running"}
-    gateways.sandbox.advance(5)
+    gateways.sandbox.advance(5_000)
     assert {entry.state for entry in gateways.sandbox.ledger()} == {"running", "succeeded"}
-    gateways.sandbox.advance(5.2)
+    gateways.sandbox.advance(5_200)
     assert {entry.state for entry in gateways.sandbox.ledger()} == {"succeeded"}
 
 

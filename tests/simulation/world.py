@@ -16,7 +16,9 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 from unittest.mock import patch
 
@@ -25,6 +27,7 @@ from anyio import to_thread
 from tests.simulation.schedule import Choices, SimLoop
 
 from prefect_happyhorse.engine.http import rate_limit
+from prefect_happyhorse.engine.jobs import durations, poll, shared, submit
 from prefect_happyhorse.engine.journal import lease, owner, spool
 from prefect_happyhorse.engine.storage import local, machine
 
@@ -254,6 +257,15 @@ class World:
             if getattr(self, "_draft", None) is not None:
                 self._unsynced.append(Path(target))
 
+        world = self
+
+        class Datetime(datetime):
+            """As the machine's own clock has it, and no real one."""
+
+            @classmethod
+            def now(cls, tz: Any = None) -> Any:
+                return datetime.fromtimestamp(world._now()[1], tz)
+
         home = lambda: CURRENT.get().machine.home  # noqa: E731 -- it stands in for a function
         with ExitStack() as stack:
             for target, name, stand_in in (
@@ -263,6 +275,11 @@ class World:
                 (owner, "_this_process", self._identity),
                 (owner, "_alive", self._is_alive),
                 (owner, "_now", lambda: datetime.fromtimestamp(self._now()[1], timezone.utc)),
+                (shared, "RateLimiter", partial(rate_limit.RateLimiter, clock=self.loop.time)),
+                (shared, "Durations", partial(durations.Durations, clock=self.loop.time)),
+                (poll, "datetime", Datetime),
+                (submit, "datetime", Datetime),
+                (submit, "time", SimpleNamespace(time=lambda: self._now()[1])),
                 (machine, "state_folder", home),
                 (spool, "state_folder", home),
                 (local, "_write", write_and_remember),

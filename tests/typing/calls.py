@@ -14,6 +14,7 @@ from typing_extensions import assert_type
 
 from prefect_happyhorse import (
     Budget,
+    Export,
     GatewayCredentials,
     Job,
     JobResult,
@@ -23,6 +24,7 @@ from prefect_happyhorse import (
     TextToImage,
     concat,
     download,
+    export_assets,
     generate,
     open_jobs,
     poll,
@@ -52,6 +54,7 @@ def waiting(job: Job, result: JobResult, folder: Path) -> None:
     assert_type(poll_once(job, "happyhorse").progress, "float | None")
     takes(list[JournalEntry], open_jobs())
     takes(MediaAsset, concat([asset, asset], title="film"))
+    takes(Export, export_assets("shots.parquet", folder, ids={"digest": "horse"}))
 
     generate(HORSE)  # pyright: ignore[reportCallIssue]
     generate("A white horse", "happyhorse")  # pyright: ignore[reportArgumentType]
@@ -69,6 +72,8 @@ async def awaiting(job: Job, block: GatewayCredentials) -> None:
     assert_type(await generate(HORSE, block), MediaAsset)
     assert_type(await poll_once(job, block), JobSnapshot)
     assert_type(await open_jobs(), list[JournalEntry])
+    assert_type(await export_assets("shots.tar", format="webdataset"), Export)
+    await export_assets("shots.csv", format="csv")  # pyright: ignore[reportArgumentType]
     assert_type(await asyncio.gather(generate(HORSE, block), generate(HORSE, block)), tuple[MediaAsset, MediaAsset])
     assert_type(await asyncio.create_task(generate(HORSE, block)), MediaAsset)
     await poll(await generate(HORSE, block), block)  # pyright: ignore[reportArgumentType]

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from prefect_happyhorse.catalog import GATEWAYS, Route, check, gateway_facts, resolve, routes
 from prefect_happyhorse.cli.docs import example_request, gateways_page, routes_table
+from prefect_happyhorse.cli.export import export
 from prefect_happyhorse.cli.jobs import jobs
 from prefect_happyhorse.cli.output import REFUSED, SPENT, Seconds, asynchronous, cell, console, echo, errors, fail
 from prefect_happyhorse.cli.setup import setup
@@ -254,5 +255,6 @@ def _read_request(path: Path) -> GenerationRequest:
         fail(f"{path} cannot be read: {error.strerror or error}. {way_out}. Nothing was sent.", REFUSED)
 
 
+main.add_command(export)
 main.add_command(jobs)
 main.add_command(setup)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial, wraps
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import click
 from rich.table import Table
@@ -22,14 +22,18 @@ from prefect_happyhorse.engine.jobs.hints import resolve_uncertain
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import PROCESS
-from prefect_happyhorse.engine.journal.index import open_entries
-from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, JournalState
+from prefect_happyhorse.engine.journal.index import Line, begun, contents, open_entries
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, JournalState, Unreadable
 from prefect_happyhorse.engine.storage.store import Store
 
-__all__ = ["jobs"]
+__all__ = ["STORE_OPTIONS", "find_journal", "jobs"]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AT_ONCE = 20
+_SHOWN = 200
+_DIGEST = 12
+
+_Listed = TypeVar("_Listed", JournalEntry, Line)
 
 
 def _age(text: str) -> timedelta:
@@ -54,25 +58,31 @@ _FILTERS = (
 )
 
 
-@click.group()
-@click.option(
-    "--store",
-    metavar="URL",
-    default=lambda: os.environ.get("HAPPYHORSE_STORE") or "outputs",
-    show_default="HAPPYHORSE_STORE, else outputs",
-    help="The folder or fsspec URL in which the journal lies.",
+STORE_OPTIONS = (
+    click.Option(
+        ["--store"],
+        metavar="URL",
+        default=lambda: os.environ.get("HAPPYHORSE_STORE") or "outputs",
+        show_default="HAPPYHORSE_STORE, else outputs",
+        help="The folder or fsspec URL in which the journal lies.",
+    ),
+    click.Option(["--block"], metavar="NAME", help="The saved MediaStore block of the store, in place of --store."),
 )
-@click.option("--block", metavar="NAME", help="The saved MediaStore block of the store, in place of --store.")
+"""Which store a command is about, as `find_journal` takes it."""
+
+
+@click.group(params=[*STORE_OPTIONS])
 @click.pass_context
 def jobs(context: click.Context, store: str, block: str | None) -> None:
     """See what was bought and what is still open; adopt, resume, cancel or forget it.
 
     NAME is a task id, or the first six or more characters of a request digest, as `happyhorse jobs list` shows them.
     """
-    context.obj = partial(_journal, store, block)
+    context.obj = partial(find_journal, store, block)
 
 
-async def _journal(url: str, block: str | None) -> Journal:
+async def find_journal(url: str, block: str | None) -> Journal:
+    """The journal of a store that is named by its URL or its block."""
     if block is None:
         return PROCESS.journal(Store(url=url))
     from prefect_happyhorse.blocks import MediaStore
@@ -93,48 +103,80 @@ def _on_journal(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[.
 
 
 @jobs.command("list", params=[*_FILTERS])
-@click.option("--json", "as_json", is_flag=True, help="Every journal entry, one a line, in JSON.")
-@click.option("--newest", default=200, show_default=True, type=click.IntRange(min=0), help="How many the table shows at most; 0 for all.")
+@click.option("--json", "as_json", is_flag=True, help="Journal entries, one a line, in JSON.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    help="How many are shown at most, the newest; 0 for all.  [default: 200 in the table, all with --json]",
+)
+@click.option("--before", metavar="DIGEST", help="Only jobs begun before this one: the page before a page.")
+@click.option("--after", metavar="DIGEST", help="Only jobs begun after this one, of which the oldest are shown: the page after a page.")
 @_on_journal
-async def list_jobs(journal: Journal, *, as_json: bool, newest: int, **filters: Any) -> None:
+async def list_jobs(
+    journal: Journal, *, as_json: bool, limit: int | None, before: str | None, after: str | None, only_open: bool, **filters: Any
+) -> None:
     """List jobs, oldest first, and sum up the money at risk of all."""
-    entries = await _select(journal, **filters)
-    if as_json:
-        for entry in entries:
-            echo_json(entry.model_dump_json(exclude_none=True))
-        return
-    table = Table("digest", "state", "gateway", "account", "model", "task id", "begun", "cost", "prompt")
-    shown = entries[-newest:] if newest else entries
-    for entry in shown:
-        estimate = entry.estimate
-        cost = "unknown" if estimate is None or estimate.amount is None else f"{estimate.amount} {estimate.currency}"
-        cells = (
-            entry.digest[:12],
-            entry.state,
-            entry.gateway,
-            entry.account,
-            entry.request.model,
-            "" if entry.job is None else entry.job.task_id,
-            _ago(entry.begun_at),
-            cost,
-            " ".join((entry.request.prompt or "").split())[:40],
-        )
-        table.add_row(*map(cell, cells))
-    console().print(table)
-    at_risk = [entry for entry in entries if entry.is_open]
-    money = f"; money at risk: {total(entry.estimate for entry in at_risk)}" if at_risk else ""
-    echo(f"{len(entries)} jobs in {journal.store.url}; {len(at_risk)} open{money}.")
-    if len(shown) < len(entries):
-        echo(f"The table shows the newest {len(shown)}; --newest 0 shows all.")
-
-
-async def _select(journal: Journal, *, states: tuple[JournalState, ...], only_open: bool, **filters: Any) -> list[JournalEntry]:
-    listing = await (open_entries(journal) if only_open else journal.entries())
-    for unreadable in listing.unreadable:
+    found = await contents(journal)
+    for unreadable in found.unreadable:
         echo(str(unreadable.error), err=True)
+    fitting = sorted(_bought([line for line in found.lines if line.is_open or not only_open], **filters), key=begun)
+    # A job that a page ended with need not fit any more when the next page is asked for.
+    first = None if after is None else engine.position(found.lines, after)
+    last = None if before is None else engine.position(found.lines, before)
+    rest = [line for line in fitting if (first is None or begun(line) > first) and (last is None or begun(line) < last)]
+    most = (0 if as_json else _SHOWN) if limit is None else limit
+    shown = rest if not most else rest[:most] if after is not None else rest[-most:]
+    opened = {entry.digest: entry for entry in found.open_entries}
+    table = Table("digest", "state", "gateway", "account", "model", "task id", "begun", "cost", "prompt")
+    async for entry in _entries(journal, shown, opened):
+        if as_json:
+            echo_json(entry.model_dump_json(exclude_none=True))
+        else:
+            table.add_row(*map(cell, _row(entry)))
+    if not as_json:
+        console().print(table)
+        at_risk = [line for line in fitting if line.is_open]
+        money = f"; money at risk: {total(opened[line.digest].estimate for line in at_risk)}" if at_risk else ""
+        echo(f"{len(fitting)} jobs in {journal.store.url}; {len(at_risk)} open{money}.")
+    if more := len(rest) - len(shown):
+        edge, option, which = (shown[-1], "--after", "newer") if after is not None else (shown[0], "--before", "older")
+        echo(f"{more} {which} ones: the same command with {option} {edge.digest[:_DIGEST]}; --limit 0 shows all.", err=as_json)
+
+
+async def _entries(journal: Journal, lines: Sequence[Line], opened: Mapping[str, JournalEntry]) -> AsyncGenerator[JournalEntry, None]:
+    """The entries of some lines, in their order; only those are read that are not known yet."""
+    for start in range(0, len(lines), _SHOWN):
+        some = lines[start : start + _SHOWN]
+        known = {line.digest: opened[line.digest] for line in some if line.digest in opened}
+        async for one in journal.read_all({line.digest: line.revision for line in some if line.digest not in known}):
+            if isinstance(one, Unreadable):
+                echo(str(one.error), err=True)
+            else:
+                known[one.digest] = one
+        for line in some:
+            if line.digest in known:
+                yield known[line.digest]
+
+
+def _row(entry: JournalEntry) -> tuple[str, ...]:
+    estimate = entry.estimate
+    return (
+        entry.digest[:_DIGEST],
+        entry.state,
+        entry.gateway,
+        entry.account,
+        entry.request.model,
+        "" if entry.job is None else entry.job.task_id,
+        _ago(entry.begun_at),
+        "unknown" if estimate is None or estimate.amount is None else f"{estimate.amount} {estimate.currency}",
+        " ".join((entry.request.prompt or "").split())[:40],
+    )
+
+
+def _bought(entries: Iterable[_Listed], *, states: tuple[JournalState, ...], **filters: Any) -> list[_Listed]:
     # A lease that was released means that nothing was bought.
-    entries = [entry for entry in listing.entries if entry.state in states or entry.state != "released"]
-    return engine.select(entries, states=states, **filters)
+    bought = (entry for entry in entries if entry.state in states or entry.state != "released")
+    return engine.select(bought, states=states, **filters)
 
 
 def _ago(at: datetime) -> str:
@@ -187,7 +229,10 @@ async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, on
     if names:
         chosen = [await engine.find_entry(journal, name) for name in names]
     else:
-        chosen = await _select(journal, only_open=True, **filters)
+        listing = await open_entries(journal)
+        for unreadable in listing.unreadable:
+            echo(str(unreadable.error), err=True)
+        chosen = _bought(listing.entries, **filters)
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def one(entry: JournalEntry) -> bool:

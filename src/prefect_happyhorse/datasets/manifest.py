@@ -103,16 +103,19 @@ class _Reading:
 
     def _row(self, number: int, record: dict[str, Any] | Exception, ids: Ids) -> Row | BadRow:
         name = str(number)
+        if isinstance(record, Exception):
+            return BadRow.of(number, name, record)
         try:
-            if isinstance(record, Exception):
-                raise record
             if self._id_column is not None:
                 name = _id_of(record, self._id_column)
                 if (earlier := ids.first(name, number)) != number:
                     raise ValueError(f"the id {name!r} must be of one row alone (row {earlier} has it already)")
             fields = self._fields(record)
             own = {field: fields.pop(field) for field in OWN if field in fields}
-            return Row.model_validate({"row": number, "id": name, "request": nested(fields), **own})
+            row = Row.model_validate({"row": number, "id": name, "request": nested(fields), **own})
+            # Half of a surrogate pair can stand in a text of Python's, and be written nowhere.
+            row.model_dump_json()
+            return row
         except (ValueError, RecursionError, OverflowError) as error:
             return BadRow.of(number, name, error)
 
@@ -160,20 +163,19 @@ class _Reading:
         with translated(self._manifest):
             fs, path = open_filesystem(self._manifest, {})
             self._form = self._format or _ENDINGS.get(PurePosixPath(path).suffix.lower()) or self._form_of(fs, path)
-            files = data_files(fs, path, self._manifest) if self._form in {"parquet", "arrow", "huggingface"} else [path]
+        files = data_files(fs, path, self._manifest) if self._form in {"parquet", "arrow", "huggingface"} else [path]
         numbers = count(1)
         for file in files:
             name = self._manifest if file == path else fs.unstrip_protocol(file)
             with translated(name):
                 opened = fs.open(file, "rb")
             with opened:
-                if self._form == "csv":
-                    yield from read_csv(BufferedReader(opened), name, self._choose)
-                elif self._form == "jsonl":
-                    yield from read_jsonl(BufferedReader(opened), name)
-                else:
+                if self._form in {"parquet", "arrow", "huggingface"}:
                     for record in read_arrow(opened, name, self._choose):
                         yield next(numbers), record
+                    continue
+                with BufferedReader(opened) as lines:
+                    yield from read_csv(lines, name, self._choose) if self._form == "csv" else read_jsonl(lines, name)
 
     def _form_of(self, fs: Any, path: str) -> ManifestFormat:
         return "huggingface" if fs.isdir(path) else "jsonl"

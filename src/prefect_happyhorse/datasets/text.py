@@ -87,7 +87,9 @@ def read_csv(file: BufferedReader, name: str, choice: Choice) -> Iterator[Record
                 raise ValueError(f"the row has {len(cells)} cells, and the head line {len(head)}")
         except StopIteration:
             return
-        except (ValueError, csv.Error) as error:
+        except csv.Error as error:
+            yield lines.number, ValueError(str(error))
+        except ValueError as error:
             yield lines.number, error
         else:
             if cells:

@@ -12,7 +12,7 @@ from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import PROCESS
 from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import JournalEntry
-from prefect_happyhorse.runtime.events import emit, emitting_failure
+from prefect_happyhorse.runtime.events import emitting_failure
 from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.dual import dual_task, retried_task
 from prefect_happyhorse.tasks.many import AT_ONCE, check_many, many_rows, named_by_rows
@@ -30,7 +30,7 @@ async def open_jobs(store: StoreRef = None) -> list[JournalEntry]:
 
     Returns:
         The journal's entries; one without a job is a submit of which nobody knows whether it was accepted. A file that cannot be read is
-        told in the run's log as an error, and the others are returned.
+        told in the run's log as an error, and the others are returned. What killed processes left of closed entries is removed.
 
     Raises:
         OSError: When the store cannot be read.
@@ -40,7 +40,7 @@ async def open_jobs(store: StoreRef = None) -> list[JournalEntry]:
         jobs = [entry.job for entry in await open_jobs() if entry.job]
         ```
     """
-    listing = await open_entries(PROCESS.journal(await store_of(store)))
+    listing = await open_entries(PROCESS.journal(await store_of(store)), tidy=True)
     for unreadable in listing.unreadable:
         run_logger().error("%s It is left out, and may stand for a paid job.", unreadable.error)
     return listing.entries
@@ -103,7 +103,6 @@ async def collect_jobs(
                 result = await session.poll(row.job, deadline_s=deadline_s)
         except JobTimedOut:
             return row
-        emit("succeeded", row.job)
         return row.model_copy(update={"result": result})
 
     async with many_rows(rows, find, place, title=f"collect {place.url}", goal="kept") as many:

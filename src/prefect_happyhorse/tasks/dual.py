@@ -19,6 +19,7 @@ from prefect.utilities.asyncutils import run_coro_as_sync
 from pydantic import BaseModel
 from typing_extensions import Self, Unpack
 
+from prefect_happyhorse.datasets.export import Export
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
     class _MediaAsset(MediaAsset, Coroutine[Any, Any, MediaAsset]): ...
 
+    class _Export(Export, Coroutine[Any, Any, Export]): ...
+
     class _RowResults(list[RowResult], Coroutine[Any, Any, list[RowResult]]): ...
 
     class _JournalEntries(list[JournalEntry], Coroutine[Any, Any, list[JournalEntry]]): ...
@@ -67,6 +70,8 @@ class DualTask(Task[P, Coroutine[Any, Any, T]]):
     def __call__(self: DualTask[P, MediaAsset], *args: P.args, **kwargs: P.kwargs) -> _MediaAsset: ...
     @overload
     def __call__(self: DualTask[P, list[JournalEntry]], *args: P.args, **kwargs: P.kwargs) -> _JournalEntries: ...
+    @overload
+    def __call__(self: DualTask[P, Export], *args: P.args, **kwargs: P.kwargs) -> _Export: ...
     @overload
     def __call__(self: DualTask[P, list[RowResult]], *args: P.args, **kwargs: P.kwargs) -> _RowResults: ...
     @overload
@@ -146,7 +151,8 @@ def _is_retryable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) ->
     error = state.data
     if isinstance(error, (GenerationError, ItemsFailed)):
         return error.retryable
-    return isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError))
+    lasting = (FileExistsError, FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+    return isinstance(error, OSError) and not isinstance(error, lasting)
 
 
 def dual(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:

@@ -88,13 +88,13 @@ async def poll(job: Job, credentials: Credentials, store: StoreRef = None, *, de
         result = await poll(job, "happyhorse", deadline_s=1800)
         ```
     """
-    return await poll_in(await session_of(credentials, store, job), job, deadline_s=deadline_s, on_poll=_Report(job))
+    result = await poll_in(await session_of(credentials, store, job), job, deadline_s=deadline_s, on_poll=_Report(job))
+    emit("succeeded", job)
+    return result
 
 
 async def poll_in(session: Session, job: Job, *, deadline_s: float, on_poll: OnPoll = ignore) -> JobResult:
-    """Wait for a job in a session, cancel it with its run, and emit what became of it."""
+    """Wait for a job in a session, cancel it with its run, and emit the event of a failure."""
     async with job_slot(session.account), cancelled_with_its_run(job, session, run_logger()):
         with emitting_failure():
-            result = await session.poll(job, deadline_s=deadline_s, on_poll=on_poll)
-    emit("succeeded", job)
-    return result
+            return await session.poll(job, deadline_s=deadline_s, on_poll=on_poll)

@@ -54,6 +54,8 @@ async def submit(
     """
     check_arguments(request, credentials, store, on_uncertain=on_uncertain, budget=budget)
     job, is_new = await submit_in(await session_of(credentials, store), request, take=take, on_uncertain=on_uncertain, budget=budget)
+    if is_new:
+        emit("submitted", job)
     request_id = f", request id {job.request_id}" if job.request_id else ""
     told = f"task id {job.task_id}{request_id}" if is_new else f"already bought, going on with job {job.task_id}"
     run_logger().info("%s %s: %s, digest %s", job.gateway, job.model, told, job.digest[:12])
@@ -63,7 +65,7 @@ async def submit(
 async def submit_in(
     session: Session, request: GenerationRequest, *, take: int, on_uncertain: OnUncertain, budget: Budget | None
 ) -> Submitted:
-    """Submit in a session, within the limits that all workers share, and emit what became of it."""
+    """Submit in a session, within the limits that all workers share, and emit the event of a failure."""
     prepared = await session.prepare(request, take=take)
     run = flow_run_id()
     async with job_slot(session.account):
@@ -73,6 +75,4 @@ async def submit_in(
                 submitted = await session.submit(
                     prepared, on_uncertain=on_uncertain, flow_run_id=None if run is None else str(run), budget=budget
                 )
-    if submitted.is_new:
-        emit("submitted", submitted.job)
     return submitted

@@ -43,7 +43,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         async for one in read_all(store, paths):
             yield one
 
-    for name in ("create", "write", "read", "list", "walk"):
+    for name in ("create", "write", "read", "list", "folders"):
         monkeypatch.setattr(Store, name, noted(name))
     monkeypatch.setattr(Store, "read_all", noted_read_all)
     return calls

@@ -58,7 +58,7 @@ async def claim_and_ask(tracker: BudgetTracker, journal: Journal, entry: Journal
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each folder was listed and each file read."""
     counted: Counter[str] = Counter()
-    read, read_all, list_, walk = Store.read, Store.read_all, Store.list, Store.walk
+    read, read_all, list_, folders = Store.read, Store.read_all, Store.list, Store.folders
 
     async def read_and_count(store: Store, path: str) -> bytes:
         counted[path] += 1
@@ -73,14 +73,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted[path] += 1
         return await list_(store, path)
 
-    async def walk_and_count(store: Store, path: str) -> list[str]:
+    async def folders_and_count(store: Store, path: str) -> list[str]:
         counted[path] += 1
-        return await walk(store, path)
+        return await folders(store, path)
 
     monkeypatch.setattr(Store, "read", read_and_count)
     monkeypatch.setattr(Store, "read_all", read_all_and_count)
     monkeypatch.setattr(Store, "list", list_and_count)
-    monkeypatch.setattr(Store, "walk", walk_and_count)
+    monkeypatch.setattr(Store, "folders", folders_and_count)
     return counted
 
 

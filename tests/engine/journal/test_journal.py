@@ -16,8 +16,8 @@ from tests.engine.journal.test_entry import JOB
 from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.domain.requests import TextToImage
 from prefect_happyhorse.engine.jobs.shared import Shared
-from prefect_happyhorse.engine.journal.index import open_entries
-from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, LeaseOwner, Listing
+from prefect_happyhorse.engine.journal.index import Index, open_entries
+from prefect_happyhorse.engine.journal.journal import Failure, Journal, JournalEntry, LeaseOwner, Listing
 from prefect_happyhorse.engine.storage.store import Store
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=timezone.utc)
@@ -238,6 +238,81 @@ async def test_open_jobs_are_listed_without_reading_closed_ones(journal: Journal
     assert (await open_entries(journal)).entries == [again, open_one]
 
 
+async def test_only_folders_of_entries_are_listed(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thumbnails are as many as jobs."""
+    await created(journal, entry("d1"))
+    for path in ("thumbnails/a.jpg", "durations/horse.json", "index/d1.json", "unreadable/d9.1.json", "d1/notes.txt"):
+        await journal.store.write(f"journal/{path}", b"[]")
+    listed: list[str] = []
+    list_all = Store.list_all
+
+    async def noted(store: Store, paths: Sequence[str]) -> AsyncGenerator[tuple[str, list[str]], None]:
+        listed.extend(paths)
+        async for one in list_all(store, paths):
+            yield one
+
+    monkeypatch.setattr(Store, "list_all", noted)
+    assert await journal.revisions() == {"d1": 1}
+    assert listed == ["journal/d1"]
+
+
+async def test_what_killed_processes_left_goes_once_an_entry_is_closed(journal: Journal) -> None:
+    """Earlier revisions and leases of a closed entry go, whoever closed it; those of an open one stay, and so does a file of no entry."""
+    store = journal.store
+    for digest in ("d1", "d2"):
+        intent = await created(journal, entry(digest))
+        assert await journal.acquire(intent) is not None
+    closed = await created(journal, (await created(journal, entry("d3"))).becoming("released"))
+    assert await store.create(journal.path("d3", 1), b"left")
+    for name in ("d1.1", "d1.2", "d3.1", "d3.2", "d4.1"):
+        await store.write(f"journal/leases/{name}.json", b"renewed")
+    await store.write("journal/leases/probe-1", b"")
+    opened = await open_entries(journal)
+    assert await store.list("journal/d3") == ["d3.1.json", "d3.2.json"]
+    assert await open_entries(Journal(store), tidy=True) == opened
+    assert [one.digest for one in opened.entries] == ["d1", "d2"]
+    assert [await store.list(f"journal/{digest}") for digest in ("d1", "d2", "d3")] == [
+        ["d1.1.json", "d1.2.json"],
+        ["d2.1.json", "d2.2.json"],
+        ["d3.2.json"],
+    ]
+    assert await store.list("journal/leases") == ["d1.1.json", "d1.2.json", "d3.2.json", "d4.1.json", "probe-1"]
+    assert await journal.read("d3") == closed
+
+
+@pytest.mark.parametrize("looked_between", [True, False])
+async def test_what_is_bought_in_the_place_of_a_file_that_was_moved_away_is_open(looked_between: bool, journal: Journal) -> None:
+    """A closed entry stands in the index, is damaged and moved away: its revisions come again, and are of another job."""
+    closed = await created(journal, (await created(journal, entry("d1"))).becoming("released"))
+    assert (await open_entries(journal)).entries == []
+    await journal.store.write(journal.path(closed.digest, closed.revision), b"damaged")
+    assert await journal.put_away("d1.2.json") is not None
+    if looked_between:
+        assert (await open_entries(journal)).entries == []
+    again = await created(journal, (await created(journal, entry("d1"))).becoming("uncertain", failure=Failure(message="lost")))
+    assert again.revision == closed.revision
+    assert (await open_entries(Journal(journal.store))).entries == [again]
+
+
+async def test_the_index_forgets_an_entry_that_is_gone(journal: Journal) -> None:
+    """Also where somebody removed its file by hand, and one who has read the index before sees it."""
+    index = Index(journal)
+    closed = await created(journal, (await created(journal, entry("d1"))).becoming("released"))
+    other = await created(journal, (await created(journal, entry("d1-other"))).becoming("released"))
+    await open_entries(journal)
+    revisions = await journal.revisions()
+    await index.load(revisions)
+    assert index.get("d1", closed.revision) is not None
+    await journal.store.delete(journal.path("d1", closed.revision))
+    await index.load(await journal.revisions())
+    assert index.get("d1", closed.revision) is None
+    await index.save(await journal.revisions())
+    anew = Index(journal)
+    await anew.load(revisions)
+    assert anew.get("d1", closed.revision) is None
+    assert anew.get("d1-other", other.revision) is not None
+
+
 @pytest.mark.parametrize("content", ANYTHING)
 async def test_a_broken_index_is_made_anew(content: bytes, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
     """It is told by its name, and nothing depends on it."""
@@ -247,4 +322,5 @@ async def test_a_broken_index_is_made_anew(content: bytes, journal: Journal, cap
     await journal.store.write("journal/index/d2.json", content)
     for _ in range(2):
         assert (await open_entries(journal)).entries == [open_one]
-    assert caplog.text.count("journal/index/d2.json cannot be read") == 1
+    # A list of nothing is an index, of nothing.
+    assert caplog.text.count("journal/index/d2.json cannot be read") == (content != b"[]")

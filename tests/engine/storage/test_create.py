@@ -75,7 +75,7 @@ async def test_a_store_that_keeps_two_apart_is_proved(any_store: Store) -> None:
     """Nothing of the proof stays, and it can be given again."""
     for _ in range(2):
         await any_store.prove("journal/proofs/1")
-    assert await any_store.walk("journal") == []
+    assert await any_store.list("journal/proofs") == []
 
 
 async def test_a_store_that_overwrites_is_refused(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ async def test_a_store_that_overwrites_is_refused(any_store: Store, monkeypatch:
     with pytest.raises(OSError, match="wrote over a file that it was to create, so two runs could buy the same job") as caught:
         await any_store.prove("journal/proofs/1")
     assert (caught.value.errno, caught.value.filename) == (errno.ENOTSUP, any_store.url)
-    assert await any_store.walk("journal") == []
+    assert await any_store.list("journal/proofs") == []
 
 
 async def test_a_store_that_does_not_list_is_refused(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,4 +104,4 @@ async def test_a_store_that_does_not_list_is_refused(any_store: Store, monkeypat
         with pytest.raises(OSError, match="did not keep or list a file that was created") as caught:
             await any_store.prove("journal/proofs/1")
     assert (caught.value.errno, caught.value.filename) == (errno.ENOTSUP, any_store.url)
-    assert await any_store.walk("journal") == []
+    assert await any_store.list("journal/proofs") == []

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.utils import parse_timestamp
 
+from prefect_happyhorse.engine.storage.fsspec_backend import _parse_timestamp
 from prefect_happyhorse.engine.storage.store import Store
 
 
@@ -47,20 +49,25 @@ async def test_list(any_store: Store) -> None:
     assert await any_store.list("journal") == ["a.json", "b.json", "c.json"]
 
 
-async def test_walk(any_store: Store) -> None:
-    """All files below a folder are found, by their paths in the store, and none beside it; what others wrote since is there."""
-    assert await any_store.walk("journal") == []
-    below = ["journal/a.json", "journal/ab/c.json", "journal/ab/cd/e.json", "journal/journal/a.json"]
-    for path in (*below, "journal2/a.json", "top.json", "outputs/journal/b.json"):
+async def test_folders(any_store: Store) -> None:
+    """The folders directly in a folder are found, and their files listed together; what others wrote since is there."""
+    assert await any_store.folders("journal") == []
+    for path in ("journal/a.json", "journal/ab/c.json", "journal/ab/cd/e.json", "journal/zz/a.json", "journal2/a.json", "b/journal/b"):
         await any_store.write(path, b"{}")
-    assert sorted(await any_store.walk("journal")) == below
-    assert await any_store.walk("journal/ab/cd") == ["journal/ab/cd/e.json"]
-    assert await any_store.walk("nowhere/at/all") == []
-    await Store(any_store.url, options={**any_store.options, "skip_instance_cache": True}).write("journal/zz/f.json", b"{}")
-    assert sorted(await any_store.walk("journal")) == [*below, "journal/zz/f.json"]
-    for path in await any_store.walk("journal"):
-        await any_store.delete(path)
-    assert await any_store.walk("journal") == []
+    assert sorted(await any_store.folders("journal")) == ["ab", "zz"]
+    assert await any_store.folders("nowhere/at/all") == []
+    await Store(any_store.url, options={**any_store.options, "skip_instance_cache": True}).write("journal/yy/f.json", b"{}")
+    assert sorted(await any_store.folders("journal")) == ["ab", "yy", "zz"]
+    listed = {path: names async for path, names in any_store.list_all(["journal/ab", "journal/yy", "journal", "nowhere"])}
+    assert listed == {"journal/ab": ["c.json"], "journal/yy": ["f.json"], "journal": ["a.json"], "nowhere": []}
+
+
+async def test_delete_all(any_store: Store) -> None:
+    """All of them go, and one that is gone already is no error."""
+    for name in "abc":
+        await any_store.write(f"many/{name}", b"1")
+    await any_store.delete_all(["many/a", "many/missing", "many/c"])
+    assert await any_store.list("many") == ["b"]
 
 
 def many(store: Store) -> int:
@@ -207,7 +214,7 @@ async def test_holds(any_store: Store) -> None:
 @pytest.mark.parametrize("path", ["", "/etc/passwd", "../x", "a/../x", "a//b", "./a", "a\\b", "C:/x", "a\x00b"])
 async def test_paths_stay_inside(path: str, any_store: Store) -> None:
     """No path leads out of the store's folder, in any operation."""
-    for call in (any_store.read, any_store.size, any_store.exists, any_store.delete, any_store.walk, any_store.prove):
+    for call in (any_store.read, any_store.size, any_store.exists, any_store.delete, any_store.folders, any_store.prove):
         with pytest.raises(ValueError, match=r"store's folder|part of it is empty|backslash"):
             await call(path)
     for write in (any_store.write, any_store.create):
@@ -219,7 +226,7 @@ async def test_off_the_loop(any_store: Store, monkeypatch: pytest.MonkeyPatch) -
     """Nothing that blocks runs on the event loop's thread."""
     backend = any_store._backend
     threads: list[int] = []
-    for name in ("size", "read", "write", "create", "delete", "names", "walk", "keep", "hash"):
+    for name in ("size", "read", "write", "create", "delete", "names", "folders", "keep", "hash"):
         original = getattr(backend, name)
 
         def spy(*args: Any, _original: Any = original, **kwargs: Any) -> Any:
@@ -231,7 +238,7 @@ async def test_off_the_loop(any_store: Store, monkeypatch: pytest.MonkeyPatch) -
     await any_store.create("b", b"1")
     await any_store.read("a")
     await any_store.list("")
-    await any_store.walk("deep")
+    await any_store.folders("deep")
     await any_store.holds("a", length=1, sha256="")
     assert len([one async for one in any_store.read_all(["a", "b"])]) == 2
     await any_store.delete("a")
@@ -260,7 +267,7 @@ async def test_unreachable_is_not_missing(tmp_path: Path) -> None:
     for call in (
         lambda: down.exists("a"),
         lambda: down.list("a"),
-        lambda: down.walk("a"),
+        lambda: down.folders("a"),
         lambda: down.prove("a/b"),
         lambda: down.create("a", b"1"),
         lambda: down.keep(tmp_path / "finished", "a"),
@@ -271,3 +278,11 @@ async def test_unreachable_is_not_missing(tmp_path: Path) -> None:
         assert not isinstance(caught.value, (FileNotFoundError, FileExistsError))
         assert "sesame" not in str(caught.value)
     assert (tmp_path / "finished").exists()
+
+
+@pytest.mark.parametrize(
+    "value", ["2026-11-24T18:15:29.000Z", "2026-11-24T18:15:29Z", "2026-11-24T18:15:29+00:00", "Tue, 24 Nov 2026 18:15:29 GMT", 1795544129]
+)
+def test_times_of_s3_are_read_as_its_client_reads_them(value: object) -> None:
+    """Those of listings quicker."""
+    assert _parse_timestamp(value) == parse_timestamp(value)

@@ -73,7 +73,7 @@ async def test_unfinished_are_not_listed(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "deep"):
         (folder / f".0011{disk.TEMPORARY_SUFFIX}").write_bytes(b"half")
     assert await store.list("") == ["a.json"]
-    assert await store.walk("deep") == ["deep/b.json"]
+    assert [one async for one in store.list_all(["deep"])] == [("deep", ["b.json"])]
 
 
 async def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,15 +89,18 @@ async def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path: Path, monke
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(PermissionError, match="not yours"):
-        await store.walk("journal")
+        _ = [one async for one in store.list_all(["journal/ab"])]
+    monkeypatch.setattr(os, "scandir", lambda _: refuse("ab"))
+    with pytest.raises(PermissionError, match="not yours"):
+        await store.folders("journal")
 
 
 async def test_no_folder_is_an_empty_one_and_a_file_is_not(tmp_path: Path) -> None:
     """Before the first job there is no journal; where a file lies in its place, nothing can be said of it."""
-    assert await Store(str(tmp_path / "outputs")).walk("journal") == []
+    assert await Store(str(tmp_path / "outputs")).folders("journal") == []
     (tmp_path / "a-file").write_bytes(b"")
     with pytest.raises(NotADirectoryError):
-        await Store(str(tmp_path / "a-file")).walk("journal")
+        await Store(str(tmp_path / "a-file")).folders("journal")
 
 
 @pytest.mark.parametrize("code", [errno.EXDEV, errno.EPERM, errno.ENOTSUP])

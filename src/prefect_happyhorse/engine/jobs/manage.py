@@ -5,36 +5,39 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import datetime, timedelta, timezone
+from typing import TypeVar
 
 import anyio
 
 from prefect_happyhorse.catalog import find_route
 from prefect_happyhorse.domain.jobs import Job
+from prefect_happyhorse.engine.journal.index import Line, begun, contents
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, JournalState
 from prefect_happyhorse.engine.journal.lease import wait_for_owner
 from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S
 from prefect_happyhorse.gateways.redaction import ID_RULE, as_id
 
-__all__ = ["adopt", "adoptable", "find_entry", "forget", "select"]
+__all__ = ["adopt", "adoptable", "find_entry", "forget", "position", "select"]
 
 _Sleep = Callable[[float], Awaitable[None]]
 
 _SHORTEST_PREFIX = 6
 
+_Listed = TypeVar("_Listed", JournalEntry, Line)
+
 _log = logging.getLogger(__name__)
 
 
 def select(
-    entries: Iterable[JournalEntry],
+    entries: Iterable[_Listed],
     *,
     states: Collection[JournalState] = (),
     gateway: str | None = None,
     account: str | None = None,
-    flow_run_id: str | None = None,
     older_than: timedelta | None = None,
     younger_than: timedelta | None = None,
-) -> list[JournalEntry]:
-    """The entries that fit every filter that is given."""
+) -> list[_Listed]:
+    """The entries, or lines of the index, that fit every filter that is given."""
     now = datetime.now(timezone.utc)
     return [
         entry
@@ -42,26 +45,38 @@ def select(
         if (not states or entry.state in states)
         and (gateway is None or entry.gateway == gateway)
         and (account is None or entry.account == account)
-        and (flow_run_id is None or entry.flow_run_id == flow_run_id)
         and (older_than is None or now - entry.begun_at >= older_than)
         and (younger_than is None or now - entry.begun_at <= younger_than)
     ]
 
 
+def position(lines: Iterable[Line], digest: str) -> tuple[float, str]:
+    """Where in the order of its jobs a list stands at one of them, by its digest or the beginning of it."""
+    found = [line for line in lines if len(digest) >= _SHORTEST_PREFIX and line.digest.startswith(digest)]
+    if len(found) != 1:
+        raise ValueError(f"{digest!r} is the beginning of {len(found)} digests: give one that `happyhorse jobs list` shows.")
+    return begun(found[0])
+
+
 async def find_entry(journal: Journal, name: str) -> JournalEntry:
     """The entry that a person means."""
-    revisions = await journal.revisions()
+    lines, _, unreadable = await contents(journal)
     wanted = name.partition(".")[0]
-    digests = [digest for digest in revisions if len(wanted) >= _SHORTEST_PREFIX and digest.startswith(wanted)]
-    listing = await journal.entries(digests or revisions)
-    found = [entry for entry in listing.entries if digests or (entry.job is not None and entry.job.task_id == name)]
-    if len(found) == 1:
-        return found[0]
-    if not found and listing.unreadable:
-        raise listing.unreadable[0].error
-    if not found:
+
+    def is_meant(digest: str | None) -> bool:
+        return digest is not None and len(wanted) >= _SHORTEST_PREFIX and digest.startswith(wanted)
+
+    problems = [one.error for one in unreadable]
+    found = [line for line in lines if is_meant(line.digest)]
+    if not found and not any(is_meant(problem.digest) for problem in problems):
+        found = [line for line in lines if line.task_id == name]
+    if len(found) == 1 and (entry := await journal.read(found[0].digest)) is not None:
+        return entry
+    if not found and problems:
+        raise next((problem for problem in problems if is_meant(problem.digest)), problems[0])
+    if len(found) <= 1:
         raise ValueError(f"No job {name!r} stands in {journal.store.url}: give a task id, or six or more characters of a digest.")
-    fitting = ", ".join(entry.digest[:12] for entry in found)
+    fitting = ", ".join(line.digest[:12] for line in found)
     raise ValueError(f"{name!r} means {len(found)} jobs: {fitting}. Give more characters.")
 
 
@@ -78,7 +93,7 @@ async def adoptable(journal: Journal, entry: JournalEntry, task_id: str, *, slee
     if entry.job is not None:
         raise ValueError(f"{entry.digest[:12]} has a job already: {entry.job.task_id}. Nothing was changed.")
     await _wait_until_idle(journal, entry, sleep)
-    others = [other for other in (await journal.entries()).entries if other.job is not None and other.job.task_id == task_id]
+    others = [other for other in (await contents(journal)).lines if other.task_id == task_id]
     if any(other.gateway == entry.gateway for other in others):
         raise ValueError(f"Job {task_id} stands under {others[0].digest[:12]} already. Nothing was changed.")
     lives_s = find_route(entry.gateway, entry.request.capability, entry.request.model).facts.task_ttl_s

@@ -141,10 +141,10 @@ class BudgetTracker:
     def _decide(self, entry: JournalEntry) -> None:
         before = self._totals.strike(entry.digest)
         try:
-            self._totals.enter(entry.digest, entry.revision, self._fitting(entry))
+            self._totals.enter(self._fitting(entry))
         except BudgetExceeded:
             if before is not None:
-                self._totals.enter(entry.digest, entry.revision, before)
+                self._totals.enter(before._replace(revision=entry.revision))
             raise
 
     def _fitting(self, entry: JournalEntry) -> Line:
@@ -191,7 +191,7 @@ class BudgetTracker:
                 if digest in self._undecided or self._totals.counts(digest, revision):
                     continue
                 if (line := self._index.get(digest, revision)) is not None:
-                    self._totals.enter(digest, revision, line)
+                    self._totals.enter(line)
                 else:
                     unread[digest] = revision
         async for one in self._journal.read_all(unread):
@@ -202,7 +202,7 @@ class BudgetTracker:
                     # Refused here, and its lease not released yet.
                     self._totals.strike(one.digest)
                 elif one.digest not in self._undecided:
-                    self._totals.enter(one.digest, one.revision, self._index.add(one))
+                    self._totals.enter(self._index.add(one))
         await self._index.save(revisions)
         if self._budget.days is not None:
             with self._guard:
@@ -217,29 +217,30 @@ class _Totals:
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._lines: dict[str, tuple[int, Line]] = {}
+        self._lines: dict[str, Line] = {}
         self.problems: dict[str, str] = {}
         self.spent = Decimal(0)
         self.charged = 0
 
     def problem(self, line: Line) -> str | None:
         """Why a line cannot be counted, or None."""
+        what = f"job {line.digest[:12]} ({line.model} at {line.gateway})"
         if line.cost is None:
-            return f"What {line.what} costs is unknown{'' if line.reason is None else f': {line.reason}'}"
+            return f"What {what} costs is unknown{'' if line.reason is None else f': {line.reason}'}"
         if line.cost and line.currency != self._budget.currency:
-            return f"The {line.what} costs {line.cost:f} {line.currency}, and the budget is in {self._budget.currency}"
+            return f"The {what} costs {line.cost:f} {line.currency}, and the budget is in {self._budget.currency}"
         return None
 
     def counts(self, digest: str, revision: int) -> bool:
         """Whether an entry need not be read again, since it was not written anew."""
-        seen, line = self._lines.get(digest, (0, None))
-        return line is not None and digest not in self.problems and seen == revision
+        line = self._lines.get(digest)
+        return line is not None and digest not in self.problems and line.revision == revision
 
-    def enter(self, digest: str, revision: int, line: Line) -> None:
-        self.strike(digest)
-        self._lines[digest] = (revision, line)
+    def enter(self, line: Line) -> None:
+        self.strike(line.digest)
+        self._lines[line.digest] = line
         if (problem := self.problem(line)) is not None:
-            self.problems[digest] = problem
+            self.problems[line.digest] = problem
         else:
             self.spent = EXACT.add(self.spent, line.cost or Decimal(0))
             self.charged += bool(line.cost)
@@ -251,7 +252,7 @@ class _Totals:
         self.problems[digest] = unreadable.error.message.rstrip(".")
 
     def strike(self, digest: str) -> Line | None:
-        _, line = self._lines.pop(digest, (0, None))
+        line = self._lines.pop(digest, None)
         if self.problems.pop(digest, None) is None and line is not None:
             self.spent = EXACT.subtract(self.spent, line.cost or Decimal(0))
             self.charged -= bool(line.cost)
@@ -262,6 +263,6 @@ class _Totals:
             self.strike(digest)
 
     def leave_out(self, *, before: datetime) -> None:
-        for digest, (revision, line) in list(self._lines.items()):
+        for digest, line in list(self._lines.items()):
             if line.begun_at < before and (line.cost or digest in self.problems):
-                self.enter(digest, revision, Line(begun_at=line.begun_at, cost=Decimal(0), what=line.what))
+                self.enter(line._replace(cost=Decimal(0)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
@@ -12,9 +11,21 @@ from pydantic import BaseModel, ValidationError
 from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.engine.journal.entry import JournalEntry
 
-__all__ = ["entry_path", "is_entry_path", "is_of_earlier_form", "latest_revisions", "read_entry", "written_entry"]
+__all__ = [
+    "LEASES",
+    "entry_path",
+    "index_path",
+    "is_of_earlier_form",
+    "is_prefix",
+    "lease_path",
+    "read_entry",
+    "revision_of",
+    "written_entry",
+]
 
-_FILE = re.compile(r"journal/[^/]{1,2}/([^/]+)\.([1-9][0-9]{0,8})\.json")
+LEASES = "journal/leases"
+
+_NAME = re.compile(r"([^/]+)\.([1-9][0-9]{0,8})\.json")
 _EARLIER_FILE = re.compile(r"[0-9a-f]{64}\.json")
 
 
@@ -23,22 +34,30 @@ def entry_path(digest: str, revision: int) -> str:
     return f"journal/{digest[:2]}/{digest}.{revision}.json"
 
 
-def is_entry_path(path: str) -> bool:
-    """Whether a path of the store is that of an entry."""
-    return _FILE.fullmatch(path) is not None
+def lease_path(digest: str, revision: int) -> str:
+    """Where the lease of an intent is renewed."""
+    return f"{LEASES}/{digest}.{revision}.json"
+
+
+def index_path(prefix: str) -> str:
+    """Where the index of the entries with a prefix lies in the store."""
+    return f"journal/index/{prefix}.json"
+
+
+def is_prefix(folder: str) -> bool:
+    """Whether a folder directly in the journal's folder holds entries."""
+    return len(folder) <= 2
+
+
+def revision_of(name: str) -> tuple[str, int] | None:
+    """The digest and the revision that a file's name tells, or None where it is no entry's and no lease's."""
+    found = _NAME.fullmatch(name)
+    return None if found is None else (found[1], int(found[2]))
 
 
 def is_of_earlier_form(name: str) -> bool:
     """Whether a file directly in the journal's folder is an entry of an unreleased version."""
     return _EARLIER_FILE.fullmatch(name) is not None
-
-
-def latest_revisions(paths: Iterable[str]) -> dict[str, int]:
-    """The latest revision of each entry among some paths, by its digest."""
-    latest: dict[str, int] = {}
-    for found in filter(None, map(_FILE.fullmatch, paths)):
-        latest[found[1]] = max(latest.get(found[1], 0), int(found[2]))
-    return latest
 
 
 def written_entry(entry: JournalEntry) -> bytes:

@@ -1,4 +1,4 @@
-"""The index of a journal: what each closed entry means for a budget, so that neither open jobs nor what was spent are found by reading all.
+"""The index of a journal: what is listed and counted of each closed entry, so that those who look for others need not read it.
 
 It is made by whoever reads an entry that is not in it yet, and a revision never changes: a line that is lost is read anew, and none can be
 wrong. An open entry is one that is not in the index.
@@ -9,47 +9,74 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from typing import Annotated, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from prefect_happyhorse.domain.prices import Currency
-from prefect_happyhorse.domain.values import Value
-from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, Listing
+from prefect_happyhorse.engine.journal.files import index_path
+from prefect_happyhorse.engine.journal.journal import OPEN_STATES, Journal, JournalEntry, JournalState, Listing, Unreadable
 
-__all__ = ["Index", "Line", "open_entries"]
+__all__ = ["Contents", "Index", "Line", "begun", "contents", "open_entries"]
 
 _AT_ONCE = 32
 
 _log = logging.getLogger(__name__)
 
 
-class Line(Value):
-    """What an entry means for a budget."""
+class Line(NamedTuple):
+    """What is listed and counted of a revision of an entry. A hundred thousand are held at a time, and so they are tuples.
 
+    Args:
+        cost: None where it is unknown.
+        reason: Why the cost is unknown.
+    """
+
+    digest: str
+    revision: Annotated[int, Field(ge=1)]
     begun_at: datetime
-    cost: Decimal | None = Field(default=None, description="None where it is unknown.")
+    state: JournalState
+    gateway: str
+    account: str
+    model: str
+    task_id: str | None = None
+    cost: Decimal | None = None
     currency: Currency | None = None
-    what: str = Field(description="The job, for messages.")
-    reason: str | None = Field(default=None, description="Why the cost is unknown.")
+    reason: str | None = None
 
     @classmethod
     def of(cls, entry: JournalEntry) -> Line:
         """The line of an entry; one under which nothing is bought costs nothing, in no currency."""
-        what = f"job {entry.digest[:12]} ({entry.request.model} at {entry.gateway})"
+        task_id = None if entry.job is None else entry.job.task_id
+        line = cls(entry.digest, entry.revision, entry.begun_at, entry.state, entry.gateway, entry.account, entry.request.model, task_id)
         if entry.may_be_bought_again:
-            return cls(begun_at=entry.begun_at, cost=Decimal(0), what=what)
+            return line._replace(cost=Decimal(0))
         if entry.estimate is None or entry.estimate.amount is None:
-            return cls(begun_at=entry.begun_at, what=what, reason=None if entry.estimate is None else entry.estimate.reason)
-        return cls(begun_at=entry.begun_at, cost=entry.estimate.amount, currency=entry.estimate.currency, what=what)
+            return line._replace(reason=None if entry.estimate is None else entry.estimate.reason)
+        return line._replace(cost=entry.estimate.amount, currency=entry.estimate.currency)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether money is or may be spent and no file is kept yet."""
+        return self.state in OPEN_STATES
 
 
-_LINES = TypeAdapter(dict[str, Line])
+class Contents(NamedTuple):
+    """What a journal holds: a line for each entry, in no order; the open entries, oldest first; and the files that may stand for more."""
+
+    lines: list[Line]
+    open_entries: list[JournalEntry]
+    unreadable: list[Unreadable]
+
+
+_LINES = TypeAdapter(list[Line])
 
 
 class Index:
-    """The lines of a journal's closed entries, by digest and revision.
+    """The lines of a journal's closed entries, by their digests.
 
     Args:
         journal: The journal.
@@ -57,62 +84,97 @@ class Index:
 
     def __init__(self, journal: Journal) -> None:
         self._store = journal.store
-        self._lines: dict[str, dict[str, Line]] = {}
+        self._lines: dict[str, Line] = {}
+        self._loaded: set[str] = set()
         self._changed: set[str] = set()
 
-    async def load(self, revisions: dict[str, int]) -> None:
-        """Read what is not read yet of the part that some entries belong to."""
-        prefixes = {digest[:2] for digest in revisions} - self._lines.keys()
-        paths = [_path(prefix) for prefix in prefixes]
-        self._lines |= {prefix: {} for prefix in prefixes}
-        async for path, content in self._store.read_all(paths):
+    async def load(self, revisions: Mapping[str, int]) -> None:
+        """Read what is not read yet of the part that some entries belong to, and drop what is of an entry that is gone."""
+        prefixes = {digest[:2] for digest in revisions} - self._loaded
+        self._loaded |= prefixes
+        async for path, content in self._store.read_all([index_path(prefix) for prefix in prefixes]):
             try:
-                self._lines[path.rpartition("/")[2].removesuffix(".json")] = _LINES.validate_json(content)
+                self._lines |= {line.digest: line for line in _LINES.validate_json(content)}
             except ValidationError as error:
                 _log.warning("%s cannot be read and is made anew: %s problems", self._store.uri(path), error.error_count())
+        for digest in self._lines.keys() - revisions.keys():
+            # Its revisions may come again, and be another's.
+            del self._lines[digest]
+            self._changed.add(digest[:2])
 
     def get(self, digest: str, revision: int) -> Line | None:
         """The line of an entry, or None when it has to be read."""
-        return self._lines.get(digest[:2], {}).get(f"{digest}.{revision}")
+        line = self._lines.get(digest)
+        return line if line is not None and line.revision == revision else None
 
     def add(self, entry: JournalEntry) -> Line:
         """The line of an entry that was read; it is kept where the entry is closed."""
         line = Line.of(entry)
         if not entry.is_open:
-            self._lines.setdefault(entry.digest[:2], {})[f"{entry.digest}.{entry.revision}"] = line
+            self._lines[entry.digest] = line
             self._changed.add(entry.digest[:2])
         return line
 
-    async def save(self, revisions: dict[str, int]) -> None:
+    async def save(self, revisions: Mapping[str, int]) -> None:
         """Write what is new, without what was replaced."""
-        current: defaultdict[str, dict[str, Line]] = defaultdict(dict)
+        if not self._changed:
+            return
+        current: defaultdict[str, list[Line]] = defaultdict(list)
         for digest, revision in revisions.items():
             if digest[:2] in self._changed and (line := self.get(digest, revision)) is not None:
-                current[digest[:2]][f"{digest}.{revision}"] = line
-        self._changed = set()
+                current[digest[:2]].append(line)
+        changed, self._changed = self._changed, set()
         slots = asyncio.Semaphore(_AT_ONCE)
 
         async def write(prefix: str) -> None:
             async with slots:
                 try:
-                    await self._store.write(_path(prefix), _LINES.dump_json(current[prefix], exclude_none=True))
+                    await self._store.write(index_path(prefix), _LINES.dump_json(current[prefix]))
                 except OSError as error:
-                    _log.debug("%s could not be written: %s", self._store.uri(_path(prefix)), error)
+                    _log.debug("%s could not be written: %s", self._store.uri(index_path(prefix)), error)
 
-        await asyncio.gather(*map(write, current))
+        await asyncio.gather(*map(write, changed))
 
 
-async def open_entries(journal: Journal) -> Listing:
-    """The open entries of a journal, oldest first, and what cannot be read."""
+async def contents(journal: Journal, *, tidy: bool = False) -> Contents:
+    """What a journal holds; only entries that are not in its index are read, and of these the open ones are kept.
+
+    Args:
+        journal: The journal.
+        tidy: Whether to remove what processes that ended in between left of closed entries.
+    """
+    unreadable = await journal.restore_all()
+    survey = await journal.survey()
     index = Index(journal)
-    revisions = await journal.revisions()
-    await index.load(revisions)
-    listing = await journal.entries([digest for digest, revision in revisions.items() if index.get(digest, revision) is None])
-    for entry in listing.entries:
-        index.add(entry)
-    await index.save(revisions)
-    return Listing([entry for entry in listing.entries if entry.is_open], listing.unreadable)
+    await index.load(survey.latest)
+    lines: list[Line] = []
+    unread: dict[str, int] = {}
+    for digest, revision in survey.latest.items():
+        if (line := index.get(digest, revision)) is not None:
+            lines.append(line)
+        else:
+            unread[digest] = revision
+    found: list[JournalEntry] = []
+    async for one in journal.read_all(unread):
+        if isinstance(one, Unreadable):
+            unreadable.append(one)
+            continue
+        lines.append(index.add(one))
+        if one.is_open:
+            found.append(one)
+    await index.save(survey.latest)
+    if tidy:
+        await journal.tidy(survey, lambda digest, revision: index.get(digest, revision) is not None)
+    return Contents(lines, sorted(found, key=begun), unreadable)
 
 
-def _path(prefix: str) -> str:
-    return f"journal/index/{prefix}.json"
+def begun(one: Line | JournalEntry) -> tuple[float, str]:
+    """By what entries are ordered: when their submit was begun, and which of several that were begun at once is first."""
+    # Two times with a zone are compared twenty times as slowly.
+    return one.begun_at.timestamp(), one.digest
+
+
+async def open_entries(journal: Journal, *, tidy: bool = False) -> Listing:
+    """The open entries of a journal, oldest first, and what cannot be read; see `contents`."""
+    _, found, unreadable = await contents(journal, tidy=tidy)
+    return Listing(found, unreadable)

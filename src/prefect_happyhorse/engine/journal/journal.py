@@ -19,18 +19,32 @@ from prefect_happyhorse.domain.errors import GenerationError, JobExpired, Submis
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.journal.entry import OPEN_STATES, Cancellation, Failure, JournalEntry, JournalState
 from prefect_happyhorse.engine.journal.files import (
+    LEASES,
     entry_path,
-    is_entry_path,
+    index_path,
     is_of_earlier_form,
-    latest_revisions,
+    is_prefix,
+    lease_path,
     read_entry,
+    revision_of,
     written_entry,
 )
 from prefect_happyhorse.engine.journal.owner import LeaseOwner
 from prefect_happyhorse.engine.journal.spool import Spool
 from prefect_happyhorse.engine.storage.store import Store
 
-__all__ = ["OPEN_STATES", "Cancellation", "Failure", "Journal", "JournalEntry", "JournalState", "LeaseOwner", "Listing", "Unreadable"]
+__all__ = [
+    "OPEN_STATES",
+    "Cancellation",
+    "Failure",
+    "Journal",
+    "JournalEntry",
+    "JournalState",
+    "LeaseOwner",
+    "Listing",
+    "Survey",
+    "Unreadable",
+]
 
 _PAUSES_S = (0.5, 2.0, 5.0)
 _REMEMBERED = 4096
@@ -51,6 +65,13 @@ class Listing(NamedTuple):
 
     entries: list[JournalEntry]
     unreadable: list[Unreadable]
+
+
+class Survey(NamedTuple):
+    """The latest revision of every entry, by its digest, and the earlier ones that are there."""
+
+    latest: dict[str, int]
+    earlier: list[tuple[str, int]]
 
 
 class Journal:
@@ -91,7 +112,8 @@ class Journal:
     async def revision(self, digest: str) -> int:
         """The latest revision of an entry; 0 when nothing was ever set out to be bought under the digest."""
         names = await self.store.list(f"journal/{digest[:2]}")
-        return latest_revisions(f"journal/{digest[:2]}/{name}" for name in names if name.startswith(f"{digest}.")).get(digest, 0)
+        mine = filter(None, map(revision_of, (name for name in names if name.startswith(f"{digest}."))))
+        return max((revision for found, revision in mine if found == digest), default=0)
 
     async def read(self, digest: str) -> JournalEntry | None:
         """The entry of a digest, or None when nothing was ever set out to be bought under it."""
@@ -243,6 +265,16 @@ class Journal:
         await self.spool.remove(digest)
         return await self.read(digest)
 
+    async def restore_all(self) -> list[Unreadable]:
+        """Bring all jobs into the journal that could only be written to this machine's own folder; what cannot be read stays there."""
+        unreadable: list[Unreadable] = []
+        for digest in await self.spool.digests():
+            try:
+                await self.restore(digest)
+            except SubmissionUncertain as error:
+                unreadable.append(Unreadable(f"{self.spool}/{digest}.json", error))
+        return unreadable
+
     async def record(self, job: Job, state: JournalState, facts: Mapping[str, Any]) -> JournalEntry | None:
         """Add what is newly known of a job to the entry as it is now, so that what another run wrote meanwhile is kept."""
         if await self.spool.get(job.digest) is not None:
@@ -281,27 +313,45 @@ class Journal:
 
     async def put_away(self, name: str) -> str | None:
         """Move a file of the journal that cannot be read out of the way, by its name; its new place, or None when there is no such file."""
-        for path in await self.store.walk("journal"):
-            if path.rpartition("/")[2] == name and is_entry_path(path):
-                away = f"journal/unreadable/{name}"
-                await self.store.write(away, await self.store.read(path))
-                await self.store.delete(path)
-                return self.store.uri(away)
-        return None
+        if (known := revision_of(name)) is None or not await self.store.exists(path := self.path(*known)):
+            return None
+        away = f"journal/unreadable/{name}"
+        await self.store.write(away, await self.store.read(path))
+        # It may have been readable once, and its revision is free now: what the index says of it would be said of another.
+        await self.store.delete(index_path(known[0][:2]))
+        await self.store.delete(path)
+        return self.store.uri(away)
 
     async def revisions(self) -> dict[str, int]:
         """The latest revision of every entry, by its digest."""
-        return latest_revisions(await self.store.walk("journal"))
+        return (await self.survey()).latest
+
+    async def survey(self) -> Survey:
+        """The revisions of every entry, by the names of the files alone, which are listed once."""
+        survey = Survey({}, [])
+        folders = [f"journal/{name}" for name in await self.store.folders("journal") if is_prefix(name)]
+        async for _, names in self.store.list_all(folders):
+            for digest, revision in filter(None, map(revision_of, names)):
+                known = survey.latest.get(digest)
+                survey.latest[digest] = revision if known is None else max(known, revision)
+                if known is not None:
+                    survey.earlier.append((digest, min(known, revision)))
+        return survey
+
+    async def tidy(self, survey: Survey, is_closed: Callable[[str, int], bool]) -> None:
+        """Remove what processes that ended in between left of entries that are closed by now: earlier revisions, and leases."""
+        leases = [*filter(None, map(revision_of, await self.store.list(LEASES)))]
+        ended = {digest for digest, _ in (*survey.earlier, *leases) if is_closed(digest, survey.latest.get(digest, 0))}
+        left = [self.path(digest, revision) for digest, revision in survey.earlier if digest in ended]
+        left += [lease_path(digest, revision) for digest, revision in leases if digest in ended and revision < survey.latest[digest]]
+        # One that stays does no harm: the latest counts.
+        with suppress(OSError):
+            await self.store.delete_all(left)
 
     async def entries(self, digests: Collection[str] | None = None) -> Listing:
         """Every entry, or those of some digests, oldest first; what cannot be read is told beside them."""
         found: list[JournalEntry] = []
-        unreadable: list[Unreadable] = []
-        for digest in await self.spool.digests():
-            try:
-                await self.restore(digest)
-            except SubmissionUncertain as error:
-                unreadable.append(Unreadable(f"{self.spool}/{digest}.json", error))
+        unreadable = await self.restore_all()
         revisions = await self.revisions()
         chosen = revisions if digests is None else {digest: revisions[digest] for digest in digests if digest in revisions}
         async for one in self.read_all(chosen):

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 
 from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
+from prefect_happyhorse.engine.journal.files import lease_path
 from prefect_happyhorse.engine.journal.journal import Failure, Journal, JournalEntry
 from prefect_happyhorse.engine.journal.owner import HEARTBEAT_S, LEASE_TTL_S, SENDING_TTL_S
 
@@ -66,34 +67,37 @@ class Lease:
     @asynccontextmanager
     async def heartbeat(self) -> AsyncGenerator[None]:
         """Renew the lease periodically while the submit is under way."""
-        done = asyncio.Event()
-        renewing = asyncio.create_task(self._renew(done))
+        scope = anyio.CancelScope()
+        renewing = asyncio.create_task(self._renew(scope))
         try:
             yield
         finally:
-            # Not cancelled: a write that was under way in a thread would come after the file is deleted.
-            done.set()
+            scope.cancel()
             await renewing
             if self._renewals:
                 with suppress(OSError):
                     await self.journal.store.delete(self._path)
 
-    async def _renew(self, done: asyncio.Event) -> None:
-        while True:
-            with anyio.move_on_after(HEARTBEAT_S):
-                await done.wait()
-                return
-            # Whoever waits may have heard the silence out by now.
-            if not self.is_surely_held():
-                return
-            now = _now()
-            self._renewals += 1
-            try:
-                await self.journal.store.write(self._path, f"{self._renewals} {self.intent.owner.claim}\n".encode())
-            except OSError as error:
-                _log.warning("The lease of %s could not be renewed: %s", self.intent.digest[:12], error)
-            else:
-                self._renewed_at = now
+    async def _renew(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            while True:
+                await anyio.sleep(HEARTBEAT_S)
+                # Whoever waits may have heard the silence out by now.
+                if not self.is_surely_held():
+                    return
+                # A write that is given up goes on in its thread, and would come after the file is deleted.
+                with anyio.CancelScope(shield=True):
+                    await self._renew_once()
+
+    async def _renew_once(self) -> None:
+        now = _now()
+        self._renewals += 1
+        try:
+            await self.journal.store.write(self._path, f"{self._renewals} {self.intent.owner.claim}\n".encode())
+        except OSError as error:
+            _log.warning("The lease of %s could not be renewed: %s", self.intent.digest[:12], error)
+        else:
+            self._renewed_at = now
 
     async def release(self) -> None:
         """Certainly nothing was bought: let the request be bought anew."""
@@ -153,4 +157,4 @@ async def _last_renewal(entry: JournalEntry, journal: Journal) -> bytes | None:
 
 
 def _renewals(entry: JournalEntry) -> str:
-    return f"journal/leases/{entry.digest}.{entry.revision}.json"
+    return lease_path(entry.digest, entry.revision)

@@ -59,8 +59,8 @@ class Backend(Protocol):
         """The names of the files directly in a folder; none when there is no such folder."""
         ...
 
-    def walk(self, path: str) -> list[str]:
-        """The paths of all files below a folder, from the store's folder on; none when there is no such folder."""
+    def folders(self, path: str) -> list[str]:
+        """The names of the folders directly in a folder; none when there is no such folder."""
         ...
 
     def keep(self, file: Path, path: str, *, move: bool) -> None:

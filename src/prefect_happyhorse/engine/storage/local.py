@@ -152,12 +152,6 @@ def _rename(source: Path, target: Path) -> None:
     os.rename(source, target)
 
 
-def _raise_unless_missing(error: OSError) -> None:
-    # Left to itself, `os.walk` takes a folder that cannot be listed for an empty one.
-    if not isinstance(error, FileNotFoundError):
-        raise error
-
-
 class LocalFolder:
     """A store's folder on a local disk. Everything here blocks."""
 
@@ -195,10 +189,13 @@ class LocalFolder:
         except FileNotFoundError:
             return []
 
-    def walk(self, path: str) -> list[str]:
-        """See `Backend.walk`."""
-        found = os.walk(self._at(path), onerror=_raise_unless_missing)
-        return [Path(folder, name).relative_to(self.folder).as_posix() for folder, _, names in found for name in names]
+    def folders(self, path: str) -> list[str]:
+        """See `Backend.folders`."""
+        try:
+            with os.scandir(self._at(path)) as entries:
+                return [entry.name for entry in entries if entry.is_dir()]
+        except FileNotFoundError:
+            return []
 
     def keep(self, file: Path, path: str, *, move: bool) -> None:
         """See `Backend.keep`."""

@@ -148,25 +148,31 @@ class Store:
 
     async def read_all(self, paths: Sequence[str]) -> AsyncGenerator[tuple[str, bytes], None]:
         """Many small files, some at a time and in no order; a missing one is left out."""
+        async for found in self._each(self._backend.read, paths):
+            yield found
+
+    async def list_all(self, paths: Sequence[str]) -> AsyncGenerator[tuple[str, builtins.list[str]], None]:
+        """The names of the files directly in each of many folders, some at a time and in no order, without unfinished ones."""
+        async for path, names in self._each(self._backend.names, paths):
+            yield path, [name for name in names if not _is_unfinished(name)]
+
+    async def _each(self, work: Callable[[str], _T], paths: Sequence[str]) -> AsyncGenerator[tuple[str, _T], None]:
         for path in paths:
             check_relative(path)
-        if self.folder is not None:
-            # A thread for each file would take longer than the files themselves.
-            for start in range(0, len(paths), _FILES_AT_ONCE):
-                for found in await to_thread.run_sync(self._read_some, paths[start : start + _FILES_AT_ONCE]):
-                    yield found
-            return
-        for start in range(0, len(paths), _OBJECTS_AT_ONCE):
-            some = paths[start : start + _OBJECTS_AT_ONCE]
-            for found in await asyncio.gather(*(to_thread.run_sync(self._read_some, [path]) for path in some)):
+        # On a disk a thread for each file would take longer than the files themselves.
+        at_once, in_thread = (_OBJECTS_AT_ONCE, 1) if self.folder is None else (1, _FILES_AT_ONCE)
+        parts = [paths[start : start + in_thread] for start in range(0, len(paths), in_thread)]
+        for start in range(0, len(parts), at_once):
+            some = parts[start : start + at_once]
+            for found in await asyncio.gather(*(to_thread.run_sync(self._some, work, part) for part in some)):
                 for one in found:
                     yield one
 
-    def _read_some(self, paths: Sequence[str]) -> list[tuple[str, bytes]]:
-        found: list[tuple[str, bytes]] = []
+    def _some(self, work: Callable[[str], _T], paths: Sequence[str]) -> builtins.list[tuple[str, _T]]:
+        found: builtins.list[tuple[str, _T]] = []
         for path in paths:
             try:
-                found.append((path, self._backend.read(path)))
+                found.append((path, work(path)))
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -215,12 +221,16 @@ class Store:
     async def list(self, path: str) -> list[str]:
         """The names of the files directly in a folder, sorted, without unfinished ones."""
         names = await to_thread.run_sync(self._backend.names, check_relative(path) if path else "")
-        return sorted(name for name in names if not (name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)))
+        return sorted(name for name in names if not _is_unfinished(name))
 
-    async def walk(self, path: str) -> builtins.list[str]:
-        """The paths of all files below a folder, in no order, without unfinished ones."""
-        found = await to_thread.run_sync(self._backend.walk, check_relative(path))
-        return [one for one in found if not one.endswith(TEMPORARY_SUFFIX)]
+    async def folders(self, path: str) -> builtins.list[str]:
+        """The names of the folders directly in a folder, in no order."""
+        return await self._off_loop(self._backend.folders, path)
+
+    async def delete_all(self, paths: Sequence[str]) -> None:
+        """Remove many files, some at a time; nothing happens where there is none."""
+        async for _ in self._each(self._backend.delete, paths):
+            pass
 
     async def keep(self, file: Path, path: str, *, move: bool = True) -> None:
         """Store a finished local file; FileExistsError when a different one is there.
@@ -257,6 +267,10 @@ class Store:
             return self._backend.size(path) == length and self._backend.hash(path) == sha256
         except FileNotFoundError:
             return False
+
+
+def _is_unfinished(name: str) -> bool:
+    return name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
 
 
 def _absolute(url: str) -> str:
