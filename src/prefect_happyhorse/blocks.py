@@ -10,13 +10,16 @@ from typing import Any, ClassVar
 
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
-from pydantic import ConfigDict, Field, HttpUrl, SecretStr, field_validator, model_validator
+from pydantic import ConfigDict, Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
 
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts, read_prices
-from prefect_happyhorse.domain.errors import AuthenticationFailed
+from prefect_happyhorse.domain.errors import AuthenticationFailed, Money, PollRejected, error_context
+from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.prices import Price
+from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.engine.http.client import is_on_this_machine
 from prefect_happyhorse.engine.http.ssrf import check_base_url
+from prefect_happyhorse.engine.storage.backend import HiddenOptions
 from prefect_happyhorse.engine.storage.store import DEFAULT_TEMPLATE, Store
 from prefect_happyhorse.gateways import Account
 
@@ -36,6 +39,25 @@ def environment_names(gateway: str) -> dict[str, str]:
     if gateway_facts(gateway).token is not None:
         fields += ["app_id", "secret_key"]
     return {field: f"{gateway}_{field}".upper() for field in fields}
+
+
+def _is_pasted_well(key: SecretStr) -> bool:
+    text = key.get_secret_value()
+    return text.isascii() and text.isprintable() and text == text.strip()
+
+
+def no_payer(error: AuthenticationFailed | ValueError | OSError, job: Job | None) -> PollRejected:
+    """What a lack of credentials means for a job that is there already: nobody can ask for it now, and it goes on."""
+    why = str(error)
+    if isinstance(error, ValidationError):
+        why = "; ".join(validation_problems(error))
+    elif isinstance(error, AuthenticationFailed):
+        why = error.message
+    return PollRejected(
+        why.replace(" Nothing was sent.", ""),
+        money=Money.MAY_BE_SPENT if job is None else Money.SPENT,
+        advice="The job is not touched: give the credentials of the account that paid, in a block or the environment, and ask again.",
+    )
 
 
 class GatewayCredentials(Block):
@@ -109,8 +131,8 @@ class GatewayCredentials(Block):
     @field_validator("api_key", "secret_key")
     @classmethod
     def _is_a_key(cls, value: SecretStr | None) -> SecretStr | None:
-        text = "" if value is None else value.get_secret_value()
-        if not text.isascii() or not text.isprintable() or text != text.strip():
+        if value is not None and not _is_pasted_well(value):
+            # Raised out here, since a traceback may show what is below.
             raise ValueError("must be printable ASCII without a space around it or a line break in it: paste it anew")
         return value
 
@@ -202,7 +224,12 @@ class GatewayCredentials(Block):
             'ttapi'
         """
         cls._is_known(gateway)
-        found: dict[str, Any] = {field: value for field, name in environment_names(gateway).items() if (value := os.environ.get(name))}
+        # A traceback may show what is here.
+        found: dict[str, Any] = {
+            field: SecretStr(value) if field in {"api_key", "secret_key"} else value
+            for field, name in environment_names(gateway).items()
+            if (value := os.environ.get(name))
+        }
         if "prices" in found:
             found["prices"] = list(read_prices(Path(found["prices"]).read_text(encoding="utf-8")))
         return cls.model_validate({"gateway": gateway, **found})
@@ -236,25 +263,31 @@ class GatewayCredentials(Block):
         return found
 
     @classmethod
-    async def of_job(cls, *, gateway: str, account: str, name: str | None) -> GatewayCredentials:
+    async def of_job(cls, *, gateway: str, account: str, name: str | None, job: Job | None = None) -> GatewayCredentials:
         """The credentials of the account that paid for a job.
 
         Args:
             gateway: Id of the gateway.
             account: The account's label.
             name: Name of the block that the job was bought with, where there was one.
+            job: The job, for what is said of it; None for a submit of which nobody knows whether it became one.
 
         Returns:
             The credentials: those of the block, else those of the environment.
 
         Raises:
-            ValueError: When these are not of that account, so that the gateway would not know the job.
+            PollRejected: When there are none, or these are not of that account, so that the gateway would not know the job.
         """
-        found = cls.from_environment(gateway) if name is None else await cls.find(name)
-        label = found.to_account().label
-        if (found.gateway, label) != (gateway, account):
-            where = f"The environment's {gateway} credentials are" if name is None else f"The block {name!r} is"
-            raise ValueError(f"{where} of account {label!r} of {found.gateway}; the job belongs to {account!r} of {gateway}.")
+        with error_context(job, gateway=gateway, account=account):
+            try:
+                found = cls.from_environment(gateway) if name is None else await cls.find(name)
+                label = found.to_account().label
+            except (AuthenticationFailed, ValueError, OSError) as error:
+                raise no_payer(error, job) from error
+            if (found.gateway, label) != (gateway, account):
+                where = f"The environment's {gateway} credentials are" if name is None else f"The block {name!r} is"
+                what = f"{where} of account {label!r} of {found.gateway}; the job belongs to {account!r} of {gateway}."
+                raise no_payer(ValueError(what), job)
         return found
 
 
@@ -309,7 +342,7 @@ class MediaStore(Block):
         """
         return Store(
             url=self.url,
-            options=self.options.get_secret_value(),
+            options=HiddenOptions(self.options.get_secret_value()),
             template=self.path_template,
             public_base_url=self.public_base_url,
             presign_s=self.presign_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from prefect_happyhorse.catalog import GATEWAYS, Route, find_problems, routes
 from prefect_happyhorse.cli import main
 from prefect_happyhorse.cli.docs import example_request
 from prefect_happyhorse.domain.requests import parse_request
+from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer
 
 VECTORS: list[dict[str, Any]] = json.loads(Path(__file__).parents[1].joinpath("data", "vectors.json").read_text(encoding="utf-8"))
@@ -194,11 +196,121 @@ def test_the_exit_code_says_whether_money_was_spent(at_sandbox: SandboxServer, t
     assert (result.exit_code, told in result.output, "Traceback" in result.output) == (code, True, False), result.output
 
 
+def test_a_store_that_is_full_once_the_job_is_paid_for_says_which_job_it_is(
+    at_sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And how it is gone on with."""
+
+    async def full(self: Store, path: str, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", full)
+        result = run("generate", request_file(tmp_path), "--gateway", "happyhorse", "--output", str(tmp_path / "outputs"))
+    (charge,) = at_sandbox.ledger()
+    assert result.exit_code == 3
+    assert "No space left on device" in result.stderr
+    assert charge.task_id in result.stderr
+    assert "happyhorse jobs resume " in result.stderr
+    assert run("jobs", "resume").exit_code == 0
+
+
+@pytest.mark.parametrize("during", ["submit", "poll"])
+def test_an_interrupted_command_says_which_job_is_paid_for(at_sandbox: SandboxServer, tmp_path: Path, during: str) -> None:
+    """Ctrl-C while the submit is answered, and while the job is waited for."""
+    at_sandbox.settings(job_s=600)
+    if during == "submit":
+        at_sandbox.fault(at="submit", kind="stall_after", seconds=3, times=1)
+    out = str(tmp_path / "outputs")
+    command = [
+        sys.executable,
+        "-m",
+        "prefect_happyhorse.cli",
+        "generate",
+        request_file(tmp_path),
+        "--gateway",
+        "happyhorse",
+        "--output",
+        out,
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        deadline = time.monotonic() + 60
+        while not (charges := at_sandbox.ledger()) or (during == "poll" and not charges[0].polls):
+            assert time.monotonic() < deadline
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    (charge,) = at_sandbox.ledger()
+    assert running.returncode == 3, said
+    assert f"Interrupted while waiting for job {charge.task_id} of happyhorse, which is paid for." in said
+    assert f"happyhorse jobs --store file://{out} show " in said
+
+
 def test_without_a_key_the_variable_is_named(tmp_path: Path) -> None:
-    """And nothing is made."""
+    """And nothing is made: it is refused."""
     result = run("generate", request_file(tmp_path), "--gateway", "happyhorse", "--output", str(tmp_path / "out"))
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "HAPPYHORSE_API_KEY" in result.output
+
+
+def test_a_wrong_environment_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a link to the validator's manual, and without what the address holds."""
+    monkeypatch.setenv("HAPPYHORSE_API_KEY", "sesame-1234")
+    path, out = request_file(tmp_path), str(tmp_path / "out")
+    for url, told in (("http://example.com", "must be https"), ("https://user:S3KRET@example.com", "a key belongs into api_key")):
+        monkeypatch.setenv("HAPPYHORSE_BASE_URL", url)
+        result = run("generate", path, "--gateway", "happyhorse", "--output", out)
+        assert (result.exit_code, told in result.stderr, "Nothing was sent" in result.stderr) == (2, True, True), result.stderr
+        assert not any(word in result.stderr for word in ("pydantic", "S3KRET", "sesame"))
+    monkeypatch.setenv("HAPPYHORSE_PRICES", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("HAPPYHORSE_BASE_URL", "https://example.com")
+    assert run("generate", path, "--gateway", "happyhorse", "--output", out).exit_code == 2
+
+
+def test_a_preview_shows_no_password_of_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such an address is refused there as everywhere."""
+    monkeypatch.setenv("HAPPYHORSE_BASE_URL", "https://user:S3KRET@example.com")
+    result = run("preview", request_file(tmp_path), "--gateway", "happyhorse")
+    assert (result.exit_code, "S3KRET" in result.output) == (2, False)
+    assert "HAPPYHORSE_BASE_URL must be scheme, host, port and path alone" in result.stderr
+
+
+@pytest.mark.parametrize("deadline", ["-5", "nan", "inf"])
+def test_a_deadline_that_is_none_is_refused_before_anything_is_bought(deadline: str, at_sandbox: SandboxServer, tmp_path: Path) -> None:
+    """It has to be a finite number of seconds."""
+    path, out = request_file(tmp_path), str(tmp_path / "out")
+    assert run("generate", path, "--gateway", "happyhorse", "--output", out, "--deadline", deadline).exit_code == 2
+    assert at_sandbox.ledger() == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sandbox", "--port", "99999"),
+        ("sandbox", "--job-s", "nan"),
+        ("jobs", "list", "--older-than", "9999999999d"),
+        ("jobs", "list", "--younger-than", "99999999999999999s"),
+        ("jobs", "resume", "--deadline", "nan"),
+        ("setup", "limits", "--gateway", "ttapi", "--calls-per-s", "nan"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused(arguments: tuple[str, ...]) -> None:
+    """With the rule and the value, and without a traceback."""
+    result = run(*arguments)
+    assert (result.exit_code, arguments[-1] in result.stderr) == (2, True), result.output
+
+
+@pytest.mark.parametrize("arguments", [("jobs", "--block", "x", "list"), ("setup", "limits", "--gateway", "ttapi")])
+def test_a_prefect_server_that_is_not_there_is_told(arguments: tuple[str, ...]) -> None:
+    """As one sentence."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    # Nobody listens at a port that was just free.
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port = one.getsockname()[1]
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
+        result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr == "The Prefect server cannot be asked: ConnectError: All connection attempts failed. Look at PREFECT_API_URL.\n"
 
 
 def answer_of(url: str) -> object:

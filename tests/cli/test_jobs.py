@@ -177,3 +177,22 @@ def test_credentials_of_another_account_are_not_used(sandbox_env: SandboxServer,
     monkeypatch.setenv("HAPPYHORSE_ACCOUNT", "other")
     told = run("resume", entry.digest[:12])
     assert (told.exit_code, "the job belongs to 'sandbox'" in told.stderr) == (3, True)
+
+
+@pytest.mark.parametrize("command", ["resume", "cancel"])
+def test_without_credentials_a_paid_job_is_told_as_paid(
+    command: str, sandbox_env: SandboxServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell without the environment asks nobody; the job, what is spent and the way out are told, and the exit code is 3."""
+    entry = bought(store)
+    assert entry.job is not None
+    for name in ("API_KEY", "BASE_URL"):
+        monkeypatch.delenv(f"HAPPYHORSE_{name}")
+    told = run(command, entry.job.task_id)
+    assert told.exit_code == 3
+    for part in ("PollRejected", "HAPPYHORSE_API_KEY", f"task_id={entry.job.task_id}", "Money: spent.", "The job is not touched"):
+        assert part in told.stderr
+    assert "othing was sent" not in told.stderr
+    monkeypatch.setenv("HAPPYHORSE_BASE_URL", "http://elsewhere.example")
+    wrong = run(command, entry.job.task_id)
+    assert (wrong.exit_code, "must be https" in wrong.stderr, "pydantic.dev" in wrong.stderr) == (3, True, False)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import json
+import re
+from urllib.parse import quote
+
 import httpx
 import pytest
 from pydantic import SecretStr
@@ -9,7 +15,7 @@ from pydantic import SecretStr
 from prefect_happyhorse.catalog import find_route
 from prefect_happyhorse.domain.requests import ImageEdit
 from prefect_happyhorse.gateways import Account, get_gateway
-from prefect_happyhorse.gateways.redaction import excerpt, scrub, shown
+from prefect_happyhorse.gateways.redaction import excerpt, holds_secret, mark_secret, scrub, shown
 
 from .dialect import KEY, response
 
@@ -52,3 +58,43 @@ def test_what_is_shown_is_short() -> None:
 def test_blanks_are_folded() -> None:
     """An excerpt is one line."""
     assert excerpt(response(b" <html>\n\n\t<body> ")) == "<html> <body>"
+
+
+ODD_KEY = "sk+Ab/Cd==q'%x&<0123456789"
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        r"sk\u002BAb/Cd\u003d\u003Dq\u0027%x\u0026\u003C0123456789",
+        json.dumps(json.dumps(ODD_KEY))[3:-3],
+        quote(ODD_KEY),
+        quote(ODD_KEY, safe="").lower(),
+        quote(quote(ODD_KEY, safe=""), safe=""),
+        html.escape(ODD_KEY),
+        html.escape(html.escape(ODD_KEY)).replace("#x27", "#39"),
+        ODD_KEY.upper(),
+        f"{ODD_KEY[:9]}\n  {ODD_KEY[9:]}",
+        *(base64.b64encode(before + ODD_KEY.encode() + b"!").decode() for before in (b"", b"u", b"u:")),
+        base64.urlsafe_b64encode(ODD_KEY.encode() * 2).decode(),
+    ],
+)
+def test_a_key_is_known_in_every_spelling(spelled: str) -> None:
+    """As the JSON, URL and HTML writers of a server spell it, and as base64, with whatever before it."""
+    request = httpx.Request("POST", "https://gateway.example")
+    mark_secret(request, ODD_KEY)
+    answer = httpx.Response(200, text=f"Bearer {spelled} is wrong", request=request)
+    left = re.fullmatch(r"Bearer (.*) is wrong", excerpt(answer))
+    assert left is not None
+    # Of base64 the digits that it shares with what stands beside it may stay.
+    assert len(left[1]) <= 11
+    assert "***" in left[1]
+    assert holds_secret(spelled, answer)
+
+
+def test_of_a_long_answer_that_is_all_key_no_half_is_shown() -> None:
+    """Where it is cut before it is searched."""
+    request = httpx.Request("POST", "https://gateway.example")
+    mark_secret(request, key := "0123456789abcdef" * 100)
+    shown_of_it = excerpt(httpx.Response(200, text=key * 45, request=request))
+    assert set(shown_of_it) == {"*"}

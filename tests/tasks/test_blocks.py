@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import pytest
 from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
+from prefect.types import SecretDict
 from pydantic import SecretStr, ValidationError
 
-from prefect_happyhorse import GATEWAYS, AuthenticationFailed, GatewayCredentials, MediaStore
+from prefect_happyhorse import GATEWAYS, AuthenticationFailed, GatewayCredentials, MediaStore, PollRejected
 from prefect_happyhorse.engine.http.client import is_local
+from prefect_happyhorse.engine.storage.backend import HiddenOptions
+from prefect_happyhorse.engine.storage.fsspec_backend import open_filesystem
+
+OPTIONS = {"key": "AK", "secret": "sesame-0123456789"}
 
 
 @pytest.mark.parametrize("block", [GatewayCredentials, MediaStore])
@@ -184,9 +193,40 @@ async def test_the_account_of_a_job_is_found_again(monkeypatch: pytest.MonkeyPat
     await block.asave("of-a-job", overwrite=True)
     found = await GatewayCredentials.of_job(gateway="ttapi", account="film", name="of-a-job")
     assert found.to_account().credentials == "of-a-job"
-    with pytest.raises(ValueError, match="The block 'of-a-job' is of account 'film'"):
+    with pytest.raises(PollRejected, match="The block 'of-a-job' is of account 'film'"):
         await GatewayCredentials.of_job(gateway="ttapi", account="other", name="of-a-job")
     monkeypatch.setenv("TTAPI_API_KEY", "k")
     assert (await GatewayCredentials.of_job(gateway="ttapi", account="default", name=None)).to_account().credentials is None
-    with pytest.raises(ValueError, match="The environment's ttapi credentials"):
+    with pytest.raises(PollRejected, match="The environment's ttapi credentials"):
         await GatewayCredentials.of_job(gateway="ttapi", account="film", name=None)
+
+
+WRONG: dict[str, Callable[[], object]] = {
+    "address": lambda: GatewayCredentials.from_environment("happyhorse"),
+    "template": lambda: MediaStore(url="s3://b", options=SecretDict(OPTIONS), path_template="{nope}").to_store(),
+    "scheme": lambda: MediaStore(url="ftp://b", options=SecretDict(OPTIONS)).to_store(),
+    "option": lambda: asyncio.run(MediaStore(url="memory://b", options=SecretDict(OPTIONS)).to_store().read("a")),
+    "client library": lambda: open_filesystem("s3://b", HiddenOptions(OPTIONS)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_traceback_with_locals_shows_no_secret(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As error trackers print it; that of the caller's own frames is the caller's."""
+    monkeypatch.setenv("HAPPYHORSE_API_KEY", OPTIONS["secret"])
+    monkeypatch.setenv("HAPPYHORSE_BASE_URL", "http://gateway.example")
+
+    def fail(url: str, **options: Any) -> None:
+        raise TypeError("there is no such option") if name == "option" else ImportError("it is not installed")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", fail)
+    with pytest.raises((ValueError, OSError, ImportError)) as caught:
+        WRONG[name]()
+    shown: list[str] = []
+    found: BaseException | None = caught.value
+    while found is not None:
+        frames = traceback.TracebackException.from_exception(found, capture_locals=True).stack
+        shown += [f"{frame.name} {frame.locals}" for frame in frames if "/tests/" not in frame.filename]
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    assert shown
+    assert not [line for line in shown if OPTIONS["secret"] in line]

@@ -5,8 +5,10 @@ Exit codes: 0 done; 1 failed; 2 refused, and nothing was sent; 3 failed, and mon
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +22,13 @@ from prefect_happyhorse.catalog import GATEWAYS, Route, check, gateway_facts, re
 from prefect_happyhorse.cli.docs import example_request, gateways_page, routes_table
 from prefect_happyhorse.cli.export import export
 from prefect_happyhorse.cli.jobs import jobs
-from prefect_happyhorse.cli.output import REFUSED, asynchronous, cell, console, echo, errors, fail
+from prefect_happyhorse.cli.output import REFUSED, SPENT, Seconds, asynchronous, cell, console, echo, errors, fail
 from prefect_happyhorse.cli.setup import setup
+from prefect_happyhorse.domain.errors import AuthenticationFailed
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest, iter_media, parse_request, replace_media
 from prefect_happyhorse.domain.validation import validation_problems
+from prefect_happyhorse.engine.http.ssrf import check_base_url
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.session import Session
@@ -98,7 +102,14 @@ async def preview(request_file: Path | None, gateway: str | None, capability: st
 
 
 def _base_url(gateway: str) -> str | None:
-    return os.environ.get(f"{gateway.upper()}_BASE_URL") or gateway_facts(gateway).base_url
+    given = os.environ.get(f"{gateway.upper()}_BASE_URL")
+    if given:
+        try:
+            # Whether its network is private is for whoever sends something: here it is only shown, and may hold a password.
+            check_base_url(given, private_network=True)
+        except ValueError as error:
+            fail(f"{gateway.upper()}_BASE_URL {error}. Nothing was sent.", REFUSED)
+    return given or gateway_facts(gateway).base_url
 
 
 def _call(request: GenerationRequest, route: Route) -> dict[str, Any]:
@@ -125,7 +136,14 @@ def _call(request: GenerationRequest, route: Route) -> dict[str, Any]:
 @click.option("--gateway", type=click.Choice(GATEWAYS), required=True, help="The gateway.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder for the file and the journal.")
 @click.option("--take", default=1, show_default=True, help="Another number makes another variation of the very same request.")
-@click.option("--deadline", "deadline_s", default=DEADLINE_S, show_default=True, help="How long the job may take, in seconds.")
+@click.option(
+    "--deadline",
+    "deadline_s",
+    default=DEADLINE_S,
+    show_default=True,
+    type=Seconds(min=0),
+    help="How long the job may take, in seconds.",
+)
 @asynchronous
 async def generate(request_file: Path, gateway: str, output: Path, take: int, deadline_s: float) -> None:
     """Make what a request asks for, and print where the file lies.
@@ -133,15 +151,11 @@ async def generate(request_file: Path, gateway: str, output: Path, take: int, de
     The key is read from <GATEWAY>_API_KEY and the address from <GATEWAY>_BASE_URL. Running it again gives the same file and buys nothing.
     """
     request = _read_request(request_file)
-    from prefect_happyhorse.blocks import GatewayCredentials
-
-    session = Session(GatewayCredentials.from_environment(gateway).to_account(), Store(url=str(output)))
+    session = Session(_account(gateway), Store(url=str(output)))
     prepared = await session.prepare(request, take=take)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
     with Progress(*columns, console=console(stderr=True), transient=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("submit", total=100, said="")
-        job = (await session.submit(prepared)).job
-        progress.update(bar, description=cell(f"{job.model} {job.task_id}"))
 
         async def on_poll(job: Job, state: JobSnapshot, elapsed_s: float) -> None:
             estimate = min(elapsed_s / prepared.route.typical_s, 0.95)
@@ -149,17 +163,50 @@ async def generate(request_file: Path, gateway: str, output: Path, take: int, de
             said = f"{cell(state.provider_status or state.status.value)}{'' if state.progress is not None else ' (estimate)'}"
             progress.update(bar, completed=100 * share, said=said)
 
-        result = await session.poll(job, deadline_s=deadline_s, on_poll=on_poll)
-        progress.update(bar, completed=100, said="downloading")
-        asset = (await session.store_outputs(result)).asset
+        try:
+            job = (await session.submit(prepared)).job
+            progress.update(bar, description=cell(f"{job.model} {job.task_id}"))
+            result = await session.poll(job, deadline_s=deadline_s, on_poll=on_poll)
+            progress.update(bar, completed=100, said="downloading")
+            asset = (await session.store_outputs(result)).asset
+        except asyncio.CancelledError:
+            await _tell_what_is_bought(session, prepared.digest)
+            raise
     for one in (asset, *asset.siblings):
         echo(one.uri.removeprefix("file://"))
 
 
+def _account(gateway: str) -> Account:
+    """Who pays, by the environment."""
+    from prefect_happyhorse.blocks import GatewayCredentials
+
+    try:
+        return GatewayCredentials.from_environment(gateway).to_account()
+    except ValidationError as error:
+        fail(f"The environment's credentials are wrong. Nothing was sent.\n{_listed(error)}", REFUSED)
+    except (AuthenticationFailed, ValueError, OSError) as error:
+        fail(f"The environment's credentials cannot be used. Nothing was sent.\n  - {error}", REFUSED)
+
+
+def _listed(error: ValidationError) -> str:
+    return "\n".join(f"  - {problem}" for problem in validation_problems(error))
+
+
+async def _tell_what_is_bought(session: Session, digest: str) -> None:
+    """End a command that is interrupted, unless nothing is bought for its request."""
+    entry = await session.journal.latest(digest)
+    if entry is None or not entry.is_open:
+        return
+    bought = (
+        "a submit that may have been accepted" if entry.job is None else f"job {entry.job.task_id} of {entry.gateway}, which is paid for"
+    )
+    fail(f"Interrupted while waiting for {bought}. happyhorse jobs --store {shlex.quote(session.store.url)} show {digest[:12]}", SPENT)
+
+
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=8808, show_default=True, help="The port to listen on.")
-@click.option("--job-s", default=2.0, show_default=True, type=click.FloatRange(min=0), help="How long a job takes, in seconds.")
+@click.option("--port", default=8808, show_default=True, type=click.IntRange(1, 65_535), help="The port to listen on.")
+@click.option("--job-s", default=2.0, show_default=True, type=Seconds(min=0), help="How long a job takes, in seconds.")
 @click.option(
     "--media",
     type=click.Choice(["full", "tiny"]),
@@ -202,8 +249,7 @@ def _read_request(path: Path) -> GenerationRequest:
     try:
         return parse_request(path.read_bytes())
     except ValidationError as error:
-        problems = "\n".join(f"  - {problem}" for problem in validation_problems(error))
-        fail(f"{path} is no request:\n{problems}\nNothing was sent.", REFUSED)
+        fail(f"{path} is no request:\n{_listed(error)}\nNothing was sent.", REFUSED)
     except OSError as error:
         way_out = f"`happyhorse preview --example text_to_video > {path}` writes one"
         fail(f"{path} cannot be read: {error.strerror or error}. {way_out}. Nothing was sent.", REFUSED)

@@ -14,7 +14,7 @@ import click
 from rich.table import Table
 
 from prefect_happyhorse.catalog import GATEWAYS
-from prefect_happyhorse.cli.output import SPENT, asynchronous, cell, confirm, console, echo, echo_json, fail
+from prefect_happyhorse.cli.output import SPENT, Seconds, asynchronous, cell, confirm, console, echo, echo_json, fail
 from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
 from prefect_happyhorse.domain.prices import total
 from prefect_happyhorse.engine.jobs import manage as engine
@@ -40,7 +40,10 @@ def _age(text: str) -> timedelta:
     found = re.fullmatch(r"(\d+)([smhd])", text)
     if found is None:
         raise click.BadParameter(f"must be a number and s, m, h or d, for example 90m or 2d (got {text!r})")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    try:
+        return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    except (OverflowError, ValueError) as error:
+        raise click.BadParameter(f"must be at most {timedelta.max.days}d (got {text!r})") from error
 
 
 _FILTERS = (
@@ -213,7 +216,12 @@ def _advice(entry: JournalEntry) -> str:
 @jobs.command(params=[*_FILTERS])
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option(
-    "--deadline", "deadline_s", default=DEADLINE_S, show_default=True, help="How long a job may take in all, in seconds since its submit."
+    "--deadline",
+    "deadline_s",
+    default=DEADLINE_S,
+    show_default=True,
+    type=Seconds(min=0),
+    help="How long a job may take in all, in seconds since its submit.",
 )
 @_on_journal
 async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, only_open: bool, **filters: Any) -> None:
@@ -240,7 +248,10 @@ async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, on
             echo(f"{entry.digest[:12]}: {type(stored.failure).__name__}: {stored.failure}", err=True)
         return stored.failure is None
 
-    kept = await asyncio.gather(*(one(entry) for entry in chosen))
+    try:
+        kept = await asyncio.gather(*(one(entry) for entry in chosen))
+    except asyncio.CancelledError:
+        fail("Interrupted; the jobs that are not kept stay in the journal: happyhorse jobs list --open", SPENT)
     if failed := kept.count(False):
         fail(f"{failed} of the jobs are not kept; they stay in the journal.", SPENT)
 
@@ -248,7 +259,7 @@ async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, on
 async def _session(journal: Journal, entry: JournalEntry) -> Session:
     from prefect_happyhorse.blocks import GatewayCredentials
 
-    block = await GatewayCredentials.of_job(gateway=entry.gateway, account=entry.account, name=entry.credentials)
+    block = await GatewayCredentials.of_job(gateway=entry.gateway, account=entry.account, name=entry.credentials, job=entry.job)
     return Session(block.to_account(), journal.store)
 
 

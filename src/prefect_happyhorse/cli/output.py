@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
@@ -10,18 +11,32 @@ from functools import wraps
 from typing import Any, NoReturn, ParamSpec
 
 import click
+import httpx
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
 from prefect_happyhorse.domain.errors import CatalogError, GenerationError, InvalidRequest, Money
 from prefect_happyhorse.domain.texts import harmless, without_queries
+from prefect_happyhorse.domain.validation import validation_problems
 
-__all__ = ["REFUSED", "SPENT", "asynchronous", "cell", "confirm", "console", "echo", "echo_json", "errors", "fail"]
+__all__ = ["REFUSED", "SPENT", "Seconds", "asynchronous", "cell", "confirm", "console", "echo", "echo_json", "errors", "fail"]
 
 _P = ParamSpec("_P")
 
 REFUSED = 2
 SPENT = 3
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds from 0: neither infinite nor none at all, which every comparison with a limit lets through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number, or what is wrong with it."""
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found):
+            self.fail(f"must be a finite number (got {value!r})", param, ctx)
+        return found
 
 
 @contextmanager
@@ -34,6 +49,11 @@ def errors() -> Generator[None]:
     except GenerationError as error:
         spent = error.money in {Money.SPENT, Money.MAY_BE_SPENT}
         fail(f"{type(error).__name__}: {error}", SPENT if spent else REFUSED if isinstance(error, InvalidRequest) else 1)
+    except httpx.HTTPError as error:
+        # Gateways' and stores' own are translated below: this one is of Prefect's client.
+        fail(f"The Prefect server cannot be asked: {type(error).__name__}: {error}. Look at PREFECT_API_URL.", 1)
+    except ValidationError as error:
+        fail("\n".join(validation_problems(error)), 1)
     except (CatalogError, ValueError, OSError) as error:
         fail(f"{error}", 1)
 

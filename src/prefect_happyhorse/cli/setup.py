@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
-from prefect_happyhorse.cli.output import asynchronous
+from prefect_happyhorse.cli.output import Seconds, asynchronous
 
 __all__ = ["setup"]
 
@@ -21,7 +21,7 @@ def setup() -> None:
 @click.option("--jobs", type=click.IntRange(min=1), help="How many of the account's jobs may be open at once, over all workers.")
 @click.option(
     "--calls-per-s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min=0, min_open=True),
     help="How many calls the account may make a second, over all workers. By default what the provider documents, if it does.",
 )
 @asynchronous

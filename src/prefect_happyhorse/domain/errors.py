@@ -14,7 +14,7 @@
     ├── JobFailed                the provider ended the job without a result
     ├── JobTimedOut              the deadline passed first; the job may still finish and be collected
     ├── JobExpired               the gateway no longer knows the job or no longer keeps its result
-    ├── DownloadFailed           the result exists but could not be fetched or kept whole
+    ├── DownloadFailed           a result that is paid for could not be fetched or kept, or the store failed before
     ├── MediaUnreachable         an input medium cannot be given an address that the gateway can read
     └── ProtocolError            the gateway answered in a way that its documentation does not describe
     CatalogError                 the catalog's own data is wrong, or nothing in it fits
@@ -237,7 +237,7 @@ class JobExpired(GenerationError):
 
 
 class DownloadFailed(GenerationError):
-    """When the result exists but could not be fetched or kept whole."""
+    """When a result that is paid for could not be fetched or kept, or the store failed before."""
 
     retryable = True
     usual_money = Money.SPENT

@@ -6,13 +6,14 @@ results do not, since they are needed as they are.
 
 from __future__ import annotations
 
-import html
+import base64
 import json
 import math
 import re
 from collections.abc import Iterable
+from functools import lru_cache
+from html.entities import codepoint2name
 from typing import Any, cast
-from urllib.parse import quote
 
 import httpx
 
@@ -24,6 +25,7 @@ CODE_CHARS = 200
 ID_RULE = "1 to 256 characters of printable ASCII without spaces"
 
 _EXCERPT_CHARS = 300
+_LOOKED_AT_CHARS = 64 * 1024
 _WORD_CHARS = 100
 _SENTENCE_CHARS = 2_000
 _ID = re.compile(r"[!-~]{1,256}")
@@ -43,7 +45,12 @@ def mark_secret(request: httpx.Request, *secrets: str) -> None:
 
 def excerpt(response: httpx.Response) -> str:
     """The start of a response."""
-    return without_queries(scrub(" ".join(_text(response).split()), response)[:_EXCERPT_CHARS])
+    text = " ".join(_text(response).split())
+    looked_at = scrub(text[:_LOOKED_AT_CHARS], response)
+    if len(text) > _LOOKED_AT_CHARS and "***" in looked_at:
+        # Where nearly all of it was secret, the start shows what came last, which may be one that is cut in two.
+        looked_at = looked_at[: looked_at.rfind("***") + 3]
+    return without_queries(looked_at[:_EXCERPT_CHARS])
 
 
 def _text(response: httpx.Response) -> str:
@@ -73,7 +80,7 @@ def as_id(text: str) -> str | None:
 
 def holds_secret(text: str, response: httpx.Response) -> bool:
     """Whether one of the account's secrets stands in a text that has to be kept as it is or not at all."""
-    return any(len(secret) >= _SECRET_CHARS and secret in text for secret in _secrets_of(response))
+    return any(pattern.search(text) for secret in _secrets_of(response) if len(secret) >= _SECRET_CHARS for pattern in _patterns(secret))
 
 
 def as_usage(value: dict[str, Any], response: httpx.Response) -> tuple[dict[str, Any], list[str]]:
@@ -118,9 +125,44 @@ def scrub(text: str, response: httpx.Response) -> str:
     """A text that came from a gateway, without any secret of the account."""
     # One secret may stand in another.
     for secret in sorted(_secrets_of(response), key=len, reverse=True):
-        for spelling in (secret, json.dumps(secret)[1:-1], secret.replace("/", r"\/"), quote(secret, safe=""), html.escape(secret)):
-            text = text.replace(spelling, "***")
+        for pattern in _patterns(secret):
+            text = pattern.sub("***", text)
     return text
+
+
+@lru_cache(maxsize=64)
+def _patterns(secret: str) -> tuple[re.Pattern[str], ...]:
+    """What finds a secret in the spellings of JSON, URLs, HTML and base64, and also where it is broken over lines."""
+    spelled = r"\s{0,3}".join(map(_spellings, secret))
+    if len(secret) < _SECRET_CHARS:
+        return (re.compile(spelled),)
+    found = [re.compile(spelled, re.IGNORECASE)]
+    data = secret.encode("utf-8", "surrogatepass")
+    # What stands before the secret, such as a user's name, moves it by one or two bytes, and shares its first and last digits.
+    for moved, shared in ((0, 0), (1, 2), (2, 3)):
+        digits = base64.b64encode(bytes(moved) + data).decode()[shared : (moved + len(data)) * 8 // 6]
+        found.append(re.compile("".join(_BASE64.get(digit, digit) for digit in digits)))
+    return tuple(found)
+
+
+# With what stands for them in addresses, and as JSON may escape them.
+_BASE64 = {"+": r"(?:[+-]|%2[bB]|\\u002[bB])", "/": r"(?:\\?/|_|%2[fF])"}
+_NAMES = {chr(code): name for code, name in codepoint2name.items()} | {"'": "apos"}
+
+
+def _spellings(char: str) -> str:
+    code, encoded = ord(char), char.encode("utf-8", "surrogatepass")
+    amp = "&(?:amp;)?"
+    ways = [
+        rf"\\{{0,8}}{re.escape(char)}",
+        rf"\\{{1,8}}(?:u{code:04x}|x{code:02x})",
+        "".join(f"%(?:25)?{byte:02x}" for byte in encoded),
+        rf"{amp}#(?:0*{code}|x0*{code:x});",
+        *([f"{amp}{_NAMES[char]};"] if char in _NAMES else []),
+    ]
+    # Hexadecimal digits come in either case, whatever becomes of the rest.
+    first, *others = ways
+    return f"(?:{first}|(?i:{'|'.join(others)}))"
 
 
 def _secrets_of(response: httpx.Response) -> Iterable[str]:

@@ -66,8 +66,8 @@ async def _is_cancelled(run: UUID, *, fresh: bool = False) -> bool:
 
 
 @asynccontextmanager
-async def cancelled_with_its_run(job: Job, session: Session, log: _Log) -> AsyncGenerator[None]:
-    """Wait for a job in here: when the flow run is cancelled the waiting ends at once, and the job is cancelled at its gateway."""
+async def cancelled_with_its_run(job: Job | str, session: Session, log: _Log) -> AsyncGenerator[None]:
+    """Submit a digest or wait for its job in here: when the flow run is cancelled this ends, and the job is cancelled at its gateway."""
     run = flow_run_id()
     if run is None:
         yield
@@ -83,15 +83,23 @@ async def cancelled_with_its_run(job: Job, session: Session, log: _Log) -> Async
     except asyncio.CancelledError:
         with anyio.move_on_after(_GIVE_UP_S, shield=True):
             # A run that ends for any other reason keeps its jobs.
-            if await _is_cancelled(run, fresh=True):
-                answer = await session.cancel(job)
-                log.warning("The run is cancelled. Job %s of %s: %s", job.task_id, job.gateway, answer.message)
+            if await _is_cancelled(run, fresh=True) and (bought := await _bought(job, session, run)) is not None:
+                answer = await session.cancel(bought)
+                log.warning("The run is cancelled. Job %s of %s: %s", bought.task_id, bought.gateway, answer.message)
         raise
     finally:
         if watch is not None:
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
+
+
+async def _bought(job: Job | str, session: Session, run: UUID) -> Job | None:
+    """The job that a submit became which was under way; what another run bought is not this one's to cancel."""
+    if isinstance(job, Job):
+        return job
+    entry = await session.journal.latest(job)
+    return entry.job if entry is not None and entry.is_open and entry.flow_run_id == str(run) else None
 
 
 async def _end_with(run: UUID, waiting: asyncio.Task[object]) -> None:

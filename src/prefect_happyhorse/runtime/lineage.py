@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 from prefect.assets import Asset, AssetProperties
+from prefect.assets.core import MAX_ASSET_DESCRIPTION_LENGTH
 from prefect.context import AssetContext
 
 from prefect_happyhorse.domain.assets import MediaAsset
@@ -32,6 +33,9 @@ def asset_of(uri: str, *, name: str | None = None, description: str | None = Non
     key = uri.partition("?")[0]
     if "://" not in key or len(key) > _MOST_CHARS or _FORBIDDEN.search(key):
         return None
+    if description is not None and len(description) > MAX_ASSET_DESCRIPTION_LENGTH:
+        said = f"… ({len(description):,} characters)"
+        description = description[: MAX_ASSET_DESCRIPTION_LENGTH - len(said)] + said
     return Asset(key=key, properties=AssetProperties(name=name, description=description))
 
 

@@ -91,7 +91,7 @@ async def collect_jobs(
         entry = known[row.row]
         payer = entry.gateway, entry.account
         if payer not in sessions:
-            block = await GatewayCredentials.of_job(gateway=entry.gateway, account=entry.account, name=entry.credentials)
+            block = await GatewayCredentials.of_job(gateway=entry.gateway, account=entry.account, name=entry.credentials, job=entry.job)
             sessions[payer] = await session_of(block, place)
         return sessions[payer]
 

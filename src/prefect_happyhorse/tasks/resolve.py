@@ -10,8 +10,8 @@ from typing import Any, cast, get_args
 
 from prefect.tasks import TaskRunNameCallbackWithParameters
 
-from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
-from prefect_happyhorse.domain.errors import InvalidRequest
+from prefect_happyhorse.blocks import GatewayCredentials, MediaStore, no_payer
+from prefect_happyhorse.domain.errors import AuthenticationFailed, InvalidRequest, error_context
 from prefect_happyhorse.domain.jobs import Job, JobResult
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
@@ -46,7 +46,13 @@ StoreRef = MediaStore | str | Path | None
 async def account_of(credentials: Credentials, job: Job | None = None) -> Account:
     """The account that credentials stand for; one that did not pay for the job is refused."""
     block = await GatewayCredentials.find(credentials) if isinstance(credentials, str) else credentials
-    account = block.to_account()
+    with error_context(job):
+        try:
+            account = block.to_account()
+        except AuthenticationFailed as error:
+            if job is None:
+                raise
+            raise no_payer(error, job) from error
     check_payer(account, job)
     return account
 

@@ -7,7 +7,7 @@ from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import OnUncertain, Submitted
 from prefect_happyhorse.engine.journal.budget import Budget
-from prefect_happyhorse.runtime.cancellation import flow_run_id
+from prefect_happyhorse.runtime.cancellation import cancelled_with_its_run, flow_run_id
 from prefect_happyhorse.runtime.concurrency import call_rate_limit, job_slot
 from prefect_happyhorse.runtime.events import emit, emitting_failure
 from prefect_happyhorse.runtime.log import run_logger
@@ -70,8 +70,9 @@ async def submit_in(
     run = flow_run_id()
     async with job_slot(session.account):
         await call_rate_limit(session.account)()
-        with emitting_failure():
-            submitted = await session.submit(
-                prepared, on_uncertain=on_uncertain, flow_run_id=None if run is None else str(run), budget=budget
-            )
+        async with cancelled_with_its_run(prepared.digest, session, run_logger()):
+            with emitting_failure():
+                submitted = await session.submit(
+                    prepared, on_uncertain=on_uncertain, flow_run_id=None if run is None else str(run), budget=budget
+                )
     return submitted

@@ -115,6 +115,38 @@ async def test_a_key_is_not_sent_in_clear(base_url: str, tokens: TokenStore) -> 
         await call(lambda _: httpx.Response(200), tokens, account=replace(ACCOUNT, base_url=base_url))
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost"])
+@pytest.mark.parametrize("private_network", [False, True])
+async def test_a_key_goes_to_no_proxy_in_clear(
+    host: str, private_network: bool, tokens: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the environment's proxy would read of a call by http is the key."""
+    async with Wire([refuse(502)]) as proxy, Wire([refuse(200)]) as gateway:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url(""))
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        account = replace(ACCOUNT, base_url=f"http://{host}:{gateway.port}", private_network=private_network)
+        request = httpx.Request("GET", f"{account.base_url}{VIDEO_POLL}")
+        async with Connections().client() as client:
+            # 127.0.0.2 stands for any other machine: nobody listens there, and the proxy is not asked.
+            answer = await asyncio.gather(send(client, get_gateway("happyhorse"), account, request, tokens), return_exceptions=True)
+    assert proxy.received == []
+    assert [type(one) for one in answer] == [CallUnavailable if host == "127.0.0.2" else httpx.Response]
+    assert [KEY in one.headers["authorization"] for one in gateway.received] == [True] * (host != "127.0.0.2")
+
+
+async def test_an_output_on_this_machine_comes_through_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy would look for it on its own machine; all others it is asked for as ever."""
+    async with Wire([refuse(502)]) as proxy, Wire([refuse(200)]) as here:
+        monkeypatch.setenv("http_proxy", proxy.url(""))
+        monkeypatch.delenv("no_proxy", raising=False)
+        async with Connections().client() as client:
+            assert (await client.http.get(here.url("/a"))).status_code == 200
+            assert (await client.http.get("http://results.example/b")).status_code == 502
+    assert [request.target for request in (*here.received, *proxy.received)] == ["/a", "http://results.example/b"]
+
+
 @pytest.mark.parametrize(
     ("path", "size", "is_taken"),
     [

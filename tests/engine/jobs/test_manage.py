@@ -78,7 +78,7 @@ async def test_a_job_that_the_gateway_does_not_know_is_not_adopted(
 
 
 async def test_what_cannot_be_adopted(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
-    """An entry with a job, one that is being submitted at this moment, and a job that is another entry's."""
+    """An entry with a job, one that is being submitted at this moment, a job that is another entry's, and what is no id."""
     journal = Journal(store)
     paid = await bought(store, account())
     assert paid.job is not None
@@ -97,6 +97,9 @@ async def test_what_cannot_be_adopted(sandbox: SandboxServer, account: AccountMa
     assert await journal.create(paid.model_copy(update=facts)) is not None
     with pytest.raises(ValueError, match=f"stands under {paid.digest[:12]}"):
         await jobs.adopt(journal, uncertain, paid.job.task_id)
+    for nothing in ("", " ", "a b"):
+        with pytest.raises(ValueError, match="The task id must be 1 to 256 characters"):
+            await jobs.adopt(journal, uncertain, nothing)
     assert len(sandbox.ledger()) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from tests.engine.conftest import AccountMaker, Naps
 from tests.engine.jobs.test_submit import HORSE
 
+from prefect_happyhorse.domain.errors import DownloadFailed
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
 from prefect_happyhorse.engine.storage.store import Store
@@ -69,3 +71,26 @@ async def test_what_a_job_costs_the_journal(
     # What was counted is all of it: each revision was written by itself, and the latest is there.
     assert written == [session.journal.path(job.digest, revision) for revision in range(1, entry.revision + 1)]
     assert (entry.state, entry.asset) == ("kept", stored.asset)
+
+
+@pytest.mark.parametrize("step", ["poll", "store_outputs"])
+async def test_a_store_that_fails_once_a_job_is_paid_for_says_so(
+    step: str, sandbox: SandboxServer, account: AccountMaker, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which job, that money is spent, how it is gone on with, and that the step may be tried again."""
+    session = Session(account(), store, shared=Shared())
+    job = (await session.submit(await session.prepare(HORSE))).job
+    result = await session.poll(job)
+
+    async def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "outputs/horse.png")
+
+    for name in ("read", "write"):
+        monkeypatch.setattr(Store, name, full)
+    with pytest.raises(DownloadFailed, match="No space left on device") as caught:
+        # A process that knows nothing of the job yet reads of it first.
+        await (Session(account(), store, shared=Shared()).poll(job) if step == "poll" else session.store_outputs(result))
+    error = caught.value
+    assert (error.task_id, error.digest, error.money, error.retryable) == (job.task_id, job.digest, "spent", True)
+    assert f"happyhorse jobs resume {job.digest[:12]}" in str(error)
+    assert isinstance(error.__cause__, OSError)

@@ -7,6 +7,7 @@ import errno
 import tempfile
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
@@ -19,7 +20,7 @@ from tests.engine.journal.test_budget import cny, horse, standing
 from prefect_happyhorse.domain.errors import BudgetExceeded
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.prices import Estimate
-from prefect_happyhorse.engine.journal.budget import BudgetTracker
+from prefect_happyhorse.engine.journal.budget import BudgetTracker, _LoopsLock  # pyright: ignore[reportPrivateUsage] -- no other way to cancel at its steps
 from prefect_happyhorse.engine.journal.journal import Cancellation, Journal, JournalEntry, LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
 
@@ -327,3 +328,33 @@ def test_whoever_asks_in_whatever_order_the_sum_fits(jobs: list[tuple[int, Decim
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(ask_all(folder))
+
+
+def test_the_order_holds_over_event_loops_and_survives_those_that_are_cancelled() -> None:
+    """One holder at a time in all loops; who is cancelled while it waits, or just when its turn comes, keeps nobody out."""
+    lock = _LoopsLock()
+    inside: list[int] = []
+    most: list[int] = []
+
+    async def hold(number: int) -> None:
+        async with lock.held():
+            inside.append(number)
+            most.append(len(inside))
+            try:
+                await asyncio.sleep(0)
+            finally:
+                inside.remove(number)
+
+    async def several(number: int) -> None:
+        tasks = [asyncio.create_task(hold(100 * number + one)) for one in range(50)]
+        for step, task in enumerate(tasks):
+            if step % 3 == 0:
+                await asyncio.sleep(0)
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await hold(100 * number)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda number: asyncio.run(asyncio.wait_for(several(number), 60)), range(4)))
+    assert max(most) == 1
+    assert len(most) >= 4 * (50 - 17 + 1)

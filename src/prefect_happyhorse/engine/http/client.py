@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -80,9 +80,10 @@ _DOWNLOADS = 16
 
 @dataclass
 class Client:
-    """An event loop's HTTP client, and the slots that calls and downloads wait for."""
+    """An event loop's HTTP clients, by the environment's proxies and by none, and the slots that calls and downloads wait for."""
 
     http: httpx.AsyncClient
+    direct: httpx.AsyncClient
     call_s: float = _CALL_S
     users: int = 0
     calls: defaultdict[str, asyncio.Semaphore] = field(default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(_CALLS)))
@@ -93,6 +94,15 @@ class Client:
 def _ssl_context() -> ssl.SSLContext:
     # Building one costs some 20 ms of CPU, and every task of a mapped flow has an event loop and so a client of its own.
     return httpx.create_ssl_context()
+
+
+# httpx hands these to a proxy too, which would look for them on its own machine.
+_THIS_MACHINE = {"all://localhost": None, "all://127.0.0.1": None, "all://[::1]": None}
+
+
+def _new(**options: Any) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=_CALLS)
+    return httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, verify=_ssl_context(), follow_redirects=False, **options)
 
 
 class Connections:
@@ -112,9 +122,8 @@ class Connections:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=_CALLS)
-            http = make() if make else httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, verify=_ssl_context(), follow_redirects=False)
-            client = self._clients[loop] = Client(http, self._call_s)
+            http, direct = (make(), make()) if make else (_new(mounts=_THIS_MACHINE), _new(trust_env=False))
+            client = self._clients[loop] = Client(http, direct, self._call_s)
         client.users += 1
         try:
             yield client
@@ -122,7 +131,10 @@ class Connections:
             client.users -= 1
             if client.users == 0:
                 self._clients.pop(loop, None)
-                await client.http.aclose()
+                try:
+                    await client.http.aclose()
+                finally:
+                    await client.direct.aclose()
 
 
 def is_local(account: Account) -> bool:
@@ -256,9 +268,11 @@ def _confirming(permit: Permit) -> Callable[[str, object], Awaitable[None]]:
 async def _exchange(client: Client, request: httpx.Request, account: Account, max_bytes: int) -> httpx.Response | CallError:
     """The answer to a call, or why there is none."""
     sent_bytes = int(request.headers.get("Content-Length", 0))
+    # A proxy reads what goes through it by http, and so the key; of https it sees the host alone.
+    http = client.direct if request.url.scheme == "http" else client.http
     try:
         with quiet_http_log(), anyio.fail_after(client.call_s + sent_bytes / _SLOWEST_BYTES_PER_S) as limit:
-            response = await client.http.send(request, stream=True)
+            response = await http.send(request, stream=True)
             try:
                 content = await _read(response, max_bytes, limit)
             finally:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import shlex
 
-__all__ = ["rebuy", "repoll", "resolve_uncertain"]
+__all__ = ["goes_on", "rebuy", "repoll", "resolve_uncertain"]
 
 _SHORT = 12
+
+
+def goes_on(digest: str) -> str:
+    """How a job that is paid for is gone on with."""
+    return f"Nothing is bought anew: run the same request again, or `happyhorse jobs resume {digest[:_SHORT]}`."
 
 
 def repoll(digest: str) -> str:

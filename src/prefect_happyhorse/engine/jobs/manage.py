@@ -16,6 +16,7 @@ from prefect_happyhorse.engine.journal.index import Line, begun, contents
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, JournalState
 from prefect_happyhorse.engine.journal.lease import wait_for_owner
 from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S
+from prefect_happyhorse.gateways.redaction import ID_RULE, as_id
 
 __all__ = ["adopt", "adoptable", "find_entry", "forget", "position", "select"]
 
@@ -92,6 +93,8 @@ async def adopt(journal: Journal, entry: JournalEntry, task_id: str, *, sleep: _
 
 async def adoptable(journal: Journal, entry: JournalEntry, task_id: str, *, sleep: _Sleep = anyio.sleep) -> Job:
     """The job that an uncertain submit would become, unless the journal contradicts it."""
+    if as_id(task_id) is None:
+        raise ValueError(f"The task id must be {ID_RULE} (got {task_id!r}). Nothing was changed.")
     if entry.job is not None:
         raise ValueError(f"{entry.digest[:12]} has a job already: {entry.job.task_id}. Nothing was changed.")
     # It buys nothing, so that an owner who lives and was silent for long, as one that hangs, is not in its way.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import anyio
 
 from prefect_happyhorse.catalog import find_route
 from prefect_happyhorse.domain.errors import (
+    DownloadFailed,
     GatewayUnavailable,
     GenerationError,
     JobExpired,
@@ -23,7 +25,7 @@ from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import send
 from prefect_happyhorse.engine.jobs import manage
-from prefect_happyhorse.engine.jobs.hints import resolve_uncertain
+from prefect_happyhorse.engine.jobs.hints import goes_on, resolve_uncertain
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S, OnPoll, Poller, ignore
 from prefect_happyhorse.engine.jobs.results import OutputStore, StoredResult
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
@@ -34,6 +36,18 @@ from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, CallError, CallRejected, CallUnavailable, get_gateway
 
 __all__ = ["Session"]
+
+
+@contextmanager
+def _once_paid(job: Job) -> Generator[None]:
+    """Say of a store or a network that fails as such that the job is paid for, and how it is gone on with."""
+    with error_context(job):
+        try:
+            yield
+        except OSError as error:
+            raise DownloadFailed(
+                f"The job could not be waited for or kept: {type(error).__name__}: {error}.", advice=goes_on(job.digest)
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -103,15 +117,18 @@ class Session:
 
     async def poll(self, job: Job, *, deadline_s: float = DEADLINE_S, on_poll: OnPoll = ignore, again: bool = False) -> JobResult:
         """Wait for a job's result; one that ended without is asked for once more where `again` says so."""
-        return await self._poller(deadline_s, on_poll, again=again).poll(job)
+        with _once_paid(job):
+            return await self._poller(deadline_s, on_poll, again=again).poll(job)
 
     async def poll_once(self, job: Job) -> JobSnapshot:
         """Ask for a job once."""
-        return await self._poller().poll_once(job)
+        with _once_paid(job):
+            return await self._poller().poll_once(job)
 
     async def store_outputs(self, result: JobResult) -> StoredResult:
         """Store a job's outputs, or find that they are stored."""
-        return await OutputStore(account=self.account, store=self.store, tokens=self.tokens, shared=self.shared).store_outputs(result)
+        with _once_paid(result.job):
+            return await OutputStore(account=self.account, store=self.store, tokens=self.tokens, shared=self.shared).store_outputs(result)
 
     async def resume(self, entry: JournalEntry, *, deadline_s: float = DEADLINE_S, again: bool = False) -> StoredResult:
         """Wait for a job that stands in the journal, and store its outputs. Nothing is bought."""

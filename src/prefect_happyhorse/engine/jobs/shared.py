@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from weakref import WeakKeyDictionary
 
 import anyio
 
@@ -29,7 +27,7 @@ _UNDOCUMENTED_BURST = 1000
 
 
 class Shared:
-    """HTTP clients and budget trackers by event loop, rate limiters by account, durations by account and route."""
+    """HTTP clients by event loop, rate limiters by account, durations by account and route, budget trackers by store."""
 
     def __init__(self) -> None:
         self.connections = Connections()
@@ -38,8 +36,7 @@ class Shared:
         self._durations: dict[tuple[str, str], Durations] = {}
         self._remembered: OrderedDict[tuple[str, str], JournalEntry] = OrderedDict()
         self._proved: set[str] = set()
-        # A tracker orders its jobs by an asyncio lock, which belongs to one loop.
-        self._trackers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, Budget], BudgetTracker]] = WeakKeyDictionary()
+        self._trackers: dict[tuple[str, Budget], BudgetTracker] = {}
 
     def limiter(self, account: Account, *, per_s: float | None) -> RateLimiter:
         """The limiter of all polls of an account; where no limit is documented, a wide one."""
@@ -73,8 +70,7 @@ class Shared:
     def tracker(self, budget: Budget, store: Store) -> BudgetTracker:
         """The tracker of a budget, which remembers what it has read of the journal."""
         with self._lock:
-            trackers = self._trackers.setdefault(asyncio.get_running_loop(), {})
-            return trackers.setdefault((store.url, budget), BudgetTracker(budget, self.journal(store)))
+            return self._trackers.setdefault((store.url, budget), BudgetTracker(budget, self.journal(store)))
 
 
 PROCESS = Shared()

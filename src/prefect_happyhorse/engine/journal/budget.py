@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Collection
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
@@ -36,12 +39,53 @@ class Budget(Value):
         return f"{self.amount:f} {self.currency}{'' if self.days is None else f' in {self.days} days'}"
 
 
+class _LoopsLock:
+    """An `asyncio.Lock`, first come first served, for several event loops in threads of their own: whoever waits blocks none of them."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._holder: asyncio.Future[None] | None = None
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncGenerator[None]:
+        """Wait for the lock, and hold it in here."""
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        with self._guard:
+            self._waiting.append(granted)
+        self._grant()
+        try:
+            await granted
+            yield
+        finally:
+            with self._guard:
+                # Who is cancelled may wait still, or have been granted it just then.
+                if self._holder is granted:
+                    self._holder = None
+                elif granted in self._waiting:
+                    self._waiting.remove(granted)
+            self._grant()
+
+    def _grant(self) -> None:
+        with self._guard:
+            while self._waiting and self._holder is None:
+                first = self._waiting.popleft()
+                with suppress(RuntimeError):  # Its loop is closed.
+                    first.get_loop().call_soon_threadsafe(_resolve, first)
+                    self._holder = first
+
+
+def _resolve(granted: asyncio.Future[None]) -> None:
+    if not granted.done():
+        granted.set_result(None)
+
+
 class BudgetTracker:
     """Says of each job whether its budget has room for it.
 
     The intent is written before it is counted, so of two processes that come at the same moment each sees the other's: both may be
     refused, but never do both go over. Within one tracker there is an order: a job waits until those before it are decided, and counts
-    none of those after it, so that exactly what fits is bought.
+    none of those after it, so that exactly what fits is bought. It serves all event loops of a process: mapped tasks have one each.
 
     Whoever is refused sends nothing and releases its lease. An entry is read once, and again when it was written anew.
     """
@@ -53,7 +97,9 @@ class BudgetTracker:
         self._totals = _Totals(budget)
         self._undecided: set[str] = set()
         self._refused: dict[str, str] = {}
-        self._refreshing = asyncio.Lock()
+        self._refreshing = _LoopsLock()
+        # Around what one thread must not see half of another's; nothing is awaited under it.
+        self._guard = threading.Lock()
         self._refreshes_begun = 0
         self._refreshes_done = 0
 
@@ -77,12 +123,14 @@ class BudgetTracker:
         first = instead_of is None or instead_of.may_be_bought_again
         if first:
             # Only a first intent stands for nothing but this job; what a later one took the place of may be charged.
-            self._undecided.add(entry.digest)
-            self._totals.strike(entry.digest)
+            with self._guard:
+                self._undecided.add(entry.digest)
+                self._totals.strike(entry.digest)
         try:
             self.check(entry)
             await self._refresh()
-            self._decide(entry)
+            with self._guard:
+                self._decide(entry)
         except BaseException:
             if first:
                 self._refused[entry.digest] = entry.owner.claim
@@ -124,7 +172,7 @@ class BudgetTracker:
     async def _refresh(self) -> None:
         """Bring the totals up to date. One refresh is for all who came before it began."""
         came_during = self._refreshes_begun
-        async with self._refreshing:
+        async with self._refreshing.held():
             if self._refreshes_done > came_during:
                 return
             self._refreshes_begun += 1
@@ -136,29 +184,32 @@ class BudgetTracker:
         """The names alone show what came, what went and what changed."""
         revisions = await self._journal.revisions()
         await self._index.load(revisions)
-        self._totals.keep(revisions)
         unread: dict[str, int] = {}
-        for digest, revision in revisions.items():
-            if digest in self._undecided or self._totals.counts(digest, revision):
-                continue
-            if (line := self._index.get(digest, revision)) is not None:
-                self._totals.enter(line)
-            else:
-                unread[digest] = revision
+        with self._guard:
+            self._totals.keep(revisions)
+            for digest, revision in revisions.items():
+                if digest in self._undecided or self._totals.counts(digest, revision):
+                    continue
+                if (line := self._index.get(digest, revision)) is not None:
+                    self._totals.enter(line)
+                else:
+                    unread[digest] = revision
         async for one in self._journal.read_all(unread):
-            if isinstance(one, Unreadable):
-                if isinstance(one.error.__cause__, OSError):
-                    # It may be over with the next try, which a failure of this kind says.
-                    raise one.error.__cause__
-                self._totals.enter_problem(one)
-            elif self._refused.get(one.digest) == one.owner.claim and one.state == "intent":
-                # Refused here, and its lease not released yet.
-                self._totals.strike(one.digest)
-            elif one.digest not in self._undecided:
-                self._totals.enter(self._index.add(one))
+            if isinstance(one, Unreadable) and isinstance(one.error.__cause__, OSError):
+                # It may be over with the next try, which a failure of this kind says.
+                raise one.error.__cause__
+            with self._guard:
+                if isinstance(one, Unreadable):
+                    self._totals.enter_problem(one)
+                elif self._refused.get(one.digest) == one.owner.claim and one.state == "intent":
+                    # Refused here, and its lease not released yet.
+                    self._totals.strike(one.digest)
+                elif one.digest not in self._undecided:
+                    self._totals.enter(self._index.add(one))
         await self._index.save(revisions)
         if self._budget.days is not None:
-            self._totals.leave_out(before=datetime.now(timezone.utc) - timedelta(days=self._budget.days))
+            with self._guard:
+                self._totals.leave_out(before=datetime.now(timezone.utc) - timedelta(days=self._budget.days))
 
     def _refusal(self, message: str, advice: str) -> BudgetExceeded:
         return BudgetExceeded(message, advice=f"Nothing was sent. {advice}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import stat
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ def _decode(medium: str, copy: Path) -> None:
 
 
 def _fetch(medium: str, copy: Path, store: Store | None, max_bytes: int | None) -> None:
-    options: dict[str, Any] = dict(store.options) if store is not None and medium.startswith(f"{store.scheme}://") else {}
+    options: Mapping[str, Any] = store.options if store is not None and medium.startswith(f"{store.scheme}://") else {}
     try:
         with translated(medium):
             fs, path = open_filesystem(medium, options)

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-__all__ = ["Backend"]
+__all__ = ["Backend", "HiddenOptions"]
+
+
+class HiddenOptions(Mapping[str, Any]):
+    """What opens a store, keys among it, as no traceback that prints its locals shows it."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = dict(options)
+
+    def __getitem__(self, name: str) -> Any:
+        """One of them."""
+        return self._options[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Their names."""
+        return iter(self._options)
+
+    def __len__(self) -> int:
+        """How many they are."""
+        return len(self._options)
+
+    def __repr__(self) -> str:
+        """Nothing of them."""
+        return "HiddenOptions(...)"
 
 
 class Backend(Protocol):

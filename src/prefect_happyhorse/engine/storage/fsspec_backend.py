@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from prefect_happyhorse.engine.storage.backend import HiddenOptions
 from prefect_happyhorse.engine.storage.local import CHUNK_BYTES, hash_file
 
 __all__ = ["ObjectStore", "open_filesystem", "translated"]
@@ -29,16 +30,21 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     """The fsspec filesystem of a URL, and the path that the URL names within it."""
     import fsspec.core  # pyright: ignore[reportMissingTypeStubs] -- not at the top: with it come the object stores' client libraries
 
-    chosen = dict(options)
-    if url.partition("://")[0] not in {"memory", "webdav"}:
-        # A cached listing would hide what other processes write.
-        chosen["use_listings_cache"] = False
-    fs, path = cast("tuple[Any, str]", fsspec.core.url_to_fs(url, **chosen))  # pyright: ignore[reportUnknownMemberType] -- it has no types
-    if url.partition("://")[0] in {"s3", "s3a"}:
-        # With dateutil, as botocore reads times, the time beside each name takes five times as long as all else of a listing.
-        fs.connect()
-        fs.session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_timestamp)
-    return fs, path
+    # A cached listing would hide what other processes write.
+    uncached = {} if url.partition("://")[0] in {"memory", "webdav"} else {"use_listings_cache": False}
+    try:
+        fs, path = cast("tuple[Any, str]", fsspec.core.url_to_fs(url, **{**options, **uncached}))  # pyright: ignore[reportUnknownMemberType] -- no types
+        if url.partition("://")[0] in {"s3", "s3a"}:
+            # With dateutil, as botocore reads times, the time beside each name takes five times as long as all else of a listing.
+            fs.connect()
+            fs.session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_timestamp)
+    except Exception as error:  # noqa: BLE001 -- it is raised again below
+        failed = error.with_traceback(None)
+        failed.__cause__ = failed.__context__ = None
+    else:
+        return fs, path
+    # Without the frames below, which hold the options: a traceback may show their locals.
+    raise failed
 
 
 def _parse_timestamp(value: Any) -> datetime:
@@ -58,8 +64,9 @@ def translated(place: str) -> Generator[None, None, None]:
         yield
     except (OSError, ImportError):
         raise
-    except Exception as error:
-        raise OSError(errno.EIO, f"the store failed: {type(error).__name__}: {error}", place) from error
+    except Exception as error:  # noqa: BLE001 -- each client library has its own
+        # A client library's frames hold the keys that it signs with: a traceback may show their locals.
+        raise OSError(errno.EIO, f"the store failed: {type(error).__name__}: {error}", place) from None
 
 
 class ObjectStore:
@@ -68,7 +75,7 @@ class ObjectStore:
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.url = url
         self.scheme = url.partition("://")[0]
-        self._options = options
+        self._options = HiddenOptions(options)
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:

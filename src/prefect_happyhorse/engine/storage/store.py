@@ -21,7 +21,7 @@ from anyio import to_thread
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.locations import STORE_SCHEMES, locate
 from prefect_happyhorse.domain.values import AssetKind
-from prefect_happyhorse.engine.storage.backend import Backend
+from prefect_happyhorse.engine.storage.backend import Backend, HiddenOptions
 from prefect_happyhorse.engine.storage.fsspec_backend import ObjectStore
 from prefect_happyhorse.engine.storage.local import TEMPORARY_SUFFIX, LocalFolder
 from prefect_happyhorse.engine.storage.machine import cache_folder
@@ -65,6 +65,7 @@ class Store:
     scratch: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "options", HiddenOptions(self.options))
         object.__setattr__(self, "url", _absolute(self.url))
         check_template(self.template)
         if self.public_base_url is not None:
