@@ -205,7 +205,7 @@ async def batch(
             title = "batch" if checked.rows <= shard_rows else f"batch, rows {shard[0].id} to {shard[-1].id}"
             try:
                 # A task runner's future is waited for in a thread.
-                future = task.submit(shard, payer, place, title=title, **how)
+                future = task.submit(shard, credentials, place, title=title, **how)
                 ended = await anyio.to_thread.run_sync(future.result, abandon_on_cancel=True, limiter=threads)
             except Exception as error:  # noqa: BLE001 -- the other shards are paid for; what ends a run is no Exception in Prefect
                 get_run_logger().error("%s: %s: %s", title, type(error).__name__, error)
