@@ -102,6 +102,8 @@ async def test_it_is_read_back_as_a_manifest(form: ExportFormat, store: Store, t
     ]
 
 
+# Every field of every request makes a strategy whose repr is long.
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(any_request, max_size=4), st.sampled_from(["parquet", "jsonl"]))
 @example([TextToImage(model="m", prompt="A", options={"steps": float("inf"), "scale": 1.0})], "parquet")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,9 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with nothing_left_behind() as processes:
-        yield Stack(tmp_path_factory.mktemp("stack"), processes)
+    # Ray makes sockets below it, and the path of a socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="ray-") as short, nothing_left_behind() as processes:
+        yield Stack(tmp_path_factory.mktemp("stack"), processes, RAY_TMPDIR=short)
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,8 @@ class _Connections:
     """The HTTP clients of a process of the simulation, all of which lead to its gateway."""
 
     def __init__(self, gateway: SimGateway) -> None:
-        self._client = Client(httpx.AsyncClient(transport=gateway))
+        http = httpx.AsyncClient(transport=gateway)
+        self._client = Client(http, http)
 
     @asynccontextmanager
     async def client(self, make: object = None) -> Any:

@@ -148,9 +148,9 @@ async def test_of_several_outputs_each_is_kept_by_itself(
     assert kept.state == "kept"
 
 
-@pytest.mark.parametrize("defect", [ValueError("a defect"), OSError("no space left")])
+@pytest.mark.parametrize(("defect", "told"), [(ValueError("a defect"), ValueError), (OSError("no space left"), DownloadFailed)])
 async def test_what_is_stored_is_recorded_whatever_befell_the_others(
-    account: AccountMaker, store: Store, monkeypatch: pytest.MonkeyPatch, defect: Exception
+    account: AccountMaker, store: Store, monkeypatch: pytest.MonkeyPatch, defect: Exception, told: type[Exception]
 ) -> None:
     """A defect in the way of one output is raised as it is; the other is in the journal by then, and is not fetched again."""
     session = Session(account(), store)
@@ -164,7 +164,7 @@ async def test_what_is_stored_is_recorded_whatever_befell_the_others(
         return await fetch(output, **facts)
 
     monkeypatch.setattr(results, "download", first_is_defect)
-    with pytest.raises(type(defect), match=str(defect)):
+    with pytest.raises(told, match=str(defect)):
         await session.store_outputs(result)
     entry = await Journal(store).read(job.digest)
     assert entry is not None
