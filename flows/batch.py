@@ -147,7 +147,7 @@ async def batch(
     *,
     credentials: str = "happyhorse",
     store: str | None = None,
-    format: ManifestFormat | None = None,  # noqa: A002 -- what everybody calls it
+    format: ManifestFormat | None = None,
     template: dict[str, str] | None = None,
     id_column: str | None = None,
     bad_rows: Literal["refuse", "skip"] = "refuse",

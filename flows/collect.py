@@ -82,7 +82,7 @@ async def _follow(place: MediaStore, credentials: Sequence[GatewayCredentials], 
                     not_before.update(dict.fromkeys((entry.digest for entry in due), float("inf")))
                     group.start_soon(look_after, due)
                 await resume_runs(place)
-            except Exception as error:  # noqa: BLE001 -- as above
+            except Exception as error:  # noqa: BLE001 -- nor a journal that cannot be read for an hour
                 get_run_logger().error("The journal in %s is looked at anew in %.0f s: %s", place.url, every_s, error)
             await anyio.sleep(every_s)
 

@@ -51,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the name that its base gives it
+    def log_message(self, format: str, *args: Any) -> None:
         pass
 
 

@@ -87,7 +87,7 @@ def s3_proxy(store: tuple[str, int], faults: StoreFaults) -> Iterator[str]:
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815 -- the names that http.server calls
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the name in http.server
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     class Server(ThreadingHTTPServer):

@@ -59,7 +59,7 @@ async def export(
     store: Store,
     target: str,
     *,
-    format: ExportFormat | None = None,  # noqa: A002 -- what everybody calls it
+    format: ExportFormat | None = None,
     ids: Mapping[str, str] | None = None,
     shard_bytes: int = SHARD_BYTES,
     overwrite: bool = False,

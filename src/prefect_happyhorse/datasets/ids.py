@@ -27,7 +27,7 @@ class Ids:
         self._database.execute("CREATE TABLE ids (digest BLOB PRIMARY KEY, row INTEGER) WITHOUT ROWID")
         self._database.execute("BEGIN")
 
-    def first(self, id: str, row: int) -> int:  # noqa: A002 -- it is one
+    def first(self, id: str, row: int) -> int:
         """The row that has an id first: this one, unless an earlier one has it."""
         digest = hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         if self._database.execute("INSERT OR IGNORE INTO ids VALUES (?, ?)", (digest, row)).rowcount == 1:

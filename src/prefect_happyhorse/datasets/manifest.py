@@ -49,7 +49,7 @@ _ENDINGS: Mapping[str, ManifestFormat] = {
 def read_manifest(
     manifest: str,
     *,
-    format: ManifestFormat | None = None,  # noqa: A002 -- what everybody calls it
+    format: ManifestFormat | None = None,
     template: Mapping[str, str] | None = None,
     id_column: str | None = None,
 ) -> Iterator[Row | BadRow]:

@@ -70,7 +70,7 @@ class ManifestCheck(Value):
 def check_manifest(
     manifest: str,
     *,
-    format: ManifestFormat | None = None,  # noqa: A002 -- as `read_manifest` has it
+    format: ManifestFormat | None = None,
     template: Mapping[str, str] | None = None,
     id_column: str | None = None,
     more: Callable[[Row], Iterable[str]] | None = None,

@@ -85,7 +85,7 @@ class BadRow(Value):
     error: str = Field(description="What is wrong with it, every problem at once.")
 
     @classmethod
-    def of(cls, row: int, id: str, error: Exception) -> BadRow:  # noqa: A002 -- the field's own name
+    def of(cls, row: int, id: str, error: Exception) -> BadRow:
         """A bad row for what was raised about it."""
         return cls(row=row, id=_utf8(id), error=_told(error))
 

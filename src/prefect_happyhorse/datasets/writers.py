@@ -7,6 +7,7 @@ import io
 import json
 import re
 import tarfile
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import PurePosixPath
@@ -31,7 +32,7 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _EXTENSION = re.compile(r"[a-z0-9]{1,10}")
 
 
-class Writer:
+class Writer(ABC):
     """A data set that is being written.
 
     Args:
@@ -83,14 +84,14 @@ class Writer:
         if len(self.problems) < _TOLD:
             self.problems.append(why)
 
-    def _open(self) -> None:
+    def _open(self) -> None:  # noqa: B027 -- not every format begins before its first sample
         """Begin, where that is not done by the first sample."""
 
-    def _finish(self) -> None:
+    def _finish(self) -> None:  # noqa: B027 -- nor is there always anything left to do
         """Do what is left to do once all files are whole."""
 
-    def _write(self, samples: Sequence[Sample]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _write(self, samples: Sequence[Sample]) -> None: ...
 
     def _new_file(self, path: str) -> io.RawIOBase:
         file = self._stack.enter_context(self._target.file(path))
@@ -233,7 +234,7 @@ def _member(name: str, length: int, at: int) -> tarfile.TarInfo:
     return member
 
 
-def _key(id: str) -> str:  # noqa: A002 -- it is one
+def _key(id: str) -> str:
     """A name for a sample's files: its id, or where that cannot be, one that it is known by."""
     if _KEY.fullmatch(id):
         return id

@@ -54,6 +54,7 @@ __all__ = [
     "RequestRejected",
     "SubmissionUncertain",
     "error_context",
+    "is_retryable",
 ]
 
 
@@ -142,6 +143,18 @@ class GenerationError(Exception):
         facts = " ".join(f"{name}={value}" for name, value in known if value is not None)
         parts = (self.message, facts and f"[{facts}]", self.money and f"Money: {self.money}.", self.advice)
         return " ".join(filter(None, parts))
+
+
+def is_retryable(error: object) -> bool:
+    """Whether a step may be tried again after an error: one that says so of itself, or a store or network that failed as such.
+
+    Example:
+        >>> is_retryable(TimeoutError()), is_retryable(FileNotFoundError()), is_retryable(SubmissionUncertain())
+        (True, False, False)
+    """
+    said: bool | None = getattr(error, "retryable", None)
+    lasting = (FileExistsError, FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+    return said if said is not None else isinstance(error, OSError) and not isinstance(error, lasting)
 
 
 class RequestRejected(GenerationError):

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.errors import GenerationError, Money
+from prefect_happyhorse.domain.errors import GenerationError, Money, is_retryable
 from prefect_happyhorse.domain.jobs import Job, JobResult
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.domain.values import Value
@@ -54,5 +54,4 @@ class RowResult(Value):
         """
         known = isinstance(error, GenerationError)
         money = error.money if known else None if self.job is None else Money.SPENT
-        retryable = error.retryable if known else isinstance(error, OSError)
-        return self.model_copy(update={"error": f"{type(error).__name__}: {error}", "money": money, "retryable": retryable})
+        return self.model_copy(update={"error": f"{type(error).__name__}: {error}", "money": money, "retryable": is_retryable(error)})

@@ -21,11 +21,10 @@ from typing_extensions import Self, Unpack
 
 from prefect_happyhorse.datasets.export import Export
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.errors import GenerationError
+from prefect_happyhorse.domain.errors import is_retryable
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot
 from prefect_happyhorse.domain.rows import RowResult
 from prefect_happyhorse.engine.journal.entry import JournalEntry
-from prefect_happyhorse.tasks.bulk import ItemsFailed
 
 __all__ = ["DualTask", "dual", "dual_task", "retried_task"]
 
@@ -148,11 +147,7 @@ def retried_task(**options: Unpack[TaskOptions]) -> Callable[[Callable[P, Corout
 def _is_retryable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
     """Whether a step may be tried again: errors that say so of themselves, and a store or network that failed as such."""
     # A plain function, since Prefect 3.8 takes no other callable (`prefect.task_engine`, `can_retry`).
-    error = state.data
-    if isinstance(error, (GenerationError, ItemsFailed)):
-        return error.retryable
-    lasting = (FileExistsError, FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
-    return isinstance(error, OSError) and not isinstance(error, lasting)
+    return is_retryable(state.data)
 
 
 def dual(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:

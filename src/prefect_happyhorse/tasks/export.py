@@ -19,7 +19,7 @@ async def export_assets(
     target: str,
     store: StoreRef = None,
     *,
-    format: ExportFormat | None = None,  # noqa: A002 -- as `export` has it
+    format: ExportFormat | None = None,
     digests: list[str] | None = None,
     ids: Mapping[str, str] | None = None,
     shard_bytes: int = SHARD_BYTES,
