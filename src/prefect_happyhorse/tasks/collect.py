@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
+from prefect_happyhorse.artifacts.gallery import Gallery
 from prefect_happyhorse.blocks import GatewayCredentials
 from prefect_happyhorse.domain.errors import JobExpired, JobTimedOut
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
@@ -12,11 +14,12 @@ from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import PROCESS
 from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import JournalEntry
+from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.runtime.events import emitting_failure
 from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.dual import dual_task, retried_task
-from prefect_happyhorse.tasks.many import AT_ONCE, check_many, many_rows, named_by_rows
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, session_of, store_of
+from prefect_happyhorse.tasks.rows import AT_ONCE, FindSession, Shown, downloading, named_by_rows, run_rows
 
 __all__ = ["collect_jobs", "open_jobs", "poll_once"]
 
@@ -79,23 +82,8 @@ async def collect_jobs(
     """
     known = dict(enumerate(entries, start=1))
     rows = [RowResult(row=number, id=entry.digest[:12], job=entry.job) for number, entry in known.items()]
-    for one in credentials or [""]:
-        check_many(rows, one, store, concurrency=concurrency, order="asked", deadline_s=deadline_s)
-    place = await store_of(store)
-    sessions: dict[tuple[str, str], Session] = {}
-    for one in credentials:
-        session = await session_of(one, place)
-        sessions[session.account.gateway, session.account.label] = session
 
-    async def find(row: RowResult) -> Session:
-        entry = known[row.row]
-        payer = entry.gateway, entry.account
-        if payer not in sessions:
-            block = await GatewayCredentials.of_job(gateway=entry.gateway, account=entry.account, name=entry.credentials, job=entry.job)
-            sessions[payer] = await session_of(block, place)
-        return sessions[payer]
-
-    async def ask(row: RowResult, session: Session) -> RowResult:
+    async def ask(row: RowResult, session: Session, gallery: Gallery) -> RowResult:
         if row.job is None or (not watch and known[row.row].result is None and await _is_running(row.job, session)):
             return row
         try:
@@ -105,8 +93,32 @@ async def collect_jobs(
             return row
         return row.model_copy(update={"result": result})
 
-    async with many_rows(rows, find, place, title=f"collect {place.url}", goal="kept") as many:
-        return await many.run([ask, many.downloading], concurrency=concurrency)
+    return await run_rows(
+        rows,
+        [ask, downloading],
+        credentials,
+        store,
+        Shown(f"collect {(await store_of(store)).url}", "kept"),
+        concurrency=concurrency,
+        find_session=partial(_payers, known, credentials),
+        deadline_s=deadline_s,
+    )
+
+
+async def _payers(known: Mapping[int, JournalEntry], credentials: Sequence[Credentials], store: Store) -> FindSession:
+    """What finds the session of an entry: with what was named, else with what it was bought with."""
+    named = [await session_of(one, store) for one in credentials]
+    sessions = {(session.account.gateway, session.account.label): session for session in named}
+
+    async def find(row: RowResult) -> Session:
+        entry = known[row.row]
+        payer = entry.gateway, entry.account
+        if payer not in sessions:
+            block = await GatewayCredentials.of_job(gateway=entry.gateway, account=entry.account, name=entry.credentials, job=entry.job)
+            sessions[payer] = await session_of(block, store)
+        return sessions[payer]
+
+    return find
 
 
 async def _is_running(job: Job, session: Session) -> bool:

@@ -1,0 +1,238 @@
+"""Rows on their way: what the tasks for many do with each of them, and how all of them are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple, cast, get_args
+
+from prefect.context import TaskRunContext
+from prefect.tasks import TaskRunNameCallbackWithParameters
+
+from prefect_happyhorse.artifacts.gallery import Gallery
+from prefect_happyhorse.artifacts.tally import Tally
+from prefect_happyhorse.datasets import Row
+from prefect_happyhorse.domain.errors import InvalidRequest
+from prefect_happyhorse.domain.jobs import Job, JobResult
+from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest
+from prefect_happyhorse.domain.rows import RowResult, RowState
+from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.jobs.submit import OnUncertain
+from prefect_happyhorse.engine.journal.budget import Budget
+from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.runtime.concurrency import job_slot
+from prefect_happyhorse.runtime.lineage import record_lineage
+from prefect_happyhorse.runtime.log import run_logger
+from prefect_happyhorse.tasks.bulk import ItemsFailed, gather_limited
+from prefect_happyhorse.tasks.poll import poll_in
+from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, argument_problems, check_payer, session_of, store_of
+from prefect_happyhorse.tasks.submit import submit_in
+
+__all__ = ["AT_ONCE", "FindSession", "Item", "OnRow", "Order", "Shown", "downloading", "named_by_rows", "polling", "run_rows", "submitting"]
+
+AT_ONCE = 500
+"""How many jobs of a task run are open at the same time when nobody says otherwise."""
+
+Item = GenerationRequest | Row | Job | JobResult | RowResult
+"""What can be a row."""
+
+OnRow = Callable[[RowResult], Awaitable[None]]
+"""Called with each row as it ends."""
+
+Order = Literal["asked", "finished"]
+
+Step = Callable[[RowResult, Session, Gallery], Awaitable[RowResult]]
+"""Takes a row further; one that it has nothing to do with is given back as it is."""
+
+FindSession = Callable[[RowResult], Awaitable[Session]]
+
+
+class Shown(NamedTuple):
+    """How rows are told of.
+
+    Args:
+        title: What they are, for their progress and their gallery.
+        goal: The state at which a row has come as far as it should.
+        order: In which order they are returned.
+        on_row: Awaited with each row as it ends.
+    """
+
+    title: str
+    goal: RowState
+    order: Order = "asked"
+    on_row: OnRow | None = None
+
+
+class _RowsToRetry(ItemsFailed):
+    """Makes Prefect run the task again for rows that may be tried again; what the others are is in the journal."""
+
+    retryable = True
+
+
+def named_by_rows(what: str, parameter: str) -> TaskRunNameCallbackWithParameters:
+    """What names a run after how many rows it has, as `generate 300 requests`."""
+
+    def name(parameters: dict[str, Any]) -> str:
+        title = parameters.get("title")
+        rows = f"{what} {len(parameters[parameter])} {parameter}" if isinstance(parameters[parameter], Sequence) else what
+        return f"{rows}, {title}" if title else rows
+
+    # Prefect looks at the parameters' names of any function; its type asks for a method that only it has.
+    return cast("TaskRunNameCallbackWithParameters", name)
+
+
+async def run_rows(
+    items: Iterable[Item],
+    steps: Sequence[Step],
+    credentials: Credentials | Sequence[Credentials],
+    store: StoreRef,
+    shown: Shown,
+    *,
+    concurrency: int,
+    find_session: Callable[[Store], Awaitable[FindSession]] | None = None,
+    **others: Any,
+) -> list[RowResult]:
+    """Take each item through the steps, a limited number at a time, and show how far they are, however it ends.
+
+    Wrong arguments, `others` as for `argument_problems` among them, and items that can be no row are refused at once. A row that fails
+    stops no other; where Prefect has a retry left for those that may be tried again, it is made to run the task again.
+    """
+    rows = _checked(items, credentials, store, shown, concurrency=concurrency, **others)
+    place = await store_of(store)
+    find = await find_session(place) if find_session is not None else _payers(cast("Credentials", credentials), place)
+    tally, gallery = Tally(shown.title, len(rows), goal=shown.goal), Gallery(store=place, title=shown.title)
+    ended: list[RowResult] = []
+
+    async def one(row: RowResult) -> RowResult:
+        if row.error is None:
+            try:
+                session = await find(row)
+                check_payer(session.account, row.job)
+                async with job_slot(session.account):
+                    for step in steps:
+                        row = await step(row, session, gallery)
+                        await tally.count(row)
+            except Exception as error:  # noqa: BLE001 -- the other rows are paid for; what ends a run is no Exception in Prefect
+                run_logger().error("Row %s: %s: %s", row.id, type(error).__name__, error)
+                row = row.failed(error)
+        await tally.count(row)
+        ended.append(row)
+        if shown.on_row is not None:
+            await shown.on_row(row)
+        return row
+
+    try:
+        asked = await gather_limited(one, rows, limit=concurrency, name=lambda row: f"Row {row.id}")
+    finally:
+        await gallery.show()
+        await tally.show()
+        run_logger().info("%s", tally)
+    for row in asked:
+        # Only the caller's own function can have failed here.
+        if isinstance(row, Exception):
+            raise row
+    context = TaskRunContext.get()
+    again = {f"row {row.id}": row.error or "" for row in ended if row.retryable}
+    if again and context is not None and context.task_run.run_count <= context.task.retries:
+        raise _RowsToRetry(f"{len(again)} of {len(ended)} rows are tried again", again)
+    return cast("list[RowResult]", asked) if shown.order == "asked" else ended
+
+
+def submitting(*, on_uncertain: OnUncertain, budget: Budget | None) -> Step:
+    """Submits a row's request."""
+
+    async def step(row: RowResult, session: Session, gallery: Gallery) -> RowResult:
+        if row.job is not None or row.request is None:
+            return row
+        submitted = await submit_in(session, row.request, take=row.take, on_uncertain=on_uncertain, budget=budget)
+        return row.model_copy(update={"job": submitted.job})
+
+    return step
+
+
+def polling(*, deadline_s: float) -> Step:
+    """Waits for a row's job."""
+
+    async def step(row: RowResult, session: Session, gallery: Gallery) -> RowResult:
+        if row.job is None or row.result is not None or row.asset is not None:
+            return row
+        return row.model_copy(update={"result": await poll_in(session, row.job, deadline_s=deadline_s)})
+
+    return step
+
+
+async def downloading(row: RowResult, session: Session, gallery: Gallery) -> RowResult:
+    """Keeps a row's outputs."""
+    if row.result is None:
+        return row
+    stored = await session.store_outputs(row.result)
+    for number, (asset, thumbnail) in enumerate(stored.with_thumbnails(), start=1):
+        record_lineage(asset, stored.inputs)
+        head = f"row {row.id}" if number == 1 else f"row {row.id}, {number}"
+        await gallery.add(head, asset, place=row.row, thumbnail=thumbnail)
+    # The asset knows its job, and its addresses at the provider are of no use any more.
+    row = row.model_copy(update={"asset": stored.asset, "result": None})
+    return row if stored.failure is None else row.failed(stored.failure)
+
+
+def _payers(credentials: Credentials, store: Store) -> Callable[[RowResult], Awaitable[Session]]:
+    """What finds the session of a row, once for all that name the same credentials."""
+    found: dict[str, Session | Exception] = {}
+
+    async def find(row: RowResult) -> Session:
+        payer = row.credentials or credentials
+        key = payer if isinstance(payer, str) else ""
+        if key not in found:
+            try:
+                found[key] = await session_of(payer, store)
+            except Exception as error:  # noqa: BLE001 -- a block that is missing is so for each row that names it
+                found[key] = error
+        session = found[key]
+        if isinstance(session, Exception):
+            raise session
+        return session
+
+    return find
+
+
+def _checked(
+    items: Iterable[Item],
+    credentials: Credentials | Sequence[Credentials],
+    store: StoreRef,
+    shown: Shown,
+    *,
+    concurrency: int,
+    **others: Any,
+) -> list[RowResult]:
+    """A row for each item; what can be none is refused with all that is wrong with the arguments."""
+    payers = credentials if isinstance(credentials, (list, tuple)) else [credentials]
+    told = [problem for payer in payers or [""] for problem in argument_problems(credentials=payer, store=store, **others)]
+    problems = list(dict.fromkeys(told))
+    rows: list[RowResult] = []
+    for number, item in enumerate(items, start=1):
+        if (row := _row(number, item)) is not None:
+            rows.append(row)
+        else:
+            problems.append(f"item {number} must be a request, a job, a result or a row (got {type(item).__name__})")
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers are untyped
+        problems.append(f"concurrency must be a whole number from 1 (got {concurrency!r})")
+    if shown.order not in get_args(Order):
+        problems.append(f"order must be 'asked' or 'finished' (got {shown.order!r})")
+    if len({row.row for row in rows}) < len(rows):
+        problems.append("each row must have a number of its own")
+    if problems:
+        raise InvalidRequest("The call has wrong arguments. Nothing was sent.", problems=tuple(problems))
+    return rows
+
+
+def _row(number: int, item: Item) -> RowResult | None:
+    if isinstance(item, RowResult):
+        # What may be tried again is tried again.
+        return item.model_copy(update={"error": None, "money": None, "retryable": False}) if item.retryable else item
+    if isinstance(item, Row):
+        return RowResult(**dict(item))
+    own: dict[str, Any] = {"row": number, "id": str(number)}
+    if isinstance(item, Job):
+        return RowResult(**own, job=item)
+    if isinstance(item, JobResult):
+        return RowResult(**own, job=item.job, result=item)
+    return RowResult(**own, request=item) if isinstance(item, tuple(REQUEST_CLASSES.values())) else None
