@@ -22,7 +22,7 @@ from prefect_happyhorse.catalog import GATEWAYS, Route, check, gateway_facts, re
 from prefect_happyhorse.cli.docs import example_request, gateways_page, routes_table
 from prefect_happyhorse.cli.export import export
 from prefect_happyhorse.cli.jobs import jobs
-from prefect_happyhorse.cli.output import REFUSED, SPENT, Seconds, asynchronous, cell, console, echo, errors, fail
+from prefect_happyhorse.cli.output import REFUSED, SPENT, Seconds, asynchronous, cell, console, deadline_option, echo, errors, fail
 from prefect_happyhorse.cli.setup import setup
 from prefect_happyhorse.domain.errors import AuthenticationFailed
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
@@ -30,7 +30,6 @@ from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationReques
 from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.engine.http.ssrf import check_base_url
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
-from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, build_body, form_parts, get_gateway
@@ -136,14 +135,7 @@ def _call(request: GenerationRequest, route: Route) -> dict[str, Any]:
 @click.option("--gateway", type=click.Choice(GATEWAYS), required=True, help="The gateway.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder for the file and the journal.")
 @click.option("--take", default=1, show_default=True, help="Another number makes another variation of the very same request.")
-@click.option(
-    "--deadline",
-    "deadline_s",
-    default=DEADLINE_S,
-    show_default=True,
-    type=Seconds(min=0),
-    help="How long the job may take, in seconds.",
-)
+@deadline_option("How long the job may take, in seconds.")
 @asynchronous
 async def generate(request_file: Path, gateway: str, output: Path, take: int, deadline_s: float) -> None:
     """Make what a request asks for, and print where the file lies.

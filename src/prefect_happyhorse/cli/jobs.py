@@ -14,12 +14,11 @@ import click
 from rich.table import Table
 
 from prefect_happyhorse.catalog import GATEWAYS
-from prefect_happyhorse.cli.output import SPENT, Seconds, asynchronous, cell, confirm, console, echo, echo_json, fail
+from prefect_happyhorse.cli.output import SPENT, asynchronous, cell, confirm, console, deadline_option, echo, echo_json, fail
 from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
 from prefect_happyhorse.domain.prices import total
 from prefect_happyhorse.engine.jobs import manage as engine
 from prefect_happyhorse.engine.jobs.hints import resolve_uncertain
-from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import PROCESS
 from prefect_happyhorse.engine.journal.index import Line, begun, contents, open_entries
@@ -215,14 +214,7 @@ def _advice(entry: JournalEntry) -> str:
 
 @jobs.command(params=[*_FILTERS])
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option(
-    "--deadline",
-    "deadline_s",
-    default=DEADLINE_S,
-    show_default=True,
-    type=Seconds(min=0),
-    help="How long a job may take in all, in seconds since its submit.",
-)
+@deadline_option("How long a job may take in all, in seconds since its submit.")
 @_on_journal
 async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, only_open: bool, **filters: Any) -> None:
     """Wait for open jobs and keep their files: those that are named, else all that fit the filters. Nothing is bought."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, NoReturn, ParamSpec
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
 import httpx
@@ -19,10 +19,25 @@ from rich.markup import escape
 from prefect_happyhorse.domain.errors import CatalogError, GenerationError, InvalidRequest, Money
 from prefect_happyhorse.domain.texts import harmless, without_queries
 from prefect_happyhorse.domain.validation import validation_problems
+from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 
-__all__ = ["REFUSED", "SPENT", "Seconds", "asynchronous", "cell", "confirm", "console", "echo", "echo_json", "errors", "fail"]
+__all__ = [
+    "REFUSED",
+    "SPENT",
+    "Seconds",
+    "asynchronous",
+    "cell",
+    "confirm",
+    "console",
+    "deadline_option",
+    "echo",
+    "echo_json",
+    "errors",
+    "fail",
+]
 
 _P = ParamSpec("_P")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 REFUSED = 2
 SPENT = 3
@@ -37,6 +52,11 @@ class Seconds(click.FloatRange):
         if not math.isfinite(found):
             self.fail(f"must be a finite number (got {value!r})", param, ctx)
         return found
+
+
+def deadline_option(what: str) -> Callable[[_Command], _Command]:
+    """The option that limits how long a job may take."""
+    return click.option("--deadline", "deadline_s", default=DEADLINE_S, show_default=True, type=Seconds(min=0), help=what)
 
 
 @contextmanager
