@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
+from uuid import UUID
 
 from tests.simulation.runs import Outcome, run
 
@@ -22,6 +24,7 @@ from prefect_happyhorse.engine.storage import local
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways.base import Gateway
 from prefect_happyhorse.gateways.errors import CallUnavailable
+from prefect_happyhorse.tasks import suspend
 
 __all__ = ["BUGS", "planted", "search"]
 
@@ -96,6 +99,18 @@ def _sends_again_whatever_came(request: Any) -> Any:
     return read
 
 
+async def _forgets_first(path: str, store: Store, client: Any, open_digests: set[str]) -> bool:
+    """As one might write it, so that no run is resumed twice."""
+    content = await store.read(path)
+    await store.delete(path)
+    wait = json.loads(content)
+    if not open_digests.isdisjoint(wait["digests"]):
+        await store.write(path, content)
+        return False
+    state = (await client.read_flow_run(UUID(wait["flow_run_id"]))).state
+    return state.is_paused() and (await client.resume_flow_run(UUID(wait["flow_run_id"]))).status.value == "ACCEPT"
+
+
 def _bugs() -> dict[str, tuple[Patch, ...]]:
     return {
         "the lease is not looked at before a send": (
@@ -118,6 +133,7 @@ def _bugs() -> dict[str, tuple[Patch, ...]]:
         ),
         "an intent is not synced before the send": ((local, "_write", _writes_without_sync),),
         "a lease has no epoch": ((Journal, "create", _takes_what_is_there),),
+        "a wait is forgotten before its run is resumed": ((suspend, "_resumed", _forgets_first),),
         "a store that overwrites is not found out": ((Store, "create", _overwrites), (Store, "prove", _proves_nothing)),
     }
 

@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import httpx
+from prefect.states import Completed
 from pydantic import SecretStr
 from tests.simulation.gateway import Charge, SimGateway, video
+from tests.simulation.server import RUN, SimServer, SuspendedHere
 from tests.simulation.world import CURRENT, Faults, World
 
+from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import GenerationError, JobFailed, SubmissionUncertain
+from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.requests import ReferenceToVideo
+from prefect_happyhorse.domain.rows import RowResult
 from prefect_happyhorse.engine.http.client import Client
 from prefect_happyhorse.engine.jobs import manage
 from prefect_happyhorse.engine.jobs.session import Session
@@ -24,6 +30,8 @@ from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
+from prefect_happyhorse.tasks.rows import FindSession, Shown, downloading, polling, run_rows, submitting
+from prefect_happyhorse.tasks.suspend import resume_runs, suspend_until_done
 
 __all__ = ["Failed", "Life"]
 
@@ -48,13 +56,14 @@ class _Connections:
 
 
 class Life:
-    """The buyers, the person and the collector of a world, and what must be true of them at every step and at the end."""
+    """The buyers, shards, runs that are suspended, the person and the collector of a world, and what must be true of them."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         choices = world.choices
         self.store = Store(str(world.folder / "outputs"))
         self.gateway = SimGateway(world, odd=choices.pick([0.0, 0.03, 0.15]), polite=choices.pick([False, True]))
+        self.server = SimServer(world)
         self.gateway.handed_over = self.check_handed_over  # pyright: ignore[reportAttributeAccessIssue]
         self.machines = [world.machine(f"m{number}") for number in range(choices.pick([1, 1, 2, 3]))]
         self.requests = [
@@ -110,14 +119,12 @@ class Life:
         shared.connections = _Connections(self.gateway)  # pyright: ignore[reportAttributeAccessIssue]
         return Session(_ACCOUNT, self.store, shared=shared, clock=lambda: self.world._now()[0])  # pyright: ignore[reportPrivateUsage]
 
-    async def buyer(self, request: ReferenceToVideo, *, on_uncertain: Any) -> bool:
+    async def insist(self, wanted: Callable[[Session], Awaitable[list[MediaAsset] | None]]) -> bool:
+        """Do something until it gives what is wanted, whatever it is told in between."""
         session = self.session()
         for _ in range(40):
             try:
-                prepared = await session.prepare(request)
-                self.gateway.digest_of[request.prompt] = prepared.digest
-                job = (await session.submit(prepared, on_uncertain=on_uncertain)).job
-                stored = await session.store_outputs(await session.poll(job, deadline_s=7200))
+                assets = await wanted(session)
             except SubmissionUncertain as error:
                 self.world.note(f"is told: {error.message[:90]}")
                 self.check_doubt(error)
@@ -126,16 +133,67 @@ class Life:
             except JobFailed as error:
                 self.world.note(f"is told: {error.message[:90]}")
                 await self.world._sleep(120.0)  # pyright: ignore[reportPrivateUsage]
-            except (GenerationError, OSError) as error:
+            except (GenerationError, OSError, httpx.HTTPError) as error:
                 self.world.note(f"is told: {type(error).__name__}: {str(error)[:90]}")
                 await self.world._sleep(20.0)  # pyright: ignore[reportPrivateUsage]
             else:
-                path = stored.asset.path
-                if path is None or path.read_bytes() != video():
-                    raise self.failed(f"{path} is not what the gateway made")
-                self.world.note(f"has {path.name}")
-                return True
+                if assets is not None:
+                    self.check_files(assets)
+                    return True
+                await self.world._sleep(300.0)  # pyright: ignore[reportPrivateUsage]
         return False
+
+    def check_files(self, assets: Sequence[MediaAsset]) -> None:
+        """What is there is what the gateway made, whole."""
+        for asset in assets:
+            if asset.path is None or asset.path.read_bytes() != video():
+                raise self.failed(f"{asset.path} is not what the gateway made")
+            self.world.note(f"has {asset.path.name}")
+
+    async def _submitted(self, session: Session, request: ReferenceToVideo, on_uncertain: Any) -> Job:
+        prepared = await session.prepare(request)
+        self.gateway.digest_of[request.prompt] = prepared.digest
+        return (await session.submit(prepared, on_uncertain=on_uncertain)).job
+
+    async def buyer(self, request: ReferenceToVideo, *, on_uncertain: Any) -> bool:
+        """One job, waited for in its process."""
+
+        async def buy(session: Session) -> list[MediaAsset]:
+            job = await self._submitted(session, request, on_uncertain)
+            return [(await session.store_outputs(await session.poll(job, deadline_s=7200))).asset]
+
+        return await self.insist(buy)
+
+    async def shard(self, *, on_uncertain: Any) -> bool:
+        """All requests in one task run, as `generate_many` does it; what is not kept is asked for again, as a retried task does."""
+
+        async def buy(session: Session) -> list[MediaAsset] | None:
+            prepared = [await session.prepare(request) for request in self.requests]
+            self.gateway.digest_of |= {one.request.prompt or "": one.digest for one in prepared}
+            steps = [submitting(on_uncertain=on_uncertain, budget=None), polling(deadline_s=7200), downloading]
+            rows = await run_rows(
+                self.requests, steps, "infiflow", self.store.url, Shown("shard", "kept"), concurrency=2, find_session=_same(session)
+            )
+            for row, one in zip(rows, prepared, strict=True):
+                if row.state == "uncertain":
+                    self.told.append(one.digest)
+                if row.error is not None:
+                    self.world.note(f"is told: {row.error[:90]}")
+            assets = [row.asset for row in rows if row.asset is not None]
+            self.check_files(assets)
+            return assets if len(assets) == len(rows) else None
+
+        return await self.insist(buy)
+
+    async def waiting(self, *, on_uncertain: Any) -> bool:
+        """A flow that submits, is suspended until its jobs have ended, and fetches what they made."""
+
+        async def buy(session: Session) -> list[MediaAsset]:
+            jobs = [await self._submitted(session, request, on_uncertain) for request in self.requests]
+            await suspend_until_done(jobs, self.store.url)
+            return [(await session.store_outputs(await session.poll(job, deadline_s=7200))).asset for job in jobs]
+
+        return await self.insist(buy)
 
     def check_doubt(self, error: SubmissionUncertain) -> None:
         """Nobody is told that a submit may have been accepted where none can have left."""
@@ -155,14 +213,32 @@ class Life:
         if state == "intent" and at_work and not (faults.pause or faults.fail or faults.lose):
             raise self.failed(f"process {pid} is at work, and taken to be gone")
 
-    async def supervised(self, request: ReferenceToVideo, *, on_uncertain: Any) -> bool:
-        """A buyer that is started anew whenever its process ends too early, as a worker does."""
+    async def supervised(self, work: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
+        """Something that is started anew whenever its process ends too early, as a worker does."""
         for _ in range(12):
             process = self.world.process(self.world.choices.pick(self.machines))
-            done = await self.world.start(process, self.buyer(request, on_uncertain=on_uncertain))
+            done = await self.world.start(process, work())
             if done is not None:
                 return done
             await asyncio.sleep(self.world.choices.between(1.0, 60.0))
+        return False
+
+    async def worked(self, work: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
+        """A flow run that a worker begins whenever the server says so: at first, after its process was killed, and when it is resumed."""
+        run = self.server.add()
+        RUN.set(run)
+        for _ in range(40):
+            while self.server.states[run].is_paused():  # noqa: ASYNC110 -- a worker asks its server now and then
+                await asyncio.sleep(15.0)
+            self.server.begin(run)
+            with suppress(SuspendedHere):
+                process = self.world.process(self.world.choices.pick(self.machines))
+                done = await self.world.start(process, work())
+                if done is not None:
+                    self.server.states[run] = Completed()
+                    return done
+            await asyncio.sleep(self.world.choices.between(1.0, 60.0))
+        self.server.states[run] = Completed()
         return False
 
     async def person(self) -> None:
@@ -209,19 +285,16 @@ class Life:
             for entry in (await open_entries(session.journal)).entries:
                 if entry.job is not None:
                     await session.resume(entry, deadline_s=self.world.loop.now)
-        except (OSError, GenerationError) as error:
+            await resume_runs(self.store.url)
+        except (OSError, GenerationError, httpx.HTTPError) as error:
             self.world.note(f"cannot: {str(error)[:90]}")
 
     async def live(self) -> None:
         world, choices = self.world, self.world.choices
         count = choices.pick([2, 2, 3, 5])
-        buyers = [
-            world.loop.create_task(
-                self.supervised(choices.pick(self.requests), on_uncertain="resubmit" if self.resubmits and number < 2 else "raise")
-            )
-            for number in range(count)
-        ]
-        others = [world.start(world.process(self.machines[-1]), work) for work in (self.person(), self.collector())]
+        buyers = [world.loop.create_task(self.one(number)) for number in range(count)]
+        works = [self.person(), self.collector(), *([self.collector()] if choices.pick([False, False, True]) else [])]
+        others = [world.start(world.process(self.machines[-1]), work) for work in works]
         while not all(buyer.done() for buyer in buyers):
             await asyncio.wait(buyers, timeout=30.0)
             others = [other if not other.done() else self.again(number) for number, other in enumerate(others)]
@@ -236,6 +309,17 @@ class Life:
         world.calm = True
         await self.world.start(world.process(self.machines[0]), self.settle_all())
         self.check_end()
+
+    def one(self, number: int) -> Coroutine[Any, Any, bool]:
+        """One of those who want something."""
+        choices = self.world.choices
+        on_uncertain = "resubmit" if self.resubmits and number < 2 else "raise"
+        kind = choices.pick(["alone", "alone", "shard", "waiting"])
+        if kind == "shard":
+            return self.supervised(partial(self.shard, on_uncertain=on_uncertain))
+        if kind == "waiting":
+            return self.worked(partial(self.waiting, on_uncertain=on_uncertain))
+        return self.supervised(partial(self.buyer, choices.pick(self.requests), on_uncertain=on_uncertain))
 
     def again(self, number: int) -> asyncio.Task[None]:
         return self.world.start(self.world.process(self.machines[-1]), self.collector() if number else self.person())
@@ -272,6 +356,8 @@ class Life:
             allowed = 1 + self.allowed[digest] + sum(charge.cancelled for charge in charges)
             if len(charges) > allowed:
                 raise self.failed(f"{digest[:6]} was bought {len(charges)} times, and {allowed} are accounted for")
+        if left := [file.name for file in (self.world.folder / "outputs" / "journal").glob("waiting/*")]:
+            raise self.failed(f"all runs have ended, and {left[0]} still waits")
         spooled = {file.stem for machine in self.machines for file in machine.home.glob("spool/*/*.json")}
         for charge in self.gateway.charges.values():
             entry = by_task.get(charge.task_id)
@@ -282,6 +368,18 @@ class Life:
                 raise self.failed(f"{charge.task_id[:9]}, bought by {charge.by}, stands nowhere")
             if entry is not None and entry["state"] != "kept" and not charge.cancelled and entry["state"] != "forgotten":
                 raise self.failed(f"{charge.task_id[:9]} is finished and not kept, but {entry['state']}")
+
+
+def _same(session: Session) -> Callable[[Store], Awaitable[FindSession]]:
+    """One session for every row."""
+
+    async def find(row: RowResult) -> Session:
+        return session
+
+    async def at(store: Store) -> FindSession:
+        return find
+
+    return at
 
 
 def _by_digest(charges: Any) -> dict[str, list[Charge]]:

@@ -64,15 +64,19 @@ def run(seed: int, *, replay: Sequence[int] | None = None) -> Outcome:
 
     handler = _Log(world.log)
     logging.getLogger("prefect_happyhorse").addHandler(handler)
+    # Nobody reads what a thousand worlds would log.
+    logging.getLogger("prefect.happyhorse").setLevel(logging.CRITICAL)
+    logging.getLogger("prefect_happyhorse").propagate = False
     world.loop.set_exception_handler(lambda *_: None)
     problem: str | None = None
     try:
-        with world.inhabited(), patch.object(Journal, "acquire", counted):
+        with world.inhabited(), life.server.known(), patch.object(Journal, "acquire", counted):
             world.loop.run_until_complete(life.live())
     except (Failed, Blocked) as error:
         problem = str(error)
     finally:
         logging.getLogger("prefect_happyhorse").removeHandler(handler)
+        logging.getLogger("prefect_happyhorse").propagate = True
         _end(world)
         shutil.rmtree(folder, ignore_errors=True)
     if problem is None and life.problems:
