@@ -9,8 +9,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,13 @@ def _looked_after_by_hand(journal: SpoiltJournal) -> None:
     assert "Mend the file" in told.err
 
 
+def _names_all(stack: Workers, run: str, names: Sequence[str]) -> str | None:
+    """The errors that a run logged, once they name these files."""
+    wanted = {"flow_run_id": {"any_": [run]}, "level": {"ge_": 40}}
+    told = "\n".join(line["message"] for line in fetch(f"{stack.api}/logs/filter", {"logs": wanted}))
+    return told if all(name in told for name in names) else None
+
+
 def test_files_that_cannot_be_read_are_problems_of_their_own(
     stack: Workers, sandbox_env: SandboxServer, tmp_path: Path, full: bool, record: Recorder
 ) -> None:
@@ -245,9 +253,9 @@ def test_files_that_cannot_be_read_are_problems_of_their_own(
             else:
                 run = stack.ended(stack.start("collect/git", store=str(folder / "outputs"), watch=True))
                 assert run["state"]["type"] == "COMPLETED", run["state"]
-                logs = fetch(f"{stack.api}/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})
-                told = "\n".join(line["message"] for line in logs if line["level"] >= 40)
-            assert all(name in told for name in journal.spoilt_files)
+                # What a run logs reaches the server some time after its state.
+                told = until(partial(_names_all, stack, run["id"], journal.spoilt_files))
+            assert all(name in told for name in journal.spoilt_files), told
             assert journal.states() == dict.fromkeys((*journal.kept, *journal.open, *journal.marked), "kept")
             assert journal.keeps_unknown_fields()
             assert journal.buys_nothing_under_them()

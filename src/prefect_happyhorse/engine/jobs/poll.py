@@ -168,12 +168,18 @@ class Poller:
         """What the gateway says of a job now; a failed call is raised as what it is."""
         gateway = get_gateway(job.gateway)
         request = gateway.poll_request(route, job.task_id, self.account)
-        await self.shared.limiter(self.account, per_s=route.facts.polls_per_s).wait()
+        limiter = self.shared.limiter(self.account, per_s=route.facts.polls_per_s)
+        turn = await limiter.wait()
         if self.rate_limit is not None:
             await self.rate_limit()
         async with self.shared.connections.client() as client:
             response: httpx.Response = await send(client, gateway, self.account, request, self.tokens)
-        return gateway.read_poll(response, route)
+        try:
+            return gateway.read_poll(response, route)
+        except CallUnavailable as error:
+            if error.rate_limited:
+                limiter.refuse(turn)
+            raise
 
 
 def _route_of(job: Job) -> Route:

@@ -22,7 +22,8 @@ from prefect_happyhorse.gateways import Account
 
 __all__ = ["PROCESS", "Shared"]
 
-_UNDOCUMENTED_PER_S = 50.0
+# As many as anybody could want: the limiter finds out by refusals where the limit is.
+_UNDOCUMENTED_PER_S = 500.0
 _UNDOCUMENTED_BURST = 1000
 
 
@@ -39,7 +40,7 @@ class Shared:
         self._trackers: dict[tuple[str, Budget], BudgetTracker] = {}
 
     def limiter(self, account: Account, *, per_s: float | None) -> RateLimiter:
-        """The limiter of all polls of an account; where no limit is documented, a wide one."""
+        """The limiter of all polls of an account; where no limit is documented, one that is wide until a call is refused."""
         with self._lock:
             key = (account.gateway, account.label, account.base_url)
             if key not in self._limiters:
