@@ -6,7 +6,19 @@ from collections.abc import Iterable, MutableMapping
 
 __all__ = ["SUFFIXES", "clear"]
 
-SUFFIXES = ("_API_KEY", "_BASE_URL", "_ACCOUNT", "_APP_ID", "_SECRET_KEY", "_PRICES", "_PRIVATE_NETWORK")
+SUFFIXES = (
+    "_API_KEY",
+    "_BASE_URL",
+    "_ACCOUNT",
+    "_APP_ID",
+    "_SECRET_KEY",
+    "_PRICES",
+    "_PRIVATE_NETWORK",
+    "_SUBMIT_PATH",
+    "_POLL_PATH",
+    "_REGION",
+    "_WORKSPACE",
+)
 """How the variables of a gateway end, whatever the gateway: the key of one that no list names must not reach a test either."""
 
 

@@ -35,9 +35,11 @@ def _offer_gateways(schema: dict[str, Any]) -> None:
 
 def environment_names(gateway: str) -> dict[str, str]:
     """The environment variables that give a gateway's credentials, by field."""
-    fields = ["api_key", "base_url", "account", "private_network", "prices"]
+    fields = ["api_key", "base_url", "account", "submit_path", "poll_path", "private_network", "prices"]
     if gateway_facts(gateway).token is not None:
         fields += ["app_id", "secret_key"]
+    if gateway_facts(gateway).regions:
+        fields += ["region", "workspace"]
     return {field: f"{gateway}_{field}".upper() for field in fields}
 
 
@@ -68,6 +70,8 @@ class GatewayCredentials(Block):
         api_key: The API key, or an access token.
         base_url: The gateway's address, which must be https outside of this machine and private networks; needed where the provider's
             document names none.
+        region: One of the gateway's regions, where it has any; model, key and address have to be of one.
+        workspace: Id of the workspace that the key belongs to, for a region's address of its own.
         account: A label of your own for the account that pays; two accounts of one gateway never share jobs.
         app_id: The app id, which together with `secret_key` stands in for a key where the gateway exchanges them for access tokens.
         secret_key: The secret key that belongs to the app id.
@@ -98,10 +102,17 @@ class GatewayCredentials(Block):
     base_url: str | None = Field(
         default=None, title="Base URL", description="The gateway's address; needed where its documentation names none."
     )
+    region: str | None = Field(default=None, description="One of the gateway's regions, where it has any.")
+    workspace: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9-]+$", description="Id of the workspace that the key belongs to, where the address holds it."
+    )
     account: str | None = Field(
         default=None,
         min_length=1,
-        description='A label of your own for the account that pays; when empty "default", or "sandbox" for a gateway on this machine.',
+        description=(
+            'A label of your own for the account that pays; when empty the region, else "default", or "sandbox" for a gateway on this'
+            " machine."
+        ),
     )
     app_id: str | None = Field(
         default=None, title="App id", description="The app id, in place of a key where the gateway exchanges it for access tokens."
@@ -154,15 +165,26 @@ class GatewayCredentials(Block):
             raise ValueError("poll_path must hold {task_id}")
         if (self.app_id is None) != (self.secret_key is None):
             raise ValueError("app_id and secret_key go together")
+        self._check_region()
         if self.app_id is not None and gateway_facts(self.gateway).token is None:
             raise ValueError(f"app_id and secret_key must stay empty for {self.gateway}, which exchanges no access tokens; give api_key")
         return self
+
+    def _check_region(self) -> None:
+        facts = gateway_facts(self.gateway)
+        if self.region is not None and self.region not in facts.regions:
+            known = f"one of {', '.join(facts.regions)}" if facts.regions else f"left empty for {self.gateway}, which has none"
+            raise ValueError(f"region must be {known} (got {self.region!r})")
+        if self.workspace is not None and not facts.regions:
+            raise ValueError(f"workspace must be left empty for {self.gateway}, whose address holds none (got {self.workspace!r})")
+        if self.region is not None and self.base_url is None and facts.address(self.region, self.workspace) is None:
+            raise ValueError(f"workspace must be given for the region {self.region}, which has no address for keys of any workspace")
 
     def to_account(self) -> Account:
         """The account as the engine takes it.
 
         Returns:
-            The account; its label is `account`, else "sandbox" for a gateway on this machine, else "default".
+            The account; its label is `account`, else "sandbox" for a gateway on this machine, else the region, else "default".
 
         Raises:
             AuthenticationFailed: When there is no base URL or no key.
@@ -171,7 +193,7 @@ class GatewayCredentials(Block):
             >>> GatewayCredentials(gateway="ttapi", api_key="k").to_account().base_url
             'https://api.ttapi.io'
         """
-        base_url = self.base_url or gateway_facts(self.gateway).base_url
+        base_url = self.base_url or gateway_facts(self.gateway).address(self.region, self.workspace)
         needed = {"base_url": base_url, "api_key": self.app_id if self.api_key is None else self.api_key}
         names = environment_names(self.gateway)
         missing = [f"{field} (or {names[field]})" for field, value in needed.items() if value is None]
@@ -185,7 +207,7 @@ class GatewayCredentials(Block):
         account = Account(
             gateway=self.gateway,
             base_url=base_url,
-            label=self.account or "default",
+            label=self.account or self.region or "default",
             key=self.api_key,
             app_id=self.app_id,
             secret_key=self.secret_key,
@@ -194,6 +216,7 @@ class GatewayCredentials(Block):
             private_network=self.private_network,
             prices=tuple(self.prices),
             credentials=self._block_document_name,
+            region=self.region,
         )
         if self.account is None and is_on_this_machine(account):
             # A sandbox's jobs must never pass for a paid gateway's in the journal.
@@ -204,8 +227,9 @@ class GatewayCredentials(Block):
     def from_environment(cls, gateway: str) -> GatewayCredentials:
         """Credentials from `<GATEWAY>_API_KEY`, `_BASE_URL` and `_ACCOUNT`.
 
-        A gateway that exchanges access tokens also has `_APP_ID` and `_SECRET_KEY`. `_PRIVATE_NETWORK` is true or false. `_PRICES` names
-        a price list in TOML, as `prefect_happyhorse.catalog.read_prices` reads it.
+        `_SUBMIT_PATH` and `_POLL_PATH` replace the catalog's paths. A gateway that exchanges access tokens also has `_APP_ID` and
+        `_SECRET_KEY`, one with regions `_REGION` and `_WORKSPACE`. `_PRIVATE_NETWORK` is true or false. `_PRICES` names a price list in
+        TOML, as `prefect_happyhorse.catalog.read_prices` reads it.
 
         Args:
             gateway: Id of the gateway.

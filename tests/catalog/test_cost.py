@@ -16,7 +16,16 @@ from prefect_happyhorse.catalog import GATEWAYS, cost, estimate, list_prices, re
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import CatalogError, InvalidRequest
 from prefect_happyhorse.domain.prices import Price
-from prefect_happyhorse.domain.requests import GenerationRequest, ReferenceToVideo, TextToImage, TextToVideo, VideoEdit, parse_request
+from prefect_happyhorse.domain.requests import (
+    GenerationRequest,
+    MultimodalToVideo,
+    ReferenceToImage,
+    ReferenceToVideo,
+    TextToImage,
+    TextToVideo,
+    VideoEdit,
+    parse_request,
+)
 
 from .vectors import VECTORS
 
@@ -41,35 +50,75 @@ def row(**facts: Any) -> Price:
         ("happyhorse-1.0-r2v", "1080p", "8.0"),
     ],
 )
-def test_the_list_prices_of_the_original_provider(model: str, resolution: str, amount: str) -> None:
-    """Five seconds of each, with the date of the list."""
+def test_the_list_prices_of_the_maker(model: str, resolution: str, amount: str) -> None:
+    """Five seconds of each, with the date of the list; a reseller's contract it is not, and that is said."""
     found = estimate(ride(model, resolution=resolution, duration=5))
-    assert (found.amount, found.currency) == (Decimal(amount), "CNY")
-    assert "2026-08-01" in found.reason
-    assert (found.dated, found.source) == (date(2026, 8, 1), "the original provider's list")
+    assert (found.amount, found.currency, found.basis) == (Decimal(amount), "CNY", "maker")
+    assert (found.dated, found.source) == (date(2026, 11, 24), "the maker's list")
+    resold = estimate(ride(model, resolution=resolution, duration=5), "ttapi")
+    assert (resold.amount, resold.basis) == (found.amount, "maker")
+    assert str(resold).endswith("by the maker's list of 2026-11-24, not your contract)")
+
+
+@pytest.mark.parametrize(
+    ("request_", "region", "amount"),
+    [
+        (ride("happyhorse-1.1-r2v", resolution="480p", duration=10), "singapore", "5.245940"),
+        (ride("happyhorse-1.1-r2v", resolution="480p", duration=10), "frankfurt", "4.5"),
+        (ride("happyhorse-1.1-r2v", duration=5), None, "6.0"),
+        (TextToImage(model="wan2.6-t2i", prompt="A horse"), None, "0.80"),
+        (TextToImage(model="wan2.7-image", prompt="A horse", n=3), "singapore", "0.674478"),
+        (TextToImage(model="qwen-image-3.0", prompt="A horse"), None, None),
+        (ReferenceToImage(model="qwen-image-3.0", prompt="A horse", references=["https://example.com/a.png"] * 2), "tokyo", "0.22"),
+    ],
+)
+def test_the_makers_own_prices_differ_by_region(request_: GenerationRequest, region: str | None, amount: str | None) -> None:
+    """The default is Beijing; four pictures are made where the request does not say how many, and input pictures may cost."""
+    found = estimate(request_, "dashscope", region=region)
+    assert found.amount == (None if amount is None else Decimal(amount)), found
+    assert found.basis == (None if amount is None else "gateway" if region in {"singapore", "tokyo"} else "maker")
+
+
+@pytest.mark.parametrize(("length_s", "amount", "at_most"), [(4.2, "9.0", False), (40.0, "27.0", False), (None, "27.0", True)])
+def test_an_edit_pays_for_what_goes_in_and_what_comes_out(length_s: float | None, amount: str, at_most: bool) -> None:
+    """Fifteen seconds of each at most; where nobody knows the length, that is what it can cost."""
+    video = MediaAsset(kind="video", uri="memory://a.mp4", media_type="video/mp4", bytes=1, sha256="00", duration_s=length_s)
+    edit = VideoEdit(model="happyhorse-1.0-video-edit", prompt="Snow", video=video, resolution="720p")
+    found = estimate(edit, "dashscope")
+    assert (found.amount, found.at_most) == (Decimal(amount), at_most)
+    assert str(found).startswith("at most 27") == at_most
+
+
+def test_reference_videos_count_with_five_seconds_at_most() -> None:
+    """Wan's references to video: what comes out, and what goes in."""
+    video = MediaAsset(kind="video", uri="memory://a.mp4", media_type="video/mp4", bytes=1, sha256="00", duration_s=9.0)
+    asked = MultimodalToVideo(model="wan2.7-r2v", prompt="It runs", reference_videos=[video], resolution="720p", duration=10)
+    assert estimate(asked, "dashscope").amount == Decimal("9.0")
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['gateway']}-{v['capability']}-{v['model']}")
-def test_no_gateway_has_a_price_that_nobody_named(vector: dict[str, Any]) -> None:
-    """No route has a price in the sources, and each says so; with a row of one's own every one has."""
+def test_no_reseller_has_a_price_that_nobody_named(vector: dict[str, Any]) -> None:
+    """What is known is its maker's, and says so; with a row of one's own every route has a price."""
     request: GenerationRequest = parse_request(vector["request"])
     found = estimate(request, vector["gateway"])
-    assert (found.amount, found.currency) == (None, None)
-    assert vector["model"] in found.reason
-    assert estimate(request).known == request.model.startswith(("happyhorse-1.0-", "happyhorse-1.1-"))
+    assert found.basis == ("maker" if found.known else None)
+    assert found.known or vector["model"] in found.reason or "not known" in found.reason or "leaves open" in found.reason
     own = estimate(request, vector["gateway"], [row(per="job", amount="0.25")])
     assert (own.amount, own.currency) == (Decimal("0.25"), "USD")
 
 
 def test_what_is_left_open_is_told() -> None:
     """Without a resolution or a length there is no figure, and the reason says which is missing."""
-    assert "resolution (1080p, 720p)" in estimate(ride(duration=5)).reason
+    assert "resolution (1080p, 480p, 720p)" in estimate(ride(duration=5)).reason
     assert "how long" in estimate(ride(resolution="720p")).reason
     assert "at 4k" in estimate(ride(resolution="4k", duration=5)).reason
     assert estimate(HORSE).reason == "no price of gpt-image-2 is known"
     of_the_gateway = [row(resolution="480p", gateway="ttapi")]
     asked = ride(duration=5, resolution="1080p")
-    assert estimate(asked, "ttapi", of_the_gateway).reason == "no price of happyhorse-1.1-r2v at 1080p at ttapi is known"
+    # A row of one's own for another resolution does not hide the maker's.
+    assert estimate(asked, "ttapi", of_the_gateway).basis == "maker"
+    unlisted = asked.model_copy(update={"resolution": "4k"})
+    assert estimate(unlisted, "ttapi", of_the_gateway).reason == "no price of happyhorse-1.1-r2v at 4k at ttapi is known"
 
 
 @pytest.mark.parametrize("nothing", [{"n": 0}, {"n": -1}, {"duration": 0, "n": None}, {"duration": -5, "n": None}], ids=str)

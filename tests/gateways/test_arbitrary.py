@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefect_happyhorse.catalog import GATEWAYS, Route, routes
+from prefect_happyhorse.catalog import GATEWAYS, Route, gateway_facts, routes
 from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission
 from prefect_happyhorse.gateways import Account, CallError, Gateway, get_gateway, poll_error, submit_error
@@ -129,7 +129,7 @@ GOOD: dict[str, list[dict[str, Any]]] = {
         {"error": {"message": "m", "type": "new_api_error", "code": "insufficient_user_quota"}},
     ],
 }
-FAMILY = {"ttapi": "dashscope", "infiflow": "dashscope", "chanjing": "chanjing", "uniall": "new-api", "happyhorse": "new-api"}
+FAMILY = {gateway: "new-api" if (dialect := gateway_facts(gateway).dialect) == "newapi" else dialect for gateway in GATEWAYS}
 
 
 def places(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

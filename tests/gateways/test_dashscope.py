@@ -1,4 +1,4 @@
-"""TTAPI and Infiflow: DashScope's protocol, as the two sources and DashScope's own documents show it."""
+"""DashScope itself, TTAPI and Infiflow: one protocol, as the sources and DashScope's own documents show it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from prefect_happyhorse.catalog import find_route
 from prefect_happyhorse.domain.errors import (
     AuthenticationFailed,
     GatewayUnavailable,
@@ -17,7 +18,7 @@ from prefect_happyhorse.domain.errors import (
     RequestRejected,
 )
 from prefect_happyhorse.domain.jobs import JobStatus
-from prefect_happyhorse.gateways import CallRejected, MalformedResponse
+from prefect_happyhorse.gateways import CallRejected, MalformedResponse, get_gateway
 
 from .dialect import KEY, TASK_ID, URL, Refusal, response
 from .gateway_suite import GatewaySuite
@@ -54,7 +55,7 @@ SHARED = [
 
 
 class DashScopeSuite(GatewaySuite):
-    """What the two share."""
+    """What the three share."""
 
     model: ClassVar[str] = "happyhorse-1.1-r2v"
     words: ClassVar[dict[JobStatus, tuple[str, ...]]] = {
@@ -195,3 +196,58 @@ class TestTTAPI(DashScopeSuite):
         error = self.refused({"status": "SUCCESS", "message": "", "data": {"jobId": "j-1"}})
         assert (type(error), error.money) == (ProtocolError, "may be spent")
         assert "task id" in error.message
+
+
+class TestDashScope(DashScopeSuite):
+    """The maker's own: more codes, pictures too, and a word for a task that stands still."""
+
+    gateway: ClassVar[str] = "dashscope"
+    submit_path: ClassVar[str] = "/api/v1/services/aigc/video-generation/video-synthesis"
+    poll_path: ClassVar[str] = "/api/v1/tasks/"
+    cancel_path: ClassVar[str | None] = "/api/v1/tasks/{}/cancel"
+    refusals: ClassVar[list[Refusal]] = [
+        *SHARED,
+        # Money, and not the rate: sending it again would not help.
+        *(
+            Refusal(429, code(word), QuotaExceeded, word)
+            for word in ("CommodityNotPurchased", "PrepaidBillOverdue", "PostpaidBillOverdue", "BudgetLimitExceeded")
+        ),
+        Refusal(403, code("AllocationQuota.FreeTierOnly"), QuotaExceeded, "AllocationQuota.FreeTierOnly"),
+        Refusal(429, code("Throttling.BurstRate"), RateLimited, "Throttling.BurstRate"),
+        # The inspection could not fetch the medium, which is no word on what it shows.
+        Refusal(400, code("InvalidParameter.DataInspection"), InvalidRequest, "InvalidParameter.DataInspection"),
+        Refusal(400, code("InvalidFile.Duration"), InvalidRequest, "InvalidFile.Duration"),
+        Refusal(503, code("ModelUnavailable"), GatewayUnavailable, "ModelUnavailable"),
+        Refusal(500, code("InternalError.Timeout"), GatewayUnavailable, "InternalError.Timeout", "may be spent"),
+        Refusal(413, code("TooMuch"), InvalidRequest, "TooMuch"),
+    ]
+
+    def test_a_task_that_stands_still_is_waited_for(self) -> None:
+        """Its own package knows the word."""
+        assert self.poll(self.state("SUSPENDED")).status is JobStatus.QUEUED
+
+
+PICTURE = find_route("dashscope", "text_to_image", "wan2.7-image")
+
+
+def test_pictures_stand_in_messages() -> None:
+    """One choice for each, in their order."""
+    choices = [{"message": {"content": [{"type": "image", "image": URL + number}]}} for number in ("1", "2")]
+    state = get_gateway("dashscope").read_poll(response({"output": {"task_status": "SUCCEEDED", "choices": choices}}), PICTURE)
+    assert [(output.kind, output.url) for output in state.outputs] == [("image", URL + "1"), ("image", URL + "2")]
+
+
+def test_a_picture_that_failed_may_say_the_reason_alone() -> None:
+    """That is the end of the job where the reason is one of a job, and nothing where it is one of the call."""
+    gateway = get_gateway("dashscope")
+    state = gateway.read_poll(response(code("DataInspectionFailed", "No such horses.")), PICTURE)
+    assert (state.status, state.code, state.request_id) == (JobStatus.FAILED, "DataInspectionFailed", "7438d53d-6eb8-4596-8835-xxxxxx")
+    assert "No such horses." in (state.message or "")
+    video = find_route("dashscope", "text_to_video", "wan2.7-t2v")
+    for status, word, route in (
+        (200, "InvalidApiKey", PICTURE),
+        (400, "DataInspectionFailed", PICTURE),
+        (200, "DataInspectionFailed", video),
+    ):
+        with pytest.raises(CallRejected):
+            gateway.read_poll(response(code(word), status), route)

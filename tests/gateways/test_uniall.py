@@ -20,7 +20,7 @@ class TestUniAll(NewAPISuite):
     gateway: ClassVar[str] = "uniall"
     model: ClassVar[str] = "happy-horse-720p"
     submit_path: ClassVar[str] = "/v1/video/generations"
-    poll_path: ClassVar[str] = "/v1/videos/"
+    poll_path: ClassVar[str] = "/v1/videos/generations/"
 
     def accepted(self, task_id: object = TASK_ID) -> dict[str, Any]:
         return {
@@ -68,6 +68,6 @@ class TestUniAll(NewAPISuite):
 
 def test_uniall_polls_at_either_path() -> None:
     """The account's setting replaces the catalog's path."""
-    account = Account(gateway="uniall", base_url="https://gateway.example", poll_path="/v1/videos/generations/{task_id}")
+    account = Account(gateway="uniall", base_url="https://gateway.example", poll_path="/v1/videos/{task_id}")
     call = get_gateway("uniall").poll_request(find_route("uniall", "text_to_video", "happy-horse-720p"), "t", account)
-    assert call.url.path == "/v1/videos/generations/t"
+    assert call.url.path == "/v1/videos/t"

@@ -59,7 +59,7 @@ async def test_blocks_reach_other_processes_whole(prefect_server: None) -> None:
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"gateway": "nowhere"}, "gateway must be one of chanjing, happyhorse, infiflow, ttapi, uniall (got 'nowhere')"),
+        ({"gateway": "nowhere"}, "gateway must be one of chanjing, dashscope, happyhorse, infiflow, ttapi, uniall (got 'nowhere')"),
         ({"gateway": "ttapi", "base_url": "ftp://example.com"}, "base_url"),
         ({"gateway": "ttapi", "base_url": "https://user:pass@example.com"}, "belongs into api_key"),
         (
@@ -77,6 +77,14 @@ async def test_blocks_reach_other_processes_whole(prefect_server: None) -> None:
         ({"gateway": "ttapi", "poll_path": "/jobs"}, "must hold {task_id}"),
         ({"gateway": "chanjing", "app_id": "app-1"}, "go together"),
         ({"gateway": "ttapi", "app_id": "app-1", "secret_key": "s"}, "must stay empty for ttapi"),
+        (
+            {"gateway": "dashscope", "region": "paris"},
+            "region must be one of beijing, singapore, virginia, frankfurt, tokyo, hongkong (got",
+        ),
+        ({"gateway": "ttapi", "region": "beijing"}, "region must be left empty for ttapi, which has none (got 'beijing')"),
+        ({"gateway": "ttapi", "workspace": "ws-1"}, "workspace must be left empty for ttapi"),
+        ({"gateway": "dashscope", "region": "tokyo"}, "workspace must be given for the region tokyo"),
+        ({"gateway": "dashscope", "region": "tokyo", "workspace": "ws-1.evil.com/"}, "workspace"),
     ],
 )
 def test_wrong_credentials_are_refused(fields: dict[str, str], told: str) -> None:
@@ -84,6 +92,30 @@ def test_wrong_credentials_are_refused(fields: dict[str, str], told: str) -> Non
     with pytest.raises(ValidationError) as caught:
         GatewayCredentials(**fields)  # pyright: ignore[reportArgumentType]
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("region", "workspace", "address", "label"),
+    [
+        (None, None, "https://dashscope.aliyuncs.com", "default"),
+        ("singapore", None, "https://dashscope-intl.aliyuncs.com", "singapore"),
+        ("virginia", "llm-9", "https://llm-9.us-east-1.maas.aliyuncs.com", "virginia"),
+        (None, "ws-1", "https://ws-1.cn-beijing.maas.aliyuncs.com", "default"),
+        ("tokyo", "ws-1", "https://ws-1.ap-northeast-1.maas.aliyuncs.com", "tokyo"),
+    ],
+)
+def test_a_region_gives_the_address_and_an_account_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, region: str | None, workspace: str | None, address: str, label: str
+) -> None:
+    """A job of one region is unknown in another, so that two of them are two accounts; an address of one's own comes first."""
+    account = GatewayCredentials(gateway="dashscope", api_key=SecretStr("k"), region=region, workspace=workspace).to_account()
+    assert (account.base_url, account.label, account.region) == (address, label, region)
+    for name, value in (("API_KEY", "k"), ("REGION", region), ("WORKSPACE", workspace)):
+        if value is not None:
+            monkeypatch.setenv(f"DASHSCOPE_{name}", value)
+    assert GatewayCredentials.from_environment("dashscope").to_account() == account
+    own = GatewayCredentials(gateway="dashscope", api_key=SecretStr("k"), region=region, base_url="https://proxy.example/wan")
+    assert own.to_account().base_url == "https://proxy.example/wan"
 
 
 @pytest.mark.parametrize("field", ["api_key", "secret_key"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable
 
 from prefect_happyhorse.catalog.routes import Route, WireField, WireType
@@ -11,7 +13,7 @@ from prefect_happyhorse.domain.locations import locate
 from prefect_happyhorse.domain.prompts import MAX_REFERENCES, mentions, rename_references, weighted_length
 from prefect_happyhorse.domain.requests import MEDIA_FIELDS, GenerationRequest, iter_media
 
-__all__ = ["check", "find_problems", "wire_value"]
+__all__ = ["check", "find_problems", "fits_size", "wire_value"]
 
 _NOT_WIRE = frozenset({"capability", "options"})
 _NOUNS: dict[WireType, str] = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
@@ -51,6 +53,8 @@ def wire_value(value: object, field: WireField) -> object:
         return str(value).upper()
     if field.render == "text":
         return str(value)
+    if field.render == "size":
+        return re.sub("[X×]", "*", str(value).upper())
     if field.render == "number":
         digits = str(value).removesuffix("p")
         return int(digits) if digits.isascii() and digits.isdecimal() else value
@@ -99,9 +103,17 @@ def _field_problems(request: GenerationRequest, route: Route, field: WireField) 
             rule = _rule(field, names[0])
             yield f"{' or '.join(names)} is required here{f' and must be {rule}' if rule else ''}"
         return
+    for name in field.without:
+        if _is_set(getattr(request, name)):
+            yield f"{' and '.join(found)} must be left out beside {name}, where the provider ignores it"
     if field.type in {"url", "url[]", "media[]", "messages"}:
         yield from _count_problems(field, found, splits=any(other.pick == "rest" for other in route.fields))
+        if field.max_chars is not None and isinstance(prompt := found.get("prompt"), str):
+            yield from _length_problems("prompt", prompt, field, route)
         return
+    if field.maximum_with:
+        lower = [most for name, most in field.maximum_with.items() if _is_set(getattr(request, name))]
+        field = field.model_copy(update={"maximum": min([*lower, *([] if field.maximum is None else [field.maximum])])})
     for name, value in found.items():
         yield from _value_problems(name, value, field, route)
 
@@ -115,14 +127,30 @@ def _value_problems(name: str, value: object, field: WireField, route: Route) ->
         kind, rule = _NOUNS.get(field.type, "text"), _rule(field, name)
         yield f"{name} must be {rule if field.values else f'{kind} {rule}'.strip()} (got {value!r})"
         return
-    if (isinstance(written, (int, float)) and not _within(written, field)) or (field.values and written not in field.values):
+    fits = fits_size(written, field) if field.pixels and isinstance(written, str) else not field.values or written in field.values
+    if not fits or (isinstance(written, (int, float)) and not _within(written, field)):
         yield f"{name} must be {_rule(field, name)} (got {value!r})"
     if field.max_chars is not None and isinstance(written, str):
-        text = rename_references(written, route.reference_name) if route.reference_name else written
-        if (length := weighted_length(text, field.chinese_weight)) > field.max_chars:
-            weight = f", a Chinese one counting {field.chinese_weight}" if field.chinese_weight > 1 else ""
-            read = "" if text == written else " as the gateway reads it"
-            yield f"{name} must have at most {field.max_chars} characters{weight} (got {length}{read})"
+        yield from _length_problems(name, written, field, route)
+
+
+def _length_problems(name: str, written: str, field: WireField, route: Route) -> Iterable[str]:
+    called = route.name_of_references(written) if name == "prompt" else None
+    text = rename_references(written, called) if called else written
+    if field.max_chars is not None and (length := weighted_length(text, field.chinese_weight)) > field.max_chars:
+        weight = f", a Chinese one counting {field.chinese_weight}" if field.chinese_weight > 1 else ""
+        read = "" if text == written else " as the gateway reads it"
+        yield f"{name} must have at most {field.max_chars} characters{weight} (got {length}{read})"
+
+
+def fits_size(text: str, field: WireField) -> bool:
+    """Whether a size, as it is written on the wire, is one that the field takes."""
+    sides = re.fullmatch(r"([0-9]{1,6})\*([0-9]{1,6})", text)
+    if sides is None or field.pixels is None:
+        return text in field.values
+    width, height = map(int, sides.groups())
+    least, most = field.aspect or (0.0, math.inf)
+    return field.pixels[0] <= width * height <= field.pixels[1] and height > 0 and least <= width / height <= most
 
 
 def _has_type(value: object, field: WireField) -> bool:
@@ -136,6 +164,10 @@ def _within(value: float, field: WireField) -> bool:
 
 def _rule(field: WireField, name: str) -> str:
     """What a value must be, as it goes on after "must be"; empty where the field says nothing."""
+    if field.pixels is not None:
+        words = "".join(f"{word}, " for word in field.values)
+        ratio = f" and a ratio between {field.aspect[0]:g} and {field.aspect[1]:g}" if field.aspect else ""
+        return f"{words}{'or ' if words else ''}width*height with {field.pixels[0]:,} to {field.pixels[1]:,} pixels in all{ratio}"
     if field.values:
         shown = [str(value).lower() if field.render == "upper" else str(value) for value in field.values]
         return f"one of {', '.join(shown)}" if len(shown) > 1 else shown[0]
@@ -147,9 +179,12 @@ def _rule(field: WireField, name: str) -> str:
 
 def _count_problems(field: WireField, found: dict[str, object], *, splits: bool) -> Iterable[str]:
     """Problems with how many media there are; `splits` when another field takes those that follow the first."""
-    if field.type == "messages" or (field.pick == "first" and splits):
+    if field.pick == "first" and splits:
         return
-    number = sum(len(value) if isinstance(value, tuple) else 1 for value in found.values())  # pyright: ignore[reportUnknownArgumentType]
+    apart = {"prompt", *(item.source for item in field.items if item.apart)}
+    counted = {name: value for name, value in found.items() if name not in apart}
+    number = sum(len(value) if isinstance(value, tuple) else 1 for value in counted.values())  # pyright: ignore[reportUnknownArgumentType]
+    found = counted or found
     taken_by_the_first = 1 if field.pick == "rest" else 0
     most = 1 if field.type == "url" else field.max_items
     if most is not None and number > most + taken_by_the_first:

@@ -7,10 +7,22 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from prefect_happyhorse.domain.prompts import is_chinese
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES
 from prefect_happyhorse.domain.values import AssetKind, Value
 
-__all__ = ["CodeMeaning", "DialectName", "GatewayFacts", "MediaItem", "MediaLimit", "ResponsePaths", "Route", "WireField", "WireType"]
+__all__ = [
+    "CodeMeaning",
+    "DialectName",
+    "GatewayFacts",
+    "MediaItem",
+    "MediaLimit",
+    "Region",
+    "ResponsePaths",
+    "Route",
+    "WireField",
+    "WireType",
+]
 
 WireType = Literal["string", "integer", "number", "boolean", "url", "url[]", "media[]", "messages"]
 CodeMeaning = Literal["invalid", "authentication", "moderation", "quota", "rate_limit", "not_found", "unavailable", "internal"]
@@ -24,6 +36,7 @@ _ABOUT_A_JOB = r"^(GET|POST) /\S*\{task_id\}\S*$"
 _Path = Annotated[str, Field(pattern=r"^\w+(\.(\w+|\*))*$")]
 """A dotted path inside a JSON object; a `*` stands for every entry of a list."""
 
+_BASE_URL = r"^https?://[^\s?#]+[^\s?#/]$"
 _HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")]
 _HeaderValue = Annotated[str, Field(pattern=r"^[!-~]+( [!-~]+)*$")]
 
@@ -50,6 +63,7 @@ class MediaItem(Value, populate_by_name=True):
     type: str = Field(description="The provider's word for the entry.")
     source: str = Field(alias="from", description="The request field that the entry comes from.")
     voice: bool = Field(default=False, description="Whether the request's voice goes into this entry as reference_voice.")
+    apart: bool = Field(default=False, description="Whether it stands outside of the count of entries.")
 
 
 class WireField(Value, populate_by_name=True):
@@ -63,9 +77,15 @@ class WireField(Value, populate_by_name=True):
     values: tuple[int | str, ...] = Field(default=(), description="The values that the provider takes, as on the wire.")
     minimum: float | None = None
     maximum: float | None = None
+    maximum_with: dict[str, float] = Field(default_factory=dict, description="A lower maximum beside a request field that is set.")
+    without: tuple[str, ...] = Field(default=(), description="Request fields beside which the provider ignores it.")
+    pixels: tuple[int, int] | None = Field(
+        default=None, description="Least and most pixels of a size written as width*height; `values` are words in its place."
+    )
+    aspect: tuple[float, float] | None = Field(default=None, description="Least and greatest width to height of such a size.")
     max_chars: int | None = Field(default=None, description="How long a text may be, in weighted characters.")
     chinese_weight: int = Field(default=1, description="How many characters a Chinese character counts for.")
-    render: Literal["upper", "number", "text"] | None = Field(default=None, description="How the value is written.")
+    render: Literal["upper", "number", "text", "size", "parts"] | None = Field(default=None, description="How the value is written.")
     pick: Literal["first", "rest"] | None = Field(default=None, description="Which of several media go here.")
     min_items: int | None = None
     max_items: int | None = None
@@ -113,6 +133,7 @@ class MediaLimit(Value):
     aspect: tuple[float, float] | None = Field(default=None, description="Least and greatest width to height.")
     duration_s: tuple[float, float] | None = Field(default=None, description="Least and greatest playing time.")
     fps_above: float | None = Field(default=None, description="The frame rate must be greater.")
+    fps: tuple[float, float] | None = Field(default=None, description="Least and greatest frame rate.")
     advised_duration_s: tuple[float, float] | None = None
     advised_codec: str | None = None
     note: str | None = None
@@ -131,6 +152,21 @@ class ResponsePaths(Value):
     result: tuple[_Path, ...] = ()
 
 
+class Region(Value):
+    """Where a gateway is in one of its regions."""
+
+    base_url: str | None = Field(default=None, pattern=_BASE_URL, description="The host that takes keys of any workspace.")
+    workspace_url: str | None = Field(
+        default=None, pattern=r"^https://\{workspace\}\.[^\s?#/]+$", description="The host that takes one workspace's keys."
+    )
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Region:
+        if self.base_url is None and self.workspace_url is None:
+            raise ValueError("a region needs a base_url or a workspace_url")
+        return self
+
+
 class GatewayFacts(Value):
     """What holds for every route of a gateway."""
 
@@ -139,9 +175,8 @@ class GatewayFacts(Value):
     dialect: DialectName = Field(description="The wire protocol that it speaks.")
     source: str = Field(description="The provider's document that these facts come from.")
     dated: date = Field(description="When the document was read.")
-    base_url: str | None = Field(
-        default=None, pattern=r"^https?://[^\s?#]+[^\s?#/]$", description="The default host; None when the user has to give it."
-    )
+    base_url: str | None = Field(default=None, pattern=_BASE_URL, description="The default host; None when the user has to give it.")
+    regions: dict[str, Region] = Field(default_factory=dict, description="Its regions by name, where it has any.")
     auth: str = Field(pattern=r"^[A-Za-z0-9_-]+: ([!-;=-~]+ )*[!-;=-~]*<(key|token)>$", description="The header that carries the key.")
     submit_headers: dict[_HeaderName, _HeaderValue] = Field(default_factory=dict, description="Headers that every submit carries.")
     code_paths: tuple[_Path, ...] = Field(default=(), description="Where an error holds its code; empty where the dialect has it.")
@@ -153,6 +188,10 @@ class GatewayFacts(Value):
     alternative_poll: str | None = Field(default=None, pattern=_ABOUT_A_JOB, description="Another poll path that the source names.")
     task_ttl_s: _Seconds | None = Field(default=None, description="How long a job can be polled.")
     result_ttl_s: _Seconds | None = Field(default=None, description="How long a result's address lives.")
+    submits_per_s: float | None = Field(
+        default=None, gt=0, le=1e6, allow_inf_nan=False, description="How often an account may submit jobs of one model."
+    )
+    max_inline_bytes: int | None = Field(default=None, description="How many bytes of media may stand inside a body, decoded.")
     polls_per_s: float | None = Field(default=None, gt=0, le=1e6, allow_inf_nan=False, description="How often an account may poll.")
     poll_interval_s: _Seconds = Field(default=5.0, description="How often the source polls.")
     typical_s: dict[AssetKind, _Seconds] = Field(description="Estimate of how long a job takes, by what it makes.")
@@ -165,6 +204,32 @@ class GatewayFacts(Value):
         if framed := sorted(name for name in self.submit_headers if name.lower() in _FRAMING_HEADERS):
             raise ValueError(f"submit_headers must not hold {', '.join(framed)}, which the HTTP client sets")
         return self
+
+    def address(self, region: str | None, workspace: str | None) -> str | None:
+        """The base URL of a region and workspace, or None where there is none.
+
+        Args:
+            region: Name of a region; None for the gateway's default host.
+            workspace: Id of a workspace; None for the host that takes keys of any.
+
+        Example:
+            >>> from prefect_happyhorse.catalog import gateway_facts
+            >>> gateway_facts("dashscope").address("tokyo", "ws-1")
+            'https://ws-1.ap-northeast-1.maas.aliyuncs.com'
+        """
+        if region is None and workspace is None:
+            return self.base_url
+        found = next(
+            (one for name, one in self.regions.items() if name == region or (region is None and one.base_url == self.base_url)), None
+        )
+        if found is None or workspace is None:
+            return None if found is None else found.base_url
+        return None if found.workspace_url is None else found.workspace_url.replace("{workspace}", workspace)
+
+    def region_of(self, base_url: str | None) -> str | None:
+        """The region whose address this is, or None where it is none's."""
+        found = (name for name, one in self.regions.items() if base_url is not None and base_url == one.base_url)
+        return next(found, None)
 
     def is_moderation(self, code: str | None) -> bool:
         """Whether a code says that the content rules refused; "moderation" stands in where the provider gives none of its own."""
@@ -189,6 +254,7 @@ class Route(Value):
     encoding: Literal["json", "multipart"] = "json"
     source: str = Field(description="The part of the provider's document that this row comes from.")
     reference_name: str | None = Field(default=None, description="How a prompt names reference {i}; None when the source says nothing.")
+    chinese_reference_name: str | None = Field(default=None, description="The same in a prompt that is mostly Chinese, where it differs.")
     base64: bool = Field(default=False, description="Whether media may be sent inside the body as data URLs.")
     fields: tuple[WireField, ...]
     media: tuple[MediaLimit, ...] = ()
@@ -206,6 +272,10 @@ class Route(Value):
         if self.kind not in self.facts.typical_s:
             raise ValueError(f"typical_s must say how long a job that makes {self.kind} takes")
         return self
+
+    def name_of_references(self, prompt: str) -> str | None:
+        """How a prompt names reference {i}; None when the source says nothing."""
+        return self.chinese_reference_name if self.chinese_reference_name and is_chinese(prompt) else self.reference_name
 
     @property
     def kind(self) -> AssetKind:

@@ -18,11 +18,12 @@ from pydantic import SecretStr, ValidationError
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from prefect_happyhorse.catalog import GATEWAYS, Route, check, gateway_facts, resolve, routes
+from prefect_happyhorse.catalog import GATEWAYS, Route, check, estimate, gateway_facts, resolve, routes
 from prefect_happyhorse.cli.docs import example_request, gateways_page, routes_table
 from prefect_happyhorse.cli.export import export
 from prefect_happyhorse.cli.jobs import jobs
 from prefect_happyhorse.cli.output import REFUSED, SPENT, Seconds, asynchronous, cell, console, deadline_option, echo, errors, fail
+from prefect_happyhorse.cli.prices import prices
 from prefect_happyhorse.cli.setup import setup
 from prefect_happyhorse.domain.errors import AuthenticationFailed
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
@@ -96,6 +97,7 @@ async def preview(request_file: Path | None, gateway: str | None, capability: st
     route = resolve(request, gateway)
     check(request, route, more=(await inspect_media(request, route)).problems)
     click.echo(json.dumps(_call(request, route), indent=2, ensure_ascii=False))
+    echo(f"It costs {estimate(request, gateway)}.", err=True)
     if not _base_url(gateway):
         echo(f"The document of {gateway} names no host: set {gateway.upper()}_BASE_URL.", err=True)
 
@@ -108,7 +110,8 @@ def _base_url(gateway: str) -> str | None:
             check_base_url(given, private_network=True)
         except ValueError as error:
             fail(f"{gateway.upper()}_BASE_URL {error}. Nothing was sent.", REFUSED)
-    return given or gateway_facts(gateway).base_url
+    region, workspace = (os.environ.get(f"{gateway.upper()}_{name}") for name in ("REGION", "WORKSPACE"))
+    return given or gateway_facts(gateway).address(region, workspace)
 
 
 def _call(request: GenerationRequest, route: Route) -> dict[str, Any]:
@@ -249,4 +252,5 @@ def _read_request(path: Path) -> GenerationRequest:
 
 main.add_command(export)
 main.add_command(jobs)
+main.add_command(prices)
 main.add_command(setup)

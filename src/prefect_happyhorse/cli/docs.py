@@ -50,6 +50,7 @@ def gateways_page() -> str:
         rows = {
             "source": f"{facts.source}; read {facts.dated.isoformat()}",
             "base URL": facts.base_url or f"none: `base_url` or `{gateway.upper()}_BASE_URL` gives it",
+            "regions": ", ".join(f"`{name}` ({region.base_url or 'only with `workspace`'})" for name, region in facts.regions.items()),
             "key": f"`{facts.auth}`",
             "access token": facts.token and f"`{facts.token}`",
             "cancel": facts.cancel and f"`{facts.cancel}`",
@@ -57,6 +58,8 @@ def gateways_page() -> str:
             "other poll path": facts.alternative_poll and f"`{facts.alternative_poll}`, by `poll_path`",
             "a job can be polled": facts.task_ttl_s and f"{facts.task_ttl_s / 3600:g} h",
             "a result's URL lives": facts.result_ttl_s and f"{facts.result_ttl_s / 3600:g} h",
+            "submits allowed": facts.submits_per_s and f"{facts.submits_per_s:g} a second for each model",
+            "media inside a request": facts.max_inline_bytes and f"at most {facts.max_inline_bytes:,} bytes together",
             "polls allowed": facts.polls_per_s and f"{facts.polls_per_s:g} a second",
         }
         parts.append(f"## {facts.title} (`{gateway}`)")

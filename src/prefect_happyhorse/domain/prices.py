@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from prefect_happyhorse.domain.values import Resolution, Value
 
-__all__ = ["EXACT", "Amount", "Currency", "Estimate", "Price", "total"]
+__all__ = ["EXACT", "Amount", "Basis", "Currency", "Estimate", "Price", "total"]
 
 EXACT = Context(prec=1000, traps=[Inexact, InvalidOperation, Overflow])
 """Adds and multiplies money without ever rounding it, whatever the process has set for its other decimals."""
@@ -29,6 +29,8 @@ Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 """An ISO 4217 code, for example CNY."""
 
 Unit = Literal["second", "output", "job"]
+Basis = Literal["yours", "gateway", "maker"]
+"""Whose list a price is of: your own, the gateway's, or that of the model's maker, which binds no gateway."""
 
 
 class Price(Value):
@@ -41,10 +43,16 @@ class Price(Value):
 
     model: str = Field(min_length=1, description="The model; a * at the end stands for any rest.")
     gateway: str | None = Field(default=None, description="The gateway; empty for every gateway.")
+    region: str | None = Field(default=None, description="The gateway's region; empty for every one.")
     capability: str | None = Field(default=None, description="The capability; empty for every one.")
     resolution: Resolution | None = Field(default=None, description="For example 720p; empty for every one.")
     per: Unit = Field(description="What is paid for: each second of video, each output, or the job as a whole.")
     amount: Amount = Field(max_digits=18, decimal_places=8, description="The price of one.")
+    seconds: Literal["output", "input+output"] = Field(default="output", description="Which seconds are paid for.")
+    input_at_most_s: int | None = Field(default=None, ge=1, description="How much of an input video is counted at most, in seconds.")
+    per_input: Amount | None = Field(
+        default=None, max_digits=18, decimal_places=8, description="What is paid for each input picture beside it."
+    )
     currency: Currency = Field(description="ISO 4217 code, for example CNY.")
     dated: date = Field(description="When the price was read.")
     source: str = Field(default="your price list", description="Where the price stands.")
@@ -56,21 +64,27 @@ class Price(Value):
             raise ValueError("a * may only stand at the end")
         return value
 
-    def fits(self, *, model: str, gateway: str | None, capability: str) -> bool:
+    def fits(self, *, model: str, gateway: str | None, capability: str, region: str | None = None) -> bool:
         """Whether the row is about such a request, its resolution aside; no gateway stands for the model's own provider."""
         named = model.startswith(self.model[:-1]) if self.model.endswith("*") else model == self.model
-        return named and self.gateway in {None, gateway} and self.capability in {None, capability}
+        there = self.gateway in {None, gateway} and self.region in {None, region}
+        return named and there and self.capability in {None, capability}
 
     @property
     def exactness(self) -> tuple[int, int]:
         """How narrowly the row is drawn, to choose among several that fit."""
-        named = sum(fact is not None for fact in (self.gateway, self.capability, self.resolution))
+        named = sum(fact is not None for fact in (self.gateway, self.region, self.capability, self.resolution))
         return (0 if self.model.endswith("*") else 1) + named, len(self.model)
 
     @property
-    def terms(self) -> tuple[Decimal, str, Unit]:
+    def terms(self) -> tuple[object, ...]:
         """What is paid for what: two rows with the same terms do not contradict each other."""
-        return self.amount, self.currency, self.per
+        return self.amount, self.currency, self.per, self.seconds, self.input_at_most_s, self.per_input
+
+    def __str__(self) -> str:
+        counted = "" if self.seconds == "output" else f" of {self.seconds.replace('+', ' and ')}"
+        beside = "" if self.per_input is None else f", and {self.per_input:f} {self.currency} per input picture"
+        return f"{self.amount:f} {self.currency} per {self.per}{counted}{beside}"
 
 
 class Estimate(Value):
@@ -88,6 +102,8 @@ class Estimate(Value):
     reason: str = Field(description="How it was reckoned, or why it is unknown.")
     dated: date | None = Field(default=None, description="When the price was read that it rests on.")
     source: str | None = Field(default=None, description="Where that price stands.")
+    basis: Basis | None = Field(default=None, description="Whose price it is; empty when the cost is unknown.")
+    at_most: bool = Field(default=False, description="Whether it is the most that it can cost, since a length is not known.")
 
     @model_validator(mode="after")
     def _whole(self) -> Estimate:
@@ -101,7 +117,8 @@ class Estimate(Value):
         return self.amount is not None
 
     def __str__(self) -> str:
-        return f"unknown ({self.reason})" if self.amount is None else f"{self.amount:f} {self.currency} ({self.reason})"
+        most = "at most " if self.at_most else ""
+        return f"unknown ({self.reason})" if self.amount is None else f"{most}{self.amount:f} {self.currency} ({self.reason})"
 
 
 def total(estimates: Iterable[Estimate | None]) -> str:

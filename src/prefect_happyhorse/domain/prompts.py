@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["MAX_REFERENCES", "mentions", "rename_references", "weighted_length"]
+__all__ = ["MAX_REFERENCES", "is_chinese", "mentions", "rename_references", "weighted_length"]
 
 MAX_REFERENCES = 9
 """How many references a prompt can name."""
@@ -21,6 +21,7 @@ _ADDRESS = (
 # Eighteen digits are far beyond any reference, and still a number that Python reads. What looks like a mention inside an address, or
 # right before the rest of one, is the address's.
 _MENTION = re.compile(rf"@?{_ADDRESS}|(?<![{_WORD}@])@([0-9]{{1,18}})(?![{_WORD}@])(?!\.[0-9A-Za-z])")
+_LATIN = re.compile(r"[A-Za-z]")
 _CHINESE = re.compile(r"[\u2e80-\u2fdf\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003fffd]")
 
 
@@ -42,6 +43,16 @@ def rename_references(prompt: str, name: str) -> str:
         '[Image 1] leads [Image 2], character3 stays.'
     """
     return _MENTION.sub(lambda found: name.replace("{i}", str(int(found[1]))) if found[1] else found[0], prompt)
+
+
+def is_chinese(prompt: str) -> bool:
+    """Whether a prompt is mostly Chinese.
+
+    Example:
+        >>> is_chinese("让@1骑上@2"), is_chinese("The sign says 马, and @1 reads it")
+        (True, False)
+    """
+    return len(_CHINESE.findall(prompt)) > len(_LATIN.findall(prompt))
 
 
 def weighted_length(text: str, chinese_weight: int = 1) -> int:

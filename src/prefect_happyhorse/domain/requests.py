@@ -140,6 +140,7 @@ class TextToVideo(_Video, _Prompted):
     """
 
     capability: Literal["text_to_video"] = "text_to_video"
+    audio: Media | None = Field(default=None, description="A sound that the video is to follow.")
 
 
 class ImageToVideo(_Video):
@@ -166,6 +167,7 @@ class FirstLastFrame(_Video, _Prompted):
     capability: Literal["first_last_frame"] = "first_last_frame"
     first_frame: Media = Field(description="The first frame.")
     last_frame: Media = Field(description="The last frame.")
+    audio: Media | None = Field(default=None, description="A sound that the video is to follow.")
 
 
 class VideoExtension(_Video, _Prompted):

@@ -29,6 +29,7 @@ class Account:
     private_network: bool = False
     prices: tuple[Price, ...] = ()
     credentials: str | None = None
+    region: str | None = None
 
     def secrets(self) -> tuple[str, ...]:
         """What must stand in nothing that is kept or shown; an app id of few letters could be told from no other text."""

@@ -42,13 +42,14 @@ def _value(request: GenerationRequest, route: Route, field: WireField) -> object
     if field.type == "media[]":
         return _typed_media(request, field) or None
     if field.type == "messages":
-        return [{"role": "user", "content": _message_content(request, route)}]
+        content = _message_parts if field.render == "parts" else _message_content
+        return [{"role": "user", "content": content(request, route)}]
     if field.type in {"url", "url[]"}:
         return _addresses(request, field)
     for name in field.source:
         value = getattr(request, name, None)
-        if name == "prompt" and value is not None and route.reference_name is not None:
-            value = rename_references(value, route.reference_name)
+        if name == "prompt" and value is not None:
+            value = _prompt(request, route)
         if value is not None:
             return wire_value(value, field)
     return None
@@ -83,8 +84,21 @@ def _typed_media(request: GenerationRequest, field: WireField) -> list[dict[str,
     return entries
 
 
+def _prompt(request: GenerationRequest, route: Route) -> str:
+    """The prompt as the gateway reads it."""
+    prompt = request.prompt or ""
+    name = route.name_of_references(prompt)
+    return prompt if name is None else rename_references(prompt, name)
+
+
+def _message_parts(request: GenerationRequest, route: Route) -> list[dict[str, str]]:
+    """Pictures and then the text, each in an object of one key."""
+    pictures = [*_media(request, "image"), *_media(request, "references")]
+    return [*({"image": address} for address in pictures), {"text": _prompt(request, route)}]
+
+
 def _message_content(request: GenerationRequest, route: Route) -> str | list[dict[str, Any]]:
-    prompt = rename_references(request.prompt or "", route.reference_name) if route.reference_name else request.prompt or ""
+    prompt = _prompt(request, route)
     pictures = _media(request, "references")
     if not pictures:
         return prompt

@@ -66,6 +66,21 @@ async def test_what_would_pass_the_budget_is_not_bought(sandbox: SandboxServer, 
     assert await buy(store, payer, 0, cny("0.01")) == sandbox.ledger()[0].task_id
 
 
+async def test_the_makers_list_counts_only_where_the_budget_says_so(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
+    """What a reseller asks nobody knows by it; a budget that does without refuses what another has bought by it too."""
+    payer = account(gateway="infiflow")
+    strict, loose = cny("100"), Budget(amount=Decimal(100), currency="CNY", makers_list=True)
+    with pytest.raises(BudgetExceeded, match=r"by its maker's list alone \(.* CNY\).*makers_list=True"):
+        await Submitter(store=store, tracker=BudgetTracker(strict, Journal(store))).submit(await prepare(ride("infiflow"), payer))
+    assert sandbox.ledger() == []
+    tracker = BudgetTracker(loose, Journal(store))
+    await Submitter(store=store, tracker=tracker).submit(await prepare(ride("infiflow"), payer))
+    with pytest.raises(BudgetExceeded, match=r"by its maker's list alone"):
+        await buy(store, account(prices=(ONE,)), 1, strict)
+    await buy(store, account(prices=(ONE,)), 1, loose)
+    assert len(sandbox.ledger()) == 2
+
+
 async def test_one_purse_sees_what_came_and_went(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
     """What others buy meanwhile counts, and a submit that was forgotten does not; a job that was forgotten is paid for all the same."""
     payer = account(prices=(ONE,))

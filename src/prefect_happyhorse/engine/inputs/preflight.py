@@ -27,12 +27,14 @@ __all__ = ["Inspection", "inspect_media", "limit_of"]
 
 _VIDEO_FIELDS = frozenset({"video", "clip", "reference_videos"})
 _USER = re.compile(r"\A([A-Za-z][A-Za-z0-9+.\-]*://)([^/?#]*)@")
+# A container's playing time is rounded to its frames and samples.
+_ROUNDED_S = 0.1
 _SOUND_FIELDS = frozenset({"audio", "voice"})
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found about the media of a request: problems, and what could not be checked and why, as sentences.
+    """What was found about the media of a request: problems, what could not be checked and why, and advice not followed, as sentences.
 
     The fingerprints are by field and position; a medium with a problem has none.
     """
@@ -40,6 +42,7 @@ class Inspection:
     problems: tuple[str, ...] = ()
     fingerprints: Mapping[tuple[str, int | None], str] = field(default_factory=dict[tuple[str, "int | None"], str])
     unchecked: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
 
 
 @dataclass
@@ -51,6 +54,7 @@ class _Findings:
     limit: MediaLimit | None
     problems: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
     fingerprint: str | None = None
 
     def problem(self, sentence: str) -> None:
@@ -90,6 +94,7 @@ async def inspect_media(request: GenerationRequest, route: Route, store: Store |
         problems=tuple(problem for findings in found for problem in findings.problems),
         fingerprints={place: findings.fingerprint for place, findings in zip(places, found, strict=True) if findings.fingerprint},
         unchecked=tuple(sentence for findings in found for sentence in findings.unchecked),
+        advice=tuple(sentence for findings in found for sentence in findings.advice),
     )
 
 
@@ -182,16 +187,34 @@ def _measure_problems(info: MediaInfo, limit: MediaLimit, findings: _Findings) -
             yield from _side_problems(info.width, info.height, limit)
         else:
             findings.unchecked.append(_unchecked(findings.name, "size"))
-    if limit.duration_s is not None:
-        if info.duration_s is None:
+    yield from _duration_problems(info, limit, findings)
+    yield from _frame_rate_problems(info, limit, findings)
+
+
+def _duration_problems(info: MediaInfo, limit: MediaLimit, findings: _Findings) -> Iterable[str]:
+    if info.duration_s is None:
+        if limit.duration_s is not None:
             findings.unchecked.append(_unchecked(findings.name, "playing time"))
-        elif not limit.duration_s[0] <= round(info.duration_s, 2) <= limit.duration_s[1]:
-            yield f"it must last between {limit.duration_s[0]:g} and {limit.duration_s[1]:g} s (got {info.duration_s:.2f} s)"
-    if limit.fps_above is not None:
-        if info.fps is None:
-            findings.unchecked.append(_unchecked(findings.name, "frame rate"))
-        elif info.fps <= limit.fps_above:
-            yield f"it must have more than {limit.fps_above:g} frames a second (got {info.fps:g})"
+    elif limit.duration_s is not None and not _lasts(info.duration_s, limit.duration_s):
+        yield f"it must last between {limit.duration_s[0]:g} and {limit.duration_s[1]:g} s (got {info.duration_s:.2f} s)"
+    elif limit.advised_duration_s is not None and not _lasts(info.duration_s, limit.advised_duration_s):
+        least, most = limit.advised_duration_s
+        findings.advice.append(f"{findings.name}: between {least:g} and {most:g} s is advised (got {info.duration_s:.2f} s)")
+
+
+def _lasts(duration_s: float, between: tuple[float, float]) -> bool:
+    return between[0] - _ROUNDED_S <= duration_s <= between[1] + _ROUNDED_S
+
+
+def _frame_rate_problems(info: MediaInfo, limit: MediaLimit, findings: _Findings) -> Iterable[str]:
+    if limit.fps_above is None and limit.fps is None:
+        return
+    if info.fps is None:
+        findings.unchecked.append(_unchecked(findings.name, "frame rate"))
+    elif limit.fps_above is not None and info.fps <= limit.fps_above:
+        yield f"it must have more than {limit.fps_above:g} frames a second (got {info.fps:g})"
+    elif limit.fps is not None and not limit.fps[0] <= info.fps <= limit.fps[1]:
+        yield f"it must have between {limit.fps[0]:g} and {limit.fps[1]:g} frames a second (got {info.fps:g})"
 
 
 def _side_problems(width: int, height: int, limit: MediaLimit) -> Iterable[str]:

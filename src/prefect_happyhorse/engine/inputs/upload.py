@@ -21,7 +21,7 @@ from prefect_happyhorse.domain.requests import GenerationRequest, iter_media, re
 from prefect_happyhorse.engine.http.ssrf import host_of, is_local_host
 from prefect_happyhorse.engine.http.urls import content_fingerprint
 from prefect_happyhorse.engine.inputs.preflight import limit_of
-from prefect_happyhorse.engine.media.data_url import decode
+from prefect_happyhorse.engine.media.data_url import decode, inline_length
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, extension_of, media_type_of, sniff
 from prefect_happyhorse.engine.media.source import MediaUnavailable, local_file, local_path_of, shown, where
 from prefect_happyhorse.engine.storage.local import hash_file
@@ -82,11 +82,25 @@ async def upload_inputs(
             capability=route.capability,
             advice=_ways_out(route),
         )
+    _check_inline(route, [result.url for result in found])
     addresses: dict[str, str | tuple[str, ...]] = {}
     for (name, position, _), result in zip(media, found, strict=True):
         earlier = addresses.get(name, ())
         addresses[name] = result.url if position is None or isinstance(earlier, str) else (*earlier, result.url)
     return request.model_copy(update=addresses)
+
+
+def _check_inline(route: Route, addresses: list[str]) -> None:
+    """Refuse media inside the body that are too long together."""
+    length, most = sum(inline_length(one) for one in addresses if one.startswith("data:")), route.facts.max_inline_bytes
+    if most is not None and length > most:
+        raise MediaUnreachable(
+            f"{route.gateway} takes at most {most:,} bytes of media inside a request, all together (got {length:,}). Nothing was sent.",
+            gateway=route.gateway,
+            model=route.model,
+            capability=route.capability,
+            advice=_ways_out(route),
+        )
 
 
 def by_reference(request: GenerationRequest) -> GenerationRequest:

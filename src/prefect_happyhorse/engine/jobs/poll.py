@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
+from http import HTTPStatus
 
 import anyio
 import httpx
@@ -166,14 +167,34 @@ class Poller:
 
     async def snapshot(self, job: Job, route: Route) -> JobSnapshot:
         """What the gateway says of a job now; a failed call is raised as what it is."""
+        paths = self.shared.poll_paths(self.account, route)
+        for path in paths:
+            try:
+                snapshot = await self._ask(job, route, replace(self.account, poll_path=path))
+            except JobUnknown:
+                raise
+            except CallRejected as error:
+                # Not a word about the job, which is surely there: the path is none that this gateway has.
+                if error.status_code != HTTPStatus.NOT_FOUND or len(paths) == 1:
+                    raise
+                if path == paths[-1]:
+                    named = f"poll_path in the GatewayCredentials block, or {job.gateway.upper()}_POLL_PATH, names another"
+                    error.message += f" Neither of the paths that its documents name is there ({' and '.join(paths)}); {named}."
+                    raise
+            else:
+                self.shared.found_poll_path(self.account, path)
+                return snapshot
+        raise AssertionError("unreachable: there is a path")
+
+    async def _ask(self, job: Job, route: Route, account: Account) -> JobSnapshot:
         gateway = get_gateway(job.gateway)
-        request = gateway.poll_request(route, job.task_id, self.account)
+        request = gateway.poll_request(route, job.task_id, account)
         limiter = self.shared.limiter(self.account, per_s=route.facts.polls_per_s)
         turn = await limiter.wait()
         if self.rate_limit is not None:
             await self.rate_limit()
         async with self.shared.connections.client() as client:
-            response: httpx.Response = await send(client, gateway, self.account, request, self.tokens)
+            response: httpx.Response = await send(client, gateway, account, request, self.tokens)
         try:
             return gateway.read_poll(response, route)
         except CallUnavailable as error:

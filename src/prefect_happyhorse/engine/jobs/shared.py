@@ -6,10 +6,11 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
 
-from prefect_happyhorse.catalog import Route
+from prefect_happyhorse.catalog import Route, gateway_facts
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.http.client import Connections
 from prefect_happyhorse.engine.http.rate_limit import RateLimiter
@@ -33,20 +34,40 @@ class Shared:
     def __init__(self) -> None:
         self.connections = Connections()
         self._lock = threading.Lock()
-        self._limiters: dict[tuple[str, str, str], RateLimiter] = {}
+        self._limiters: dict[tuple[str, ...], RateLimiter] = {}
         self._durations: dict[tuple[str, str], Durations] = {}
         self._remembered: OrderedDict[tuple[str, str], JournalEntry] = OrderedDict()
         self._proved: set[str] = set()
+        self._poll_paths: dict[tuple[str, str], str] = {}
         self._trackers: dict[tuple[str, Budget], BudgetTracker] = {}
 
     def limiter(self, account: Account, *, per_s: float | None) -> RateLimiter:
         """The limiter of all polls of an account; where no limit is documented, one that is wide until a call is refused."""
+        key = (account.gateway, account.label, account.base_url)
+        wide = {"per_s": _UNDOCUMENTED_PER_S, "burst": _UNDOCUMENTED_BURST}
+        return self._limiter(key, **(wide if per_s is None else {"per_s": per_s}))
+
+    def submit_limiter(self, account: Account, route: Route) -> RateLimiter | None:
+        """The limiter of an account's submits of a model, or None where no limit is documented."""
+        per_s = route.facts.submits_per_s
+        return None if per_s is None else self._limiter((account.gateway, account.label, account.base_url, route.model), per_s=per_s)
+
+    def _limiter(self, key: tuple[str, ...], **how: Any) -> RateLimiter:
         with self._lock:
-            key = (account.gateway, account.label, account.base_url)
             if key not in self._limiters:
-                documented = None if per_s is None else RateLimiter(per_s=per_s)
-                self._limiters[key] = documented or RateLimiter(per_s=_UNDOCUMENTED_PER_S, burst=_UNDOCUMENTED_BURST)
+                self._limiters[key] = RateLimiter(**how)
             return self._limiters[key]
+
+    def poll_paths(self, account: Account, route: Route) -> list[str]:
+        """The paths by which a job may be polled, the one that is known to be right alone: the account's own, else the catalog's."""
+        known = account.poll_path or self._poll_paths.get((account.gateway, account.base_url))
+        calls = [route.poll] if route.facts.alternative_poll is None else [route.poll, route.facts.alternative_poll]
+        return [known] if known else [call.partition(" ")[2] for call in calls]
+
+    def found_poll_path(self, account: Account, path: str) -> None:
+        """Remember which of a gateway's poll paths is right, where its documents name more than one."""
+        if gateway_facts(account.gateway).alternative_poll is not None:
+            self._poll_paths[account.gateway, account.base_url] = path
 
     def durations(self, job: Job, route: Route, store: Store) -> Durations:
         """The durations of all jobs of an account on a route."""

@@ -75,9 +75,11 @@ async def prepare(request: GenerationRequest, account: Account, *, take: int = 1
     inspection = await inspect_media(request, route, store)
     for sentence in inspection.unchecked:
         _log.info("Not checked before the submit: %s", sentence)
+    for sentence in inspection.advice:
+        _log.warning("Not as the provider advises, which is no limit: %s", sentence)
     check(request, route, more=inspection.problems)
     digest = request_digest(request, gateway=account.gateway, account=account.label, take=take, fingerprints=inspection.fingerprints)
-    cost = estimate(request, account.gateway, account.prices)
+    cost = estimate(request, account.gateway, account.prices, region=account.region or route.facts.region_of(account.base_url))
     return Prepared(
         request=request, route=route, account=account, take=take, digest=digest, estimate=cost, fingerprints=inspection.fingerprints
     )
@@ -186,6 +188,9 @@ class Submitter:
         await self.shared.prove(journal)
         async with self.shared.connections.client() as client:
             await self._authorize(client, gateway, account)
+        if (limiter := self.shared.submit_limiter(account, prepared.route)) is not None:
+            # Before the lease too: whoever waits for a turn holds none that others wait for.
+            await limiter.wait()
         with ExitStack() as at_work:
             at_work.enter_context(intent.owner.submitting())
             try:

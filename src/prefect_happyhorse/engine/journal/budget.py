@@ -35,6 +35,10 @@ class Budget(Value):
         default=None, ge=1, le=36_500, description="Count only jobs of the last so many days; empty for all of the journal."
     )
 
+    makers_list: bool = Field(
+        default=False, description="Count by the list of a model's maker where neither you nor the gateway names a price; else refuse."
+    )
+
     def __str__(self) -> str:
         return f"{self.amount:f} {self.currency}{'' if self.days is None else f' in {self.days} days'}"
 
@@ -109,7 +113,8 @@ class BudgetTracker:
         if (problem := self._totals.problem(line)) is not None:
             raise self._refusal(
                 f"{problem}, so the budget of {self._budget} cannot be kept.",
-                f"Give its price in {self._budget.currency} in the credentials' price list.",
+                f"Give its price in {self._budget.currency} in the credentials' price list"
+                f"{', or count by the list with Budget(makers_list=True)' if line.by_maker and not self._budget.makers_list else ''}.",
             )
         if line.cost is not None and line.cost > self._budget.amount:
             raise self._refusal(
@@ -230,6 +235,8 @@ class _Totals:
         what = f"job {line.digest[:12]} ({line.model} at {line.gateway})"
         if line.cost is None:
             return f"What {what} costs is unknown{'' if line.reason is None else f': {line.reason}'}"
+        if line.cost and line.by_maker and not self._budget.makers_list:
+            return f"What {what} costs is known by its maker's list alone ({line.cost:f} {line.currency})"
         if line.cost and line.currency != self._budget.currency:
             return f"The {what} costs {line.cost:f} {line.currency}, and the budget is in {self._budget.currency}"
         return None

@@ -32,6 +32,7 @@ class Line(NamedTuple):
     Args:
         cost: None where it is unknown.
         reason: Why the cost is unknown.
+        by_maker: Whether the cost is by the list of the model's maker, which binds no gateway.
     """
 
     digest: str
@@ -45,6 +46,7 @@ class Line(NamedTuple):
     cost: Decimal | None = None
     currency: Currency | None = None
     reason: str | None = None
+    by_maker: bool = False
 
     @classmethod
     def of(cls, entry: JournalEntry) -> Line:
@@ -55,7 +57,8 @@ class Line(NamedTuple):
             return line._replace(cost=Decimal(0))
         if entry.estimate is None or entry.estimate.amount is None:
             return line._replace(reason=None if entry.estimate is None else entry.estimate.reason)
-        return line._replace(cost=entry.estimate.amount, currency=entry.estimate.currency)
+        by_maker = entry.estimate.basis == "maker"
+        return line._replace(cost=entry.estimate.amount, currency=entry.estimate.currency, by_maker=by_maker)
 
     @property
     def is_open(self) -> bool:

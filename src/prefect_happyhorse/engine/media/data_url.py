@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
-__all__ = ["decode"]
+__all__ = ["decode", "inline_length"]
 
 _HEAD = re.compile(r"data:(?P<parameters>[^,]*),", re.IGNORECASE)
 _STEP_CHARS = 1024 * 1024
@@ -35,3 +35,14 @@ def decode(text: str, *, strict: bool) -> Iterator[bytes]:
         yield base64.b64decode(step[:whole], validate=True)
     if left:
         yield base64.b64decode(left if strict else left + "=" * (-len(left) % 4), validate=True)
+
+
+def inline_length(data_url: str) -> int:
+    """How many bytes a data URL of base64 holds.
+
+    Example:
+        >>> inline_length("data:image/png;base64,aG9yc2U=")
+        5
+    """
+    begin = data_url.find(",") + 1
+    return (len(data_url) - begin) * 3 // 4 - data_url[-2:].count("=")

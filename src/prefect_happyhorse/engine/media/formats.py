@@ -9,7 +9,7 @@ from prefect_happyhorse.domain.values import AssetKind
 
 __all__ = ["HEAD_BYTES", "NOUNS", "MediaFormat", "extension_of", "format_of", "is_text", "kind_of", "media_type_of", "sniff"]
 
-MediaFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "avif", "svg", "mp4", "mov", "webm", "mp3", "wav", "bin"]
+MediaFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff", "avif", "svg", "mp4", "mov", "webm", "mp3", "wav", "bin"]
 """A media format; "bin" stands for one that is not known, and `sniff` never gives it."""
 
 NOUNS: dict[AssetKind, str] = {"image": "picture", "video": "video", "audio": "sound"}
@@ -24,6 +24,7 @@ _FACTS: dict[MediaFormat, tuple[AssetKind, str, str]] = {
     "webp": ("image", "image/webp", "webp"),
     "bmp": ("image", "image/bmp", "bmp"),
     "gif": ("image", "image/gif", "gif"),
+    "tiff": ("image", "image/tiff", "tiff"),
     "avif": ("image", "image/avif", "avif"),
     "svg": ("image", "image/svg+xml", "svg"),
     "mp4": ("video", "video/mp4", "mp4"),
@@ -63,6 +64,8 @@ def sniff(head: bytes) -> MediaFormat | None:
         return "png"
     if head.startswith((b"GIF87a", b"GIF89a")):
         return "gif"
+    if head.startswith((b"II*\0", b"MM\0*")):
+        return "tiff"
     if head[:4] == b"RIFF":
         return cast("dict[bytes, MediaFormat]", {b"WEBP": "webp", b"WAVE": "wav"}).get(head[8:12])
     if head[:2] == b"BM" and _is_bitmap(head):

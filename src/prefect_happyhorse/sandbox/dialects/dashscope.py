@@ -43,10 +43,10 @@ class DashScope(Dialect):
     def __init__(self, facts: GatewayFacts, state: SandboxState) -> None:
         super().__init__(facts, state)
         # A platform before DashScope answers for keys, balance and rate in a shape of its own, and cuts a long prompt. Without one
-        # DashScope's own client may come, which puts these two into every video request.
+        # DashScope's own client may come, which puts the first two into every video request, and the third into every picture's.
         self._has_platform = "status" in facts.code_paths
         self.cuts_prompt = self._has_platform
-        self.tolerated = frozenset() if self._has_platform else frozenset({"input.extend_prompt", "input.function"})
+        self.tolerated = frozenset() if self._has_platform else frozenset({"input.extend_prompt", "input.function", "parameters.is_async"})
 
     def error(self, meaning: Meaning, message: str) -> tuple[int, Answer]:
         """The platform's error for key, balance and rate, else DashScope's: code, message and request id."""
@@ -75,6 +75,10 @@ class DashScope(Dialect):
             output["end_time"] = _time(job.finished_at or job.submitted_at + job.job_s)
         if view.state == "succeeded":
             output["orig_prompt"] = job.body.text("prompt") or ""
+        if view.state == "succeeded" and job.route.kind == "image":
+            output |= _pictures(view)
+            answer["usage"] = {"image_count": len(view.urls), "size": job.body.text("size") or "1024*1024"}
+        elif view.state == "succeeded":
             output |= {"video_url": view.urls[0]} if view.urls else {}
             seconds = int(job.duration_s) if job.duration_s.is_integer() else job.duration_s
             resolution = (job.body.text("resolution") or "1080P").upper().removesuffix("P")
@@ -89,6 +93,14 @@ class DashScope(Dialect):
         elif view.state == "failed" and job.failure:
             output["code"], output["message"] = _ERRORS[job.failure.meaning][1], job.failure.message
         return answer
+
+
+def _pictures(view: PollView) -> Answer:
+    """Pictures as the path of their submit has them."""
+    if "/text2image/" in view.job.route.submit:
+        return {"results": [{"orig_prompt": view.job.body.text("prompt") or "", "url": url} for url in view.urls]}
+    messages = [{"role": "assistant", "content": [{"type": "image", "image": url}]} for url in view.urls]
+    return {"finished": True, "choices": [{"finish_reason": "stop", "message": message} for message in messages]}
 
 
 def _time(seconds: float) -> str:

@@ -113,7 +113,10 @@ class _Check(ValidatedBody):
             read = self._read_text(wire, read)
         if wire.const is not None and read != wire.const:
             self.problems.append(f"{wire.to}: must be {wire.const!r}")
-        if wire.values and read not in wire.values:
+        if wire.pixels and isinstance(read, str):
+            if not _fits_size(read, wire):
+                self.problems.append(f"{wire.to}: the size is not allowed")
+        elif wire.values and read not in wire.values:
             self.problems.append(f"{wire.to}: must be one of {', '.join(map(str, wire.values))}")
         if isinstance(read, (int, float)) and wire.minimum is not None and read < wire.minimum:
             self.problems.append(f"{wire.to}: must be at least {wire.minimum:g}")
@@ -151,10 +154,12 @@ class _Check(ValidatedBody):
             self.problems.append(f"{wire.to}: must be an array")
             return []
         items = cast("list[object]", value)
-        if wire.min_items is not None and len(items) < wire.min_items:
-            self.problems.append(f"{wire.to}: must hold at least {wire.min_items} (got {len(items)})")
-        if wire.max_items is not None and len(items) > wire.max_items:
-            self.problems.append(f"{wire.to}: must hold at most {wire.max_items} (got {len(items)})")
+        apart = {item.type for item in wire.items if item.apart}
+        count = sum(not isinstance(entry, dict) or cast("dict[str, object]", entry).get("type") not in apart for entry in items)
+        if wire.type != "messages" and wire.min_items is not None and count < wire.min_items:
+            self.problems.append(f"{wire.to}: must hold at least {wire.min_items} (got {count})")
+        if wire.type != "messages" and wire.max_items is not None and count > wire.max_items:
+            self.problems.append(f"{wire.to}: must hold at most {wire.max_items} (got {count})")
         return items
 
     def _objects(self, wire: WireField, value: object) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -194,6 +199,7 @@ class _Check(ValidatedBody):
     def _read_messages(self, wire: WireField, value: object) -> str:
         """A chat message with texts and pictures in it."""
         texts: list[str] = []
+        read_parts = self._read_short_parts if wire.render == "parts" else self._read_parts
         for where, message in self._objects(wire, value):
             self._check_keys(where, message, {"role", "content"})
             if message.get("role") != "user":
@@ -202,14 +208,31 @@ class _Check(ValidatedBody):
             if isinstance(content, str):
                 texts.append(content)
             elif isinstance(content, list):
-                texts.extend(self._read_parts(f"{where}.content", cast("list[object]", content)))
+                texts.extend(read_parts(f"{where}.content", cast("list[object]", content), wire))
             else:
                 self.problems.append(f"{where}.content: must be a string or an array")
         if not any(texts):
             self.problems.append(f"{wire.to}: must hold a text")
-        return "\n".join(texts)
+        return self._read_text(wire, "\n".join(texts))
 
-    def _read_parts(self, where: str, content: list[object]) -> Iterator[str]:
+    def _read_short_parts(self, where: str, content: list[object], wire: WireField) -> Iterator[str]:
+        """Parts of one key each, a picture or a text."""
+        source = next((name for name in wire.source if name != "prompt"), None)
+        pictures = 0
+        for index, entry in enumerate(content):
+            part = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
+            at = f"{where}[{index}]"
+            if list(part) == ["text"] and isinstance(text := part["text"], str):
+                yield text
+            elif list(part) == ["image"] and source is not None:
+                pictures += 1
+                self._add_input(f"{at}.image", part["image"], source)
+            else:
+                self.problems.append(f"{at}: must be a text{' or an image' if source else ''}")
+        if source is not None and not (wire.min_items or 0) <= pictures <= (wire.max_items or pictures):
+            self.problems.append(f"{where}: must hold {wire.min_items} to {wire.max_items} images (got {pictures})")
+
+    def _read_parts(self, where: str, content: list[object], wire: WireField) -> Iterator[str]:
         for index, entry in enumerate(content):
             part = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
             at = f"{where}[{index}]"
@@ -223,6 +246,16 @@ class _Check(ValidatedBody):
                 self._add_input(f"{at}.image_url.url", address.get("url"), "references")
             else:
                 self.problems.append(f"{at}: must be a text or an image_url part")
+
+
+def _fits_size(text: str, wire: WireField) -> bool:
+    sides = text.split("*")
+    if len(sides) != 2 or not all(side.isdecimal() and len(side) < 7 and int(side) for side in sides):
+        return text in wire.values
+    width, height = map(int, sides)
+    least, most = wire.pixels or (0, 0)
+    low, high = wire.aspect or (0.0, float("inf"))
+    return least <= width * height <= most and low <= width / height <= high
 
 
 def _address_problem(value: object, route: Route) -> str | None:

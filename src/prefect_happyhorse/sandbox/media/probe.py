@@ -109,5 +109,7 @@ def find_limit_problems(found: Probe, limit: MediaLimit) -> Iterator[str]:
     # A container's playing time is rounded to its frames, so a tenth of a second either way is within the limit.
     if limit.duration_s and found.duration_s is not None and not limit.duration_s[0] - 0.1 <= found.duration_s <= limit.duration_s[1] + 0.1:
         yield f"it must play between {limit.duration_s[0]:g} and {limit.duration_s[1]:g} seconds (got {found.duration_s:.1f})"
+    if limit.fps and found.fps is not None and not limit.fps[0] <= found.fps <= limit.fps[1]:
+        yield f"it must have {limit.fps[0]:g} to {limit.fps[1]:g} frames per second (got {found.fps:g})"
     if limit.fps_above and found.fps is not None and found.fps <= limit.fps_above:
         yield f"it must have more than {limit.fps_above:g} frames per second (got {found.fps:g})"

@@ -1,0 +1,78 @@
+"""`happyhorse prices`: what each route costs, and which prices are old."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import click
+from rich.table import Table
+
+from prefect_happyhorse.blocks import GatewayCredentials
+from prefect_happyhorse.catalog import GATEWAYS, gateway_facts, list_prices, routes
+from prefect_happyhorse.catalog.cost import price_of
+from prefect_happyhorse.cli.output import console, echo, echo_json, errors, fail
+from prefect_happyhorse.domain.prices import Price
+
+__all__ = ["prices"]
+
+_OLD_DAYS = 90
+
+
+@click.group(invoke_without_command=True)
+@click.option("--gateway", type=click.Choice(GATEWAYS), help="Only this gateway.")
+@click.option("--region", help="One of the gateway's regions; by default that of its environment, else of its default address.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_context
+def prices(context: click.Context, gateway: str | None, region: str | None, as_json: bool) -> None:
+    """Show what each route costs and by whose list: yours (<GATEWAY>_PRICES), the gateway's, or that of the model's maker."""
+    if context.invoked_subcommand is not None:
+        return
+    if region is not None and (gateway is None or region not in gateway_facts(gateway).regions):
+        known = "" if gateway is None else ", ".join(gateway_facts(gateway).regions) or "no regions"
+        raise click.UsageError(f"--region goes with a --gateway that has it{f' ({gateway} has {known})' if known else ''}.")
+    table = Table("gateway", "capability", "model", "price", "by", "of")
+    without = 0
+    found = routes(gateway)
+    for route in found:
+        with errors():
+            block = GatewayCredentials.from_environment(route.gateway)
+            rows = price_of(route, tuple(block.prices), region=region or block.region)
+        without += not rows
+        for row in rows:
+            whose = "you" if row in block.prices else "the maker, not your contract" if row.gateway is None else "the gateway"
+            if as_json:
+                echo_json(
+                    row.model_copy(
+                        update={"gateway": route.gateway, "capability": route.capability, "model": route.model}
+                    ).model_dump_json()
+                )
+            resolution = f" at {row.resolution}" if row.resolution else ""
+            table.add_row(route.gateway, route.capability, route.model, f"{row}{resolution}", whose, row.dated.isoformat())
+    if not as_json:
+        console().print(table)
+    echo(f"{len(found) - without} of {len(found)} routes have a price; of the others none is known, which is not zero.", err=True)
+
+
+@prices.command()
+def check() -> None:
+    """Tell which rows were read more than 90 days ago, your own among them; a code of 1 says that there are some."""
+    with errors():
+        own = {name: GatewayCredentials.from_environment(name).prices for name in GATEWAYS}
+    old = [f"{_what(row)}: {_days(row)} days" for row in list_prices() if _days(row) > _OLD_DAYS]
+    old += [
+        f"{_what(row)} in {name.upper()}_PRICES: {_days(row)} days" for name, rows in own.items() for row in rows if _days(row) > _OLD_DAYS
+    ]
+    for line in old:
+        echo(line)
+    if old:
+        fail(f"{len(old)} prices are more than {_OLD_DAYS} days old.", 1)
+    echo(f"No price is more than {_OLD_DAYS} days old.")
+
+
+def _days(row: Price) -> int:
+    return (date.today() - row.dated).days  # noqa: DTZ011 -- a price list's days are those of whoever reads it
+
+
+def _what(row: Price) -> str:
+    facts = " ".join(fact for fact in (row.model, row.gateway, row.region, row.capability, row.resolution) if fact)
+    return f"{row} for {facts}, {row.source}"
