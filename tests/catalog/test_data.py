@@ -152,11 +152,13 @@ def test_a_fields_facts_are_of_its_type(route: Route) -> None:
     for field in route.fields:
         told = [*field.values, *([] if field.default is None else [field.default]), *([] if field.const is None else [field.const])]
         assert [value for value in told if field.type not in TYPES or type(value) not in TYPES[field.type]] == [], field.to
+        assert field.pixels is None or (field.render, field.pixels[0] < field.pixels[1]) == ("size", True), field.to
         assert field.type in NUMERIC or (field.minimum, field.maximum) == (None, None), field.to
-        assert field.type == "string" or field.max_chars is None, field.to
+        assert field.type in {"string", "messages"} or field.max_chars is None, field.to
         assert field.type in OF_MEDIA - {"url"} or (field.min_items, field.max_items) == (None, None), field.to
         assert field.default is None or not field.values or field.default in field.values, field.to
-        assert field.minimum is None or field.maximum is None or field.minimum < field.maximum, field.to
+        # One picture at a time is a range too.
+        assert field.minimum is None or field.maximum is None or field.minimum <= field.maximum, field.to
 
 
 @every_route
@@ -164,7 +166,8 @@ def test_media_go_into_fields_of_media(route: Route) -> None:
     """A picture is never written as plain text would be, and text never as an address."""
     for field in route.fields:
         media = {name for name in field.request_fields if name in MEDIA_FIELDS}
-        assert bool(media) == (field.type in OF_MEDIA), field.to
+        # A message may be a text alone.
+        assert bool(media) == (field.type in OF_MEDIA) or (field.type, field.source) == ("messages", ("prompt",)), field.to
         assert media in (set(), set(field.request_fields)) or field.type == "messages", field.to
 
 

@@ -255,9 +255,10 @@ def test_a_miss_says_who_offers_it() -> None:
     assert str(error).startswith("uniall does not offer reference_to_video with model 'happyhorse-1.0-r2v'.")
     many = "happyhorse-1.0-r2v, wan2.7-r2v, video-fast-720p, video-pro-720p, grok-imagine-video, omni_flash_components, omni_flash-fast"
     assert error.problems == (
-        "reference_to_video with 'happyhorse-1.0-r2v' is offered by chanjing, happyhorse, infiflow, ttapi",
+        "reference_to_video with 'happyhorse-1.0-r2v' is offered by chanjing, dashscope, happyhorse, infiflow, ttapi",
         "reference_to_video on uniall has happy-horse-720p, happy-horse-1080p",
         "reference_to_video on chanjing has happyhorse-1.0-r2v",
+        "reference_to_video on dashscope has happyhorse-1.1-r2v, happyhorse-1.0-r2v, wan2.7-r2v, wan2.7-r2v-2026-06-12",
         f"reference_to_video on happyhorse has {many}, kling-video",
         "reference_to_video on infiflow has happyhorse-1.1-r2v, happyhorse-1.0-r2v",
         "reference_to_video on ttapi has happyhorse-1.0-r2v, happyhorse-1.1-r2v",
@@ -271,12 +272,16 @@ def test_a_miss_says_what_else_the_model_does() -> None:
     assert caught.value.problems == (
         "'wan2.7-r2v' on happyhorse offers reference_to_video, multimodal_to_video",
         "video_extension on happyhorse has wan2.7-i2v",
+        "video_extension on dashscope has wan2.7-i2v, wan2.7-i2v-2026-04-25",
     )
 
 
 def test_a_miss_of_an_unknown_model_lists_those_that_there_are() -> None:
     """A misspelled model, on a gateway that has no such capability either."""
-    assert offers("ttapi", "video_extension", "wan") == ("video_extension on happyhorse has wan2.7-i2v",)
+    assert offers("ttapi", "video_extension", "wan") == (
+        "video_extension on dashscope has wan2.7-i2v, wan2.7-i2v-2026-04-25",
+        "video_extension on happyhorse has wan2.7-i2v",
+    )
 
 
 def test_a_capability_that_nobody_has_is_told_as_such() -> None:

@@ -37,7 +37,7 @@ def test_jobs_are_listed_and_filtered(sandbox_env: SandboxServer, store: Store) 
         ride.job.task_id if ride.job else "",
         "s ago",
         "2 jobs",
-        "1 open; money at risk: 1 of unknown price",
+        "1 open; money at risk: 4.5 CNY",
     ):
         assert told in listed
     lines = run("list", "--open", "--json").output.splitlines()

@@ -179,7 +179,7 @@ def _rule(field: WireField, name: str) -> str:
 
 def _count_problems(field: WireField, found: dict[str, object], *, splits: bool) -> Iterable[str]:
     """Problems with how many media there are; `splits` when another field takes those that follow the first."""
-    if field.pick == "first" and splits:
+    if (field.type == "messages" and field.render != "parts") or (field.pick == "first" and splits):
         return
     apart = {"prompt", *(item.source for item in field.items if item.apart)}
     counted = {name: value for name, value in found.items() if name not in apart}
