@@ -143,10 +143,10 @@ class Journal:
             return None
         self._remember(written)
         if not written.is_open:
-            for earlier in range(max(1, written.revision - _REMOVED), written.revision):
-                # One that stays does no harm: the latest counts.
-                with suppress(OSError):
-                    await self.store.delete(self.path(written.digest, earlier))
+            earlier = range(max(1, written.revision - _REMOVED), written.revision)
+            # One that stays does no harm: the latest counts.
+            with suppress(OSError):
+                await self.store.delete_all([self.path(written.digest, revision) for revision in earlier])
         return written
 
     async def update(self, digest: str, change: Callable[[JournalEntry | None], JournalEntry | None]) -> JournalEntry | None:

@@ -170,6 +170,8 @@ def _measure_stream(path: Path, kind: AssetKind) -> dict[str, Any]:
         if not container.streams.video:
             raise ValueError("it has no pictures")
         stream = container.streams.video[0]
+        # For one frame more threads take longer to start than they save.
+        stream.codec_context.thread_count = 1
         width, height = stream.width, stream.height
         frame = next(container.decode(stream), None)
         if frame is None:

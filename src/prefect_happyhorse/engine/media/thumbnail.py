@@ -18,6 +18,7 @@ _log = logging.getLogger(__name__)
 # A JPEG can be decoded at an eighth of its size; all else is in memory as a whole, and twice while it is made smaller.
 _MOST_PIXELS_AT_ONCE = 17_000_000
 _MOST_FRAMES = 120
+_FEW_PIXELS = 2_100_000
 _DARK = 16.0
 _QUALITIES = (82, 70, 55, 40, 25)
 
@@ -98,6 +99,9 @@ def _frame(file: Path | io.BytesIO, size: int) -> Any:
         stream = container.streams.video[0]
         if _is_too_large(stream.width, stream.height, MOST_PIXELS):
             return None
+        if stream.width * stream.height <= _FEW_PIXELS:
+            # More threads would take longer to start than they save.
+            stream.codec_context.thread_count = 1
         # Most frames are ones that no other depends on; skipping them makes the way to the frame that is shown short.
         stream.codec_context.skip_frame = "NONREF"
         length_s = 0.0 if container.duration is None else container.duration / av.time_base

@@ -103,7 +103,8 @@ def sync_folder(folder: Path) -> None:
 @contextmanager
 def _temporary(folder: Path) -> Generator[Path, None, None]:
     """A name for an unfinished file in a folder; whatever still has that name at the end is removed."""
-    _make_folder(folder)
+    if not folder.is_dir():
+        _make_folder(folder)
     draft = folder / f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     try:
         yield draft
