@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
+from prefect_happyhorse.catalog.discovery import discovered
+from prefect_happyhorse.catalog.lines import line_of
 from prefect_happyhorse.catalog.routes import GatewayFacts, MediaLimit, ResponsePaths, Route
 from prefect_happyhorse.domain.errors import CatalogError, InvalidRequest
 from prefect_happyhorse.domain.requests import GenerationRequest
@@ -19,7 +22,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["GATEWAYS", "find_route", "gateway_facts", "load_gateway", "offers", "register", "resolve", "routes"]
+__all__ = ["GATEWAYS", "PROBLEMS", "find_route", "gateway_facts", "load_gateway", "offers", "register", "resolve", "routes"]
 
 
 def _shipped() -> dict[str, str]:
@@ -33,7 +36,12 @@ _TEXTS = _shipped()
 _LOADED: dict[str, tuple[GatewayFacts, tuple[Route, ...]]] = {}
 
 GATEWAYS = _TEXTS.keys()
-"""The ids of all gateways: those of the package in alphabetical order, then those that were registered, in that order."""
+"""The ids of all gateways: those of the package in alphabetical order, then those that were found or registered, in that order."""
+
+PROBLEMS: list[str] = []
+"""What is wrong with files of gateways that were found and left out."""
+
+_log = logging.getLogger(__name__)
 
 
 def register(source: str | Path) -> GatewayFacts:
@@ -53,24 +61,62 @@ def register(source: str | Path) -> GatewayFacts:
         text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
     except UnicodeDecodeError as error:
         raise CatalogError(f"The data of a gateway must be UTF-8: {source}: {error}") from error
-    facts, _ = load_gateway(text)
+    facts, _ = load_gateway(text, origin=str(source) if isinstance(source, Path) else "")
     if _TEXTS.setdefault(facts.gateway, text) != text:
         raise CatalogError(f"There is already a gateway {facts.gateway!r}; give the new one another id.")
     return gateway_facts(facts.gateway)
 
 
-def load_gateway(text: str) -> tuple[GatewayFacts, tuple[Route, ...]]:
-    """Read one gateway's data file."""
+def discover() -> None:
+    """Register the gateways of folders and packages; one that is wrong is left out and told, and all others work on."""
+    PROBLEMS.clear()
+    for origin, text in discovered():
+        try:
+            if isinstance(text, Exception):
+                raise CatalogError(f"{origin}: {text}")
+            facts, _ = load_gateway(text, origin=origin)
+            if _TEXTS.setdefault(facts.gateway, text) != text:
+                raise CatalogError(f"{origin}: there is already a gateway {facts.gateway!r}; give this one another id.")
+        except CatalogError as error:
+            PROBLEMS.append(str(error))
+            _log.warning("A gateway is left out: %s", error)
+
+
+def load_gateway(text: str, *, origin: str = "") -> tuple[GatewayFacts, tuple[Route, ...]]:
+    """Read one gateway's data; every problem that its first reading finds is told, with its line, at once."""
+    where = f"{origin}: " if origin else ""
     try:
         data = _DataFile.model_validate(tomllib.loads(text))
+    except ValidationError as error:
+        raise CatalogError(f"{where}The data of a gateway is wrong:{_told(error, text, ())}") from error
     except ValueError as error:
-        raise CatalogError(f"The data of a gateway is wrong: {error}") from error
+        raise CatalogError(f"{where}The data of a gateway is wrong: {error}") from error
     found: dict[tuple[str, str], Route] = {}
-    for row in data.route:
-        route = _route(row, data)
-        if found.setdefault((route.capability, route.model), route) is not route:
-            raise CatalogError(f"{data.gateway.gateway} holds {route.capability} of {route.model!r} twice.")
+    problems: list[str] = []
+    for number, row in enumerate(data.route):
+        try:
+            route = _route(row, data)
+            if found.setdefault((route.capability, route.model), route) is not route:
+                raise ValueError(f"{route.capability} of {route.model!r} stands there twice")
+        except ValidationError as error:
+            problems.append(f"{row.capability} of {row.model!r}:{_told(error, text, ('route', number), row.shape)}")
+        except (KeyError, ValueError) as error:
+            wrong = f"there is no shape, limit or response {error}" if isinstance(error, KeyError) else str(error)
+            problems.append(f"{row.capability} of {row.model!r}:\n  line {line_of(text, ('route', number))}: {wrong}")
+    if problems:
+        raise CatalogError(f"{where}The data of {data.gateway.gateway} is wrong: " + "\n".join(problems))
     return data.gateway, tuple(found.values())
+
+
+def _told(error: ValidationError, text: str, inside: Sequence[str | int], shape: str = "") -> str:
+    """Each problem in a line of its own, with the line that it is about."""
+    told: list[str] = []
+    for one in error.errors(include_url=False):
+        # What a row does not say itself comes from its shape.
+        base = ("shapes", shape) if one["loc"][:1] == ("fields",) else inside
+        name = ".".join(map(str, one["loc"]))
+        told.append(f"\n  line {line_of(text, (*base, *one['loc']))}: {f'{name}: ' if name else ''}{one['msg']}")
+    return "".join(told)
 
 
 class _Row(BaseModel, extra="allow"):
@@ -91,20 +137,14 @@ class _DataFile(BaseModel, extra="forbid"):
 
 
 def _route(row: _Row, data: _DataFile) -> Route:
-    where = f"{data.gateway.gateway}, {row.capability} of {row.model!r}"
-    try:
-        fields = {**data.shapes[row.shape], **row.model_dump(exclude={"shape", "limits"})}
-        if taken := sorted(fields.keys() & {"gateway", "media", "facts"}):
-            raise ValueError(f"{', '.join(taken)} must not stand in a row or shape")
-        media = [data.limits[name] for name in row.limits]
-        paths = [data.gateway.response, *([data.responses[fields["response"]]] if "response" in fields else [])]
-        response = {name: value for one in paths for name, value in one.model_dump(exclude_defaults=True).items()}
-        own = {"gateway": data.gateway.gateway, "media": media, "response": response, "facts": data.gateway}
-        return Route.model_validate({**fields, **own})
-    except KeyError as error:
-        raise CatalogError(f"{where}: there is no shape, limit or response {error}.") from error
-    except ValueError as error:
-        raise CatalogError(f"{where}: {error}") from error
+    fields = {**data.shapes[row.shape], **row.model_dump(exclude={"shape", "limits"})}
+    if taken := sorted(fields.keys() & {"gateway", "media", "facts"}):
+        raise ValueError(f"{', '.join(taken)} must not stand in a row or shape")
+    media = [data.limits[name] for name in row.limits]
+    paths = [data.gateway.response, *([data.responses[fields["response"]]] if "response" in fields else [])]
+    response = {name: value for one in paths for name, value in one.model_dump(exclude_defaults=True).items()}
+    own = {"gateway": data.gateway.gateway, "media": media, "response": response, "facts": data.gateway}
+    return Route.model_validate({**fields, **own})
 
 
 def _loaded(gateway: str) -> tuple[GatewayFacts, tuple[Route, ...]]:
@@ -193,3 +233,6 @@ def offers(gateway: str, capability: str, model: str) -> tuple[str, ...]:
 
 def _unique(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
+
+
+discover()

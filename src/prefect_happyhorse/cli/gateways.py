@@ -1,0 +1,137 @@
+"""`happyhorse gateways`: which there are, and whether a file makes a good one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from datetime import date
+from importlib.resources import files
+from pathlib import Path
+
+import click
+from pydantic import SecretStr
+from rich.table import Table
+
+from prefect_happyhorse.catalog import GATEWAYS, GatewayFacts, Route, find_problems, gateway_facts, load_gateway, register, routes
+from prefect_happyhorse.catalog.cost import price_of
+from prefect_happyhorse.catalog.loader import PROBLEMS
+from prefect_happyhorse.cli.docs import example_request
+from prefect_happyhorse.cli.output import REFUSED, console, echo, errors, fail
+from prefect_happyhorse.domain.errors import GenerationError
+from prefect_happyhorse.domain.requests import parse_request
+from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.gateways import Account, build_body
+
+__all__ = ["gateways"]
+
+_TEMPLATES = ("dashscope", "newapi")
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def gateways(context: click.Context) -> None:
+    """List the gateways: the package's own, those of files in the folders that HAPPYHORSE_GATEWAYS names, and of other packages."""
+    if context.invoked_subcommand is not None:
+        return
+    table = Table("gateway", "title", "dialect", "routes", "base URL", "source")
+    for name in GATEWAYS:
+        facts = gateway_facts(name)
+        base_url = facts.base_url or f"{name.upper()}_BASE_URL"
+        table.add_row(name, facts.title, facts.dialect, str(len(routes(name))), base_url, f"{facts.source}, {facts.dated}")
+    console().print(table)
+    for problem in PROBLEMS:
+        echo(f"Left out: {problem}", err=True)
+    if PROBLEMS:
+        fail(f"{len(PROBLEMS)} files of gateways were left out.", 1)
+
+
+@gateways.command()
+@click.argument("name")
+@click.option("--dialect", type=click.Choice(_TEMPLATES), required=True, help="The wire protocol that it speaks.")
+@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=".", show_default=True, help="Where the file goes.")
+def new(name: str, dialect: str, folder: Path) -> None:
+    """Write a first file of the gateway NAME, to be filled from its provider's document."""
+    if re.fullmatch(r"[a-z][a-z0-9_]*", name) is None:
+        fail(f"A gateway's name must be lower-case letters, digits and _ (got {name!r}).", REFUSED)
+    if name in GATEWAYS:
+        fail(f"There is already a gateway {name}.", REFUSED)
+    text = (files("prefect_happyhorse.catalog") / "templates" / f"{dialect}.toml").read_text(encoding="utf-8")
+    file = folder / f"{name}.toml"
+    with errors():
+        folder.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as target:
+            target.write(text.replace("NAME_UPPER", name.upper()).replace("NAME", name).replace("DATE", date.today().isoformat()))  # noqa: DTZ011 -- the day on which it is read
+    echo(f"{file}")
+    echo(f"Fill it from the provider's document, then `happyhorse gateways check {file}`.", err=True)
+
+
+@gateways.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def check(file: Path) -> None:
+    """Hold FILE to what every gateway has to do: its data, the body of each route, and a job of each capability on the sandbox."""
+    with errors():
+        facts, found = load_gateway(file.read_text(encoding="utf-8"), origin=str(file))
+        register(file)
+    problems: list[str] = []
+    for route in found:
+        wrong = _problems(route)
+        problems += [f"{route.capability} of {route.model}: {problem}" for problem in wrong]
+        echo(f"{route.capability} of {route.model}: {'its body is wrong' if wrong else 'body'}")
+    first = {route.capability: route for route in reversed(found)}
+    if not problems:
+        problems += [problem for route in first.values() for problem in asyncio.run(_ran(route))]
+    for advice in _advice(facts, found):
+        echo(f"Not said: {advice}")
+    for problem in problems:
+        echo(problem, err=True)
+    if problems:
+        fail(f"{file} is not right yet: {len(problems)} problems.", 1)
+    echo(f"{file} is right. Put it into a folder that HAPPYHORSE_GATEWAYS names, and the key into {facts.gateway.upper()}_API_KEY.")
+
+
+def _problems(route: Route) -> list[str]:
+    request = parse_request(example_request(route))
+    problems = list(find_problems(request, route))
+    if not problems:
+        json.dumps(build_body(request, route))
+    return problems
+
+
+async def _ran(route: Route) -> list[str]:
+    """What goes wrong when a job runs on the sandbox, which serves the very same file."""
+    # An extra of the package, and slow to import.
+    from prefect_happyhorse.sandbox import SandboxServer, SandboxSettings
+
+    name = route.gateway
+    with SandboxServer(SandboxSettings(job_s=0, media="tiny", check_inputs="never")) as server, tempfile.TemporaryDirectory() as folder:
+        token = {"app_id": "check", "secret_key": SecretStr("check-secret")} if route.facts.token else {"key": SecretStr("check-key")}
+        account = Account(gateway=name, base_url=server.base_url(name), label="check", **token)  # pyright: ignore[reportArgumentType]
+        session = Session(account, Store(url=folder))
+        try:
+            prepared = await session.prepare(parse_request(example_request(route)))
+            job = (await session.submit(prepared)).job
+            asset = (await session.store_outputs(await session.poll(job, deadline_s=60))).asset
+        except (GenerationError, OSError) as error:
+            return [f"{route.capability} of {route.model}: a job on the sandbox ended with {type(error).__name__}: {error}"]
+    echo(f"{route.capability} of {route.model}: submitted, polled, stored ({asset.bytes:,} bytes, {asset.media_type})")
+    return []
+
+
+def _advice(facts: GatewayFacts, found: tuple[Route, ...]) -> Iterator[str]:
+    """What a file may leave out, and what that means."""
+    if not facts.codes:
+        yield "what its error codes mean ([gateway.codes]); a refusal is read from its HTTP status alone."
+    if facts.base_url is None:
+        yield f"its address (base_url); {facts.gateway.upper()}_BASE_URL has to give it."
+    if facts.polls_per_s is None:
+        yield "how often it may be polled (polls_per_s); calls begin without a limit, and are halved when one is refused."
+    if facts.task_ttl_s is None or facts.result_ttl_s is None:
+        yield "how long a job and its result live (task_ttl_s, result_ttl_s); nobody can be warned before they end."
+    if facts.cancel is None:
+        yield "how a job is cancelled (cancel); a cancelled run stops asking, and its jobs go on."
+    if unpriced := [route.model for route in found if not price_of(route)]:
+        yield f"what {', '.join(dict.fromkeys(unpriced))} cost; a budget refuses them until {facts.gateway.upper()}_PRICES says so."
