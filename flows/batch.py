@@ -158,6 +158,7 @@ async def batch(
     wait: Literal["process", "suspend"] = "process",
     detach: bool = False,
     budget: Budget | None = None,
+    labels: dict[str, str] | None = None,
 ) -> BatchResult:
     """Make everything that a manifest asks for, some hundred jobs in a task run, side by side on the flow's task runner.
 
@@ -177,6 +178,7 @@ async def batch(
         wait: Whether the jobs are waited for in this process, or the run is suspended until the flow collect has kept them all.
         detach: Whether the jobs are only submitted, for the flow collect to keep later. `concurrency` then counts submits.
         budget: The most that all jobs of the store's journal may cost, earlier runs' included. Rows that would pass it are not bought.
+        labels: What the jobs are called by in the journal and in `happyhorse spend`, such as a project.
 
     Returns:
         How many rows ended how, and where it is written how each did.
@@ -193,7 +195,7 @@ async def batch(
     checked = await anyio.to_thread.run_sync(lambda: check_manifest(manifest, **form, more=more))
     checked.refuse(bad_rows=bad_rows == "refuse")
     at_once = -(-concurrency // shard_rows)
-    how: dict[str, Any] = {"concurrency": concurrency // at_once, "budget": budget}
+    how: dict[str, Any] = {"concurrency": concurrency // at_once, "budget": budget, "labels": labels}
 
     async def run(task: Any, **how: Any) -> tuple[_Report, list[Job]]:
         report = _Report(place)

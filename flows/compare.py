@@ -80,6 +80,7 @@ async def compare(
     take: int = 1,
     deadline_s: float = 3600.0,
     budget: Budget | None = None,
+    labels: dict[str, str] | None = None,
 ) -> list[Compared]:
     """Make the same request with several models and gateways, and show the results side by side with time and cost.
 
@@ -90,6 +91,7 @@ async def compare(
         take: Another number makes another variation of each.
         deadline_s: How long each may take, in seconds.
         budget: The most that all jobs of the store's journal may cost, earlier runs' included.
+        labels: What the jobs are called by in the journal and in `happyhorse spend`, such as a project.
 
     Returns:
         What each made, in the order in which they were named. One that failed says why, and stops no other.
@@ -107,7 +109,9 @@ async def compare(
     gallery = Gallery(store=place.to_store(), title=f"compare {request.capability}")
 
     async def make(candidate: Candidate) -> Compared:
-        asset = await generate(requests[candidate], candidate.credentials, place, take=take, deadline_s=deadline_s, budget=budget)
+        asset = await generate(
+            requests[candidate], candidate.credentials, place, take=take, deadline_s=deadline_s, budget=budget, labels=labels
+        )
         took = asset.elapsed_s
         estimate = asset.estimate
         cost = f"{estimate.amount} {estimate.currency}" if estimate is not None and estimate.known else "unknown"

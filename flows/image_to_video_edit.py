@@ -117,12 +117,12 @@ def _request(kind: type[TextToImage | ReferenceToVideo | VideoEdit], step: Step,
 
 
 async def _made(
-    request: GenerationRequest, payer: str, store: MediaStore, *, wait: Wait, take: int, deadline_s: float, budget: Budget | None
+    request: GenerationRequest, payer: str, store: MediaStore, *, wait: Wait, take: int, deadline_s: float, **paid: Any
 ) -> MediaAsset:
     """What a request becomes; where the run is suspended meanwhile, it is found when the run comes here again."""
     if wait == "suspend":
-        await suspend_until_done([await submit(request, payer, store, take=take, budget=budget)], store)
-    return await generate(request, payer, store, take=take, deadline_s=deadline_s, budget=budget)
+        await suspend_until_done([await submit(request, payer, store, take=take, **paid)], store)
+    return await generate(request, payer, store, take=take, deadline_s=deadline_s, **paid)
 
 
 async def _approved(step: ImageStep, store: MediaStore, *, timeout_s: float, wait: Wait, take: int, **how: Any) -> MediaAsset:
@@ -154,6 +154,7 @@ async def image_to_video_edit(
     take: int = 1,
     deadline_s: float = 3600.0,
     budget: Budget | None = None,
+    labels: dict[str, str] | None = None,
     wait: Wait = "process",
     approve_image: bool = False,
     approval_timeout_s: float = 86_400.0,
@@ -169,6 +170,7 @@ async def image_to_video_edit(
         take: Another number makes another variation of the very same chain.
         deadline_s: How long each step may take, in seconds.
         budget: The most that all jobs of the store's journal may cost, earlier runs' included. A step that would pass it is not bought.
+        labels: What the jobs are called by in the journal and in `happyhorse spend`, such as a project.
         wait: Whether the steps are waited for in this process, or the run is suspended until the flow collect has kept what they made, and
             until a person has approved the picture. That needs a deployment.
         approve_image: Whether the run pauses after the picture until a person has looked at it, since the next steps cost more.
@@ -191,7 +193,7 @@ async def image_to_video_edit(
         planned.insert(0, ("image", _request(TextToImage, image), image.credentials))
     await check_requests(planned, store)
     place = await MediaStore.find(store)
-    how: dict[str, Any] = {"wait": wait, "take": take, "deadline_s": deadline_s, "budget": budget}
+    how: dict[str, Any] = {"wait": wait, "take": take, "deadline_s": deadline_s, "budget": budget, "labels": labels}
     picture: MediaAsset | str
     if source_image is not None:
         picture = source_image

@@ -163,7 +163,7 @@ def _plan(script: Script) -> tuple[list[tuple[str, dict[str, Any], str]], list[s
 
 
 async def _make_shot(
-    script: Script, shot: Shot, store: MediaStore, gallery: Gallery, *, wait: Wait, deadline_s: float, budget: Budget | None
+    script: Script, shot: Shot, store: MediaStore, gallery: Gallery, *, wait: Wait, deadline_s: float, **paid: Any
 ) -> list[MediaAsset] | Job:
     """What is made for a shot: its picture, its video, its continuation; or the job that it waits for, where the run is to be suspended."""
     made: list[MediaAsset] = []
@@ -176,10 +176,10 @@ async def _make_shot(
             fields["clip"] = made[-1]
         request = parse_request(fields)
         if wait == "suspend":
-            job = await submit(request, step.credentials, store, take=shot.take, budget=budget)
+            job = await submit(request, step.credentials, store, take=shot.take, **paid)
             if await still_open([job], store):
                 return job
-        made.append(await generate(request, step.credentials, store, take=shot.take, deadline_s=deadline_s, budget=budget))
+        made.append(await generate(request, step.credentials, store, take=shot.take, deadline_s=deadline_s, **paid))
         # Shown at once: a picture whose video fails is paid for, and perhaps tells why.
         place = 10 * script.shots.index(shot) + len(made)
         await gallery.add(f"{shot.name}, {fields['capability']}", made[-1], place=place)
@@ -217,6 +217,7 @@ async def story(
     deadline_s: float = 3600.0,
     budget: Budget | None = None,
     *,
+    labels: dict[str, str] | None = None,
     wait: Wait = "process",
 ) -> Story:
     """Make a film from a script: shots side by side, concatenated in their order.
@@ -227,6 +228,7 @@ async def story(
         concurrency: How many shots are made at the same time.
         deadline_s: How long each step may take, in seconds.
         budget: The most that all jobs of the store's journal may cost, earlier runs' included.
+        labels: What the jobs are called by in the journal and in `happyhorse spend`, such as a project.
         wait: Whether the shots are waited for in this process, or the run is suspended until the flow collect has kept what they are at.
             That needs a deployment.
 
@@ -247,7 +249,7 @@ async def story(
 
     while True:
         ended = await gather_limited(
-            lambda shot: _make_shot(written, shot, place, gallery, wait=wait, deadline_s=deadline_s, budget=budget),
+            lambda shot: _make_shot(written, shot, place, gallery, wait=wait, deadline_s=deadline_s, budget=budget, labels=labels),
             written.shots,
             limit=concurrency,
             name=lambda shot: f"Shot {shot.name}",

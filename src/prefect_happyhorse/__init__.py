@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from prefect_happyhorse.tasks.readiness import check_ready as check_ready
     from prefect_happyhorse.tasks.readiness import check_requests as check_requests
     from prefect_happyhorse.tasks.readiness import request_problems as request_problems
+    from prefect_happyhorse.tasks.spend import show_spend as show_spend
     from prefect_happyhorse.tasks.submit import submit as submit
     from prefect_happyhorse.tasks.suspend import resume_runs as resume_runs
     from prefect_happyhorse.tasks.suspend import still_open as still_open
@@ -128,6 +129,7 @@ _EXPORTS = {
     "tasks.many": "download_many generate_many poll_many submit_many",
     "tasks.poll": "poll",
     "tasks.readiness": "check_ready check_requests request_problems",
+    "tasks.spend": "show_spend",
     "tasks.submit": "submit",
     "tasks.suspend": "resume_runs still_open suspend_until_done",
 }

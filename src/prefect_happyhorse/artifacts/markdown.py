@@ -43,6 +43,7 @@ def card(asset: MediaAsset, *, thumbnail: bytes | None, link: str) -> str:
         "request id": job and job.request_id,
         "made in": "" if asset.elapsed_s is None else f"{asset.elapsed_s:.1f} s",
         "cost": job and str(asset.estimate or "unknown"),
+        "labels": ", ".join(f"{name}: {value}" for name, value in job.labels.items()) if job else "",
         "usage": asset.usage and ", ".join(f"{name} {value}" for name, value in asset.usage.items()),
         "size": _size(asset),
         "file": f"{asset.bytes:,} bytes, {asset.media_type}",

@@ -187,6 +187,7 @@ def _computed(row: Price, request: GenerationRequest, route: Route | None, basis
         dated=row.dated,
         source=row.source,
         basis=basis,
+        per_second=row.amount if row.per == "second" else None,
         at_most=at_most,
     )
 

@@ -26,6 +26,7 @@ from prefect_happyhorse.cli.jobs import jobs
 from prefect_happyhorse.cli.output import REFUSED, SPENT, Seconds, asynchronous, cell, console, deadline_option, echo, errors, fail
 from prefect_happyhorse.cli.prices import prices
 from prefect_happyhorse.cli.setup import setup
+from prefect_happyhorse.cli.spend import spent
 from prefect_happyhorse.domain.errors import AuthenticationFailed
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest, iter_media, parse_request, replace_media
@@ -255,4 +256,5 @@ main.add_command(export)
 main.add_command(gateways)
 main.add_command(jobs)
 main.add_command(prices)
+main.add_command(spent)
 main.add_command(setup)

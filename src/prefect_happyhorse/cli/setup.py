@@ -40,10 +40,10 @@ async def limits(gateway: str, account: str, jobs: int | None, calls_per_s: floa
 @click.option("--notify", metavar="TYPE/NAME", help="A saved notification block that hears of refusals, for example slack-webhook/studio.")
 @asynchronous
 async def automations(notify: str | None) -> None:
-    """Pause a deployment when a submit is uncertain, and tell somebody what the content rules refuse."""
+    """Pause a deployment when a submit is uncertain; tell somebody what the content rules refuse, and that a budget is nearly spent."""
     from prefect.client.orchestration import get_client
 
-    from prefect_happyhorse.runtime.automations import moderation_automation, save, uncertain_automation
+    from prefect_happyhorse.runtime.automations import budget_automation, moderation_automation, save, uncertain_automation
 
     made = [await save(uncertain_automation())]
     if notify is not None:
@@ -53,6 +53,6 @@ async def automations(notify: str | None) -> None:
                 block = await client.read_block_document_by_name(block_name, kind)
             except Exception as error:
                 raise ValueError(f"There is no block {notify!r}: {error}") from error
-        made.append(await save(moderation_automation(block.id)))
+        made += [await save(moderation_automation(block.id)), await save(budget_automation(block.id))]
     for name in made:
         click.echo(name)

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from prefect_happyhorse.domain.values import AssetKind, Value
+from prefect_happyhorse.domain.values import AssetKind, FrozenLabels, Labels, Value
 
 __all__ = ["Job", "JobResult", "JobSnapshot", "JobStatus", "Output", "Submission"]
 
@@ -69,6 +69,7 @@ class Job(Value):
     prompt: str | None = Field(default=None, description="The prompt as the user wrote it.")
     submitted_at: AwareDatetime = Field(description="When the gateway accepted the job.")
     expires_at: AwareDatetime | None = Field(default=None, description="Until when the gateway answers for the job.")
+    labels: Labels = Field(default_factory=FrozenLabels, description="What it was called by when it was bought.")
 
 
 class Output(Value):

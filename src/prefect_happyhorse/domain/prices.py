@@ -103,6 +103,7 @@ class Estimate(Value):
     dated: date | None = Field(default=None, description="When the price was read that it rests on.")
     source: str | None = Field(default=None, description="Where that price stands.")
     basis: Basis | None = Field(default=None, description="Whose price it is; empty when the cost is unknown.")
+    per_second: Amount | None = Field(default=None, description="The price of a second, where seconds are paid for.")
     at_most: bool = Field(default=False, description="Whether it is the most that it can cost, since a length is not known.")
 
     @model_validator(mode="after")

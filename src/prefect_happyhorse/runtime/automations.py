@@ -11,7 +11,7 @@ from prefect.events.actions import PauseDeployment, SendNotification
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
-__all__ = ["moderation_automation", "save", "uncertain_automation"]
+__all__ = ["budget_automation", "moderation_automation", "save", "uncertain_automation"]
 
 
 def uncertain_automation() -> Automation:
@@ -35,6 +35,29 @@ def moderation_automation(notification_block_id: UUID) -> Automation:
                 block_document_id=notification_block_id,
                 subject="Refused by the content rules",
                 body="{{ event.resource.name }}: {{ event.resource.id }} was refused. Flow run: {{ flow_run|ui_url }}",
+            )
+        ],
+    )
+
+
+def budget_automation(notification_block_id: UUID) -> Automation:
+    """Notify somebody when four fifths of a budget are spent."""
+    return Automation(
+        name="happyhorse: notify on a budget that is nearly spent",
+        description="80 % of a budget are spent. `happyhorse spend` shows on what; a job that would pass it is refused.",
+        trigger=EventTrigger(
+            expect={"happyhorse.budget.nearly-spent"},
+            match=ResourceSpecification.model_validate({"prefect.resource.id": "happyhorse.budget.*"}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[
+            SendNotification(
+                block_document_id=notification_block_id,
+                subject="A budget is nearly spent",
+                body="80 % of {{ event.resource.name }} are spent. Flow run: {{ flow_run|ui_url }}",
             )
         ],
     )

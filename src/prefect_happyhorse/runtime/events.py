@@ -13,8 +13,9 @@ from prefect.events import emit_event
 from prefect_happyhorse.catalog import gateway_facts
 from prefect_happyhorse.domain.errors import GenerationError, JobExpired, JobFailed, ModerationRejected, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job
+from prefect_happyhorse.engine.journal.budget import Budget
 
-__all__ = ["JobEvent", "emit", "emitting_failure"]
+__all__ = ["JobEvent", "emit", "emit_nearly_spent", "emitting_failure"]
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ _FAILURES: dict[type[GenerationError], JobEvent] = {
     JobFailed: "failed",
     ModerationRejected: "failed",
 }
+_NEARLY = 0.8
+_TOLD: set[Budget] = set()
 _LABELS = ("gateway", "account", "model", "capability", "digest")
 
 
@@ -49,6 +52,18 @@ def emitting_failure() -> Generator[None]:
         raise
 
 
+def emit_nearly_spent(budget: Budget, share: float) -> None:
+    """Emit, once in a process, the event that four fifths of a budget are spent. Outside a run nothing is emitted."""
+    if share < _NEARLY or budget in _TOLD or (FlowRunContext.get() is None and TaskRunContext.get() is None):
+        return
+    _TOLD.add(budget)
+    resource = {"prefect.resource.id": f"happyhorse.budget.{budget.currency}", "prefect.resource.name": str(budget)}
+    try:
+        emit_event(event="happyhorse.budget.nearly-spent", resource=resource, payload={"share": round(share, 4)})
+    except Exception as error:  # noqa: BLE001 -- what Prefect may raise here has no common base, and the job is paid for and goes on
+        _log.warning("That the budget of %s is nearly spent could not be emitted: %s", budget, error)
+
+
 def _is_moderation(error: GenerationError) -> bool:
     if isinstance(error, ModerationRejected):
         return True
@@ -61,6 +76,8 @@ def _emit(event: JobEvent, about: Job | GenerationError, name: str | None, **mor
     job = f"{about.gateway}.{name}"
     labels = {label: getattr(about, label) for label in _LABELS} | more
     resource = {f"happyhorse.{label}": value for label, value in labels.items() if value is not None}
+    if isinstance(about, Job):
+        resource |= {f"happyhorse.label.{name}": value for name, value in about.labels.items()}
     resource |= {"prefect.resource.id": f"happyhorse.job.{job}", "prefect.resource.name": about.model or job}
     try:
         emit_event(event=f"happyhorse.job.{event}", resource=resource)

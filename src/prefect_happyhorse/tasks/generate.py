@@ -6,6 +6,7 @@ from prefect.transactions import CommitMode, atransaction
 
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.submit import OnUncertain
 from prefect_happyhorse.engine.journal.budget import Budget
@@ -33,6 +34,7 @@ async def generate(
     deadline_s: float = DEADLINE_S,
     on_uncertain: OnUncertain = "raise",
     budget: Budget | None = None,
+    labels: Labels | None = None,
 ) -> MediaAsset:
     """Submit, poll and download, each as a task run of its own.
 
@@ -44,6 +46,7 @@ async def generate(
         deadline_s: How long the job may take, in seconds since it was submitted.
         on_uncertain: See `submit`.
         budget: See `submit`.
+        labels: See `submit`.
 
     Returns:
         The first output; further ones are its `siblings`. It can be given to another request as a medium.
@@ -56,10 +59,10 @@ async def generate(
         horse = await generate(TextToImage(model="gpt-image-2", prompt="A white horse"), "happyhorse")
         ```
     """
-    check_arguments(request, credentials, store, on_uncertain=on_uncertain, budget=budget, deadline_s=deadline_s)
+    check_arguments(request, credentials, store, on_uncertain=on_uncertain, budget=budget, deadline_s=deadline_s, labels=labels)
     submit_step, poll_step, download_step = _STEPS
     # Each step stands by itself: a poll that fails must not show its submit, which is paid for, as rolled back.
     async with job_slot(await account_of(credentials)), atransaction(commit_mode=CommitMode.EAGER):
-        job = await submit_step(request, credentials, store, take=take, on_uncertain=on_uncertain, budget=budget)
+        job = await submit_step(request, credentials, store, take=take, on_uncertain=on_uncertain, budget=budget, labels=labels)
         result = await poll_step(job, credentials, store, deadline_s=deadline_s)
         return await download_step(result, credentials, store)

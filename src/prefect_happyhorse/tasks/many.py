@@ -11,6 +11,7 @@ from prefect_happyhorse.datasets import Row
 from prefect_happyhorse.domain.jobs import Job, JobResult
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.domain.rows import RowResult
+from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.submit import OnUncertain
 from prefect_happyhorse.engine.journal.budget import Budget
@@ -32,6 +33,7 @@ async def generate_many(
     on_uncertain: OnUncertain = "raise",
     budget: Budget | None = None,
     order: Order = "asked",
+    labels: Labels | None = None,
     title: str | None = None,
     on_row: OnRow | None = None,
 ) -> list[RowResult]:
@@ -50,6 +52,7 @@ async def generate_many(
         on_uncertain: See `submit`.
         budget: See `submit`.
         order: "asked", or "finished" for the order in which they ended.
+        labels: What the jobs are called by; see `submit`.
         title: What the rows are, for the run's name, its progress and its gallery.
         on_row: Awaited with each row as it ends.
 
@@ -64,7 +67,7 @@ async def generate_many(
         rows = await generate_many([TextToImage(model="gpt-image-2", prompt=word) for word in words], "happyhorse")
         ```
     """
-    steps = [submitting(on_uncertain=on_uncertain, budget=budget), polling(deadline_s=deadline_s), downloading]
+    steps = [submitting(on_uncertain=on_uncertain, budget=budget, labels=labels), polling(deadline_s=deadline_s), downloading]
     shown = Shown(title or "generate many", "kept", order, on_row)
     return await run_rows(
         requests,
@@ -76,6 +79,7 @@ async def generate_many(
         on_uncertain=on_uncertain,
         budget=budget,
         deadline_s=deadline_s,
+        labels=labels,
     )
 
 
@@ -89,6 +93,7 @@ async def submit_many(
     on_uncertain: OnUncertain = "raise",
     budget: Budget | None = None,
     order: Order = "asked",
+    labels: Labels | None = None,
     title: str | None = None,
     on_row: OnRow | None = None,
 ) -> list[RowResult]:
@@ -102,6 +107,7 @@ async def submit_many(
         on_uncertain: See `submit`.
         budget: See `submit`.
         order: See `generate_many`.
+        labels: See `submit`.
         title: See `generate_many`.
         on_row: See `generate_many`.
 
@@ -117,7 +123,7 @@ async def submit_many(
         ```
     """
     shown = Shown(title or "submit many", "submitted", order, on_row)
-    steps = [submitting(on_uncertain=on_uncertain, budget=budget)]
+    steps = [submitting(on_uncertain=on_uncertain, budget=budget, labels=labels)]
     return await run_rows(requests, steps, credentials, store, shown, concurrency=concurrency, on_uncertain=on_uncertain, budget=budget)
 
 

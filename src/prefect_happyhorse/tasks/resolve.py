@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from prefect.tasks import TaskRunNameCallbackWithParameters
+from pydantic import TypeAdapter, ValidationError
 
 from prefect_happyhorse.blocks import GatewayCredentials, MediaStore, no_payer
 from prefect_happyhorse.domain.errors import AuthenticationFailed, InvalidRequest, error_context
 from prefect_happyhorse.domain.jobs import Job, JobResult
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest
+from prefect_happyhorse.domain.validation import validation_problems
+from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import OnUncertain
@@ -35,6 +38,8 @@ __all__ = [
     "session_of",
     "store_of",
 ]
+
+_LABELS: TypeAdapter[Labels] = TypeAdapter(Labels)
 
 Credentials = GatewayCredentials | str
 """A block, the name of a saved block, or the id of a gateway whose key stands in the environment."""
@@ -125,6 +130,7 @@ def argument_problems(
     on_uncertain: object = "raise",
     budget: object = None,
     deadline_s: object = DEADLINE_S,
+    labels: object = None,
 ) -> list[str]:
     """What is wrong with the arguments that the tasks have in common."""
     rules = {
@@ -137,7 +143,17 @@ def argument_problems(
         f"budget must be a Budget (got {budget!r}), as Budget(amount=100, currency='CNY')": budget is None or isinstance(budget, Budget),
         f"deadline_s must be a number of seconds from 0 (got {deadline_s!r})": isinstance(deadline_s, (int, float)) and deadline_s >= 0,
     }
-    return [problem for problem, holds in rules.items() if not holds]
+    return [*(problem for problem, holds in rules.items() if not holds), *_label_problems(labels)]
+
+
+def _label_problems(labels: object) -> list[str]:
+    if labels is None:
+        return []
+    try:
+        _LABELS.validate_python(labels)
+    except ValidationError as error:
+        return [f"labels: {problem}" for problem in validation_problems(error)]
+    return []
 
 
 def run_name(step: str, parameter: str) -> TaskRunNameCallbackWithParameters:

@@ -15,6 +15,7 @@ from prefect_happyhorse.domain.errors import InvalidRequest
 from prefect_happyhorse.domain.jobs import Job, JobResult
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest
 from prefect_happyhorse.domain.rows import RowResult, RowState
+from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import OnUncertain
 from prefect_happyhorse.engine.journal.budget import Budget
@@ -137,13 +138,13 @@ async def run_rows(
     return cast("list[RowResult]", asked) if shown.order == "asked" else ended
 
 
-def submitting(*, on_uncertain: OnUncertain, budget: Budget | None) -> Step:
+def submitting(*, on_uncertain: OnUncertain, budget: Budget | None, labels: Labels | None = None) -> Step:
     """Submits a row's request."""
 
     async def step(row: RowResult, session: Session, gallery: Gallery) -> RowResult:
         if row.job is not None or row.request is None:
             return row
-        submitted = await submit_in(session, row.request, take=row.take, on_uncertain=on_uncertain, budget=budget)
+        submitted = await submit_in(session, row.request, take=row.take, on_uncertain=on_uncertain, budget=budget, labels=labels)
         return row.model_copy(update={"job": submitted.job})
 
     return step

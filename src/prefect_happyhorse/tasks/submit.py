@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import OnUncertain, Submitted
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.runtime.cancellation import cancelled_with_its_run, flow_run_id
 from prefect_happyhorse.runtime.concurrency import call_rate_limit, job_slot
-from prefect_happyhorse.runtime.events import emit, emitting_failure
+from prefect_happyhorse.runtime.events import emit, emit_nearly_spent, emitting_failure
 from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.dual import retried_task
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, check_arguments, run_name, session_of
@@ -26,6 +27,7 @@ async def submit(
     take: int = 1,
     on_uncertain: OnUncertain = "raise",
     budget: Budget | None = None,
+    labels: Labels | None = None,
 ) -> Job:
     """Submit a request at most once; a request that was submitted before gives the same job again.
 
@@ -37,6 +39,8 @@ async def submit(
         on_uncertain: What to do when an earlier submit may have been accepted but nobody knows: "raise", or "resubmit" and
             perhaps pay twice.
         budget: The most that the jobs of the store's journal may cost together; None for no limit.
+        labels: What the job is called by in the journal, events, cards and `happyhorse spend`, such as `{"project": "film"}`. They make
+            no other job of it: one that was bought before keeps its own.
 
     Returns:
         The job; it stands in the journal before this returns.
@@ -52,8 +56,9 @@ async def submit(
         job = await submit(TextToImage(model="gpt-image-2", prompt="A white horse"), "happyhorse")
         ```
     """
-    check_arguments(request, credentials, store, on_uncertain=on_uncertain, budget=budget)
-    job, is_new = await submit_in(await session_of(credentials, store), request, take=take, on_uncertain=on_uncertain, budget=budget)
+    check_arguments(request, credentials, store, on_uncertain=on_uncertain, budget=budget, labels=labels)
+    session = await session_of(credentials, store)
+    job, is_new = await submit_in(session, request, take=take, on_uncertain=on_uncertain, budget=budget, labels=labels)
     if is_new:
         emit("submitted", job)
     request_id = f", request id {job.request_id}" if job.request_id else ""
@@ -63,7 +68,13 @@ async def submit(
 
 
 async def submit_in(
-    session: Session, request: GenerationRequest, *, take: int, on_uncertain: OnUncertain, budget: Budget | None
+    session: Session,
+    request: GenerationRequest,
+    *,
+    take: int,
+    on_uncertain: OnUncertain,
+    budget: Budget | None,
+    labels: Labels | None = None,
 ) -> Submitted:
     """Submit in a session, within the limits that all workers share, and emit the event of a failure."""
     prepared = await session.prepare(request, take=take)
@@ -73,6 +84,12 @@ async def submit_in(
         async with cancelled_with_its_run(prepared.digest, session, run_logger()):
             with emitting_failure():
                 submitted = await session.submit(
-                    prepared, on_uncertain=on_uncertain, flow_run_id=None if run is None else str(run), budget=budget
+                    prepared,
+                    on_uncertain=on_uncertain,
+                    flow_run_id=None if run is None else str(run),
+                    budget=budget,
+                    labels=labels,
                 )
+    if budget is not None:
+        emit_nearly_spent(budget, session.shared.tracker(budget, session.store).share)
     return submitted

@@ -22,6 +22,7 @@ from prefect_happyhorse.domain.errors import (
 )
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
 from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import send
 from prefect_happyhorse.engine.jobs import manage
@@ -88,6 +89,7 @@ class Session:
         on_uncertain: OnUncertain = "raise",
         flow_run_id: str | None = None,
         budget: Budget | None = None,
+        labels: Labels | None = None,
     ) -> Submitted:
         """Submit a prepared request at most once; the result says whether this call bought the job."""
         submitter = Submitter(
@@ -95,6 +97,7 @@ class Session:
             on_uncertain=on_uncertain,
             flow_run_id=flow_run_id,
             tracker=None if budget is None else self.shared.tracker(budget, self.store),
+            labels=labels or {},
             tokens=self.tokens,
             sleep=self.sleep,
             shared=self.shared,

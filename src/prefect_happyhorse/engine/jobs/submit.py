@@ -28,6 +28,7 @@ from prefect_happyhorse.domain.errors import (
 from prefect_happyhorse.domain.jobs import Job, Submission
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import Client, authorize, is_local, send
 from prefect_happyhorse.engine.http.rate_limit import backoff_s
@@ -99,6 +100,7 @@ class Submitter:
     Args:
         on_uncertain: What to do with a submit of an earlier run whose outcome nobody knows: raise, or pay perhaps twice.
         tracker: Says whether there is room in a budget; None for no budget.
+        labels: What the jobs are called by.
         attempts: How often a submit is sent that certainly did no work.
         patience_s: How long is waited in all between those, in seconds.
     """
@@ -107,6 +109,7 @@ class Submitter:
     on_uncertain: OnUncertain = "raise"
     flow_run_id: str | None = None
     tracker: BudgetTracker | None = None
+    labels: Labels = field(default_factory=dict[str, str])
     attempts: int = 5
     patience_s: float = 120.0
     tokens: TokenCache = field(default_factory=TokenStore)
@@ -180,6 +183,7 @@ class Submitter:
             estimate=prepared.estimate,
             credentials=account.credentials,
             flow_run_id=self.flow_run_id,
+            labels=self.labels,
             owner=LeaseOwner(),
         )
         if self.tracker is not None:
@@ -249,7 +253,7 @@ class Submitter:
             if not lease.sent:
                 await lease.release()
             raise
-        job = _job(prepared, submission)
+        job = _job(prepared, submission, self.labels)
         try:
             return Submitted(await lease.journal.accept(lease.intent, job, verify=not lease.is_surely_held()), is_new=True)
         except OSError as error:
@@ -292,7 +296,7 @@ async def _wait_for_answer(sending: asyncio.Future[Submitted | None]) -> None:
                 await asyncio.wait({sending}, timeout=left_s)
 
 
-def _job(prepared: Prepared, submission: Submission) -> Job:
+def _job(prepared: Prepared, submission: Submission, labels: Labels) -> Job:
     now = datetime.fromtimestamp(time.time(), timezone.utc)
     lives_s = prepared.route.facts.task_ttl_s
     return Job(
@@ -306,6 +310,7 @@ def _job(prepared: Prepared, submission: Submission) -> Job:
         prompt=prepared.request.prompt,
         submitted_at=now,
         expires_at=None if lives_s is None else now + timedelta(seconds=lives_s),
+        labels=labels,
     )
 
 

@@ -107,6 +107,11 @@ class BudgetTracker:
         self._refreshes_begun = 0
         self._refreshes_done = 0
 
+    @property
+    def share(self) -> float:
+        """How much of the budget is spent, as far as this tracker has read; 1 is all of it."""
+        return float(self._totals.spent / self._budget.amount)
+
     def check(self, entry: JournalEntry) -> None:
         """Refuse a job that can have no room whatever else is bought. Nothing is read, so this may come before the lease."""
         line = Line.of(entry)

@@ -13,7 +13,7 @@ from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobResult
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import GenerationRequest
-from prefect_happyhorse.domain.values import Value
+from prefect_happyhorse.domain.values import FrozenLabels, Labels, Value
 from prefect_happyhorse.engine.journal.owner import LeaseOwner
 
 __all__ = ["FACTS", "OPEN_STATES", "TRANSITIONS", "Cancellation", "Failure", "JournalEntry", "JournalState"]
@@ -96,6 +96,7 @@ class JournalEntry(Value):
     estimate: Estimate | None = Field(default=None, description="What it should cost, by the price list at its submit.")
     credentials: str | None = Field(default=None, description="The name under which the credentials can be found again.")
     flow_run_id: str | None = Field(default=None, description="The flow run that bought it.")
+    labels: Labels = Field(default_factory=FrozenLabels, description="What it was called by when it was bought.")
     owner: LeaseOwner
     job: Job | None = None
     result: JobResult | None = None
@@ -168,6 +169,7 @@ class JournalEntry(Value):
             # The gateway took it within the minute after the submit was begun, if it took it at all.
             submitted_at=self.begun_at,
             expires_at=None if lives_s is None else self.begun_at + timedelta(seconds=lives_s),
+            labels=self.labels,
         )
 
     def set_aside(self, job: Job) -> JournalEntry:

@@ -15,13 +15,14 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
-from prefect_happyhorse.domain.prices import Currency
+from prefect_happyhorse.domain.prices import EXACT, Currency
 from prefect_happyhorse.engine.journal.files import index_path
 from prefect_happyhorse.engine.journal.journal import OPEN_STATES, Journal, JournalEntry, JournalState, Listing, Unreadable
 
 __all__ = ["Contents", "Index", "Line", "begun", "contents", "open_entries"]
 
 _AT_ONCE = 32
+_MOST_SECONDS = 1e6
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Line(NamedTuple):
     Args:
         cost: None where it is unknown.
         reason: Why the cost is unknown.
+        billed: What it cost by the seconds that the provider counted, in the same currency, where both are known.
         by_maker: Whether the cost is by the list of the model's maker, which binds no gateway.
     """
 
@@ -47,23 +49,34 @@ class Line(NamedTuple):
     currency: Currency | None = None
     reason: str | None = None
     by_maker: bool = False
+    billed: Decimal | None = None
+    labels: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, entry: JournalEntry) -> Line:
         """The line of an entry; one under which nothing is bought costs nothing, in no currency."""
         task_id = None if entry.job is None else entry.job.task_id
         line = cls(entry.digest, entry.revision, entry.begun_at, entry.state, entry.gateway, entry.account, entry.request.model, task_id)
+        line = line._replace(labels=tuple(entry.labels.items()))
         if entry.may_be_bought_again:
             return line._replace(cost=Decimal(0))
         if entry.estimate is None or entry.estimate.amount is None:
             return line._replace(reason=None if entry.estimate is None else entry.estimate.reason)
         by_maker = entry.estimate.basis == "maker"
-        return line._replace(cost=entry.estimate.amount, currency=entry.estimate.currency, by_maker=by_maker)
+        return line._replace(cost=entry.estimate.amount, currency=entry.estimate.currency, by_maker=by_maker, billed=_billed(entry))
 
     @property
     def is_open(self) -> bool:
         """Whether money is or may be spent and no file is kept yet."""
         return self.state in OPEN_STATES
+
+
+def _billed(entry: JournalEntry) -> Decimal | None:
+    usage = (entry.result and entry.result.usage) or (entry.asset and entry.asset.usage) or {}
+    seconds, price = usage.get("duration"), entry.estimate and entry.estimate.per_second
+    if price is None or isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < _MOST_SECONDS:
+        return None
+    return EXACT.multiply(price, Decimal(str(seconds)))
 
 
 class Contents(NamedTuple):

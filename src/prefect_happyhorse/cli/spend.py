@@ -1,0 +1,44 @@
+"""`happyhorse spend`: what was spent, by what jobs are or are called."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from rich.table import Table
+
+from prefect_happyhorse.cli.jobs import STORE_OPTIONS, find_journal
+from prefect_happyhorse.cli.output import asynchronous, cell, console, echo, echo_json
+from prefect_happyhorse.engine.journal.index import contents
+from prefect_happyhorse.engine.journal.spend import FACTS, spend
+
+__all__ = ["spent"]
+
+
+@click.command("spend", params=[*STORE_OPTIONS])
+@click.option(
+    "--by", default="model", show_default=True, metavar="NAMES", help=f"Some of {', '.join(FACTS)} and of your labels, with commas."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@asynchronous
+async def spent(store: str, *, block: str | None, by: str, as_json: bool) -> None:
+    """Sum up what the jobs of a journal should cost, and what they cost by the seconds that their providers counted."""
+    names = list(dict.fromkeys(filter(None, (name.strip() for name in by.split(",")))))
+    if not names:
+        raise click.UsageError("--by needs a name, such as model or project.")
+    found = await contents(await find_journal(store, block))
+    for unreadable in found.unreadable:
+        echo(str(unreadable.error), err=True)
+    table = Table(*names, "jobs", "estimated", "billed", "difference")
+    for one in spend(found.lines, names):
+        if as_json:
+            echo_json(
+                json.dumps(one.group | {"jobs": one.jobs, "estimated": one.estimated, "billed": one.billed, "difference": one.difference})
+            )
+        table.add_row(*(cell(one.group[name]) for name in names), str(one.jobs), one.estimated, one.billed, one.difference)
+    if not as_json:
+        console().print(table)
+        echo(
+            "Billed is by the seconds that the provider counted; what is of unknown price, or not counted in seconds, is not in it.",
+            err=True,
+        )
