@@ -46,7 +46,7 @@ async def test_a_failed_row_stops_nothing_and_is_told_by_its_line(
     assert state.is_failed()
     with pytest.raises(Exception, match="2 of 5 rows kept; 3 failed") as caught:
         await state.result()
-    for told in ("row 2: JSONDecodeError", "n must be 1 or more (got 0)", "row 6: ValidationError: request.text_to_image.colour"):
+    for told in ("row 2: JSONDecodeError", "n must be between 1 and 10 (got 0)", "row 6: ValidationError: request.text_to_image.colour"):
         assert told in str(caught.value)
     assert len(sandbox_env.ledger()) == 2
     async with get_client() as client:
@@ -74,7 +74,7 @@ async def test_every_bad_row_is_told_before_anything_is_bought(sandbox_env: Sand
     assert "5 of 6 rows cannot be made. Nothing was sent." in str(caught.value)
     for told in (
         "row 2: JSONDecodeError",
-        "row 3: n must be 1 or more (got 0)",
+        "row 3: n must be between 1 and 10 (got 0)",
         "row 4: ValidationError: request.text_to_image.colour",
         "row 5: There is no GatewayCredentials block named 'nobody'",
         "row 6: ttapi does not offer text_to_image with model 'gpt-image-2'",

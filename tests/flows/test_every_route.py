@@ -44,12 +44,15 @@ def _option(field: WireField) -> st.SearchStrategy[Any]:
 
 
 def _plain(name: str, field: WireField) -> st.SearchStrategy[Any]:
+    if field.pixels:
+        side = int((field.pixels[0] * field.pixels[1]) ** 0.25)
+        return st.sampled_from([*field.values, f"{side}x{side}"])
     if field.values:
         return st.sampled_from([str(value).lower() if name == "resolution" else value for value in field.values])
     if name == "duration":
         return st.integers(int(field.minimum or 3), int(min(field.maximum or 8, 8)))
     if name in {"seed", "n"}:
-        return st.integers(int(field.minimum or 0), 3 if name == "n" else int(field.maximum or 9))
+        return st.integers(int(field.minimum or 0), int(min(field.maximum or 3, 3) if name == "n" else field.maximum or 9))
     if name == "watermark":
         return st.booleans()
     return {
@@ -83,6 +86,9 @@ def requests_of(draw: st.DrawFn, route: Route, media: dict[str, str]) -> dict[st
                 given_.setdefault(name, [media[name]] * count)
             elif name in MEDIA_FIELDS and name not in given_:
                 given_[name] = media[name]
+    for field in route.fields:
+        if any(name in given_ for name in field.without):
+            given_ = {name: value for name, value in given_.items() if name not in field.source}
     references = len(given_.get("references", ()))
     if references and route.reference_name and draw(st.booleans()):
         given_["prompt"] += f" @{draw(st.integers(1, references))}"
@@ -135,7 +141,8 @@ def test_a_random_valid_request_becomes_a_file(running_sandbox: SandboxServer, m
                 assert {asset.kind for asset in assets} == {route.kind}
                 return len(assets)
 
-        assert asyncio.run(through()) == data.get("n", 1)
+        assumed = next((field.default for field in route.fields if "n" in field.source), None)
+        assert asyncio.run(through()) == data.get("n", assumed or 1)
         assert len(running_sandbox.ledger()) == before + 1
 
     run()

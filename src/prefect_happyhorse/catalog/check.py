@@ -172,6 +172,8 @@ def _rule(field: WireField, name: str) -> str:
         shown = [str(value).lower() if field.render == "upper" else str(value) for value in field.values]
         return f"one of {', '.join(shown)}" if len(shown) > 1 else shown[0]
     unit = _UNITS.get(name, "")
+    if field.minimum is not None and field.minimum == field.maximum:
+        return f"{field.minimum:g}{unit}"
     if field.minimum is not None and field.maximum is not None:
         return f"between {field.minimum:g} and {field.maximum:.0f}{unit}"
     return f"{field.minimum:g} or more{unit}" if field.minimum is not None else ""
