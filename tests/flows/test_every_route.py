@@ -86,9 +86,8 @@ def requests_of(draw: st.DrawFn, route: Route, media: dict[str, str]) -> dict[st
                 given_.setdefault(name, [media[name]] * count)
             elif name in MEDIA_FIELDS and name not in given_:
                 given_[name] = media[name]
-    for field in route.fields:
-        if any(name in given_ for name in field.without):
-            given_ = {name: value for name, value in given_.items() if name not in field.source}
+    ignored = {name for field in route.fields if field.without and given_.keys() & set(field.without) for name in field.source}
+    given_ = {name: value for name, value in given_.items() if name not in ignored}
     references = len(given_.get("references", ()))
     if references and route.reference_name and draw(st.booleans()):
         given_["prompt"] += f" @{draw(st.integers(1, references))}"

@@ -19,7 +19,7 @@ from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
 from prefect_happyhorse.engine.jobs.submit import Prepared, Submitter, prepare
 from prefect_happyhorse.engine.journal.index import open_entries
-from prefect_happyhorse.engine.journal.journal import Cancellation, Journal, JournalEntry, LeaseOwner
+from prefect_happyhorse.engine.journal.journal import Cancellation, Failure, Journal, JournalEntry, LeaseOwner
 from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
@@ -64,6 +64,22 @@ async def test_an_adopted_job_is_collected_and_never_bought_again(
 
 
 @pytest.mark.parametrize("gateway", ALL)
+async def test_a_job_that_an_error_named_is_kept_beside_the_one_that_is_adopted(
+    sandbox: SandboxServer, account: AccountMaker, store: Store
+) -> None:
+    """A resubmit may leave two at the provider: the one that a person finds first does not hide the other."""
+    prepared = await prepare(HORSE, account())
+    journal = Journal(store)
+    intent = await journal.acquire(intent_of(prepared.digest, ended()))
+    assert intent is not None
+    await journal.give_up(intent, Failure(message="oops", task_id="named-1"))
+    uncertain = await entry_of(store, prepared.digest)
+    adopted = await jobs.adopt(journal, uncertain, "found-1")
+    assert (adopted.job and adopted.job.task_id, len(adopted.aside)) == ("found-1", 1)
+    listing = await journal.entries()
+    assert {entry.job.task_id for entry in listing.entries if entry.job is not None} == {"found-1", "named-1"}
+
+
 async def test_a_job_that_the_gateway_does_not_know_is_not_adopted(
     sandbox: SandboxServer, account: AccountMaker, store: Store, gateway: str
 ) -> None:

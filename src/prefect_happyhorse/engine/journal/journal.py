@@ -246,7 +246,10 @@ class Journal:
                 changed = entry if entry.job is not None else entry.becoming("submitted", job=job, failure=None)
                 changed = changed.model_copy(update={"revision": 0})
             elif latest.job is None:
-                changed = latest.becoming("submitted", job=job, failure=None)
+                # An error may have named another job than the one that somebody adopts.
+                named = latest.failure is not None and latest.failure.task_id not in {None, job.task_id}
+                aside = await self._set_aside(latest) if named else latest.aside
+                changed = latest.becoming("submitted", job=job, failure=None).model_copy(update={"aside": aside})
             elif latest.job.task_id == job.task_id:
                 return latest.job
             else:
