@@ -63,7 +63,6 @@ async def test_an_adopted_job_is_collected_and_never_bought_again(
     assert len(sandbox.ledger()) == 1
 
 
-@pytest.mark.parametrize("gateway", ALL)
 async def test_a_job_that_an_error_named_is_kept_beside_the_one_that_is_adopted(
     sandbox: SandboxServer, account: AccountMaker, store: Store
 ) -> None:
@@ -80,6 +79,7 @@ async def test_a_job_that_an_error_named_is_kept_beside_the_one_that_is_adopted(
     assert {entry.job.task_id for entry in listing.entries if entry.job is not None} == {"found-1", "named-1"}
 
 
+@pytest.mark.parametrize("gateway", ALL)
 async def test_a_job_that_the_gateway_does_not_know_is_not_adopted(
     sandbox: SandboxServer, account: AccountMaker, store: Store, gateway: str
 ) -> None:
