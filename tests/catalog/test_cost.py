@@ -94,6 +94,10 @@ def test_reference_videos_count_with_five_seconds_at_most() -> None:
     video = MediaAsset(kind="video", uri="memory://a.mp4", media_type="video/mp4", bytes=1, sha256="00", duration_s=9.0)
     asked = MultimodalToVideo(model="wan2.7-r2v", prompt="It runs", reference_videos=[video], resolution="720p", duration=10)
     assert estimate(asked, "dashscope").amount == Decimal("9.0")
+    # Without a cap nobody knows how much of a video given by its address there is.
+    unknown = asked.model_copy(update={"reference_videos": ("https://example.com/a.mp4",)})
+    assert estimate(unknown, "dashscope").at_most
+    assert "how long it gets is not known" in estimate(unknown, "dashscope", [row(seconds="input+output")]).reason
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['gateway']}-{v['capability']}-{v['model']}")

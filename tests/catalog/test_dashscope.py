@@ -43,6 +43,7 @@ def test_what_the_provider_would_ignore_is_refused() -> None:
     """A ratio beside a first frame."""
     problems, _ = asked("multimodal_to_video", "wan2.7-r2v", first_frame=A, references=[B], aspect_ratio="16:9")
     assert problems == ("aspect_ratio must be left out beside first_frame, where the provider ignores it",)
+    assert asked("multimodal_to_video", "wan2.7-r2v", references=[B], aspect_ratio="16:9")[0] == ()
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,11 @@ def test_a_size_that_is_not_taken_is_refused_with_the_rule(model: str, size: str
     """Words, pixels in all, and the ratio."""
     problems, _ = asked("text_to_image", model, size=size)
     assert problems == () if rule is None else problems[0].startswith(f"size must be {rule}"), problems
+
+
+def test_one_picture_at_a_time_is_said_as_such() -> None:
+    """And not as a range."""
+    assert asked("text_to_image", "qwen-image", n=2)[0] == ("n must be 1 (got 2)",)
 
 
 def test_a_prompt_in_a_message_has_its_limit() -> None:

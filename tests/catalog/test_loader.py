@@ -102,6 +102,7 @@ def test_a_route_says_where_its_responses_hold_what() -> None:
         ('dialect = "newapi"', 'dialect = "latin"', "line 5: gateway.dialect: .*'dashscope', 'newapi' or 'chanjing'"),
         ('gateway = "stable"', 'gateway = "../stable"', "gateway.gateway"),
         ("2026-11-20", '"soon"', "gateway.dated"),
+        ("dated = 2026-11-20", "dated = 2026-11-20\nregions = { moon = {} }", "gateway.regions.moon: .*a region needs a base_url"),
         ('"Authorization: Bearer <key>"', '"Authorization"', "gateway.auth"),
         ("dated = 2026-11-20", 'dated = 2026-11-20\ncancel = "DELETE it"', "gateway.cancel"),
         ("dated = 2026-11-20", 'dated = 2026-11-20\ncodes = { Oops = "bad" }', "gateway.codes.Oops"),
