@@ -21,7 +21,13 @@ def discovered() -> Iterator[tuple[str, str | OSError | ImportError | ValueError
     """Each file of a gateway that is none of the package's own: where it is, and its text or why there is none."""
     for name in filter(None, os.environ.get(FOLDERS, "").split(os.pathsep)):
         folder = Path(name).expanduser()
-        found = sorted(folder.glob("*.toml")) if folder.is_dir() else [folder]
+        try:
+            found = sorted(file for file in folder.iterdir() if file.suffix == ".toml")
+        except NotADirectoryError:
+            found = [folder]
+        except OSError as error:
+            yield str(folder), error
+            continue
         for file in found:
             yield str(file), _text(file)
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda one: one.name):
