@@ -24,6 +24,7 @@ STEPS = 3
 """A picture, the video that stars it, and an edit of that."""
 
 STUCK_S = 60.0
+UNDER_WAY = {"Pending", "Submitting", "Running"}
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_suspended_chains_survive_the_loss_of_workers_and_collectors(stack: Stac
             since = {one: since.get(one, time.monotonic()) for one in now}
             over = {run for run, name, _ in now if name in {"Crashed", "Failed"}}
             # One that was killed with its worker stays what it was for ever. One that is only slow is begun twice, which does no harm.
-            stuck = {one[0] for one in now if one[1] in {"Running", "Pending"} and time.monotonic() - since[one] > STUCK_S}
+            stuck = {one[0] for one in now if one[1] in UNDER_WAY and time.monotonic() - since[one] > STUCK_S}
             if over | stuck:
                 _at_the_console(stack)
             for run in over | stuck:
