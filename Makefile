@@ -66,7 +66,7 @@ test: setup  ## Run all tests
 e2e: setup  ## Run flows on real servers, workers, PostgreSQL and S3, all started from nothing
 	$(BIN)/python -m pytest tests/e2e tests/reliability/test_worker.py
 
-chaos: setup  ## Break everything that can break, for a quarter of an hour, and write the table of docs/reliability.md
+chaos: setup  ## Break everything that can break, for half an hour, and write the table of docs/reliability.md
 	@# Some of its tests take minutes, and many on a busy machine: what hangs elsewhere may not hang here.
 	CHAOS=full CHAOS_PAGE=docs/reliability.md $(BIN)/python -m pytest -o faulthandler_timeout=3600 tests/reliability
 
