@@ -109,7 +109,8 @@ def estimate(
             named = ", ".join(filter(None, possible))
             return Estimate(reason=f"the price depends on the resolution ({named}), which the request leaves open")
         if best[0] is not None:
-            basis: Basis = "yours" if rows is prices else "maker" if best[0].gateway is None else "gateway"
+            is_foreign = best[0].gateway is None and (route is None or not route.facts.is_maker)
+            basis: Basis = "yours" if rows is prices else "maker" if is_foreign else "gateway"
             return _computed(best[0], request, route, basis)
         if fitting:
             at_that = f" at {resolution}"

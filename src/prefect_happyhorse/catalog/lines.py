@@ -14,7 +14,7 @@ def line_of(text: str, place: Sequence[str | int]) -> int:
     r"""The line of a place such as `("gateway", "auth")`, or of the table that it should stand in; 1 where there is none.
 
     Example:
-        >>> line_of('[gateway]\\ntitle = "Stable"\\n', ("gateway", "title"))
+        >>> line_of('[gateway]\ntitle = "Stable"\n', ("gateway", "title"))
         2
     """
     lines = text.splitlines()

@@ -173,6 +173,7 @@ class GatewayFacts(Value):
     gateway: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Its id, from which the names of environment variables are made.")
     title: str
     dialect: DialectName = Field(description="The wire protocol that it speaks.")
+    is_maker: bool = Field(default=False, description="Whether it belongs to the maker of all that it sells, whose list is its own.")
     source: str = Field(description="The provider's document that these facts come from.")
     dated: date = Field(description="When the document was read.")
     base_url: str | None = Field(default=None, pattern=_BASE_URL, description="The default host; None when the user has to give it.")

@@ -99,9 +99,18 @@ async def preview(request_file: Path | None, gateway: str | None, capability: st
     route = resolve(request, gateway)
     check(request, route, more=(await inspect_media(request, route)).problems)
     click.echo(json.dumps(_call(request, route), indent=2, ensure_ascii=False))
+    if left := _left_to_the_provider(request, route):
+        echo(f"Left to the provider, as its document has it: {', '.join(left)}.", err=True)
     echo(f"It costs {estimate(request, gateway)}.", err=True)
     if not _base_url(gateway):
         echo(f"The document of {gateway} names no host: set {gateway.upper()}_BASE_URL.", err=True)
+
+
+def _left_to_the_provider(request: GenerationRequest, route: Route) -> list[str]:
+    """What a request does not say and the provider decides, some of which costs or shows."""
+    given = request.model_dump(exclude_none=True)
+    said = {*given, *(f"options.{name}" for name in request.options)}
+    return [f"{field.source[0]}={field.default}" for field in route.fields if field.default is not None and not said & set(field.source)]
 
 
 def _base_url(gateway: str) -> str | None:

@@ -39,7 +39,9 @@ def prices(context: click.Context, gateway: str | None, region: str | None, as_j
             rows = price_of(route, tuple(block.prices), region=region or block.region)
         without += not rows
         for row in rows:
-            whose = "you" if row in block.prices else "the maker, not your contract" if row.gateway is None else "the gateway"
+            whose = (
+                "you" if row in block.prices else "the gateway" if row.gateway or route.facts.is_maker else "the maker, not your contract"
+            )
             if as_json:
                 echo_json(
                     row.model_copy(

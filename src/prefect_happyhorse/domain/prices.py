@@ -38,7 +38,7 @@ class Price(Value):
 
     Example:
         >>> Price(model="happyhorse-1.1-*", resolution="720p", per="second", amount="0.9", currency="CNY", dated="2026-08-01")
-        Price(model='happyhorse-1.1-*', gateway=None, capability=None, resolution='720p', per='second', amount=Decimal('0.9'), ...
+        Price(model='happyhorse-1.1-*', gateway=None, region=None, capability=None, resolution='720p', per='second', ...
     """
 
     model: str = Field(min_length=1, description="The model; a * at the end stands for any rest.")
@@ -129,17 +129,21 @@ def total(estimates: Iterable[Estimate | None]) -> str:
         >>> one = Estimate(amount="0.90", currency="CNY", reason="")
         >>> total([one, one, Estimate(reason="nobody says")])
         '1.80 CNY and 1 of unknown price'
+        >>> total([one, one.model_copy(update={"at_most": True})])
+        'at most 1.80 CNY'
         >>> total([])
         'nothing'
     """
     sums: dict[str, Decimal] = {}
     unknown = 0
+    most = ""
     for estimate in estimates:
         if estimate is None or estimate.amount is None or estimate.currency is None:
             unknown += 1
         else:
             sums[estimate.currency] = EXACT.add(sums.get(estimate.currency, Decimal(0)), estimate.amount)
+            most = "at most " if estimate.at_most else most
     parts = [f"{amount:f} {currency}" for currency, amount in sorted(sums.items())]
     if unknown:
         parts.append(f"{unknown} of unknown price")
-    return " and ".join(parts) or "nothing"
+    return most + " and ".join(parts) or "nothing"

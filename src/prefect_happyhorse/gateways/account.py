@@ -7,7 +7,9 @@ from datetime import datetime
 
 from pydantic import SecretStr
 
-from prefect_happyhorse.domain.prices import Price
+from prefect_happyhorse.catalog import estimate, gateway_facts
+from prefect_happyhorse.domain.prices import Estimate, Price
+from prefect_happyhorse.domain.requests import GenerationRequest
 
 __all__ = ["AccessToken", "Account"]
 
@@ -30,6 +32,11 @@ class Account:
     prices: tuple[Price, ...] = ()
     credentials: str | None = None
     region: str | None = None
+
+    def estimate(self, request: GenerationRequest) -> Estimate:
+        """What a request should cost this account."""
+        region = self.region or gateway_facts(self.gateway).region_of(self.base_url)
+        return estimate(request, self.gateway, self.prices, region=region)
 
     def secrets(self) -> tuple[str, ...]:
         """What must stand in nothing that is kept or shown; an app id of few letters could be told from no other text."""

@@ -10,11 +10,13 @@ from pydantic import ValidationError
 
 from prefect_happyhorse.catalog import find_problems, resolve
 from prefect_happyhorse.domain.errors import AuthenticationFailed, CatalogError, InvalidRequest
+from prefect_happyhorse.domain.prices import total
 from prefect_happyhorse.domain.requests import GenerationRequest, parse_request
 from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
 from prefect_happyhorse.engine.media.film import check_can_concat
 from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.dual import dual
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, account_of, store_of
 from prefect_happyhorse.tasks.suspend import suspension_problems
@@ -84,7 +86,7 @@ async def check_requests(
     *,
     problems: Iterable[str] = (),
 ) -> None:
-    """Refuse requests that their routes would refuse, with every problem at once, before the first is paid for.
+    """Refuse requests that their routes would refuse, with every problem at once, before the first is paid for; log what all should cost.
 
     A medium that an earlier step has yet to make is left out of the check by any https URL in its place: what is on the web is not read.
 
@@ -104,10 +106,16 @@ async def check_requests(
         ```
     """
     found = list(problems)
-    for name, request, credentials in requests:
+    asked = list(requests)
+    for name, request, credentials in asked:
         found += [f"{name}: {problem}" for problem in await request_problems(request, credentials, store)]
     if found:
         raise InvalidRequest("The run cannot do what it is asked for. Nothing was sent.", problems=tuple(found))
+    costs = [
+        (await account_of(credentials)).estimate(parse_request(dict(request)) if isinstance(request, Mapping) else request)
+        for _, request, credentials in asked
+    ]
+    run_logger().info("What is asked for should cost %s, unless it is bought already.", total(costs))
 
 
 @dual

@@ -42,6 +42,7 @@ class RateLimiter:
     Example:
         >>> import asyncio
         >>> asyncio.run(RateLimiter(per_s=1000.0).wait())
+        0
     """
 
     def __init__(

@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from prefect_happyhorse.catalog import Route, check, estimate, resolve
+from prefect_happyhorse.catalog import Route, check, resolve
 from prefect_happyhorse.domain.errors import (
     GenerationError,
     InvalidRequest,
@@ -80,7 +80,7 @@ async def prepare(request: GenerationRequest, account: Account, *, take: int = 1
         _log.warning("Not as the provider advises, which is no limit: %s", sentence)
     check(request, route, more=inspection.problems)
     digest = request_digest(request, gateway=account.gateway, account=account.label, take=take, fingerprints=inspection.fingerprints)
-    cost = estimate(request, account.gateway, account.prices, region=account.region or route.facts.region_of(account.base_url))
+    cost = account.estimate(request)
     return Prepared(
         request=request, route=route, account=account, take=take, digest=digest, estimate=cost, fingerprints=inspection.fingerprints
     )
