@@ -17,7 +17,7 @@ from prefect_happyhorse.engine.media import probe as probes
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, MediaFormat, extension_of, format_of, kind_of, media_type_of, sniff
 from prefect_happyhorse.engine.media.probe import MediaInfo, MediaNotReadable, can_measure, probe
 
-PICTURES = {form: picture(form) for form in ("jpeg", "png", "webp", "bmp", "gif")}
+PICTURES = {form: picture(form) for form in ("jpeg", "png", "webp", "bmp", "gif", "tiff")}
 MOVIES = {form: movie(form) for form in ("mp4", "mov", "webm")}
 SOUNDS = {form: sound(form) for form in ("mp3", "wav")}
 OTHER_PICTURES = {"avif": AVIF, "svg": DRAWING}
