@@ -70,7 +70,7 @@ def test_a_card_shows_what_was_made(screen: Screen, ui: str) -> None:
     page = screen.page(f"{ui}/artifacts/artifact/{card['id']}")
     assert pictures(page) == 1
     text = re.sub(r"<[^>]+>", " ", page)
-    for told in ("Make it a snowy winter morning", "happyhorse-1.0-video-edit", "unknown", "sha256", "task id", "kept at"):
+    for told in ("Make it a snowy winter morning", "happyhorse-1.0-video-edit", "not your contract", "sha256", "task id", "kept at"):
         assert told in text
 
 
