@@ -7,7 +7,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator
-from datetime import date
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 
@@ -60,11 +60,12 @@ def new(name: str, dialect: str, folder: Path) -> None:
     if name in GATEWAYS:
         fail(f"There is already a gateway {name}.", REFUSED)
     text = (files("prefect_happyhorse.catalog") / "templates" / f"{dialect}.toml").read_text(encoding="utf-8")
+    today = datetime.now().astimezone().date().isoformat()
     file = folder / f"{name}.toml"
     with errors():
         folder.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as target:
-            target.write(text.replace("NAME_UPPER", name.upper()).replace("NAME", name).replace("DATE", date.today().isoformat()))  # noqa: DTZ011 -- the day on which it is read
+            target.write(text.replace("NAME_UPPER", name.upper()).replace("NAME", name).replace("DATE", today))
     echo(f"{file}")
     echo(f"Fill it from the provider's document, then `happyhorse gateways check {file}`.", err=True)
 

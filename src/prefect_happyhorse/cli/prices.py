@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import datetime
 
 import click
 from rich.table import Table
@@ -72,7 +72,7 @@ def check() -> None:
 
 
 def _days(row: Price) -> int:
-    return (date.today() - row.dated).days  # noqa: DTZ011 -- a price list's days are those of whoever reads it
+    return (datetime.now().astimezone().date() - row.dated).days
 
 
 def _what(row: Price) -> str:

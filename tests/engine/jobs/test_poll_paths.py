@@ -10,7 +10,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from prefect_happyhorse.domain.errors import PollRejected
+from prefect_happyhorse.domain.errors import GatewayUnavailable, PollRejected
 from prefect_happyhorse.domain.jobs import Job, JobStatus
 from prefect_happyhorse.engine.http.client import Client, Connections
 from prefect_happyhorse.engine.jobs.session import Session
@@ -46,6 +46,8 @@ class OnePath(Connections):
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(request.url.path)
+        if request.url.path.startswith("/busy"):
+            return httpx.Response(429, request=request)
         if request.url.path not in self.paths:
             return httpx.Response(404, text="404 page not found", request=request)
         return httpx.Response(200, json={"id": "t-1", "status": "in_progress"}, request=request)
@@ -83,3 +85,14 @@ async def test_where_neither_is_there_the_setting_is_named(store: Store) -> None
     own = OnePath("/v9/t-1")
     assert (await session(own, store, "/v9/{task_id}").poll_once(JOB)).status is JobStatus.RUNNING
     assert own.asked == ["/v9/t-1"]
+
+
+async def test_a_refusal_for_the_rate_slows_all_polls_of_the_account(store: Store) -> None:
+    """Nothing is documented of this gateway: what it refuses says where its limit is."""
+    asks = session(OnePath(), store, "/busy/{task_id}")
+    limiter = asks.shared.limiter(asks.account, per_s=None)
+    refused: list[int] = []
+    limiter.refuse = refused.append  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(GatewayUnavailable):
+        await asks.poll_once(JOB)
+    assert refused == [0]

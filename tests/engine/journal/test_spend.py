@@ -13,6 +13,8 @@ from tests.engine.conftest import AccountMaker, Naps
 from tests.engine.jobs.test_submit import ride
 
 from prefect_happyhorse.cli.commands import main
+from prefect_happyhorse.domain.errors import SubmissionUncertain
+from prefect_happyhorse.engine.jobs import manage
 from prefect_happyhorse.engine.jobs.poll import Poller
 from prefect_happyhorse.engine.jobs.results import OutputStore
 from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
@@ -59,6 +61,19 @@ async def test_every_cent_is_found_by_label(
     assert [json.loads(line)["estimated"] for line in shown.stdout.splitlines()] == ["4.5 CNY", "9.0 CNY"]
     assert (await asyncio.to_thread(command, store, " ,")).exit_code == 2
     assert "film" in (await asyncio.to_thread(command, store, "project,model")).stdout
+
+
+async def test_an_adopted_job_has_the_labels_of_its_submit(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
+    """They were written down before it was sent."""
+    prepared = await prepare(ride("infiflow"), account(gateway="infiflow"))
+    sandbox.fault(at="submit", kind="drop_after")
+    with pytest.raises(SubmissionUncertain):
+        await Submitter(store=store, labels={"project": "film"}).submit(prepared)
+    entry = await Journal(store).read(prepared.digest)
+    assert entry is not None
+    adopted = await manage.adopt(Journal(store), entry, sandbox.ledger()[0].task_id)
+    assert adopted.job is not None
+    assert adopted.job.labels == {"project": "film"}
 
 
 def command(store: Store, by: str, *words: str) -> Result:
