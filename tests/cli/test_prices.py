@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +59,9 @@ def test_a_region_that_is_not_there_is_refused() -> None:
     """Before anything is shown."""
     for words in (("--region", "beijing"), ("--gateway", "dashscope", "--region", "paris"), ("--gateway", "ttapi", "--region", "beijing")):
         assert run(*words).exit_code == 2
+
+
+def test_the_command_line_starts_without_prefect() -> None:
+    """Which takes a second or two to import; whoever needs it imports it then."""
+    looks = "import sys, prefect_happyhorse.cli.commands; sys.exit('prefect' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", looks], timeout=60, check=False).returncode == 0

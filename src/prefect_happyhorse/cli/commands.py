@@ -103,7 +103,9 @@ async def preview(request_file: Path | None, gateway: str | None, capability: st
         echo(f"Left to the provider, as its document has it: {', '.join(left)}.", err=True)
     echo(f"It costs {estimate(request, gateway)}.", err=True)
     if not _base_url(gateway):
-        echo(f"The document of {gateway} names no host: set {gateway.upper()}_BASE_URL.", err=True)
+        regions = gateway_facts(gateway).regions
+        which = f", or {gateway.upper()}_REGION to one of {', '.join(regions)}, some of which need _WORKSPACE too" if regions else ""
+        echo(f"It has no address as it is set up: set {gateway.upper()}_BASE_URL{which}.", err=True)
 
 
 def _left_to_the_provider(request: GenerationRequest, route: Route) -> list[str]:

@@ -7,7 +7,6 @@ from datetime import datetime
 import click
 from rich.table import Table
 
-from prefect_happyhorse.blocks import GatewayCredentials
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts, list_prices, routes
 from prefect_happyhorse.catalog.cost import price_of
 from prefect_happyhorse.cli.output import console, echo, echo_json, errors, fail
@@ -27,6 +26,9 @@ def prices(context: click.Context, gateway: str | None, region: str | None, as_j
     """Show what each route costs and by whose list: yours (<GATEWAY>_PRICES), the gateway's, or that of the model's maker."""
     if context.invoked_subcommand is not None:
         return
+    # With it comes Prefect, which takes a second or two.
+    from prefect_happyhorse.blocks import GatewayCredentials
+
     if region is not None and (gateway is None or region not in gateway_facts(gateway).regions):
         known = "" if gateway is None else ", ".join(gateway_facts(gateway).regions) or "no regions"
         raise click.UsageError(f"--region goes with a --gateway that has it{f' ({gateway} has {known})' if known else ''}.")
@@ -58,6 +60,8 @@ def prices(context: click.Context, gateway: str | None, region: str | None, as_j
 @prices.command()
 def check() -> None:
     """Tell which rows were read more than 90 days ago, your own among them; a code of 1 says that there are some."""
+    from prefect_happyhorse.blocks import GatewayCredentials
+
     with errors():
         own = {name: GatewayCredentials.from_environment(name).prices for name in GATEWAYS}
     old = [f"{_what(row)}: {_days(row)} days" for row in list_prices() if _days(row) > _OLD_DAYS]

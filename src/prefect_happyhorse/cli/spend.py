@@ -29,7 +29,7 @@ async def spent(store: str, *, block: str | None, by: str, as_json: bool) -> Non
     found = await contents(await find_journal(store, block))
     for unreadable in found.unreadable:
         echo(str(unreadable.error), err=True)
-    table = Table(*names, "jobs", "estimated", "billed", "difference")
+    table = Table(*map(cell, names), "jobs", "estimated", "billed", "difference")
     for one in spend(found.lines, names):
         if as_json:
             echo_json(
