@@ -77,6 +77,7 @@ def run(seed: int, *, replay: Sequence[int] | None = None) -> Outcome:
     finally:
         logging.getLogger("prefect_happyhorse").removeHandler(handler)
         logging.getLogger("prefect_happyhorse").propagate = True
+        logging.getLogger("prefect.happyhorse").setLevel(logging.NOTSET)
         _end(world)
         shutil.rmtree(folder, ignore_errors=True)
     if problem is None and life.problems:
