@@ -297,7 +297,8 @@ def iter_media(request: GenerationRequest) -> Iterator[tuple[str, int | None, Me
         [('references', 0, 'a.png'), ('references', 1, 'b.png')]
     """
     for name in MEDIA_FIELDS:
-        value: object = getattr(request, name, None)
+        # A class without such a field is asked through pydantic's `__getattr__`, which takes ten times as long.
+        value: object = vars(request).get(name)
         if isinstance(value, (MediaAsset, str)):
             yield name, None, value
         elif isinstance(value, tuple):

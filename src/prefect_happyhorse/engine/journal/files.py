@@ -68,7 +68,8 @@ def written_entry(entry: JournalEntry) -> bytes:
 
 def _with_unknown(value: object, dumped: Any) -> Any:
     if isinstance(value, BaseModel):
-        known = {name: _with_unknown(getattr(value, name), one) for name, one in dumped.items() if name in type(value).model_fields}
+        fields = type(value).model_fields
+        known = {name: _with_unknown(getattr(value, name), one) for name, one in dumped.items() if name in fields}
         return known | (value.model_extra or {})
     if isinstance(value, (tuple, list)):
         return [_with_unknown(one, other) for one, other in zip(cast("list[object]", value), dumped, strict=True)]

@@ -230,4 +230,4 @@ class LocalFolder:
         raise OSError(errno.ENOTSUP, f"a local folder has no addresses that live {seconds} s", str(self._at(path)))
 
     def _at(self, path: str) -> Path:
-        return self.folder.joinpath(*path.split("/"))
+        return self.folder / path
