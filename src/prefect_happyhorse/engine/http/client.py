@@ -169,16 +169,16 @@ async def send(
 ) -> httpx.Response:
     """Sign a call, send it once, and read its response."""
     try:
-        check_base_url(account.base_url, private_network=account.private_network)
+        base = check_base_url(account.base_url, private_network=account.private_network)
     except ValueError as error:
         raise CallRejected(f"The base URL of {account.gateway} {error}; nothing was sent.", meaning="not_found") from error
-    if not _same_origin(request.url, httpx.URL(account.base_url)):
+    if not _same_origin(request.url, base):
         raise CallRejected(
             f"A call to {request.url.host} would take the key away from {account.base_url}; nothing was sent.", meaning="not_found"
         )
     token = await authorize(client, gateway, account, tokens)
     gateway.sign(request, token)
-    max_bytes = _max_bytes(gateway, account, request)
+    max_bytes = _max_bytes(gateway, account, request, base)
     response = await _transmit(client, request, account, max_bytes=max_bytes, permit=permit)
     if account.key is not None or not gateway.refuses_token(response):
         return response
@@ -221,9 +221,9 @@ async def authorize(
     return await tokens.get(f"{account.gateway}\n{account.base_url}\n{account.app_id}", exchange, refused=refused)
 
 
-def _max_bytes(gateway: Gateway, account: Account, request: httpx.Request) -> int:
+def _max_bytes(gateway: Gateway, account: Account, request: httpx.Request, base: httpx.URL) -> int:
     """How long the answer to a call may be: only the poll of a route that makes pictures may be answered with the pictures themselves."""
-    asked = request.url.raw_path.removeprefix(httpx.URL(account.base_url).raw_path.rstrip(b"/")).decode("ascii")
+    asked = request.url.raw_path.removeprefix(base.raw_path.rstrip(b"/")).decode("ascii")
     for route in routes(gateway.facts.gateway):
         method, _, path = route.poll.partition(" ")
         before, _, after = (account.poll_path or path).partition("{task_id}")

@@ -178,8 +178,8 @@ def host_of(url: str) -> str | None:
         return None
 
 
-def check_base_url(url: str, *, private_network: bool) -> None:
-    """Refuse, with a ValueError, a gateway's address to which no key may be sent.
+def check_base_url(url: str, *, private_network: bool) -> httpx.URL:
+    """A gateway's address, read; ValueError for one to which no key may be sent.
 
     Example:
         >>> check_base_url("http://api.example", private_network=False)
@@ -197,6 +197,7 @@ def check_base_url(url: str, *, private_network: bool) -> None:
         raise ValueError(f"must lead neither to a link-local address nor to a cloud's metadata (got {url!r})")
     if parsed.scheme != "https" and not (private_network or is_loopback(parsed.host)):
         raise ValueError(f"must be https unless its host is this machine or private_network is true (got {url!r})")
+    return parsed
 
 
 def is_local_host(host: str) -> bool:
