@@ -26,6 +26,7 @@ from prefect_happyhorse.engine.http.client import Client
 from prefect_happyhorse.engine.jobs import manage
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
+from prefect_happyhorse.engine.jobs.submit import Prepared
 from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
@@ -46,8 +47,7 @@ class Failed(AssertionError):
 class _Connections:
     """The HTTP clients of a process of the simulation, all of which lead to its gateway."""
 
-    def __init__(self, gateway: SimGateway) -> None:
-        http = httpx.AsyncClient(transport=gateway)
+    def __init__(self, http: httpx.AsyncClient) -> None:
         self._client = Client(http, http)
 
     @asynccontextmanager
@@ -63,6 +63,7 @@ class Life:
         choices = world.choices
         self.store = Store(str(world.folder / "outputs"))
         self.gateway = SimGateway(world, odd=choices.pick([0.0, 0.03, 0.15]), polite=choices.pick([False, True]))
+        self.http = httpx.AsyncClient(transport=self.gateway)
         self.server = SimServer(world)
         self.gateway.handed_over = self.check_handed_over  # pyright: ignore[reportAttributeAccessIssue]
         self.machines = [world.machine(f"m{number}") for number in range(choices.pick([1, 1, 2, 3]))]
@@ -81,6 +82,7 @@ class Life:
         # Few kinds at a time: where everything goes wrong at once, hardly anything is wrong enough to be told.
         kinds = [choices.pick(["pause", "kill", "fail", "lose", "power", "jump"]) for _ in range(choices.pick([0, 1, 1, 1, 2, 3]))]
         world.faults = Faults(delay=0.15, **dict.fromkeys(kinds, rare))
+        self.prepared: dict[str, Prepared] = {}
         self.allowed: Counter[str] = Counter()
         self.handed: Counter[str] = Counter()
         self.told: list[str] = []
@@ -116,7 +118,7 @@ class Life:
 
     def session(self) -> Session:
         shared = Shared()
-        shared.connections = _Connections(self.gateway)  # pyright: ignore[reportAttributeAccessIssue]
+        shared.connections = _Connections(self.http)  # pyright: ignore[reportAttributeAccessIssue]
         return Session(_ACCOUNT, self.store, shared=shared, clock=lambda: self.world._now()[0])  # pyright: ignore[reportPrivateUsage]
 
     async def insist(self, wanted: Callable[[Session], Awaitable[list[MediaAsset] | None]]) -> bool:
@@ -150,9 +152,15 @@ class Life:
                 raise self.failed(f"{asset.path} is not what the gateway made")
             self.world.note(f"has {asset.path.name}")
 
+    async def prepare(self, session: Session, request: ReferenceToVideo) -> Prepared:
+        """What every process would make of a request, made once: it needs no store and no network, so no seed decides over it."""
+        if request.prompt not in self.prepared:
+            self.prepared[request.prompt] = await session.prepare(request)
+            self.gateway.digest_of[request.prompt] = self.prepared[request.prompt].digest
+        return self.prepared[request.prompt]
+
     async def _submitted(self, session: Session, request: ReferenceToVideo, on_uncertain: Any) -> Job:
-        prepared = await session.prepare(request)
-        self.gateway.digest_of[request.prompt] = prepared.digest
+        prepared = await self.prepare(session, request)
         return (await session.submit(prepared, on_uncertain=on_uncertain)).job
 
     async def buyer(self, request: ReferenceToVideo, *, on_uncertain: Any) -> bool:
@@ -168,8 +176,7 @@ class Life:
         """All requests in one task run, as `generate_many` does it; what is not kept is asked for again, as a retried task does."""
 
         async def buy(session: Session) -> list[MediaAsset] | None:
-            prepared = [await session.prepare(request) for request in self.requests]
-            self.gateway.digest_of |= {one.request.prompt or "": one.digest for one in prepared}
+            prepared = [await self.prepare(session, request) for request in self.requests]
             steps = [submitting(on_uncertain=on_uncertain, budget=None), polling(deadline_s=7200), downloading]
             rows = await run_rows(
                 self.requests, steps, "infiflow", self.store.url, Shown("shard", "kept"), concurrency=2, find_session=_same(session)

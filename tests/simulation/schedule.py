@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+# How often the loop may turn before time passes. Worlds that go well need some thirty.
+_ROUNDS = 10_000
 
 
 class Blocked(AssertionError):
@@ -25,11 +27,13 @@ class Choices:
 
     def draw(self, chance: float, kinds: int) -> int:
         """0, or, by chance, one of so many kinds from 1 on."""
-        at = len(self.made)
-        # The same numbers are drawn either way, so that leaving out one decision changes no other.
-        rare, kind = self._random.random() < chance, self._random.randint(1, kinds)
-        chosen = kind if rare else 0
+        if not chance:
+            return 0
+        # One number is drawn either way, so that leaving out one decision changes no other.
+        share = self._random.random() / chance
+        chosen = min(1 + int(share * kinds), kinds) if share < 1.0 else 0
         if self._replay is not None:
+            at = len(self.made)
             chosen = min(self._replay[at], kinds) if at < len(self._replay) else 0
         self.made.append(chosen)
         return chosen
@@ -48,6 +52,7 @@ class _NoFiles(selectors.BaseSelector):
 
     def __init__(self) -> None:
         self.loop: SimLoop | None = None
+        self._rounds = 0
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         return selectors.SelectorKey(fileobj, 0, events, data)
@@ -59,6 +64,9 @@ class _NoFiles(selectors.BaseSelector):
         assert self.loop is not None
         if timeout is None:
             raise Blocked("nothing is left to happen")
+        self._rounds = self._rounds + 1 if timeout <= 0 else 0
+        if self._rounds > _ROUNDS:
+            raise Blocked("somebody goes round and round, and no time passes")
         self.loop.now += max(timeout, 0.0)
         return []
 

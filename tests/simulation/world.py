@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,14 +26,33 @@ import anyio._backends._asyncio as anyio_asyncio
 from anyio import to_thread
 from tests.simulation.schedule import Choices, SimLoop
 
+from prefect_happyhorse.engine.download import download
 from prefect_happyhorse.engine.http import rate_limit
-from prefect_happyhorse.engine.jobs import durations, poll, shared, submit
-from prefect_happyhorse.engine.journal import lease, owner, spool
+from prefect_happyhorse.engine.jobs import durations, manage, poll, shared, submit
+from prefect_happyhorse.engine.journal import entry, lease, owner, spool
+from prefect_happyhorse.engine.media import probe
 from prefect_happyhorse.engine.storage import local, machine
+from prefect_happyhorse.tasks import suspend
 
 _T = TypeVar("_T")
 _WALL = 1_790_000_000.0
 _MINUTES_S = (45.0, 100.0, 200.0, 400.0)
+
+
+def _once(work: Callable[[Path, str], _T]) -> Callable[[Path, str], _T]:
+    """What a decoder makes of some bytes, made once: worlds decide who writes a file and when, not what its frames look like."""
+    made: dict[tuple[bytes, str], _T] = {}
+
+    def known(file: Path, kind: str) -> _T:
+        key = file.read_bytes(), kind
+        if key not in made:
+            made[key] = work(file, kind)
+        return made[key]
+
+    return known
+
+
+_DECODERS = tuple((room, name, _once(getattr(room, name))) for room, name in ((probe, "_measure_stream"), (download, "thumbnail")))
 
 
 class Killed(BaseException):
@@ -68,7 +87,7 @@ class Process:
 CURRENT: ContextVar[Process] = ContextVar("CURRENT")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Faults:
     """How often each kind of fault comes, drawn once for a world."""
 
@@ -79,6 +98,9 @@ class Faults:
     lose: float = 0.0
     power: float = 0.0
     jump: float = 0.0
+
+
+_NONE = Faults(delay=0.0)
 
 
 class World:
@@ -131,7 +153,10 @@ class World:
             finally:
                 process.alive = False
 
-        return self.loop.create_task(run())
+        task = self.loop.create_task(run())
+        # One that is cancelled before its first step has not begun it.
+        task.add_done_callback(lambda _: work.close())
+        return task
 
     async def _go_on(self, process: Process) -> None:
         """What a process does at each step: nothing once it is dead, and nothing while it is stopped."""
@@ -158,7 +183,7 @@ class World:
     async def _disturb(self, process: Process, where: str) -> None:
         await self._go_on(process)
         self.steps[where.partition(" ")[0]] += 1
-        faults = Faults(delay=0.0) if self.calm else self.faults
+        faults = _NONE if self.calm else self.faults
         if self.choices.draw(faults.delay, 3):
             await asyncio.sleep((0.001, 0.3, 4.0)[self.choices.made[-1] - 1])
         if kind := self.choices.draw(faults.pause, 2 * len(_MINUTES_S)):
@@ -188,7 +213,7 @@ class World:
         What is late has been done already.
         """
         process = CURRENT.get()
-        faults = Faults() if self.calm else self.faults
+        faults = _NONE if self.calm else self.faults
         if not late:
             await self._disturb(process, where)
         if not late and self.choices.draw(faults.fail, 1):
@@ -274,12 +299,10 @@ class World:
                 (lease, "_now", self._now),
                 (owner, "_this_process", self._identity),
                 (owner, "_alive", self._is_alive),
-                (owner, "_now", lambda: datetime.fromtimestamp(self._now()[1], timezone.utc)),
                 (shared, "RateLimiter", partial(rate_limit.RateLimiter, clock=self.loop.time)),
                 (shared, "Durations", partial(durations.Durations, clock=self.loop.time)),
-                (poll, "datetime", Datetime),
-                (submit, "datetime", Datetime),
-                (submit, "time", SimpleNamespace(time=lambda: self._now()[1])),
+                *((room, "datetime", Datetime) for room in (download, entry, manage, owner, poll, submit, suspend)),
+                (submit, "time", SimpleNamespace(monotonic=lambda: self._now()[0], time=lambda: self._now()[1])),
                 (machine, "state_folder", home),
                 (spool, "state_folder", home),
                 (local, "_write", write_and_remember),
@@ -288,6 +311,7 @@ class World:
                 (os, "replace", replaced),
                 (rate_limit, "_SPREAD", self.choices._random),  # pyright: ignore[reportPrivateUsage]
                 (tempfile, "tempdir", str(self.folder)),
+                *_DECODERS,
             ):
                 stack.enter_context(patch.object(target, name, stand_in))
             yield
