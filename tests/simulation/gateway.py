@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from prefect_happyhorse.sandbox.media.render import MediaSpec, _write  # pyright
 __all__ = ["Charge", "SimGateway"]
 
 JOB_S = 90.0
+_EPOCH_S = 1_790_000_000.0
 
 
 @lru_cache(maxsize=1)
@@ -37,6 +39,8 @@ class Charge:
     claim: str
     at: float
     by: Process
+    prompt: str
+    listed_at: float
     heard: bool = False
     cancelled: bool = False
 
@@ -48,11 +52,14 @@ class SimGateway(httpx.AsyncBaseTransport):
     Args:
         world: Where it lives.
         odd: How often a submit is answered in an odd way, and how often anything else is.
+        polite: Whether it says that it takes a job back that it does not.
+        lag_s: How long a job may be missing in the list of tasks.
     """
 
     world: World
     odd: float = 0.0
     polite: bool = False
+    lag_s: float = 0.0
     charges: dict[str, Charge] = field(default_factory=dict)
     digest_of: dict[str, str] = field(default_factory=dict)
 
@@ -88,6 +95,8 @@ class SimGateway(httpx.AsyncBaseTransport):
             return httpx.Response(200, stream=httpx.ByteStream(video()), headers=headers, request=request)
         if what == "cancel":
             return self._cancel(request)
+        if what == "tasks":
+            return self._list(request)
         return self._poll(request, what)
 
     def _submit(self, request: httpx.Request) -> httpx.Response:
@@ -104,6 +113,8 @@ class SimGateway(httpx.AsyncBaseTransport):
             request.extensions["claim"],
             self.world.loop.now,
             CURRENT.get(),
+            prompt,
+            self.world.loop.now + self.lag_s * self.world.choices.pick([0.0, 0.3, 1.0]),
         )
         self.charges[charge.task_id] = charge
         self.world.note(f"the gateway accepts {charge.task_id[:9]} for {charge.digest[:6]}")
@@ -129,8 +140,20 @@ class SimGateway(httpx.AsyncBaseTransport):
             return _json(request, 200, {"request_id": "r-2", "output": {"task_id": task_id, "task_status": "UNKNOWN"}})
         output = {"task_id": task_id, "task_status": "FAILED" if odd == 4 else self.state_of(charge)}
         if output["task_status"] == "SUCCEEDED":
-            output["video_url"] = "http://127.0.0.1:9/video.mp4"
+            output |= {"orig_prompt": charge.prompt, "video_url": "http://127.0.0.1:9/video.mp4"}
         return _json(request, 200, {"request_id": "r-2", "output": output})
+
+    def _list(self, request: httpx.Request) -> httpx.Response:
+        odd = self.world.choices.draw(0.0 if self.world.calm else self.odd, 3)
+        if odd == 1:
+            return _json(request, 503, {"code": "InternalError", "message": "come back later"})
+        now = self.world.loop.now
+        shown = [charge for charge in self.charges.values() if charge.listed_at <= now]
+        data = [{"task_id": one.task_id, "gmt_create": int((_EPOCH_S + one.at) * 1000)} for one in reversed(shown)]
+        # One of several machines that answer is behind, or a page comes without its end.
+        total = len(data) if odd == 3 else max(0, len(data) - (odd == 2))
+        page = {"total": total, "total_page": 1, "page_no": 1, "page_size": 100, "data": data[1:] if odd else data}
+        return _json(request, 200, page, {"date": formatdate(_EPOCH_S + now, usegmt=True)})
 
     def state_of(self, charge: Charge) -> str:
         """What is true of a job."""

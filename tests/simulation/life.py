@@ -37,7 +37,7 @@ from prefect_happyhorse.tasks.suspend import resume_runs, suspend_until_done
 __all__ = ["Failed", "Life"]
 
 LONGEST_S = 8 * 3600.0
-_ACCOUNT = Account(gateway="infiflow", base_url="http://127.0.0.1:9", key=SecretStr("sesame-1234"))
+_ACCOUNTS = [Account(gateway=gateway, base_url="http://127.0.0.1:9", key=SecretStr("sesame-1234")) for gateway in ("infiflow", "dashscope")]
 
 
 class Failed(AssertionError):
@@ -63,6 +63,9 @@ class Life:
         choices = world.choices
         self.store = Store(str(world.folder / "outputs"))
         self.gateway = SimGateway(world, odd=choices.pick([0.0, 0.03, 0.15]), polite=choices.pick([False, True]))
+        # One of the two lists its tasks, sooner or later.
+        self.account = choices.pick(_ACCOUNTS)
+        self.gateway.lag_s = choices.pick([0.0, 30.0, 600.0])
         self.http = httpx.AsyncClient(transport=self.gateway)
         self.server = SimServer(world)
         self.gateway.handed_over = self.check_handed_over  # pyright: ignore[reportAttributeAccessIssue]
@@ -119,7 +122,7 @@ class Life:
     def session(self) -> Session:
         shared = Shared()
         shared.connections = _Connections(self.http)  # pyright: ignore[reportAttributeAccessIssue]
-        return Session(_ACCOUNT, self.store, shared=shared, clock=lambda: self.world._now()[0])  # pyright: ignore[reportPrivateUsage]
+        return Session(self.account, self.store, shared=shared, clock=lambda: self.world._now()[0])  # pyright: ignore[reportPrivateUsage]
 
     async def insist(self, wanted: Callable[[Session], Awaitable[list[MediaAsset] | None]]) -> bool:
         """Do something until it gives what is wanted, whatever it is told in between."""
@@ -179,7 +182,13 @@ class Life:
             prepared = [await self.prepare(session, request) for request in self.requests]
             steps = [submitting(on_uncertain=on_uncertain, budget=None), polling(deadline_s=7200), downloading]
             rows = await run_rows(
-                self.requests, steps, "infiflow", self.store.url, Shown("shard", "kept"), concurrency=2, find_session=_same(session)
+                self.requests,
+                steps,
+                self.account.gateway,
+                self.store.url,
+                Shown("shard", "kept"),
+                concurrency=2,
+                find_session=_same(session),
             )
             for row, one in zip(rows, prepared, strict=True):
                 if row.state == "uncertain":
@@ -290,7 +299,7 @@ class Life:
     async def collect(self, session: Session) -> None:
         try:
             for entry in (await open_entries(session.journal)).entries:
-                if entry.job is not None:
+                if entry.job is not None or await session.settle(entry):
                     await session.resume(entry, deadline_s=self.world.loop.now)
             await resume_runs(self.store.url)
         except (OSError, GenerationError, httpx.HTTPError) as error:
@@ -320,7 +329,7 @@ class Life:
     def one(self, number: int) -> Coroutine[Any, Any, bool]:
         """One of those who want something."""
         choices = self.world.choices
-        on_uncertain = "resubmit" if self.resubmits and number < 2 else "raise"
+        on_uncertain = "resubmit" if self.resubmits and number < 2 else choices.pick(["settle", "settle", "raise"])
         kind = choices.pick(["alone", "alone", "shard", "waiting"])
         if kind == "shard":
             return self.supervised(partial(self.shard, on_uncertain=on_uncertain))
@@ -367,14 +376,19 @@ class Life:
             raise self.failed(f"all runs have ended, and {left[0]} still waits")
         spooled = {file.stem for machine in self.machines for file in machine.home.glob("spool/*/*.json")}
         for charge in self.gateway.charges.values():
-            entry = by_task.get(charge.task_id)
-            logged = any(charge.task_id in line for line in self.world.log)
-            # Of an answer that never came nobody knows the id; then the entry says so, or a person or a resubmit settled it.
-            unknown = charge.by.killed or not charge.heard
-            if entry is None and not logged and charge.digest not in spooled and not unknown:
-                raise self.failed(f"{charge.task_id[:9]}, bought by {charge.by}, stands nowhere")
-            if entry is not None and entry["state"] != "kept" and not charge.cancelled and entry["state"] != "forgotten":
-                raise self.failed(f"{charge.task_id[:9]} is finished and not kept, but {entry['state']}")
+            self.check_kept(charge, by_task.get(charge.task_id), spooled)
+
+    def check_kept(self, charge: Charge, entry: dict[str, Any] | None, spooled: set[str]) -> None:
+        """A job that was accepted stands somewhere, as what it is, and its file is there."""
+        logged = any(charge.task_id in line for line in self.world.log)
+        # Of an answer that never came nobody knows the id; then the entry says so, or a person, a list or a resubmit settled it.
+        unknown = charge.by.killed or not charge.heard
+        if entry is None and not logged and charge.digest not in spooled and not unknown:
+            raise self.failed(f"{charge.task_id[:9]}, bought by {charge.by}, stands nowhere")
+        if entry is not None and entry["request"]["prompt"] != charge.prompt:
+            raise self.failed(f"{charge.task_id[:9]} was taken for another request's")
+        if entry is not None and entry["state"] != "kept" and not charge.cancelled and entry["state"] != "forgotten":
+            raise self.failed(f"{charge.task_id[:9]} is finished and not kept, but {entry['state']}")
 
 
 def _same(session: Session) -> Callable[[Store], Awaitable[FindSession]]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 from unittest.mock import patch
+from uuid import UUID
 
 import anyio._backends._asyncio as anyio_asyncio
 from anyio import to_thread
@@ -28,7 +29,7 @@ from tests.simulation.schedule import Choices, SimLoop
 
 from prefect_happyhorse.engine.download import download
 from prefect_happyhorse.engine.http import rate_limit
-from prefect_happyhorse.engine.jobs import durations, manage, poll, shared, submit
+from prefect_happyhorse.engine.jobs import durations, manage, poll, settle, shared, submit
 from prefect_happyhorse.engine.journal import entry, lease, owner, spool
 from prefect_happyhorse.engine.media import probe
 from prefect_happyhorse.engine.storage import local, machine
@@ -66,6 +67,11 @@ class Machine:
     name: str
     home: Path
     skew_s: float = 0.0
+    boot: int = 0
+    booted_at: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.name} {UUID(int=self.boot)}"
 
 
 @dataclass(eq=False)
@@ -175,6 +181,7 @@ class World:
         for process in self.processes:
             if process.machine is of and process.alive:
                 process.alive, process.killed = False, True
+        of.boot, of.booted_at = of.boot + 1, self.loop.now
         self.note(f"loses power: {of.name}")
         for path in self._unsynced:
             path.unlink(missing_ok=True)
@@ -250,9 +257,12 @@ class World:
         process = CURRENT.get()
         return self.loop.now - process.slept_s, _WALL + self.loop.now + process.machine.skew_s
 
+    def _up_s(self) -> float:
+        return self.loop.now - CURRENT.get().machine.booted_at
+
     def _identity(self) -> Any:
         process = CURRENT.get()
-        return owner._Process(process.machine.name, process.pid, process.run)  # pyright: ignore[reportPrivateUsage]
+        return owner._Process(str(process.machine), process.pid, process.run)  # pyright: ignore[reportPrivateUsage]
 
     def _is_alive(self, pid: int, started: int | None) -> bool:
         return any(process.pid == pid and process.alive for process in self.processes)
@@ -298,6 +308,7 @@ class World:
                 (anyio_asyncio, "sleep", self._sleep),
                 (lease, "_now", self._now),
                 (owner, "_this_process", self._identity),
+                *((room, "up_s", self._up_s) for room in (lease, owner, settle)),
                 (owner, "_alive", self._is_alive),
                 (shared, "RateLimiter", partial(rate_limit.RateLimiter, clock=self.loop.time)),
                 (shared, "Durations", partial(durations.Durations, clock=self.loop.time)),
