@@ -14,8 +14,9 @@ from uuid import UUID
 from tests.simulation.runs import Outcome, run
 
 from prefect_happyhorse.domain.jobs import Job
-from prefect_happyhorse.engine.jobs import manage, submit
+from prefect_happyhorse.engine.jobs import manage, settle, submit
 from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.jobs.settle import Settler
 from prefect_happyhorse.engine.journal import lease
 from prefect_happyhorse.engine.journal.journal import Cancellation, Journal, JournalEntry
 from prefect_happyhorse.engine.journal.lease import Lease
@@ -111,6 +112,14 @@ async def _forgets_first(path: str, store: Store, client: Any, open_digests: set
     return state.is_paused() and (await client.resume_flow_run(UUID(wait["flow_run_id"]))).status.value == "ACCEPT"
 
 
+async def _believes_the_list(self: Settler, entry: JournalEntry, survey: object, ours: object) -> None:
+    """A list that does not show it is taken to have caught up."""
+
+
+def _takes_any_prompt(told: str, sent: str) -> bool:
+    return True
+
+
 def _bugs() -> dict[str, tuple[Patch, ...]]:
     return {
         "the lease is not looked at before a send": (
@@ -134,6 +143,8 @@ def _bugs() -> dict[str, tuple[Patch, ...]]:
         "an intent is not synced before the send": ((local, "_write", _writes_without_sync),),
         "a lease has no epoch": ((Journal, "create", _takes_what_is_there),),
         "a wait is forgotten before its run is resumed": ((suspend, "_resumed", _forgets_first),),
+        "a list that may be behind frees a request": ((Settler, "_prove", _believes_the_list),),
+        "a task of the list is taken whatever its prompt": ((settle, "_is_same", _takes_any_prompt),),
         "a store that overwrites is not found out": ((Store, "create", _overwrites), (Store, "prove", _proves_nothing)),
     }
 
