@@ -106,7 +106,7 @@ def _field_problems(request: GenerationRequest, route: Route, field: WireField) 
     for name in field.without:
         if _is_set(getattr(request, name)):
             yield f"{' and '.join(found)} must be left out beside {name}, where the provider ignores it"
-    if field.type in {"url", "url[]", "media[]", "messages"}:
+    if field.type in {"url", "url[]", "file", "media[]", "messages"}:
         yield from _count_problems(field, found, splits=any(other.pick == "rest" for other in route.fields))
         if field.max_chars is not None and isinstance(prompt := found.get("prompt"), str):
             yield from _length_problems("prompt", prompt, field, route)
@@ -188,7 +188,7 @@ def _count_problems(field: WireField, found: dict[str, object], *, splits: bool)
     number = sum(len(value) if isinstance(value, tuple) else 1 for value in counted.values())  # pyright: ignore[reportUnknownArgumentType]
     found = counted or found
     taken_by_the_first = 1 if field.pick == "rest" else 0
-    most = 1 if field.type == "url" else field.max_items
+    most = 1 if field.type in {"url", "file"} else field.max_items
     if most is not None and number > most + taken_by_the_first:
         yield _too_many(found, number, most + taken_by_the_first)
     if field.min_items is not None and number < field.min_items:
@@ -235,7 +235,7 @@ def _media_problems(request: GenerationRequest, route: Route) -> Iterable[str]:
         except ValueError as error:
             yield f"{where}={medium!r}: it {error}"
             continue
-        if location == "inline" and not route.base64:
+        if location == "inline" and not route.base64 and name not in route.file_fields:
             yield f"{where} must be an address that {route.gateway} can read: it takes no data URLs"
     for limit in route.media:
         number = sum(1 for name, _, _ in iter_media(request) if name in limit.request_fields)

@@ -1,4 +1,4 @@
-"""Where gateways of others are found: in folders that the environment names, and in packages that say so by an entry point."""
+"""Where gateways and dialects of others are found: in folders that the environment names, and in packages that say so by an entry point."""
 
 from __future__ import annotations
 
@@ -7,14 +7,25 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
+from typing import TypeVar
 
-__all__ = ["ENTRY_POINTS", "FOLDERS", "discovered"]
+from prefect_happyhorse.domain.errors import CatalogError
+
+__all__ = ["DIALECTS", "ENTRY_POINTS", "FOLDERS", "SANDBOX_DIALECTS", "dialect_class", "dialect_names", "discovered"]
 
 FOLDERS = "HAPPYHORSE_GATEWAYS"
 """The environment variable that names folders of gateway files, separated as the system separates paths."""
 
 ENTRY_POINTS = "prefect_happyhorse.gateways"
 """The group of entry points; each names a package that holds gateway files."""
+
+DIALECTS = "prefect_happyhorse.dialects"
+"""The group of entry points that name the class of a wire protocol, a `prefect_happyhorse.gateways.Gateway`."""
+
+SANDBOX_DIALECTS = "prefect_happyhorse.sandbox_dialects"
+"""The group of entry points that name the class which emulates one, a `prefect_happyhorse.sandbox.dialects.base.Dialect`."""
+
+_Class = TypeVar("_Class")
 
 
 def discovered() -> Iterator[tuple[str, str | OSError | ImportError | ValueError]]:
@@ -38,6 +49,27 @@ def discovered() -> Iterator[tuple[str, str | OSError | ImportError | ValueError
             continue
         for file in inside:
             yield f"{point.value}/{file.name}", _text(Path(str(file)))
+
+
+def dialect_names(group: str = DIALECTS) -> frozenset[str]:
+    """The dialects that packages bring; none of them is imported for that."""
+    return frozenset(point.name for point in entry_points(group=group))
+
+
+def dialect_class(name: str, kind: type[_Class], group: str = DIALECTS) -> type[_Class]:
+    """The class that a package brings for a dialect, imported now; CatalogError when it cannot be used."""
+    points = {point.value: point for point in entry_points(group=group, name=name)}
+    if len(points) != 1:
+        found = f"{len(points)} packages bring it: {', '.join(sorted(points))}" if points else "no package brings it"
+        raise CatalogError(f"The dialect {name!r} must have one entry point {group} ({found}).")
+    [(value, point)] = points.items()
+    try:
+        found = point.load()
+    except Exception as error:  # A stranger's module may raise anything.
+        raise CatalogError(f"The dialect {name!r} cannot be used: entry point {group}: {value}: {type(error).__name__}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise CatalogError(f"The dialect {name!r} cannot be used: entry point {group}: {value} must be a subclass of {kind.__qualname__}.")
+    return found
 
 
 def _text(file: Path) -> str | OSError | ValueError:

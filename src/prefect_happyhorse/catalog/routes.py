@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from prefect_happyhorse.catalog.discovery import DIALECTS, dialect_names
 from prefect_happyhorse.domain.prompts import is_chinese
-from prefect_happyhorse.domain.requests import REQUEST_CLASSES
+from prefect_happyhorse.domain.requests import MEDIA_FIELDS, REQUEST_CLASSES
 from prefect_happyhorse.domain.values import AssetKind, Value
 
 __all__ = [
@@ -24,15 +25,19 @@ __all__ = [
     "WireType",
 ]
 
-WireType = Literal["string", "integer", "number", "boolean", "url", "url[]", "media[]", "messages"]
+WireType = Literal["string", "integer", "number", "boolean", "url", "url[]", "file", "media[]", "messages"]
+"""What a field holds; a `file` is a part of a form with the bytes of a medium in it."""
+
 CodeMeaning = Literal["invalid", "authentication", "moderation", "quota", "rate_limit", "not_found", "unavailable", "internal"]
 """What a provider's error code says. All but `internal` mean that no work was started."""
 
 DialectName = Literal["dashscope", "newapi", "chanjing"]
-"""A wire protocol, for which there is code."""
+"""A wire protocol, for which there is code here; packages bring more, by entry points."""
 
 _CALL = r"^(GET|POST) /\S*$"
 _ABOUT_A_JOB = r"^(GET|POST) /\S*\{task_id\}\S*$"
+_CANCEL = r"^(GET|POST|DELETE) /\S*\{task_id\}\S*$"
+_CONTENT = r"^GET /\S*\{task_id\}\S*$"
 _Path = Annotated[str, Field(pattern=r"^\w+(\.(\w+|\*))*$")]
 """A dotted path inside a JSON object; a `*` stands for every entry of a list."""
 
@@ -53,6 +58,7 @@ _Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86_400.0, allow_inf_nan=Fa
 """More than nothing, and at most ten years: what is longer than that is left out."""
 
 _OneOrMany = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+_OWN_DIALECTS: tuple[str, ...] = get_args(DialectName)
 _TOKEN_DIALECTS = frozenset({"chanjing"})
 _FRAMING_HEADERS = frozenset({"connection", "content-length", "content-type", "host", "transfer-encoding"})
 
@@ -172,7 +178,7 @@ class GatewayFacts(Value):
 
     gateway: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Its id, from which the names of environment variables are made.")
     title: str
-    dialect: DialectName = Field(description="The wire protocol that it speaks.")
+    dialect: str = Field(description="The wire protocol that it speaks.")
     is_maker: bool = Field(default=False, description="Whether it belongs to the maker of all that it sells, whose list is its own.")
     source: str = Field(description="The provider's document that these facts come from.")
     dated: date = Field(description="When the document was read.")
@@ -183,7 +189,16 @@ class GatewayFacts(Value):
     code_paths: tuple[_Path, ...] = Field(default=(), description="Where an error holds its code; empty where the dialect has it.")
     response: ResponsePaths = ResponsePaths()
     open: tuple[str, ...] = Field(default=(), description="What the source leaves open, and the default that was chosen.")
-    cancel: str | None = Field(default=None, pattern=_ABOUT_A_JOB, description="Method and path that cancel a job, where there is one.")
+    cancel: str | None = Field(
+        default=None,
+        pattern=_CANCEL,
+        description="Method and path that cancel a job, where there is one. What a DELETE takes away is gone, and perhaps charged.",
+    )
+    content: str | None = Field(
+        default=None,
+        pattern=_CONTENT,
+        description="Method and path that give a job's result to whoever has the key, in place of an address.",
+    )
     list_tasks: str | None = Field(default=None, pattern=_CALL, description="Method and path that list an account's tasks, if any do.")
     token: str | None = Field(default=None, pattern=_CALL, description="Method and path that give an access token, where there is one.")
     alternative_submit: str | None = Field(default=None, pattern=_CALL, description="Another submit path that the source names.")
@@ -199,9 +214,20 @@ class GatewayFacts(Value):
     typical_s: dict[AssetKind, _Seconds] = Field(description="Estimate of how long a job takes, by what it makes.")
     codes: dict[str, CodeMeaning] = Field(default_factory=dict, description="What the provider's error codes mean.")
 
+    @field_validator("dialect")
+    @classmethod
+    def _is_spoken_here(cls, dialect: str) -> str:
+        if dialect not in _OWN_DIALECTS and dialect not in (brought := dialect_names()):
+            known = ", ".join([*_OWN_DIALECTS, *sorted(brought)])
+            raise ValueError(
+                f"there is no dialect {dialect!r}; there are {known}, and a package may bring another (entry point {DIALECTS})"
+            )
+        return dialect
+
     @model_validator(mode="after")
     def _can_be_spoken(self) -> GatewayFacts:
-        if self.token is not None and self.dialect not in _TOKEN_DIALECTS:
+        # Of a package's dialect its class says so.
+        if self.token is not None and self.dialect in _OWN_DIALECTS and self.dialect not in _TOKEN_DIALECTS:
             raise ValueError(f"token must stay empty: the dialect {self.dialect} exchanges no access tokens")
         if framed := sorted(name for name in self.submit_headers if name.lower() in _FRAMING_HEADERS):
             raise ValueError(f"submit_headers must not hold {', '.join(framed)}, which the HTTP client sets")
@@ -273,7 +299,22 @@ class Route(Value):
             raise ValueError(f"a {self.capability} request has no {', '.join(unknown)}")
         if self.kind not in self.facts.typical_s:
             raise ValueError(f"typical_s must say how long a job that makes {self.kind} takes")
+        self._check_files()
         return self
+
+    def _check_files(self) -> None:
+        if not self.file_parts:
+            return
+        if self.encoding != "multipart":
+            raise ValueError(f"{', '.join(sorted(self.file_parts))}: a file needs encoding = 'multipart' (got {self.encoding!r})")
+        if nested := sorted(name for name in self.file_parts if "." in name):
+            raise ValueError(f"{', '.join(nested)}: a file must be a part of its own, so that its name has no dot")
+        if foreign := sorted(self.file_fields.difference(MEDIA_FIELDS)):
+            raise ValueError(f"{', '.join(foreign)} holds no medium, so it cannot be a file")
+        # A file is held in memory while it is sent.
+        limited = {name for limit in self.media for name in limit.request_fields}
+        if unlimited := sorted(self.file_fields - limited):
+            raise ValueError(f"{', '.join(unlimited)} is sent as a file, so limits must name one that says how many bytes it may have")
 
     def name_of_references(self, prompt: str) -> str | None:
         """How a prompt names reference {i}; None when the source says nothing."""
@@ -293,6 +334,16 @@ class Route(Value):
     def options(self) -> dict[str, WireField]:
         """The route's own extras, by name."""
         return {field.option: field for field in self.fields if field.option is not None}
+
+    @property
+    def file_parts(self) -> frozenset[str]:
+        """The parts of the form that are files."""
+        return frozenset(field.to for field in self.fields if field.type == "file")
+
+    @property
+    def file_fields(self) -> frozenset[str]:
+        """The request fields whose media are sent as files, so that the gateway needs no address of them."""
+        return frozenset(name for field in self.fields if field.type == "file" for name in field.source)
 
     @property
     def request_fields(self) -> frozenset[str]:

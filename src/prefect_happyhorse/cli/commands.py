@@ -34,6 +34,7 @@ from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.engine.http.ssrf import check_base_url
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
 from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.media.source import shown
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, build_body, form_parts, get_gateway
 
@@ -133,12 +134,15 @@ def _call(request: GenerationRequest, route: Route) -> dict[str, Any]:
     base_url = _base_url(route.gateway) or f"https://{route.gateway}-base-url"
     media = {(name, position): medium for name, position, medium in iter_media(request)}
     addressed = replace_media(request, {at: m if isinstance(m, str) else m.url or m.uri for at, m in media.items()})
-    call = protocol.submit_request(addressed, route, Account(gateway=route.gateway, base_url=base_url.rstrip("/")))
+    # What is sent as a file is read just before, so that here nothing stands for it.
+    sent = replace_media(addressed, {at: "data:image/png;base64,AA==" for at in media if at[0] in route.file_fields})
+    call = protocol.submit_request(sent, route, Account(gateway=route.gateway, base_url=base_url.rstrip("/")))
     before = set(call.headers)
     protocol.sign(call, SecretStr("***"))
     body: dict[str, Any] = build_body(addressed, route)
     if route.encoding == "multipart":
-        body = {name: text for name, (_, text) in form_parts(body).items()}
+        texts = {name: f"(file: {shown(value)})" if name in route.file_parts else value for name, value in body.items()}
+        body = {name: part[1] for name, part in form_parts(texts).items()}
     headers = {name: value for name, value in call.headers.items() if name not in before or name in {"content-type", "x-dashscope-async"}}
     if "content-type" in headers:
         # The boundary differs at every call and says nothing.

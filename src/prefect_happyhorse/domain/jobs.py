@@ -77,6 +77,7 @@ class Output(Value):
 
     kind: AssetKind
     url: str | None = None
+    keyed: bool = Field(default=False, description="Whether its address, at the gateway itself, is opened by the key of the account alone.")
     inline: str | None = Field(default=None, exclude=True, repr=False, description="Base64 of a result that came inside the answer.")
 
     @model_validator(mode="before")

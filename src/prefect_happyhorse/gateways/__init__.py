@@ -2,7 +2,8 @@
 
 from functools import cache
 
-from prefect_happyhorse.catalog import DialectName, gateway_facts
+from prefect_happyhorse.catalog import gateway_facts
+from prefect_happyhorse.catalog.discovery import dialect_class
 from prefect_happyhorse.gateways.account import AccessToken, Account
 from prefect_happyhorse.gateways.base import Gateway
 from prefect_happyhorse.gateways.chanjing import ChanjingGateway
@@ -36,16 +37,18 @@ __all__ = [
     "submit_error",
 ]
 
-DIALECTS: dict[DialectName, type[Gateway]] = {
+DIALECTS: dict[str, type[Gateway]] = {
     "dashscope": DashScopeGateway,
     "newapi": NewAPIGateway,
     "chanjing": ChanjingGateway,
 }
-"""The class of each wire protocol; what differs between two gateways that speak the same one is data of the catalog."""
+"""The class of each wire protocol here; what differs between two gateways that speak the same one is data of the catalog."""
 
 
 @cache
 def get_gateway(gateway: str) -> Gateway:
-    """The gateway of an id, without state, so that all callers share it; CatalogError when there is none."""
+    """The gateway of an id, without state, so that all callers share it; CatalogError when there is none, or none that can be spoken to."""
     facts = gateway_facts(gateway)
-    return DIALECTS[facts.dialect](facts)
+    # A package's dialect is imported by whoever needs it, and one that cannot be keeps no other gateway from working.
+    kind = DIALECTS.get(facts.dialect) or dialect_class(facts.dialect, Gateway)
+    return kind(facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Generator, Iterable, Mapping
+from http import HTTPStatus
 from typing import Any, ClassVar, Literal, cast
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ from pydantic import SecretStr
 
 from prefect_happyhorse.catalog import GatewayFacts, ResponsePaths, Route
 from prefect_happyhorse.domain.errors import CatalogError
-from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission, TaskPage
+from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Output, Submission, TaskPage
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.gateways.account import AccessToken, Account
 from prefect_happyhorse.gateways.errors import CallError, CallRejected, CallUnavailable, JobUnknown, MalformedResponse
@@ -89,7 +90,7 @@ class Gateway:
             account: Who pays.
         """
         body = build_body(request, route)
-        content: dict[str, Any] = {"files": form_parts(body)} if route.encoding == "multipart" else {"json": body}
+        content: dict[str, Any] = {"files": form_parts(body, route.file_parts)} if route.encoding == "multipart" else {"json": body}
         return _call(route.submit, account, path=account.submit_path, headers=self.facts.submit_headers, **content)
 
     def poll_request(self, route: Route, task_id: str, account: Account) -> httpx.Request:
@@ -216,12 +217,21 @@ class Gateway:
             failed.task_id, failed.request_id = task_id, request_id_of(data, response)
         raise failed
 
-    def read_poll(self, response: httpx.Response, route: Route) -> JobSnapshot:
+    @property
+    def cancel_deletes(self) -> bool:
+        """Whether a cancel takes the job away, a finished one with its result, and says nothing of what it cost."""
+        return self.facts.cancel is not None and self.facts.cancel.startswith("DELETE ")
+
+    def read_poll(
+        self, response: httpx.Response, route: Route, *, task_id: str | None = None, account: Account | None = None
+    ) -> JobSnapshot:
         """Where a polled job stands; a finished one with its outputs.
 
         Args:
             response: The response, read to its end.
             route: The route that carried the request.
+            task_id: The provider's id of the job; needed where the gateway gives results to the key alone (`content` in its facts).
+            account: Who pays; needed there too.
 
         Raises:
             JobUnknown: When the gateway says that it does not know the job.
@@ -229,7 +239,11 @@ class Gateway:
             MalformedResponse: When the response is none that the documentation shows, or a finished job has no output.
         """
         try:
-            snapshot = self._snapshot(self._checked(response, route), response, route)
+            data = self._checked(response, route)
+            snapshot = self._snapshot(data, response, route)
+            if snapshot.status is JobStatus.SUCCEEDED:
+                outputs = self._outputs(data, response, route, task_id=task_id, account=account)
+                snapshot = snapshot.model_copy(update={"outputs": outputs})
         except CallRejected as error:
             # Not the status alone: a wrong base URL or path answers 404 too, and a job that is paid for must not be given up for that.
             if error.code is None or self.facts.codes.get(error.code) != "not_found":
@@ -262,7 +276,8 @@ class Gateway:
         Raises:
             CallError: When the gateway refuses, for example since the job already runs.
         """
-        return request_id_of(self._checked(response), response)
+        # https://www.rfc-editor.org/rfc/rfc9110#section-15.3.5 : done, and there is no body to read.
+        return request_id_of({} if response.status_code == HTTPStatus.NO_CONTENT else self._checked(response), response)
 
     def _checked(self, response: httpx.Response, route: Route | None = None) -> dict[str, Any]:
         """The body of a response, once it is certain that the call did not fail."""
@@ -319,7 +334,6 @@ class Gateway:
             status=status,
             provider_status=shown(word, response),
             progress=next((share for share in progress if share is not None), None),
-            outputs=outputs_from(self._results(data, route), route, response) if status is JobStatus.SUCCEEDED else (),
             code=shown(code, response, CODE_CHARS) if code else None,
             message=sentence(reason, response) if reason else None,
             request_id=request_id_of(data, response),
@@ -352,6 +366,14 @@ class Gateway:
 
     def _is_error(self, data: dict[str, Any], code: str | None) -> bool:
         return code is not None
+
+    def _outputs(
+        self, data: dict[str, Any], response: httpx.Response, route: Route, *, task_id: str | None, account: Account | None
+    ) -> tuple[Output, ...]:
+        """The outputs of a finished job: at the addresses in the answer, or at one below the base URL that takes the key."""
+        if self.facts.content is None or task_id is None or account is None:
+            return outputs_from(self._results(data, route), route, response)
+        return (Output(kind=route.kind, url=str(_call(self.facts.content, account, task_id=task_id).url), keyed=True),)
 
     def _results(self, data: dict[str, Any], route: Route) -> Iterable[object]:
         """The results of a finished job, as they stand in the response."""

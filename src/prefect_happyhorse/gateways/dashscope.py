@@ -10,6 +10,7 @@ import httpx
 
 from prefect_happyhorse.catalog import ResponsePaths, Route
 from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, ListedTask, TaskPage
+from prefect_happyhorse.gateways.account import Account
 from prefect_happyhorse.gateways.base import Gateway, Paths
 from prefect_happyhorse.gateways.errors import CallError
 from prefect_happyhorse.gateways.redaction import as_id
@@ -44,10 +45,12 @@ class DashScopeGateway(Gateway):
     failed_reason_paths: Paths = ("output.message",)
     prompt_paths: Paths = ("output.orig_prompt", "output.results.0.orig_prompt")
 
-    def read_poll(self, response: httpx.Response, route: Route) -> JobSnapshot:
+    def read_poll(
+        self, response: httpx.Response, route: Route, *, task_id: str | None = None, account: Account | None = None
+    ) -> JobSnapshot:
         """As every gateway's; of a picture that failed the answer may hold the reason alone, with no word of the task."""
         try:
-            return super().read_poll(response, route)
+            return super().read_poll(response, route, task_id=task_id, account=account)
         except CallError as error:
             says_why = self.facts.codes.get(error.code or "") in {"invalid", "moderation", "internal"}
             if route.kind != "image" or not response.is_success or not says_why:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from prefect_happyhorse.catalog import Route, WireField, wire_value
@@ -29,9 +30,29 @@ def build_body(request: GenerationRequest, route: Route) -> dict[str, Any]:
     return body
 
 
-def form_parts(body: Mapping[str, Any]) -> dict[str, tuple[None, str]]:
-    """The body of a multipart submit, as httpx takes it: every part is text and has no file name."""
-    return {name: (None, value if isinstance(value, str) else json.dumps(value)) for name, value in body.items()}
+FormPart = tuple[None, str] | tuple[str, bytes, str]
+"""A part of a form as httpx takes it: a text without a file name, or file name, bytes and media type."""
+
+# Some servers go by the end of a file's name.
+_EXTENSIONS = {"jpeg": "jpg", "quicktime": "mov", "mpeg": "mp3", "svg+xml": "svg"}
+
+
+def form_parts(body: Mapping[str, Any], files: Collection[str] = ()) -> dict[str, FormPart]:
+    """The body of a multipart submit, as httpx takes it: every part is text, but for files, whose bytes the body holds as data URLs."""
+    return {name: _file_part(name, value) if name in files else _text_part(value) for name, value in body.items()}
+
+
+def _text_part(value: object) -> FormPart:
+    return None, value if isinstance(value, str) else json.dumps(value)
+
+
+def _file_part(name: str, data_url: str) -> FormPart:
+    head, _, data = data_url.partition(";base64,")
+    if not head.startswith("data:") or not data:
+        raise TypeError(f"{name} is sent as a file and holds no bytes: they have to be read first")
+    media_type = head.removeprefix("data:")
+    subtype = media_type.partition("/")[2]
+    return f"{name}.{_EXTENSIONS.get(subtype, subtype)}", base64.b64decode(data, validate=True), media_type
 
 
 def _value(request: GenerationRequest, route: Route, field: WireField) -> object:
@@ -44,7 +65,7 @@ def _value(request: GenerationRequest, route: Route, field: WireField) -> object
     if field.type == "messages":
         content = _message_parts if field.render == "parts" else _message_content
         return [{"role": "user", "content": content(request, route)}]
-    if field.type in {"url", "url[]"}:
+    if field.type in {"url", "url[]", "file"}:
         return _addresses(request, field)
     for name in field.source:
         value = getattr(request, name, None)
@@ -69,7 +90,7 @@ def _addresses(request: GenerationRequest, field: WireField) -> str | list[str] 
         found = found[1:]
     if not found:
         return None
-    return found[0] if field.type == "url" else found
+    return found if field.type == "url[]" else found[0]
 
 
 def _typed_media(request: GenerationRequest, field: WireField) -> list[dict[str, str]]:

@@ -13,19 +13,20 @@ from anyio import to_thread
 
 from prefect_happyhorse.domain.jobs import Output
 from prefect_happyhorse.domain.values import AssetKind
-from prefect_happyhorse.engine.download.exchange import DownloadOptions, FetchProblem, UnknownFormat, is_coded, open_result
+from prefect_happyhorse.engine.download.exchange import HEADERS, DownloadOptions, FetchProblem, UnknownFormat, is_coded, open_result
 from prefect_happyhorse.engine.download.part_file import Partial
+from prefect_happyhorse.engine.http.result_key import ResultKey
 from prefect_happyhorse.engine.media.data_url import decode
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, NOUNS, is_text, kind_of, sniff
 from prefect_happyhorse.engine.media.probe import FormatUnknown, MediaInfo, MediaNotReadable, decoders, probe
 from prefect_happyhorse.engine.storage.local import CHUNK_BYTES
+from prefect_happyhorse.gateways.redaction import holds_secret, scrub
 
-__all__ = ["OnBytes", "Transfer"]
+__all__ = ["OnBytes", "Pace", "Transfer"]
 
 OnBytes = Callable[[int, "int | None"], None]
 """Called with how many bytes are there, and how many there will be where the server says so."""
 
-_HEADERS = {"User-Agent": "prefect-happyhorse", "Accept": "*/*", "Accept-Encoding": "identity"}
 _CONTENT_RANGE = re.compile(r"bytes (?:(?P<start>\d+)-\d+|\*)/(?P<total>\d+|\*)", re.IGNORECASE)
 
 
@@ -36,6 +37,7 @@ class Transfer:
     Args:
         local_allowed: Whether it may come from this machine and private networks.
         unknown_allowed: Whether it may be in a media format that is not known here.
+        key: What opens an output that its gateway gives to the account's key alone.
     """
 
     kind: AssetKind
@@ -45,6 +47,7 @@ class Transfer:
     on_bytes: OnBytes | None
     now: Callable[[], datetime]
     unknown_allowed: bool = False
+    key: ResultKey | None = None
 
     async def run(self, output: Output, partial: Partial, expires_at: datetime | None) -> MediaInfo:
         """Get all bytes of an output into its partial file, and what they are."""
@@ -55,7 +58,7 @@ class Transfer:
         elif expires_at is not None and expires_at <= self.now():
             raise FetchProblem("its address has expired", remedy="refresh")
         elif not partial.is_whole:
-            await self._stream(partial, output.url)
+            await self._stream(partial, output.url, self.key if output.keyed else None)
         return await to_thread.run_sync(self._check_whole, partial, output.is_inline, limiter=decoders())
 
     def _decode(self, partial: Partial, text: str) -> None:
@@ -66,11 +69,12 @@ class Transfer:
         except ValueError as error:
             raise FetchProblem(f"its base64 is wrong: {error}", remedy="refresh") from error
 
-    async def _stream(self, partial: Partial, url: str) -> None:
-        headers = dict(_HEADERS)
+    async def _stream(self, partial: Partial, url: str, key: ResultKey | None) -> None:
+        headers = dict(HEADERS)
         if partial.offset and partial.validator is not None:
             headers |= {"Range": f"bytes={partial.offset}-", "If-Range": partial.validator}
-        async with open_result(self.client, url, headers=headers, options=self.options, local_allowed=self.local_allowed) as response:
+        opened = open_result(self.client, url, headers=headers, options=self.options, local_allowed=self.local_allowed, key=key)
+        async with opened as response:
             total = _total(response, ranged="Range" in headers)
             if response.status_code == 200 or total is not None:
                 self._check_length(total or 0)
@@ -84,11 +88,11 @@ class Transfer:
 
     async def _receive(self, partial: Partial, response: httpx.Response) -> None:
         """Hash and write one piece while the next one comes."""
-        content_type = response.headers.get("Content-Type")
+        content_type = scrub(response.headers.get("Content-Type", ""), response) or None
         buffer = bytearray()
         writing: asyncio.Future[None] | None = None
         pieces = response.aiter_bytes() if is_coded(response) else response.aiter_raw()
-        pace = _Pace(self.options)
+        pace = Pace(self.options)
         try:
             async for piece in pieces:
                 pace.check(len(piece))
@@ -157,7 +161,7 @@ class Transfer:
             raise FetchProblem(f"what came is not whole: {error}", remedy="refresh" if inline else "retry") from error
 
 
-class _Pace:
+class Pace:
     """Ends a download that drips: each byte starts the client's own time-out anew."""
 
     def __init__(self, options: DownloadOptions) -> None:
@@ -179,7 +183,8 @@ class _Pace:
 def _validator(response: httpx.Response) -> str | None:
     """What goes into If-Range, so that only the very same file is continued (https://www.rfc-editor.org/rfc/rfc9110#section-13.1.5)."""
     tag = response.headers.get("ETag")
-    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+    found = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+    return None if found is None or holds_secret(found, response) else found
 
 
 def _total(response: httpx.Response, *, ranged: bool) -> int | None:

@@ -21,6 +21,7 @@ from prefect_happyhorse.engine.download.attempt import OnBytes, Transfer
 from prefect_happyhorse.engine.download.exchange import DownloadOptions, FetchProblem, UnknownFormat
 from prefect_happyhorse.engine.download.part_file import Finished, Partial, lock_partial, partial_key
 from prefect_happyhorse.engine.http.rate_limit import backoff_s
+from prefect_happyhorse.engine.http.result_key import ResultKey
 from prefect_happyhorse.engine.http.urls import stable_url
 from prefect_happyhorse.engine.media.probe import MediaInfo, MediaNotReadable, decoders
 from prefect_happyhorse.engine.media.thumbnail import thumbnail
@@ -69,17 +70,19 @@ async def download(
     options: DownloadOptions | None = None,
     on_bytes: OnBytes | None = None,
     with_thumbnail: bool = False,
+    key: ResultKey | None = None,
     now: Callable[[], datetime] = _now,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> StoredOutput:
     """Download one output of a job into the store.
 
-    Only the client's connections are used: no key, header or cookie of it is sent. An attempt that breaks off is continued where it ended,
+    Only the client's connections are used: no key, header or cookie of it is sent. The account's key is sent for an output that needs it,
+    and only to the gateway's own origin. An attempt that breaks off is continued where it ended,
     in another process too, if the server supports that. An output that is finished is not fetched again until `forget_partial` is called.
     Each attempt holds one of the slots, where there are any.
     """
     options = options or DownloadOptions()
-    transfer = Transfer(output.kind, client, options, local_allowed, on_bytes, now)
+    transfer = Transfer(output.kind, client, options, local_allowed, on_bytes, now, key=key)
     with error_context(job):
         return await _Download(
             output, job, index, store, transfer, slots or nullcontext(), options, refresh, expires_at, with_thumbnail, sleep
@@ -208,7 +211,9 @@ class _Download:
         if self.with_thumbnail and file is not None and finished.info.format != "bin":
             picture = await to_thread.run_sync(_thumbnail, file, finished.info.kind, limiter=decoders())
         uri = self.store.uri(finished.path)
-        return StoredOutput(finished.path, uri, finished.sha256, finished.info, self.output.url, reused=reused, thumbnail=picture)
+        # An address that only the key opens is of no use to whoever is handed the asset, another gateway for example.
+        url = None if self.output.keyed else self.output.url
+        return StoredOutput(finished.path, uri, finished.sha256, finished.info, url, reused=reused, thumbnail=picture)
 
     def _failed(self, why: str, *, advice: str, code: str | None = None, status_code: int | None = None) -> GenerationError:
         at = "" if self.output.url is None else f" from {without_queries(stable_url(self.output.url))}"

@@ -1,4 +1,4 @@
-"""One HTTP exchange of a download: to checked addresses only, redirects included, with nothing in it that identifies the user."""
+"""One HTTP exchange of a download: to checked addresses only, redirects included, and only at its own gateway with a key."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ import httpx
 from prefect_happyhorse.domain.texts import without_queries
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.http.quiet import quiet_http_log
+from prefect_happyhorse.engine.http.result_key import ResultKey
 from prefect_happyhorse.engine.http.ssrf import AddressRefused, check_unambiguous, checked_addresses, is_local_host, parse_url, pin_to_ip
 from prefect_happyhorse.engine.http.urls import stable_url
+from prefect_happyhorse.gateways import CallError, CallUnavailable
 from prefect_happyhorse.gateways.failures import retry_after_s
+from prefect_happyhorse.gateways.redaction import scrub
 
-__all__ = ["DownloadOptions", "FetchProblem", "Remedy", "UnknownFormat", "is_coded", "open_result"]
+__all__ = ["HEADERS", "DownloadOptions", "FetchProblem", "Remedy", "UnknownFormat", "is_coded", "open_result"]
+
+HEADERS = {"User-Agent": "prefect-happyhorse", "Accept": "*/*", "Accept-Encoding": "identity"}
+"""What every request for a file says of us."""
 
 Remedy = Literal["retry", "refresh", "none"]
 """What may help: the same address again, a fresh address from the gateway, or nothing at all."""
@@ -90,12 +96,19 @@ class UnknownFormat(FetchProblem):
 
 @asynccontextmanager
 async def open_result(
-    client: httpx.AsyncClient, url: str, *, headers: Mapping[str, str], options: DownloadOptions, local_allowed: bool
+    client: httpx.AsyncClient,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    options: DownloadOptions,
+    local_allowed: bool,
+    key: ResultKey | None = None,
 ) -> AsyncGenerator[httpx.Response, None]:
     """Request an output and follow redirects, each to an address that was checked.
 
-    Neither the client's headers nor its cookies nor its authentication are sent. Where the environment names a proxy for the host and the
-    client trusts the environment, it is the proxy that connects; then names are checked as far as they can be resolved here.
+    Neither the client's headers nor its cookies nor its authentication are sent, and the key only to addresses that it opens. Where the
+    environment names a proxy for the host and the client trusts the environment, it is the proxy that connects; then names are checked as
+    far as they can be resolved here.
     """
     try:
         target = parse_url(url)
@@ -104,7 +117,7 @@ async def open_result(
     try:
         # An address is as good as a key: whoever reads its signature may fetch the output.
         with quiet_http_log():
-            response = await _follow(client, target, headers, options, local_allowed)
+            response = await _follow(client, target, headers, options, local_allowed=local_allowed, key=key)
             try:
                 _check_status(response)
                 yield response
@@ -121,10 +134,18 @@ async def open_result(
 
 
 async def _follow(
-    client: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], options: DownloadOptions, local_allowed: bool
+    client: httpx.AsyncClient,
+    url: httpx.URL,
+    headers: Mapping[str, str],
+    options: DownloadOptions,
+    *,
+    local_allowed: bool,
+    key: ResultKey | None,
 ) -> httpx.Response:
     for _ in range(options.redirects + 1):
-        response = await _get(client, url, headers, options, local_allowed)
+        # Behind a redirect to elsewhere somebody else decides where it goes on, so the key stays away for good.
+        key = key if key is not None and key.opens(url) else None
+        response = await _get(client, url, headers, options, local_allowed=local_allowed, key=key)
         if response.status_code not in _REDIRECTS:
             return response
         await response.aclose()
@@ -137,13 +158,19 @@ async def _follow(
         except ValueError as error:
             raise FetchProblem(f"the address that a redirect leads to {error}", remedy="none") from error
         if url.scheme == "https" and following.scheme == "http":
-            raise FetchProblem(f"a redirect leads from https to http, to {_named(following)}", remedy="none")
+            raise FetchProblem(f"a redirect leads from https to http, to {scrub(_named(following), response)}", remedy="none")
         url = following
     raise FetchProblem(f"there are more than {options.redirects} redirects", remedy="refresh")
 
 
 async def _get(
-    client: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], options: DownloadOptions, local_allowed: bool
+    client: httpx.AsyncClient,
+    url: httpx.URL,
+    headers: Mapping[str, str],
+    options: DownloadOptions,
+    *,
+    local_allowed: bool,
+    key: ResultKey | None,
 ) -> httpx.Response:
     if url.scheme not in {"http", "https"} or not url.host:
         raise FetchProblem(f"{_named(url)} must be an http or https address", remedy="none")
@@ -151,6 +178,9 @@ async def _get(
         raise FetchProblem(f"{_named(url)} must hold no user name or password", remedy="none")
     timeout = {"connect": options.connect_s, "read": options.stall_s, "write": options.stall_s, "pool": None}
     request = httpx.Request("GET", url, headers=dict(headers), extensions={"timeout": timeout})
+    if key is not None:
+        client = key.connection(url, client)
+        await _sign(request, key)
     addresses = await _addresses(client, url, options, local_allowed)
     for number, address in enumerate(addresses, start=1):
         try:
@@ -158,7 +188,10 @@ async def _get(
             sent = request if address is None else pin_to_ip(request, address)
             # Each byte of a head that drips would have the whole of the time-outs above for itself.
             with anyio.fail_after(options.connect_s + options.stall_s):
-                return await client.send(sent, stream=True, auth=None, follow_redirects=False)
+                answer = await _send(client, sent)
+            if isinstance(answer, httpx.TransportError):
+                raise answer
+            return answer
         except TimeoutError as error:
             raise FetchProblem(f"no answer came in {options.connect_s + options.stall_s:g} s", remedy="retry") from error
         except UnicodeError as error:
@@ -170,18 +203,36 @@ async def _get(
     raise FetchProblem(f"{_named(url)} has no address", remedy="retry")
 
 
+async def _sign(request: httpx.Request, key: ResultKey) -> None:
+    try:
+        await key.sign(request)
+    except CallError as error:
+        remedy: Remedy = "retry" if isinstance(error, CallUnavailable) else "none"
+        raise FetchProblem(f"the gateway gives it to its account's key alone, and {error.message}", remedy=remedy) from error
+
+
+async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response | httpx.TransportError:
+    """The response to a request, or why there is none: without the frames below, which may hold a key, as may their errors' texts."""
+    try:
+        return await client.send(request, stream=True, auth=None, follow_redirects=False)
+    except httpx.LocalProtocolError as error:
+        return type(error)("the request is no valid HTTP")
+    except httpx.TransportError as error:
+        return type(error)(scrub(str(error), httpx.Response(0, request=request)))
+
+
 async def _addresses(client: httpx.AsyncClient, url: httpx.URL, options: DownloadOptions, local_allowed: bool) -> tuple[str | None, ...]:
     """The addresses to connect to; a single None where a proxy connects."""
     host = url.raw_host.decode("ascii")
     by_proxy = client.trust_env and _has_proxy(url.scheme, host)
     if by_proxy and not local_allowed and is_local_host(host):
-        raise FetchProblem(f"{_named(url)} is not on the public internet, and outputs are fetched from nowhere else", remedy="none")
+        raise FetchProblem(f"{_named(url)} is not on the public internet, and nothing is fetched from elsewhere", remedy="none")
     try:
         with anyio.fail_after(options.connect_s):
             port = url.port or (443 if url.scheme == "https" else 80)
             found = await checked_addresses(host, port, local_allowed=local_allowed)
     except AddressRefused as error:
-        raise FetchProblem(f"{error}, and outputs are fetched from nowhere else", remedy="none") from error
+        raise FetchProblem(f"{error}, and nothing is fetched from elsewhere", remedy="none") from error
     except (OSError, UnicodeError) as error:
         if by_proxy:
             return (None,)
@@ -213,7 +264,7 @@ def _check_status(response: httpx.Response) -> None:
     status = response.status_code
     if status in {200, 206, 416}:
         if unknown := sorted(coding for coding in _codings(response) if not _DECODED.get(coding)):
-            said = ", ".join(unknown)
+            said = scrub(", ".join(unknown), response)
             raise FetchProblem(f"the server encoded the file as {said!r}, which was not requested", remedy="retry", status_code=status)
         return
     remedy: Remedy = "refresh" if status in _EXPIRED else "retry" if status >= 500 or status in _TRANSIENT else "none"

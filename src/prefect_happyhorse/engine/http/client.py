@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from prefect_happyhorse.catalog import routes
 from prefect_happyhorse.engine.http.auth import TokenCache
 from prefect_happyhorse.engine.http.quiet import quiet_http_log
-from prefect_happyhorse.engine.http.ssrf import check_base_url, is_loopback
+from prefect_happyhorse.engine.http.ssrf import check_base_url, is_loopback, same_origin
 from prefect_happyhorse.gateways import AccessToken, Account, CallError, CallRejected, CallUnavailable, Gateway, MalformedResponse
 from prefect_happyhorse.gateways.redaction import scrub
 
@@ -172,7 +172,7 @@ async def send(
         base = check_base_url(account.base_url, private_network=account.private_network)
     except ValueError as error:
         raise CallRejected(f"The base URL of {account.gateway} {error}; nothing was sent.", meaning="not_found") from error
-    if not _same_origin(request.url, base):
+    if not same_origin(request.url, base):
         raise CallRejected(
             f"A call to {request.url.host} would take the key away from {account.base_url}; nothing was sent.", meaning="not_found"
         )
@@ -324,7 +324,3 @@ def translate(error: httpx.TransportError, account: Account) -> CallUnavailable:
     delivered = not isinstance(error, NEVER_DELIVERED)
     what = "broke after it was sent" if delivered else "never reached the gateway"
     return CallUnavailable(f"The call to {account.base_url} {what}: {type(error).__name__}: {error}".rstrip(": "), may_have_acted=delivered)
-
-
-def _same_origin(one: httpx.URL, other: httpx.URL) -> bool:
-    return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)

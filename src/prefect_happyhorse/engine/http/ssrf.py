@@ -24,6 +24,7 @@ __all__ = [
     "is_public",
     "parse_url",
     "pin_to_ip",
+    "same_origin",
 ]
 
 _NOT_PUBLIC = tuple(
@@ -198,6 +199,18 @@ def check_base_url(url: str, *, private_network: bool) -> httpx.URL:
     if parsed.scheme != "https" and not (private_network or is_loopback(parsed.host)):
         raise ValueError(f"must be https unless its host is this machine or private_network is true (got {url!r})")
     return parsed
+
+
+def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+    """Whether two addresses share scheme, host and port (https://www.rfc-editor.org/rfc/rfc6454#section-5).
+
+    Example:
+        >>> same_origin(httpx.URL("https://Api.example/v1"), httpx.URL("https://api.example:443/"))
+        True
+        >>> same_origin(httpx.URL("https://api.example"), httpx.URL("https://api.example:8443"))
+        False
+    """
+    return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
 
 
 def is_local_host(host: str) -> bool:

@@ -23,7 +23,7 @@ from prefect_happyhorse.engine.media.source import MediaUnavailable, local_file,
 from prefect_happyhorse.engine.storage.local import hash_file
 from prefect_happyhorse.engine.storage.store import Store
 
-__all__ = ["Inspection", "inspect_media", "limit_of"]
+__all__ = ["Inspection", "file_problems", "inspect_media", "limit_of"]
 
 _VIDEO_FIELDS = frozenset({"video", "clip", "reference_videos"})
 _USER = re.compile(r"\A([A-Za-z][A-Za-z0-9+.\-]*://)([^/?#]*)@")
@@ -58,7 +58,7 @@ class _Findings:
     fingerprint: str | None = None
 
     def problem(self, sentence: str) -> None:
-        self.problems.append(f"{self.name}: {sentence}")
+        self.problems.append(f"{self.name}: {sentence}" if self.name else sentence)
 
     def wrong_format(self, found: str) -> None:
         formats = "" if self.limit is None else f" in {' or '.join(self.limit.formats)}"
@@ -74,6 +74,17 @@ def limit_of(route: Route, field: str) -> MediaLimit | None:
         ('jpeg', 'png', 'webp')
     """
     return next((limit for limit in route.media if field in limit.request_fields), None)
+
+
+def file_problems(path: Path, field: str, route: Route) -> list[str]:
+    """What breaks a limit of a route in a file that was fetched for one of its media fields. It blocks."""
+    findings = _Findings("", _kind(field), limit_of(route, field))
+    _check_file(path, findings)
+    return findings.problems
+
+
+def _kind(field: str) -> AssetKind:
+    return "video" if field in _VIDEO_FIELDS else "audio" if field in _SOUND_FIELDS else "image"
 
 
 async def inspect_media(request: GenerationRequest, route: Route, store: Store | None = None) -> Inspection:
@@ -100,9 +111,8 @@ async def inspect_media(request: GenerationRequest, route: Route, store: Store |
 
 async def _inspect(name: str, position: int | None, medium: MediaAsset | str, route: Route, store: Store | None) -> _Findings:
     text = medium.uri if isinstance(medium, MediaAsset) else medium
-    kind: AssetKind = "video" if name in _VIDEO_FIELDS else "audio" if name in _SOUND_FIELDS else "image"
     without_user = _USER.sub(r"\1…@", text)
-    findings = _Findings(f"{where(name, position)}={shown(without_user)}", kind, limit_of(route, name))
+    findings = _Findings(f"{where(name, position)}={shown(without_user)}", _kind(name), limit_of(route, name))
     if isinstance(medium, MediaAsset):
         _check_asset(medium, findings)
         return findings

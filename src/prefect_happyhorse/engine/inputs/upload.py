@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -20,17 +22,20 @@ from prefect_happyhorse.domain.locations import locate
 from prefect_happyhorse.domain.requests import GenerationRequest, iter_media, replace_media
 from prefect_happyhorse.engine.http.ssrf import host_of, is_local_host
 from prefect_happyhorse.engine.http.urls import content_fingerprint
-from prefect_happyhorse.engine.inputs.preflight import limit_of
+from prefect_happyhorse.engine.inputs.preflight import file_problems, limit_of
 from prefect_happyhorse.engine.media.data_url import decode, inline_length
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, extension_of, media_type_of, sniff
 from prefect_happyhorse.engine.media.source import MediaUnavailable, local_file, local_path_of, shown, where
 from prefect_happyhorse.engine.storage.local import hash_file
 from prefect_happyhorse.engine.storage.store import Store
 
-__all__ = ["INPUTS_FOLDER", "by_reference", "upload_inputs"]
+__all__ = ["INPUTS_FOLDER", "Fetch", "by_reference", "upload_inputs"]
 
 INPUTS_FOLDER = "inputs"
 """The store's folder for media that are uploaded for a gateway to read; each under its SHA-256, so once."""
+
+Fetch = Callable[[str, Path, int], Awaitable[None]]
+"""Writes what lies at a web address into a file of at most so many bytes; MediaUnavailable where it cannot."""
 
 _MARGIN = timedelta(minutes=10)
 _UNREADABLE = "where the gateway cannot read it"
@@ -44,11 +49,13 @@ async def upload_inputs(
     now: datetime,
     gateway_is_local: bool,
     fingerprints: Mapping[tuple[str, int | None], str] = MappingProxyType({}),
+    fetch: Fetch | None = None,
 ) -> GenerationRequest:
     """Replace the media of a request by addresses that its gateway can read; one that is not what its fingerprint says is refused.
 
-    In this order: the provider's own address of an asset, until it expires; the store's public or presigned address, for which a file
-    from elsewhere is uploaded once; a data URL, where the route accepts one.
+    What the gateway takes as a file becomes a data URL, for which it is read, or fetched from the web. Of all else, in this order: the
+    provider's own address of an asset, until it expires; the store's public or presigned address, for which a file from elsewhere is
+    uploaded once; a data URL, where the route accepts one.
 
     Example:
         >>> from datetime import timezone
@@ -59,7 +66,7 @@ async def upload_inputs(
         >>> asyncio.run(upload_inputs(request, route, None, now=datetime.now(timezone.utc), gateway_is_local=False)).references
         ('https://example.com/a.png',)
     """
-    uploader = _Uploader(route, store, now, gateway_is_local)
+    uploader = _Uploader(route, store, now, gateway_is_local, fetch)
     media = list(iter_media(request))
     found = await asyncio.gather(*(uploader.address(name, position, medium) for name, position, medium in media))
     found = [
@@ -143,9 +150,12 @@ class _Uploader:
     store: Store | None
     now: datetime
     gateway_is_local: bool
+    fetch: Fetch | None
 
     async def address(self, name: str, position: int | None, medium: MediaAsset | str) -> _Address:
         """The address of one medium, or why it has none."""
+        if name in self.route.file_fields:
+            return await self._file(name, medium.uri if isinstance(medium, MediaAsset) else medium)
         if isinstance(medium, MediaAsset):
             if medium.url is not None and self._is_alive(medium) and self._is_readable(medium.url):
                 return _Address(medium.url)
@@ -161,6 +171,28 @@ class _Uploader:
             return await self._stored(text) or await self._inline(name, text)
         except (MediaUnavailable, OSError) as error:
             return _Address(problem=str(error))
+
+    async def _file(self, name: str, text: str) -> _Address:
+        """The bytes of a medium, as a data URL."""
+        try:
+            return await (self._fetched(name, text) if locate(text) == "web" else self._data_url(name, text))
+        except (MediaUnavailable, OSError) as error:
+            return _Address(problem=str(error))
+
+    async def _fetched(self, name: str, url: str) -> _Address:
+        limit = limit_of(self.route, name)
+        if self.fetch is None or limit is None:
+            return _Address(problem="it lies on the web, and nothing fetches it here")
+        folder = Path(await to_thread.run_sync(tempfile.mkdtemp))
+        try:
+            file = folder / "medium"
+            await self.fetch(url, file, limit.max_bytes)
+            if problems := await to_thread.run_sync(file_problems, file, name, self.route):
+                return _Address(problem="; ".join(problems))
+            # Its digest goes by its address, so that its hash says nothing about whether it is the same.
+            return replace(await to_thread.run_sync(_data_url, file), sha256=None)
+        finally:
+            await to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
 
     def _is_alive(self, asset: MediaAsset) -> bool:
         return asset.url_expires_at is None or asset.url_expires_at - _MARGIN > self.now
@@ -196,8 +228,9 @@ class _Uploader:
 
     async def _inline(self, name: str, text: str) -> _Address:
         """The medium as a data URL, where the route accepts one."""
-        if not self.route.base64:
-            return _Address(problem=self._no_address())
+        return await self._data_url(name, text) if self.route.base64 else _Address(problem=self._no_address())
+
+    async def _data_url(self, name: str, text: str) -> _Address:
         limit = limit_of(self.route, name)
         async with local_file(text, store=self.store) as file:
             size = (await to_thread.run_sync(file.stat)).st_size

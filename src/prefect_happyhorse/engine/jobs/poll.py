@@ -196,7 +196,7 @@ class Poller:
         async with self.shared.connections.client() as client:
             response: httpx.Response = await send(client, gateway, account, request, self.tokens)
         try:
-            return gateway.read_poll(response, route)
+            return gateway.read_poll(response, route, task_id=job.task_id, account=account)
         except CallUnavailable as error:
             if error.rate_limited:
                 limiter.refuse(turn)

@@ -17,6 +17,7 @@ from prefect_happyhorse.domain.texts import without_queries
 from prefect_happyhorse.engine.download.download import DownloadOptions, StoredOutput, download, forget_partial
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import Client, is_local
+from prefect_happyhorse.engine.http.result_key import ResultKey
 from prefect_happyhorse.engine.jobs.poll import Poller
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
 from prefect_happyhorse.engine.journal.journal import JournalEntry
@@ -54,7 +55,7 @@ class OutputStore:
     """Keeps outputs.
 
     Args:
-        account: Who paid, for when a URL has to be polled again. Its key never goes to a download host.
+        account: Who paid, for when a URL has to be polled again. Its key goes to no host but the gateway's own.
         store: Where outputs and the journal lie.
         tokens: Where access tokens are kept.
         limits: How long and how large a download may be; None for the usual limits.
@@ -137,6 +138,7 @@ class OutputStore:
             expires_at=result.outputs_expire_at,
             options=self.limits,
             with_thumbnail=True,
+            key=ResultKey(client, self.account, self.tokens),
         )
 
     async def _ask_again(self, job: Job, index: int) -> Output:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import anyio
 
@@ -34,11 +35,17 @@ from prefect_happyhorse.engine.jobs.settle import Settler
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
 from prefect_happyhorse.engine.jobs.submit import OnUncertain, Prepared, Submitted, Submitter, prepare
 from prefect_happyhorse.engine.journal.budget import Budget
-from prefect_happyhorse.engine.journal.journal import Cancellation, Journal, JournalEntry
+from prefect_happyhorse.engine.journal.journal import Cancellation, Failure, Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, CallError, CallRejected, CallUnavailable, get_gateway
 
 __all__ = ["Session"]
+
+_GONE = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+_DELETED = {
+    "message": "The gateway deleted the job. That it is not charged nobody says: look at the provider's console.",
+    "may_be_charged": True,
+}
 
 
 @contextmanager
@@ -185,20 +192,40 @@ class Session:
 
     async def cancel(self, job: Job) -> Cancellation:
         """Ask the gateway to cancel a job, and record what it says; it is cancelled only once the gateway says so of the job itself."""
-        answer = await self._send_cancel(job)
+        deletes = get_gateway(job.gateway).cancel_deletes
+        answer = (await self._kept_from_deletion(job) if deletes else None) or await self._send_cancel(job)
         if answer.accepted:
-            answer = await self._confirm_cancel(job, answer)
+            answer = await self._confirm_cancel(job, answer, deletes=deletes)
         entry = await self.journal.read(job.digest)
         if entry is not None and entry.job is not None and entry.job.task_id == job.task_id and entry.is_open:
-            await self.journal.record(job, "cancelled" if answer.accepted else entry.state, {"cancellation": answer})
+            ended = {"failure": Failure(message=answer.message)} if answer.may_be_charged else {}
+            await self.journal.record(job, "cancelled" if answer.accepted else entry.state, {"cancellation": answer, **ended})
         return answer
 
-    async def _confirm_cancel(self, job: Job, answer: Cancellation) -> Cancellation:
+    async def _kept_from_deletion(self, job: Job) -> Cancellation | None:
+        """Why a job must not be deleted, or None where it may: its result would go with it, and is paid for."""
         try:
             snapshot = await self.poll_once(job)
         except GenerationError as error:
+            why = f"could not be asked whether it has one: {error.message}"
+        else:
+            if snapshot.status in {JobStatus.QUEUED, JobStatus.RUNNING}:
+                return None
+            why = f"says of the job that it is {snapshot.provider_status or snapshot.status.value}"
+        return Cancellation(
+            accepted=False, message=f"A delete takes a finished job's result away, and the gateway {why}. {goes_on(job.digest)}"
+        )
+
+    async def _confirm_cancel(self, job: Job, answer: Cancellation, *, deletes: bool) -> Cancellation:
+        try:
+            snapshot = await self.poll_once(job)
+        except GenerationError as error:
+            if deletes and (isinstance(error, JobExpired) or error.status_code in _GONE):
+                return answer.model_copy(update=_DELETED)
             said = f"could not be asked whether it did: {error.message}"
         else:
+            if deletes and snapshot.status in {JobStatus.CANCELLED, JobStatus.EXPIRED}:
+                return answer.model_copy(update=_DELETED)
             if snapshot.status is JobStatus.CANCELLED:
                 return answer
             said = f"says of the job that it is {snapshot.provider_status or snapshot.status.value}"

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Literal, NamedTuple
 
 import anyio
@@ -29,6 +30,7 @@ from prefect_happyhorse.domain.jobs import Job, Submission
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.domain.values import Labels
+from prefect_happyhorse.engine.download.medium import fetch_medium
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import Client, authorize, is_local, send
 from prefect_happyhorse.engine.http.rate_limit import backoff_s
@@ -166,14 +168,16 @@ class Submitter:
         gateway = get_gateway(account.gateway)
         now = datetime.now(timezone.utc)
         # Uploading is free and may fail, so it comes before the lease; and so does all else that may.
-        uploaded = await upload_inputs(
-            prepared.request,
-            prepared.route,
-            self.store,
-            now=now,
-            gateway_is_local=is_local(account),
-            fingerprints=prepared.fingerprints,
-        )
+        async with self.shared.connections.client() as client:
+            uploaded = await upload_inputs(
+                prepared.request,
+                prepared.route,
+                self.store,
+                now=now,
+                gateway_is_local=is_local(account),
+                fingerprints=prepared.fingerprints,
+                fetch=partial(fetch_medium, client=client.http, local_allowed=is_local(account)),
+            )
         request = gateway.submit_request(uploaded, prepared.route, account)
         intent = JournalEntry(
             digest=prepared.digest,

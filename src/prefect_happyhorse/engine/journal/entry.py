@@ -80,6 +80,7 @@ class Cancellation(Value):
 
     accepted: bool
     message: str
+    may_be_charged: bool = Field(default=False, description="Whether the job may be charged all the same, for nobody says that it is not.")
     request_id: str | None = None
     at: AwareDatetime = Field(default_factory=_now)
 
@@ -137,7 +138,8 @@ class JournalEntry(Value):
     @property
     def may_be_bought_again(self) -> bool:
         """Whether nothing is bought: never, or no more, since the gateway itself said that it took the job back before it began."""
-        cancelled = self.state == "cancelled" and self.cancellation is not None and self.cancellation.accepted
+        answer = self.cancellation
+        cancelled = self.state == "cancelled" and answer is not None and answer.accepted and not answer.may_be_charged
         return cancelled or self.state in {"released", "forgotten"}
 
     def is_intent_of(self, owner: LeaseOwner) -> bool:

@@ -91,6 +91,12 @@ class Dialect(ABC):
         """The answer to a poll of a job that is not there."""
         raise Failure("missing_task", f"no such task: {task_id}")
 
+    def cancelled(self, view: PollView | None) -> Answer:
+        """The answer to a cancel of a job, which a Failure refuses; None is one that is not there."""
+        if view is None or view.state != "queued":
+            raise Failure("unsupported", "Failed to cancel the task, please confirm if the task is in PENDING status.")
+        return {"request_id": self.state.new_id()}
+
     def without_task_id(self, answer: Answer) -> Answer:
         """An answer to a submit from which the job's id is gone."""
         return {

@@ -23,7 +23,7 @@ from prefect_happyhorse.sandbox.http.files import Files
 from prefect_happyhorse.sandbox.http.transport import Dropped
 from prefect_happyhorse.sandbox.jobs.inputs import InputFetcher
 from prefect_happyhorse.sandbox.jobs.job import Failure, Job, Meaning
-from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody, validate
+from prefect_happyhorse.sandbox.jobs.validate import FilePart, ValidatedBody, validate
 
 __all__ = ["Endpoints"]
 
@@ -67,12 +67,8 @@ class Endpoints:
         facts, handlers = self._dialect.facts, dict[str | None, _Handler]()
         for route in self._routes:
             handlers |= dict.fromkeys(_submits(route), self._submit) | dict.fromkeys(_polls(route), self._poll)
-        handlers |= {
-            facts.list_tasks: self._list,
-            facts.cancel: self._cancel,
-            facts.token: self._issue_token,
-            self._dialect.batch_call: self._poll_batch,
-        }
+        handlers |= {facts.list_tasks: self._list, facts.cancel: self._cancel, facts.content: self._content}
+        handlers |= {facts.token: self._issue_token, self._dialect.batch_call: self._poll_batch}
         paths: list[Path] = []
         for call, handler in handlers.items():
             if call is not None:
@@ -204,13 +200,22 @@ class Endpoints:
         jobs = self._state.listed(self._gateway, account, request.query_params.get("model_name"))
         return await self._finish(rule, self._dialect.listed(jobs, request.query_params))
 
-    async def _cancel(self, request: Request, _: str) -> Response:
-        """Cancel a job that has not begun."""
-        job = self._state.find(self._gateway, request.path_params["task_id"], self._account(request))
-        if job is None or job.state(self._state.now()) != "queued":
-            raise Failure("unsupported", "Failed to cancel the task, please confirm if the task is in PENDING status.")
-        job.cancelled = True
-        return JSONResponse({"request_id": self._state.new_id()})
+    async def _cancel(self, request: Request, call: str) -> Response:
+        """Cancel a job where the dialect does; what is deleted is gone, and stays charged."""
+        job, now = self._state.find(self._gateway, request.path_params["task_id"], self._account(request)), self._state.now()
+        answer = self._dialect.cancelled(job and PollView(job, job.state(now), job.progress(now)))
+        if job is not None:
+            job.deleted = call.startswith("DELETE ")
+            job.cancelled = not job.deleted
+        return JSONResponse(answer)
+
+    async def _content(self, request: Request, _: str) -> Response:
+        """The result of a finished job, for its key."""
+        task_id = request.path_params["task_id"]
+        job = self._state.find(self._gateway, task_id, self._account(request))
+        if job is None or job.state(self._state.now()) != "succeeded":
+            raise Failure("missing_task", f"there is no result of {task_id}")
+        return await self._files.content(job, 0, request)
 
     async def _read(self, request: Request, meaning: Meaning) -> dict[str, object]:
         try:
@@ -332,10 +337,14 @@ def _read_form(raw: bytes, content_type: str) -> dict[str, object]:
         name = part.get_param("name", header="content-disposition")
         if not isinstance(name, str):
             raise ValueError("a part of the form has no name")
-        if part.get_filename() is not None:
-            raise ValueError(f"{name}: must be a text, not a file")
         if name in fields:
             raise ValueError(f"{name}: given twice")
         payload = part.get_payload(decode=True)
-        fields[name] = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""
+        content = payload if isinstance(payload, bytes) else b""
+        is_file = part.get_filename() is not None
+        fields[name] = _file(part.get_content_type(), content) if is_file else content.decode("utf-8", "replace")
     return fields
+
+
+def _file(media_type: str, content: bytes) -> FilePart:
+    return FilePart(f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}")

@@ -16,7 +16,9 @@ from starlette.routing import Mount, Router
 from starlette.types import Receive, Scope, Send
 from typing_extensions import Self
 
-from prefect_happyhorse.catalog import GATEWAYS, DialectName, GatewayFacts, gateway_facts
+from prefect_happyhorse.catalog import GATEWAYS, GatewayFacts, gateway_facts
+from prefect_happyhorse.catalog.discovery import SANDBOX_DIALECTS, dialect_class
+from prefect_happyhorse.domain.errors import CatalogError
 from prefect_happyhorse.sandbox.dialects.base import Dialect
 from prefect_happyhorse.sandbox.dialects.chanjing import Chanjing
 from prefect_happyhorse.sandbox.dialects.dashscope import DashScope
@@ -34,7 +36,7 @@ from prefect_happyhorse.sandbox.media.render import RenderCache
 
 __all__ = ["SandboxServer", "create_app", "serve"]
 
-_DIALECTS: dict[DialectName, type[Dialect]] = {"dashscope": DashScope, "newapi": NewAPI, "chanjing": Chanjing}
+_DIALECTS: dict[str, type[Dialect]] = {"dashscope": DashScope, "newapi": NewAPI, "chanjing": Chanjing}
 
 Result = TypeVar("Result")
 
@@ -61,7 +63,7 @@ def create_app(settings: SandboxSettings | None = None, *, clock: Callable[[], f
         facts = gateway_facts(gateway)
         # Built at its first call: a gateway may be registered while the sandbox runs.
         if gateway not in routers or routers[gateway][0] is not facts:
-            dialect = _DIALECTS[facts.dialect](facts, state)
+            dialect = _dialect(facts)(facts, state)
             routers[gateway] = (facts, Router(Endpoints(dialect, files, inputs).paths()))
         await routers[gateway][1](scope, receive, send)
 
@@ -73,6 +75,13 @@ def create_app(settings: SandboxSettings | None = None, *, clock: Callable[[], f
     app.include_router(control_router(state, files), prefix="/_sandbox")
     app.router.routes.extend([*files.paths(), Mount("/{gateway}", serve_gateway)])
     return app
+
+
+def _dialect(facts: GatewayFacts) -> type[Dialect]:
+    try:
+        return _DIALECTS.get(facts.dialect) or dialect_class(facts.dialect, Dialect, SANDBOX_DIALECTS)
+    except CatalogError as error:
+        raise HTTPException(501, f"{facts.gateway} is not served here. {error}") from error
 
 
 def serve(host: str = "127.0.0.1", port: int = 8808, settings: SandboxSettings | None = None) -> None:

@@ -78,6 +78,7 @@ class Job:
     failure: Failure | None = None
     finished_at: float | None = None
     cancelled: bool = False
+    deleted: bool = False
     polls: int = 0
     downloads: int = 0
     reported: LedgerState = "queued"

@@ -97,7 +97,7 @@ class SandboxState:
     def find(self, gateway: str, task_id: str, account: str | None) -> Job | None:
         """The job of an account, while it lives."""
         job = self.jobs.get(task_id)
-        if job is None or (job.route.gateway, job.account) != (gateway, account):
+        if job is None or job.deleted or (job.route.gateway, job.account) != (gateway, account):
             return None
         return job if self.now() - job.submitted_at <= self.settings.task_ttl_s else None
 

@@ -12,9 +12,15 @@ from prefect_happyhorse.catalog import Route, WireField
 from prefect_happyhorse.domain.prompts import weighted_length
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES
 
-__all__ = ["ValidatedBody", "WireInput", "validate"]
+__all__ = ["FilePart", "ValidatedBody", "WireInput", "validate"]
 
 _MANY = frozenset({"references", "reference_videos"})
+
+
+class FilePart(str):
+    """A part of a form that is a file: its bytes, as a data URL."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -91,9 +97,14 @@ class _Check(ValidatedBody):
                 self.problems.append(f"{path}: must be an object")
 
     def _read(self, wire: WireField, value: object) -> object:
+        if isinstance(value, FilePart) != (wire.type == "file"):
+            self.problems.append(f"{wire.to}: must be a {'file, not a text' if wire.type == 'file' else 'text, not a file'}")
+            return None
         if wire.type == "messages":
             return self._read_messages(wire, value)
-        if wire.type == "url":
+        if wire.type == "file":
+            self.inputs.append(WireInput(str(value), wire.to, wire.source[0]))
+        elif wire.type == "url":
             self._add_input(wire.to, value, wire.source[0])
         elif wire.type == "url[]":
             for index, item in enumerate(self._array(wire, value)):
