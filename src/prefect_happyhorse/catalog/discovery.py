@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,12 +44,24 @@ def discovered() -> Iterator[tuple[str, str | OSError | ImportError | ValueError
             yield str(file), _text(file)
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda one: one.name):
         try:
-            inside = sorted((file for file in files(point.value).iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
+            inside = sorted(file for folder in _folders(point.value) for file in folder.iterdir() if file.suffix == ".toml")
         except (OSError, ImportError, ValueError) as error:
             yield f"entry point {point.name} = {point.value}", error
             continue
         for file in inside:
-            yield f"{point.value}/{file.name}", _text(Path(str(file)))
+            yield f"{point.value}/{file.name}", _text(file)
+
+
+def _folders(package: str) -> list[Path]:
+    """Where a package's files are. It is not imported: what it imports may be this very module, and costs every start its time."""
+    name, *inner = package.split(".")
+    spec = find_spec(name)
+    for part in inner:
+        name = f"{name}.{part}"
+        spec = None if spec is None else PathFinder.find_spec(name, spec.submodule_search_locations)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError(f"there is no package {package!r}")
+    return [Path(folder) for folder in spec.submodule_search_locations]
 
 
 def dialect_names(group: str = DIALECTS) -> frozenset[str]:

@@ -10,21 +10,33 @@ from collections.abc import Iterator
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
+from typing import get_args
 
 import click
 from pydantic import SecretStr
 from rich.table import Table
 
-from prefect_happyhorse.catalog import GATEWAYS, GatewayFacts, Route, find_problems, gateway_facts, load_gateway, register, routes
+from prefect_happyhorse.catalog import (
+    GATEWAYS,
+    DialectName,
+    GatewayFacts,
+    Route,
+    find_problems,
+    gateway_facts,
+    load_gateway,
+    register,
+    routes,
+)
 from prefect_happyhorse.catalog.cost import price_of
+from prefect_happyhorse.catalog.discovery import SANDBOX_DIALECTS, dialect_names
 from prefect_happyhorse.catalog.loader import PROBLEMS
 from prefect_happyhorse.cli.docs import example_request
 from prefect_happyhorse.cli.output import REFUSED, console, echo, errors, fail
-from prefect_happyhorse.domain.errors import GenerationError
+from prefect_happyhorse.domain.errors import CatalogError, GenerationError
 from prefect_happyhorse.domain.requests import parse_request
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.storage.store import Store
-from prefect_happyhorse.gateways import Account, build_body
+from prefect_happyhorse.gateways import Account, build_body, get_gateway
 
 __all__ = ["gateways"]
 
@@ -43,10 +55,22 @@ def gateways(context: click.Context) -> None:
         base_url = facts.base_url or f"{name.upper()}_BASE_URL"
         table.add_row(name, facts.title, facts.dialect, str(len(routes(name))), base_url, f"{facts.source}, {facts.dated}")
     console().print(table)
-    for problem in PROBLEMS:
-        echo(f"Left out: {problem}", err=True)
-    if PROBLEMS:
-        fail(f"{len(PROBLEMS)} files of gateways were left out.", 1)
+    problems = [f"Left out: {problem}" for problem in PROBLEMS] + [f"{name} cannot be used: {why}" for name, why in _unspoken().items()]
+    for problem in problems:
+        echo(problem, err=True)
+    if problems:
+        fail(f"{len(PROBLEMS)} files of gateways were left out, and {len(problems) - len(PROBLEMS)} gateways cannot be used.", 1)
+
+
+def _unspoken() -> dict[str, str]:
+    """Why gateways cannot be spoken to, by their ids: the dialect that a package brings does not work."""
+    found: dict[str, str] = {}
+    for name in GATEWAYS:
+        try:
+            get_gateway(name)
+        except CatalogError as error:
+            found[name] = str(error)
+    return found
 
 
 @gateways.command()
@@ -77,13 +101,17 @@ def check(file: Path) -> None:
     with errors():
         facts, found = load_gateway(file.read_text(encoding="utf-8"), origin=str(file))
         register(file)
+        get_gateway(facts.gateway)
     problems: list[str] = []
     for route in found:
         wrong = _problems(route)
         problems += [f"{route.capability} of {route.model}: {problem}" for problem in wrong]
         echo(f"{route.capability} of {route.model}: {'its body is wrong' if wrong else 'body'}")
     first = {route.capability: route for route in reversed(found)}
-    if not problems:
+    emulated = facts.dialect in {*get_args(DialectName), *dialect_names(SANDBOX_DIALECTS)}
+    if not emulated:
+        echo(f"No job was run: no package says how the sandbox speaks {facts.dialect} (entry point {SANDBOX_DIALECTS}).")
+    elif not problems:
         problems += [problem for route in first.values() for problem in asyncio.run(_ran(route))]
     for advice in _advice(facts, found):
         echo(f"Not said: {advice}")
@@ -105,6 +133,7 @@ def _problems(route: Route) -> list[str]:
 async def _ran(route: Route) -> list[str]:
     """What goes wrong when a job runs on the sandbox, which serves the very same file."""
     # An extra of the package, and slow to import.
+    from prefect_happyhorse.cli.samples import with_samples
     from prefect_happyhorse.sandbox import SandboxServer, SandboxSettings
 
     name = route.gateway
@@ -113,7 +142,7 @@ async def _ran(route: Route) -> list[str]:
         account = Account(gateway=name, base_url=server.base_url(name), label="check", **token)  # pyright: ignore[reportArgumentType]
         session = Session(account, Store(url=folder))
         try:
-            prepared = await session.prepare(parse_request(example_request(route)))
+            prepared = await session.prepare(await with_samples(parse_request(example_request(route)), route, Path(folder)))
             job = (await session.submit(prepared)).job
             asset = (await session.store_outputs(await session.poll(job, deadline_s=60))).asset
         except (GenerationError, OSError) as error:
