@@ -99,7 +99,11 @@ def test_a_route_says_where_its_responses_hold_what() -> None:
         ("[gateway]", "[gateway]\nhorse = 1", "gateway.horse"),
         ('title = "Stable"', "", "gateway.title"),
         ('dialect = "newapi"', "", "gateway.dialect"),
-        ('dialect = "newapi"', 'dialect = "latin"', "line 5: gateway.dialect: .*no dialect 'latin'; there are dashscope, newapi, chanjing, and a package"),
+        (
+            'dialect = "newapi"',
+            'dialect = "latin"',
+            "line 5: gateway.dialect: .*no dialect 'latin'; there are dashscope, newapi, chanjing, and a package",
+        ),
         ('gateway = "stable"', 'gateway = "../stable"', "gateway.gateway"),
         ("2026-11-20", '"soon"', "gateway.dated"),
         ("dated = 2026-11-20", "dated = 2026-11-20\nregions = { moon = {} }", "gateway.regions.moon: .*a region needs a base_url"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,12 +55,10 @@ def _folders(package: str) -> list[Path]:
     """Where a package's files are. It is not imported: what it imports may be this very module, and costs every start its time."""
     name, *inner = package.split(".")
     spec = find_spec(name)
-    for part in inner:
-        name = f"{name}.{part}"
-        spec = None if spec is None else PathFinder.find_spec(name, spec.submodule_search_locations)
-    if spec is None or spec.submodule_search_locations is None:
-        raise ModuleNotFoundError(f"there is no package {package!r}")
-    return [Path(folder) for folder in spec.submodule_search_locations]
+    places = () if spec is None else spec.submodule_search_locations or ()
+    if folders := [folder for place in places if (folder := Path(place, *inner)).is_dir()]:
+        return folders
+    raise ModuleNotFoundError(f"there is no package {package!r}")
 
 
 def dialect_names(group: str = DIALECTS) -> frozenset[str]:

@@ -252,7 +252,7 @@ def _named(url: httpx.URL) -> str:
 
 
 def _codings(response: httpx.Response) -> frozenset[str]:
-    return frozenset(one.strip().lower() for one in response.headers.get("Content-Encoding", "").split(",")) - _PLAIN
+    return frozenset(one.strip().lower() for one in scrub(response.headers.get("Content-Encoding", ""), response).split(",")) - _PLAIN
 
 
 def is_coded(response: httpx.Response) -> bool:
@@ -264,7 +264,7 @@ def _check_status(response: httpx.Response) -> None:
     status = response.status_code
     if status in {200, 206, 416}:
         if unknown := sorted(coding for coding in _codings(response) if not _DECODED.get(coding)):
-            said = scrub(", ".join(unknown), response)
+            said = ", ".join(unknown)
             raise FetchProblem(f"the server encoded the file as {said!r}, which was not requested", remedy="retry", status_code=status)
         return
     remedy: Remedy = "refresh" if status in _EXPIRED else "retry" if status >= 500 or status in _TRANSIENT else "none"
