@@ -18,6 +18,7 @@ from prefect_happyhorse.engine.download.download import DownloadOptions, StoredO
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import Client, is_local
 from prefect_happyhorse.engine.http.result_key import ResultKey
+from prefect_happyhorse.engine.http.ssrf import parse_url
 from prefect_happyhorse.engine.jobs.poll import Poller
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
 from prefect_happyhorse.engine.journal.journal import JournalEntry
@@ -126,6 +127,10 @@ class OutputStore:
         if output.is_inline and output.inline is None:
             # The bytes came inside the gateway's answer and were never written down, so the job is polled once more.
             output = await self._ask_again(job, index)
+        key = ResultKey(client, self.account, self.tokens)
+        if output.keyed and output.url is not None and not key.opens(parse_url(output.url)):
+            # The gateway had another address then.
+            output = await self._ask_again(job, index)
         return await download(
             output,
             job=job,
@@ -138,7 +143,7 @@ class OutputStore:
             expires_at=result.outputs_expire_at,
             options=self.limits,
             with_thumbnail=True,
-            key=ResultKey(client, self.account, self.tokens),
+            key=key,
         )
 
     async def _ask_again(self, job: Job, index: int) -> Output:
