@@ -41,6 +41,7 @@ from prefect_happyhorse.gateways import Account, build_body, get_gateway
 __all__ = ["gateways"]
 
 _TEMPLATES = ("dashscope", "newapi")
+_EXAMPLES = ("apiyi", "starrise")
 
 
 @click.group(invoke_without_command=True)
@@ -75,15 +76,21 @@ def _unspoken() -> dict[str, str]:
 
 @gateways.command()
 @click.argument("name")
-@click.option("--dialect", type=click.Choice(_TEMPLATES), required=True, help="The wire protocol that it speaks.")
+@click.option("--dialect", type=click.Choice(_TEMPLATES), help="The wire protocol that it speaks; not for an example.")
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=".", show_default=True, help="Where the file goes.")
-def new(name: str, dialect: str, folder: Path) -> None:
-    """Write a first file of the gateway NAME, to be filled from its provider's document."""
+def new(name: str, dialect: str | None, folder: Path) -> None:
+    """Write a first file of the gateway NAME, to be filled from its provider's document.
+
+    Two are filled already, as examples: apiyi passes DashScope's calls on, and starrise is one in the manner of new-api.
+    """
     if re.fullmatch(r"[a-z][a-z0-9_]*", name) is None:
         fail(f"A gateway's name must be lower-case letters, digits and _ (got {name!r}).", REFUSED)
     if name in GATEWAYS:
         fail(f"There is already a gateway {name}.", REFUSED)
-    text = (files("prefect_happyhorse.catalog") / "templates" / f"{dialect}.toml").read_text(encoding="utf-8")
+    if dialect is None and name not in _EXAMPLES:
+        fail(f"--dialect must be one of {', '.join(_TEMPLATES)}, unless NAME is an example: {', '.join(_EXAMPLES)}.", REFUSED)
+    place = ("examples", name) if dialect is None else ("templates", dialect)
+    text = (files("prefect_happyhorse.catalog") / place[0] / f"{place[1]}.toml").read_text(encoding="utf-8")
     today = datetime.now().astimezone().date().isoformat()
     file = folder / f"{name}.toml"
     with errors():
@@ -91,7 +98,8 @@ def new(name: str, dialect: str, folder: Path) -> None:
         with file.open("x", encoding="utf-8") as target:
             target.write(text.replace("NAME_UPPER", name.upper()).replace("NAME", name).replace("DATE", today))
     echo(f"{file}")
-    echo(f"Fill it from the provider's document, then `happyhorse gateways check {file}`.", err=True)
+    first = "Compare it with" if dialect is None else "Fill it from"
+    echo(f"{first} the provider's document, then `happyhorse gateways check {file}`.", err=True)
 
 
 @gateways.command()
