@@ -54,6 +54,7 @@ def gateways_page() -> str:
             "key": f"`{facts.auth}`",
             "access token": facts.token and f"`{facts.token}`",
             "cancel": facts.cancel and f"`{facts.cancel}`",
+            "results": facts.content and f"`{facts.content}`, with the key",
             "other submit path": facts.alternative_submit and f"`{facts.alternative_submit}`, by `submit_path`",
             "other poll path": facts.alternative_poll and f"`{facts.alternative_poll}`, by `poll_path`",
             "a job can be polled": facts.task_ttl_s and f"{facts.task_ttl_s / 3600:g} h",

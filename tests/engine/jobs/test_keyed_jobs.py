@@ -11,13 +11,14 @@ from tests.engine.conftest import AccountMaker
 from tests.engine.samples import picture
 from tests.vault import registered
 
-from prefect_happyhorse.domain.errors import JobFailed
+from prefect_happyhorse.domain.errors import CatalogError, JobFailed, PollRejected
 from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus
 from prefect_happyhorse.domain.requests import GenerationRequest, ImageToVideo, TextToVideo
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.journal.index import Line
 from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.gateways import Gateway
 from prefect_happyhorse.sandbox import SandboxServer
 
 KEY = "sesame-open-sesame-1234"
@@ -81,6 +82,25 @@ async def test_another_process_opens_the_result_with_its_own_account(
         await wrong.store_outputs(result)
     assert (await Session(session.account, session.store).store_outputs(stale)).asset.bytes > 0
     assert len(sandbox.ledger()) == 1
+
+
+async def test_a_job_whose_dialect_does_not_work_any_more_stays_open(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is paid for, which is said; nothing new is bought meanwhile."""
+    entry = await bought(session)
+    assert entry.job is not None
+    broken = "The dialect 'whinny' cannot be used."
+
+    def fails(name: str) -> Gateway:
+        raise CatalogError(broken)
+
+    for module in ("poll", "submit"):
+        monkeypatch.setattr(f"prefect_happyhorse.engine.jobs.{module}.get_gateway", fails)
+    with pytest.raises(PollRejected, match=broken) as caught:
+        await session.poll(entry.job)
+    assert caught.value.money == "spent"
+    with pytest.raises(CatalogError, match=broken):
+        await session.submit(await session.prepare(RIDE, take=2))
+    assert (await after(session, entry)).state == "submitted"
 
 
 async def test_a_deleted_job_has_ended_and_is_perhaps_charged(sandbox: SandboxServer, session: Session) -> None:

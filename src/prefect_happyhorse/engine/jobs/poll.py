@@ -205,6 +205,8 @@ class Poller:
 
 def _route_of(job: Job) -> Route:
     try:
+        # Its dialect may be a package's that does not work any more.
+        get_gateway(job.gateway)
         return find_route(job.gateway, job.capability, job.model)
     except (CatalogError, InvalidRequest) as error:
         raise PollRejected(
