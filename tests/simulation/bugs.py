@@ -51,7 +51,7 @@ async def _believes_another_clock(entry: JournalEntry, journal: Journal, sleep: 
             return False
 
 
-async def _believes_yes(self: Session, job: Job, answer: Cancellation) -> Cancellation:
+async def _believes_yes(self: Session, job: Job, answer: Cancellation, **_: object) -> Cancellation:
     return answer
 
 

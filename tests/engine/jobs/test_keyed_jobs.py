@@ -128,21 +128,29 @@ async def test_a_finished_job_is_not_deleted(sandbox: SandboxServer, session: Se
     entry = await bought(session)
     assert entry.job is not None
     answer = await session.cancel(entry.job)
-    assert (answer.accepted, "takes a finished job's result away" in answer.message) == (False, True)
+    assert (answer.accepted, "with all that it has made" in answer.message) == (False, True)
     sandbox.fault(at="poll", kind="http", status=503)
-    assert "could not be asked whether it has one" in (await session.cancel(entry.job)).message
+    assert "could not be asked how it stands" in (await session.cancel(entry.job)).message
     assert (await after(session, entry)).state == "submitted"
     assert (await session.resume(entry)).asset.bytes > 0
 
 
-async def test_a_delete_that_is_refused_changes_nothing(sandbox: SandboxServer, session: Session) -> None:
-    """The job runs, and goes on."""
+async def test_a_running_job_is_not_deleted(sandbox: SandboxServer, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by us, nor by a gateway that refuses since it has begun meanwhile: it goes on."""
     sandbox.settings(job_s=3600)
     entry = await bought(session)
     assert entry.job is not None
     sandbox.advance(1800)
     answer = await session.cancel(entry.job)
-    assert (answer.accepted, (await after(session, entry)).state) == (False, "submitted")
+    assert (answer.accepted, "happyhorse jobs resume" in answer.message) == (False, True)
+
+    async def poll_once(*_: object) -> JobSnapshot:
+        return JobSnapshot(status=JobStatus.QUEUED)
+
+    monkeypatch.setattr(Session, "poll_once", poll_once)
+    answer = await session.cancel(entry.job)
+    assert (answer.accepted, "Failed to cancel" in answer.message) == (False, True)
+    assert (await after(session, entry)).state == "submitted"
 
 
 @pytest.mark.parametrize(

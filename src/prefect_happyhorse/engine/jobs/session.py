@@ -203,17 +203,17 @@ class Session:
         return answer
 
     async def _kept_from_deletion(self, job: Job) -> Cancellation | None:
-        """Why a job must not be deleted, or None where it may: its result would go with it, and is paid for."""
+        """Why a job must not be deleted, or None where it may: once it has begun, what is paid for would go with it."""
         try:
             snapshot = await self.poll_once(job)
         except GenerationError as error:
-            why = f"could not be asked whether it has one: {error.message}"
+            why = f"could not be asked how it stands: {error.message}"
         else:
-            if snapshot.status in {JobStatus.QUEUED, JobStatus.RUNNING}:
+            if snapshot.status is JobStatus.QUEUED:
                 return None
             why = f"says of the job that it is {snapshot.provider_status or snapshot.status.value}"
         return Cancellation(
-            accepted=False, message=f"A delete takes a finished job's result away, and the gateway {why}. {goes_on(job.digest)}"
+            accepted=False, message=f"A delete takes a job away with all that it has made, and the gateway {why}. {goes_on(job.digest)}"
         )
 
     async def _confirm_cancel(self, job: Job, answer: Cancellation, *, deletes: bool) -> Cancellation:
