@@ -118,8 +118,9 @@ async def test_a_file_that_changed_is_not_sent(route: Route, tmp_path: Path) -> 
 @pytest.mark.parametrize("image", ["nowhere.png", "data:image/png;base64,????", "memory://nowhere/horse.png"])
 async def test_a_file_that_is_not_there_is_told(route: Route, image: str) -> None:
     """Where it was looked for."""
-    with pytest.raises(MediaUnreachable, match="image="):
+    with pytest.raises(MediaUnreachable, match="image=") as caught:
         await read(image, route)
+    assert "It is sent as a file" in str(caught.value)
 
 
 async def test_a_file_is_checked_with_the_rest_of_the_request(route: Route) -> None:

@@ -39,6 +39,7 @@ Fetch = Callable[[str, Path, int], Awaitable[None]]
 
 _MARGIN = timedelta(minutes=10)
 _UNREADABLE = "where the gateway cannot read it"
+_A_FILE = "It is sent as a file: give one that can be read here, or a public http(s) address that it can be fetched from."
 
 
 async def upload_inputs(
@@ -82,12 +83,13 @@ async def upload_inputs(
         if result.problem
     ]
     if problems:
+        wrong = {name for (name, _, _), result in zip(media, found, strict=True) if result.problem}
         raise MediaUnreachable(
             f"{route.gateway} cannot read {len(problems)} of the media. Nothing was sent. " + "; ".join(problems) + ".",
             gateway=route.gateway,
             model=route.model,
             capability=route.capability,
-            advice=_ways_out(route),
+            advice=_ways_out(route) if wrong - route.file_fields else _A_FILE,
         )
     _check_inline(route, [result.url for result in found])
     addresses: dict[str, str | tuple[str, ...]] = {}
