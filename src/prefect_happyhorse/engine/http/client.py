@@ -149,7 +149,12 @@ def is_local(account: Account) -> bool:
 
 def is_on_this_machine(account: Account) -> bool:
     """Whether a gateway runs on this machine, as the sandbox does."""
-    return is_loopback(httpx.URL(account.base_url).host)
+    return is_loopback(_parsed(account.base_url).host)
+
+
+@lru_cache(maxsize=64)
+def _parsed(base_url: str) -> httpx.URL:
+    return httpx.URL(base_url)
 
 
 class Permit(Protocol):
@@ -172,7 +177,7 @@ async def send(
         check_base_url(account.base_url, private_network=account.private_network)
     except ValueError as error:
         raise CallRejected(f"The base URL of {account.gateway} {error}; nothing was sent.", meaning="not_found") from error
-    if not _same_origin(request.url, httpx.URL(account.base_url)):
+    if not _same_origin(request.url, _parsed(account.base_url)):
         raise CallRejected(
             f"A call to {request.url.host} would take the key away from {account.base_url}; nothing was sent.", meaning="not_found"
         )
@@ -223,11 +228,13 @@ async def authorize(
 
 def _max_bytes(gateway: Gateway, account: Account, request: httpx.Request) -> int:
     """How long the answer to a call may be: only the poll of a route that makes pictures may be answered with the pictures themselves."""
-    asked = request.url.raw_path.removeprefix(httpx.URL(account.base_url).raw_path.rstrip(b"/")).decode("ascii")
+    asked = request.url.raw_path.removeprefix(_parsed(account.base_url).raw_path.rstrip(b"/")).decode("ascii")
     for route in routes(gateway.facts.gateway):
+        if route.kind != "image":
+            continue
         method, _, path = route.poll.partition(" ")
         before, _, after = (account.poll_path or path).partition("{task_id}")
-        if route.kind == "image" and request.method == method and asked.startswith(before) and asked.endswith(after):
+        if request.method == method and asked.startswith(before) and asked.endswith(after):
             return _MAX_INLINE_BYTES
     return _MAX_ANSWER_BYTES
 

@@ -20,6 +20,8 @@ TEMPLATE_FIELDS = ("date", "gateway", "account", "capability", "model", "task_id
 _MAX_VALUE_CHARS = 80
 _MAX_SEGMENT_CHARS = 200
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_NEVER = re.compile(r"[\\\x00-\x1f\x7f]")
+_DRIVE = re.compile(r"[A-Za-z]:")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 # Ids in which two jobs cannot be confused whatever stands before and behind them in a name: random, long, and without a
 # dash but for those of a UUID.
@@ -77,11 +79,11 @@ def check_relative(path: str) -> str:
 
 def _path_problem(path: str) -> str | None:
     segments = path.split("/")
-    if path.startswith("/") or ".." in segments or re.match(r"[A-Za-z]:", path):
+    if path.startswith("/") or ".." in segments or _DRIVE.match(path):
         return "it leaves the store's folder"
     if not all(segments) or "." in segments:
         return "a part of it is empty"
-    if "\\" in path or any(ord(char) < 32 or ord(char) == 127 for char in path):
+    if _NEVER.search(path):
         return "it holds a backslash or a control character"
     return None
 
