@@ -297,7 +297,8 @@ def iter_media(request: GenerationRequest) -> Iterator[tuple[str, int | None, Me
         [('references', 0, 'a.png'), ('references', 1, 'b.png')]
     """
     for name in MEDIA_FIELDS:
-        value: object = getattr(request, name, None)
+        # Most classes have few of the fields, and to ask pydantic for one that is missing takes an exception.
+        value: object = request.__dict__.get(name)
         if isinstance(value, (MediaAsset, str)):
             yield name, None, value
         elif isinstance(value, tuple):

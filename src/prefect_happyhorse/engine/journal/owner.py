@@ -113,7 +113,12 @@ class LeaseOwner(Value):
 def _started(run: str, process: int) -> int | None:
     """When a process was started, where it is this one: of another, as when an entry of an earlier version is read, it is not known."""
     here = _this_process()
-    seen = _seen(process) if (run, process) == (here.run, here.process) else None
+    return _own_start(process) if (run, process) == (here.run, here.process) else None
+
+
+@lru_cache(maxsize=1)
+def _own_start(process: int) -> int | None:
+    seen = _seen(process)
     return None if seen is None else seen.started
 
 
