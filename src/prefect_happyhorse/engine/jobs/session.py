@@ -30,7 +30,7 @@ from prefect_happyhorse.engine.jobs.hints import goes_on, resolve_uncertain
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S, OnPoll, Poller, ignore
 from prefect_happyhorse.engine.jobs.results import OutputStore, StoredResult
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
-from prefect_happyhorse.engine.jobs.submit import OnUncertain, Prepared, Submitted, Submitter, prepare
+from prefect_happyhorse.engine.jobs.submit import OnUncertain, Prepared, Submitted, Submitter, Turn, prepare
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.journal.journal import Cancellation, Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
@@ -90,8 +90,9 @@ class Session:
         flow_run_id: str | None = None,
         budget: Budget | None = None,
         labels: Labels | None = None,
+        turn: Turn | None = None,
     ) -> Submitted:
-        """Submit a prepared request at most once; the result says whether this call bought the job."""
+        """Submit a prepared request at most once; the result says whether this call bought the job. A turn is a pool's."""
         submitter = Submitter(
             store=self.store,
             on_uncertain=on_uncertain,
@@ -101,8 +102,13 @@ class Session:
             tokens=self.tokens,
             sleep=self.sleep,
             shared=self.shared,
+            **({} if turn is None else turn._asdict()),
         )
         return await submitter.submit_or_find(prepared)
+
+    def of(self, job: Job | None) -> Session:
+        """This session, whose account pays for every job; see `Pool.of`."""
+        return self
 
     def _poller(self, deadline_s: float = DEADLINE_S, on_poll: OnPoll = ignore, *, again: bool = False) -> Poller:
         return Poller(
