@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import anyio
 
@@ -73,6 +74,9 @@ class Session:
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     shared: Shared = PROCESS
 
+    rounds: ClassVar[int] = 1
+    """How often one request may be bought in a run; see `Pool.rounds`."""
+
     @property
     def journal(self) -> Journal:
         """The journal of the store."""
@@ -106,8 +110,8 @@ class Session:
         )
         return await submitter.submit_or_find(prepared)
 
-    def of(self, job: Job | None) -> Session:
-        """This session, whose account pays for every job; see `Pool.of`."""
+    def of(self, job: Job) -> Session:
+        """The session of the account that paid for a job: this one; see `Pool.of`."""
         return self
 
     def _poller(self, deadline_s: float = DEADLINE_S, on_poll: OnPoll = ignore, *, again: bool = False) -> Poller:
