@@ -13,7 +13,7 @@ from tests.simulation.world import CURRENT, Process, World
 
 from prefect_happyhorse.sandbox.media.render import MediaSpec, _write  # pyright: ignore[reportPrivateUsage]
 
-__all__ = ["Charge", "SimGateway"]
+__all__ = ["Charge", "SimGateway", "service"]
 
 JOB_S = 90.0
 
@@ -26,6 +26,11 @@ def video() -> bytes:
         path = Path(folder) / "video.mp4"
         _write(spec, path)
         return path.read_bytes()
+
+
+def service(path: str) -> str:
+    """Which of the services at one address a path belongs to."""
+    return path.partition("/api/")[0]
 
 
 @dataclass
@@ -48,13 +53,20 @@ class SimGateway(httpx.AsyncBaseTransport):
     Args:
         world: Where it lives.
         odd: How often a submit is answered in an odd way, and how often anything else is.
+        polite: Whether it says yes to a cancel and never does it.
+        poor: Whether the balance is used up now and then.
     """
 
     world: World
     odd: float = 0.0
     polite: bool = False
+    poor: bool = False
     charges: dict[str, Charge] = field(default_factory=dict)
     digest_of: dict[str, str] = field(default_factory=dict)
+
+    def digest(self, request: httpx.Request) -> str:
+        """The digest of what a submit asks for, by the service that it is sent to and its prompt."""
+        return self.digest_of[service(request.url.path) + json.loads(request.content)["input"]["prompt"]]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a call, after whatever the world does to it."""
@@ -91,16 +103,18 @@ class SimGateway(httpx.AsyncBaseTransport):
         return self._poll(request, what)
 
     def _submit(self, request: httpx.Request) -> httpx.Response:
-        prompt = json.loads(request.content)["input"]["prompt"]
-        odd = self.world.choices.draw(0.0 if self.world.calm else self.odd, 6)
+        odd = self.world.choices.draw(0.0 if self.world.calm else self.odd, 8 if self.poor else 6)
         if odd == 1:
             self.world.note("the submit is throttled")
             return _json(request, 429, {"code": "Throttling.RateQuota", "message": "slow down"}, {"retry-after": "20"})
         if odd == 2:
             return _json(request, 503, {"code": "InternalError", "message": "come back later"})
+        if odd > 6:
+            self.world.note("the balance is used up")
+            return _json(request, 400, {"code": "Arrearage", "message": "the balance is used up"})
         charge = Charge(
             f"task-{len(self.charges) + 1:04}-{'0' * 20}",
-            self.digest_of[prompt],
+            self.digest(request),
             request.extensions["claim"],
             self.world.loop.now,
             CURRENT.get(),

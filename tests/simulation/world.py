@@ -27,7 +27,7 @@ from anyio import to_thread
 from tests.simulation.schedule import Choices, SimLoop
 
 from prefect_happyhorse.engine.http import rate_limit
-from prefect_happyhorse.engine.jobs import durations, poll, shared, submit
+from prefect_happyhorse.engine.jobs import breaker, durations, poll, shared, submit
 from prefect_happyhorse.engine.journal import lease, owner, spool
 from prefect_happyhorse.engine.storage import local, machine
 
@@ -282,6 +282,8 @@ class World:
                 (submit, "time", SimpleNamespace(time=lambda: self._now()[1])),
                 (machine, "state_folder", home),
                 (spool, "state_folder", home),
+                (breaker, "state_folder", home),
+                (breaker, "_now", lambda: self._now()[1]),
                 (local, "_write", write_and_remember),
                 (os, "fsync", self._fsync),
                 (os, "link", linked),
