@@ -8,6 +8,8 @@ from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 
+from prefect_happyhorse.domain.settings import written
+
 __all__ = ["ENTRY_POINTS", "FOLDERS", "discovered"]
 
 FOLDERS = "HAPPYHORSE_GATEWAYS"
@@ -19,7 +21,7 @@ ENTRY_POINTS = "prefect_happyhorse.gateways"
 
 def discovered() -> Iterator[tuple[str, str | OSError | ImportError | ValueError]]:
     """Each file of a gateway that is none of the package's own: where it is, and its text or why there is none."""
-    for name in filter(None, os.environ.get(FOLDERS, "").split(os.pathsep)):
+    for name in filter(None, written("gateways").split(os.pathsep)):
         folder = Path(name).expanduser()
         try:
             found = sorted(file for file in folder.iterdir() if file.suffix == ".toml")
