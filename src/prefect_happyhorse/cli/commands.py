@@ -21,6 +21,7 @@ from rich.table import Table
 from prefect_happyhorse.catalog import GATEWAYS, Route, check, estimate, gateway_facts, resolve, routes
 from prefect_happyhorse.cli.docs import example_request, gateways_page, routes_table
 from prefect_happyhorse.cli.export import export
+from prefect_happyhorse.cli.gallery import gallery
 from prefect_happyhorse.cli.gateways import gateways
 from prefect_happyhorse.cli.jobs import jobs
 from prefect_happyhorse.cli.output import REFUSED, SPENT, Seconds, asynchronous, cell, console, deadline_option, echo, errors, fail
@@ -264,6 +265,7 @@ def _read_request(path: Path) -> GenerationRequest:
 
 
 main.add_command(export)
+main.add_command(gallery)
 main.add_command(gateways)
 main.add_command(jobs)
 main.add_command(prices)
