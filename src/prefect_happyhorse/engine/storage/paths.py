@@ -19,6 +19,7 @@ TEMPLATE_FIELDS = ("date", "gateway", "account", "capability", "model", "task_id
 
 _MAX_VALUE_CHARS = 80
 _MAX_SEGMENT_CHARS = 200
+_FORBIDDEN = re.compile(r"[\\\x00-\x1f\x7f]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 # Ids in which two jobs cannot be confused whatever stands before and behind them in a name: random, long, and without a
@@ -81,7 +82,7 @@ def _path_problem(path: str) -> str | None:
         return "it leaves the store's folder"
     if not all(segments) or "." in segments:
         return "a part of it is empty"
-    if "\\" in path or any(ord(char) < 32 or ord(char) == 127 for char in path):
+    if _FORBIDDEN.search(path):
         return "it holds a backslash or a control character"
     return None
 
