@@ -21,6 +21,7 @@ from prefect_happyhorse import (
     JournalEntry,
     MediaAsset,
     MediaStore,
+    Money,
     RowResult,
     check_ready,
     collect_jobs,
@@ -47,9 +48,9 @@ class JobsFailed(ItemsFailed):
     """Raised at the end of a run that found jobs which ended without a file, or submits of which nobody knows the outcome."""
 
 
-def _outcome(entry: JournalEntry, row: RowResult | None) -> JobOutcome:
-    facts: dict[str, Any] = {"state": entry.state, "task_id": entry.job and entry.job.task_id}
-    if row is None:
+def _outcome(entry: JournalEntry, row: RowResult) -> JobOutcome:
+    facts: dict[str, Any] = {"state": entry.state, "task_id": row.job and row.job.task_id}
+    if row.job is None and row.money is not Money.NOT_SPENT:
         facts["error"] = f"nobody knows whether this submit was accepted: happyhorse jobs show {entry.digest[:12]}"
     else:
         facts |= {"state": "running" if row.state == "submitted" else row.state, "asset": row.asset, "error": row.error}
@@ -57,8 +58,7 @@ def _outcome(entry: JournalEntry, row: RowResult | None) -> JobOutcome:
 
 
 def _outcomes(entries: Sequence[JournalEntry], rows: Sequence[RowResult]) -> list[JobOutcome]:
-    found = {row.job.digest: row for row in rows if row.job is not None}
-    return [_outcome(entry, found.get(entry.digest)) for entry in entries]
+    return [_outcome(entry, row) for entry, row in zip(entries, rows, strict=True)]
 
 
 async def _follow(place: MediaStore, credentials: Sequence[GatewayCredentials], every_s: float, **how: Any) -> None:
@@ -77,7 +77,7 @@ async def _follow(place: MediaStore, credentials: Sequence[GatewayCredentials], 
         while True:
             try:
                 # Not as a task run: there would be one every few seconds, for ever.
-                due = [entry for entry in await open_jobs.fn(place) if entry.job and not_before.get(entry.digest, 0.0) < time.monotonic()]
+                due = [entry for entry in await open_jobs.fn(place) if not_before.get(entry.digest, 0.0) < time.monotonic()]
                 if due:
                     not_before.update(dict.fromkeys((entry.digest for entry in due), float("inf")))
                     group.start_soon(look_after, due)
@@ -132,8 +132,7 @@ async def collect(
     if follow_s is not None:
         await _follow(place, blocks, follow_s, concurrency=concurrency, deadline_s=deadline_s)
     entries = await open_jobs(place)
-    jobs = [entry for entry in entries if entry.job is not None]
-    rows = await collect_jobs(jobs, blocks, place, watch=watch, concurrency=concurrency, deadline_s=deadline_s) if jobs else []
+    rows = await collect_jobs(entries, blocks, place, watch=watch, concurrency=concurrency, deadline_s=deadline_s) if entries else []
     await resume_runs(place)
     outcomes = _outcomes(entries, rows)
     failed = {outcome.digest[:12]: outcome.error for outcome in outcomes if outcome.error is not None}

@@ -184,6 +184,7 @@ class GatewayFacts(Value):
     response: ResponsePaths = ResponsePaths()
     open: tuple[str, ...] = Field(default=(), description="What the source leaves open, and the default that was chosen.")
     cancel: str | None = Field(default=None, pattern=_ABOUT_A_JOB, description="Method and path that cancel a job, where there is one.")
+    list_tasks: str | None = Field(default=None, pattern=_CALL, description="Method and path that list an account's tasks, if any do.")
     token: str | None = Field(default=None, pattern=_CALL, description="Method and path that give an access token, where there is one.")
     alternative_submit: str | None = Field(default=None, pattern=_CALL, description="Another submit path that the source names.")
     alternative_poll: str | None = Field(default=None, pattern=_ABOUT_A_JOB, description="Another poll path that the source names.")

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from prefect_happyhorse.domain.values import AssetKind, FrozenLabels, Labels, Value
 
-__all__ = ["Job", "JobResult", "JobSnapshot", "JobStatus", "Output", "Submission"]
+__all__ = ["Job", "JobResult", "JobSnapshot", "JobStatus", "ListedTask", "Output", "Submission", "TaskPage"]
 
 
 class JobStatus(str, Enum):
@@ -104,6 +104,22 @@ class JobSnapshot(Value):
     message: str | None = None
     request_id: str | None = None
     usage: Mapping[str, Any] | None = None
+    prompt: str | None = Field(default=None, repr=False, description="The prompt that the gateway says it was sent with.")
+
+
+class ListedTask(Value):
+    """A task in a gateway's list."""
+
+    task_id: str
+    created_at: AwareDatetime = Field(description="When the gateway took it, by its own clock.")
+
+
+class TaskPage(Value):
+    """A page of a gateway's list of tasks."""
+
+    tasks: tuple[ListedTask, ...]
+    total: int = Field(ge=0, description="How many tasks the list holds in all.")
+    pages: int = Field(ge=0, description="How many pages it has.")
 
 
 class JobResult(Value):

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from prefect_happyhorse.catalog import GatewayFacts, ResponsePaths, Route
 from prefect_happyhorse.domain.errors import CatalogError
-from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission
+from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Submission, TaskPage
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.gateways.account import AccessToken, Account
 from prefect_happyhorse.gateways.errors import CallError, CallRejected, CallUnavailable, JobUnknown, MalformedResponse
@@ -29,7 +29,7 @@ from prefect_happyhorse.gateways.responses import (
     value_at,
     values_at,
 )
-from prefect_happyhorse.gateways.wire import build_body, form_parts
+from prefect_happyhorse.gateways.wire import build_body, form_parts, sent_prompt
 
 __all__ = ["Gateway"]
 
@@ -71,11 +71,14 @@ class Gateway:
     failed_code_paths: Paths = ()
     failed_reason_paths: Paths
     progress_paths: Paths = ()
+    prompt_paths: Paths = ()
 
     def __init__(self, facts: GatewayFacts) -> None:
         self.facts = facts
         if facts.token is not None and type(self).token_flow is Gateway.token_flow:
             raise CatalogError(f"{facts.gateway}: token = {facts.token!r}, but the dialect {facts.dialect} exchanges no access tokens.")
+        if facts.list_tasks is not None and type(self).read_tasks is Gateway.read_tasks:
+            raise CatalogError(f"{facts.gateway}: list_tasks = {facts.list_tasks!r}, but the dialect {facts.dialect} lists no tasks.")
 
     def submit_request(self, request: GenerationRequest, route: Route, account: Account) -> httpx.Request:
         """The call that submits a job, without the key: `sign` adds it.
@@ -107,6 +110,33 @@ class Gateway:
             account: Who pays.
         """
         return None if self.facts.cancel is None else _call(self.facts.cancel, account, task_id=task_id)
+
+    def tasks_request(self, account: Account, model: str, page: int) -> httpx.Request | None:
+        """The call that lists an account's latest tasks of a model, without the key, or None where the gateway has none.
+
+        Args:
+            account: Who pays.
+            model: The model, as the gateway names it.
+            page: The page's number, from 1.
+        """
+        if self.facts.list_tasks is None:
+            return None
+        request = _call(self.facts.list_tasks, account)
+        request.url = request.url.copy_merge_params(self.tasks_query(model, page))
+        return request
+
+    def tasks_query(self, model: str, page: int) -> dict[str, str | int]:
+        """The query that asks for a page of the tasks of a model."""
+        raise NotImplementedError
+
+    def prompt_sent(self, request: GenerationRequest, route: Route) -> str:
+        """The prompt of a request as the gateway is sent it; empty where there is none.
+
+        Args:
+            request: What the user wants.
+            route: The route that carries it.
+        """
+        return sent_prompt(request, route)
 
     def sign(self, request: httpx.Request, key: SecretStr) -> None:
         """Put the key into a call.
@@ -211,6 +241,18 @@ class Gateway:
             raise malformed("The job is finished but the response holds no result.", response)
         return snapshot
 
+    def read_tasks(self, response: httpx.Response) -> TaskPage:
+        """A page of the list of tasks.
+
+        Args:
+            response: The response, read to its end.
+
+        Raises:
+            CallError: When the gateway refuses or fails to answer.
+            MalformedResponse: When the response is none that the documentation shows.
+        """
+        raise NotImplementedError
+
     def read_cancel(self, response: httpx.Response) -> str | None:
         """The provider's request id of a cancel that it took, or None where it gives none.
 
@@ -282,6 +324,7 @@ class Gateway:
             message=sentence(reason, response) if reason else None,
             request_id=request_id_of(data, response),
             usage=usage,
+            prompt=first_text(data, self.prompt_paths),
         )
 
     def _failure(self, data: dict[str, Any], response: httpx.Response, route: Route | None) -> CallError | None:

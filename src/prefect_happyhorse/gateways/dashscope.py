@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from datetime import datetime, timezone
 from typing import ClassVar
 
 import httpx
 
 from prefect_happyhorse.catalog import ResponsePaths, Route
-from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus
+from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, ListedTask, TaskPage
 from prefect_happyhorse.gateways.base import Gateway, Paths
 from prefect_happyhorse.gateways.errors import CallError
+from prefect_happyhorse.gateways.redaction import as_id
+from prefect_happyhorse.gateways.responses import as_text, malformed, value_at, values_at
 
 __all__ = ["DashScopeGateway"]
+
+# The largest is not documented. A smaller page that comes all the same is read by its own count of pages.
+_PAGE_SIZE = 100
+_LATEST_MS = 1e14
 
 
 class DashScopeGateway(Gateway):
@@ -35,6 +42,7 @@ class DashScopeGateway(Gateway):
     message_paths: Paths = ("message", "output.message")
     failed_code_paths: Paths = ("output.code",)
     failed_reason_paths: Paths = ("output.message",)
+    prompt_paths: Paths = ("output.orig_prompt", "output.results.0.orig_prompt")
 
     def read_poll(self, response: httpx.Response, route: Route) -> JobSnapshot:
         """As every gateway's; of a picture that failed the answer may hold the reason alone, with no word of the task."""
@@ -47,3 +55,23 @@ class DashScopeGateway(Gateway):
             return JobSnapshot(
                 status=JobStatus.FAILED, provider_status="FAILED", code=error.code, message=error.message, request_id=error.request_id
             )
+
+    def tasks_query(self, model: str, page: int) -> dict[str, str | int]:
+        """Without times, whose zone is not documented, it is the last 24 hours that are listed."""
+        return {"model_name": model, "page_no": page, "page_size": _PAGE_SIZE}
+
+    def read_tasks(self, response: httpx.Response) -> TaskPage:
+        """The list's tasks, each with the time at which it was taken, in milliseconds since 1970."""
+        data = self._checked(response)
+        total, pages = (value_at(data, name) for name in ("total", "total_page"))
+        listed = [_task(entry) for entry in values_at(data, "data.*")]
+        if not all(isinstance(number, int) and number >= 0 for number in (total, pages)) or not all(listed):
+            raise malformed("The response is no page of a list of tasks.", response)
+        return TaskPage(tasks=tuple(filter(None, listed)), total=total, pages=pages)
+
+
+def _task(entry: object) -> ListedTask | None:
+    task_id, created_ms = as_id(as_text(value_at(entry, "task_id")) or ""), value_at(entry, "gmt_create")
+    if task_id is None or isinstance(created_ms, bool) or not isinstance(created_ms, int) or not 0 <= created_ms < _LATEST_MS:
+        return None
+    return ListedTask(task_id=task_id, created_at=datetime.fromtimestamp(created_ms / 1000, timezone.utc))

@@ -11,7 +11,7 @@ from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.prompts import rename_references
 from prefect_happyhorse.domain.requests import MEDIA_FIELDS, GenerationRequest, iter_media
 
-__all__ = ["build_body", "form_parts"]
+__all__ = ["build_body", "form_parts", "sent_prompt"]
 
 
 def build_body(request: GenerationRequest, route: Route) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def _value(request: GenerationRequest, route: Route, field: WireField) -> object
     for name in field.source:
         value = getattr(request, name, None)
         if name == "prompt" and value is not None:
-            value = _prompt(request, route)
+            value = sent_prompt(request, route)
         if value is not None:
             return wire_value(value, field)
     return None
@@ -84,8 +84,8 @@ def _typed_media(request: GenerationRequest, field: WireField) -> list[dict[str,
     return entries
 
 
-def _prompt(request: GenerationRequest, route: Route) -> str:
-    """The prompt as the gateway reads it."""
+def sent_prompt(request: GenerationRequest, route: Route) -> str:
+    """The prompt as the gateway reads it; empty where there is none."""
     prompt = request.prompt or ""
     name = route.name_of_references(prompt)
     return prompt if name is None else rename_references(prompt, name)
@@ -94,11 +94,11 @@ def _prompt(request: GenerationRequest, route: Route) -> str:
 def _message_parts(request: GenerationRequest, route: Route) -> list[dict[str, str]]:
     """Pictures and then the text, each in an object of one key."""
     pictures = [*_media(request, "image"), *_media(request, "references")]
-    return [*({"image": address} for address in pictures), {"text": _prompt(request, route)}]
+    return [*({"image": address} for address in pictures), {"text": sent_prompt(request, route)}]
 
 
 def _message_content(request: GenerationRequest, route: Route) -> str | list[dict[str, Any]]:
-    prompt = _prompt(request, route)
+    prompt = sent_prompt(request, route)
     pictures = _media(request, "references")
     if not pictures:
         return prompt

@@ -7,7 +7,7 @@ from functools import partial
 
 from prefect_happyhorse.artifacts.gallery import Gallery
 from prefect_happyhorse.blocks import GatewayCredentials
-from prefect_happyhorse.domain.errors import JobExpired, JobTimedOut
+from prefect_happyhorse.domain.errors import JobExpired, JobTimedOut, Money
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
 from prefect_happyhorse.domain.rows import RowResult
 from prefect_happyhorse.engine.jobs.session import Session
@@ -62,7 +62,8 @@ async def collect_jobs(
     """Keep the outputs of open jobs that are finished, many in one task run. Nothing is bought, and nothing is cancelled.
 
     Args:
-        entries: Entries such as those of `open_jobs`; one without a job is left as it is.
+        entries: Entries such as those of `open_jobs`. One without a job is settled by the gateway's list of tasks where that can be, which
+            takes minutes, and left as it is elsewhere.
         credentials: Who may have paid. A job of nobody among them is asked for with what it was bought with, else with the environment's.
         store: Where the journal and the outputs are kept.
         watch: Whether to wait for jobs that are still running; otherwise each is asked for once.
@@ -70,7 +71,7 @@ async def collect_jobs(
         deadline_s: With `watch`, how long a job may take in all, in seconds since it was submitted.
 
     Returns:
-        For each entry a row; one that is still running is "submitted".
+        For each entry a row; one that is still running is "submitted", and one of which nobody knows whether it was accepted has no job.
 
     Raises:
         InvalidRequest: When an argument is of a wrong kind.
@@ -84,6 +85,8 @@ async def collect_jobs(
     rows = [RowResult(row=number, id=entry.digest[:12], job=entry.job) for number, entry in known.items()]
 
     async def ask(row: RowResult, session: Session, gallery: Gallery) -> RowResult:
+        if row.job is None:
+            row = await _settled(row, known[row.row], session)
         if row.job is None or (not watch and known[row.row].result is None and await _is_running(row.job, session)):
             return row
         try:
@@ -119,6 +122,17 @@ async def _payers(known: Mapping[int, JournalEntry], credentials: Sequence[Crede
         return sessions[payer]
 
     return find
+
+
+async def _settled(row: RowResult, entry: JournalEntry, session: Session) -> RowResult:
+    """The row of an uncertain submit with what the gateway's list of tasks shows."""
+    if not await session.settle(entry):
+        return row
+    latest = await session.journal.read(entry.digest)
+    if latest is None or latest.job is None:
+        told = f"the list of tasks of {entry.gateway} shows that this submit was not accepted: run the request again to buy it"
+        return row.model_copy(update={"error": told, "money": Money.NOT_SPENT})
+    return row.model_copy(update={"job": latest.job})
 
 
 async def _is_running(job: Job, session: Session) -> bool:

@@ -32,7 +32,7 @@ async def generate(
     *,
     take: int = 1,
     deadline_s: float = DEADLINE_S,
-    on_uncertain: OnUncertain = "raise",
+    on_uncertain: OnUncertain = "settle",
     budget: Budget | None = None,
     labels: Labels | None = None,
 ) -> MediaAsset:

@@ -127,7 +127,7 @@ def argument_problems(
     *,
     credentials: object,
     store: object,
-    on_uncertain: object = "raise",
+    on_uncertain: object = "settle",
     budget: object = None,
     deadline_s: object = DEADLINE_S,
     labels: object = None,
@@ -139,7 +139,7 @@ def argument_problems(
         ),
         f"store must be a MediaStore block, a name, a folder or a URL (got {type(store).__name__})": store is None
         or isinstance(store, (str, Path, MediaStore)),
-        f"on_uncertain must be 'raise' or 'resubmit' (got {on_uncertain!r})": on_uncertain in get_args(OnUncertain),
+        f"on_uncertain must be 'settle', 'raise' or 'resubmit' (got {on_uncertain!r})": on_uncertain in get_args(OnUncertain),
         f"budget must be a Budget (got {budget!r}), as Budget(amount=100, currency='CNY')": budget is None or isinstance(budget, Budget),
         f"deadline_s must be a number of seconds from 0 (got {deadline_s!r})": isinstance(deadline_s, (int, float)) and deadline_s >= 0,
     }

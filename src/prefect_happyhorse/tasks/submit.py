@@ -25,7 +25,7 @@ async def submit(
     store: StoreRef = None,
     *,
     take: int = 1,
-    on_uncertain: OnUncertain = "raise",
+    on_uncertain: OnUncertain = "settle",
     budget: Budget | None = None,
     labels: Labels | None = None,
 ) -> Job:
@@ -36,8 +36,8 @@ async def submit(
         credentials: Who pays.
         store: Where the journal and the results are kept.
         take: 1, or another number for another variation of the very same request.
-        on_uncertain: What to do when an earlier submit may have been accepted but nobody knows: "raise", or "resubmit" and
-            perhaps pay twice.
+        on_uncertain: What to do when a submit may have been accepted but nobody knows: "settle" it where the gateway can list its tasks,
+            which takes minutes, and raise where that settles nothing; "raise"; or "resubmit" and perhaps pay twice.
         budget: The most that the jobs of the store's journal may cost together; None for no limit.
         labels: What the job is called by in the journal, events, cards and `happyhorse spend`, such as `{"project": "film"}`. They make
             no other job of it: one that was bought before keeps its own.

@@ -17,6 +17,7 @@ from prefect_happyhorse.domain.errors import (
     JobExpired,
     Money,
     PollRejected,
+    RequestRejected,
     SubmissionUncertain,
     error_context,
 )
@@ -29,6 +30,7 @@ from prefect_happyhorse.engine.jobs import manage
 from prefect_happyhorse.engine.jobs.hints import goes_on, resolve_uncertain
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S, OnPoll, Poller, ignore
 from prefect_happyhorse.engine.jobs.results import OutputStore, StoredResult
+from prefect_happyhorse.engine.jobs.settle import Settler
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
 from prefect_happyhorse.engine.jobs.submit import OnUncertain, Prepared, Submitted, Submitter, prepare
 from prefect_happyhorse.engine.journal.budget import Budget
@@ -86,7 +88,7 @@ class Session:
         self,
         prepared: Prepared,
         *,
-        on_uncertain: OnUncertain = "raise",
+        on_uncertain: OnUncertain = "settle",
         flow_run_id: str | None = None,
         budget: Budget | None = None,
         labels: Labels | None = None,
@@ -135,6 +137,11 @@ class Session:
 
     async def resume(self, entry: JournalEntry, *, deadline_s: float = DEADLINE_S, again: bool = False) -> StoredResult:
         """Wait for a job that stands in the journal, and store its outputs. Nothing is bought."""
+        if entry.job is None and await self.settle(entry):
+            entry = await self.journal.read(entry.digest) or entry
+            if entry.job is None:
+                told = f"The list of tasks of {entry.gateway} shows that this submit was not accepted."
+                raise RequestRejected(told, gateway=entry.gateway, digest=entry.digest, advice="Run the same request again to buy it.")
         if entry.job is None:
             raise SubmissionUncertain(
                 "Nobody knows whether this submit was accepted.",
@@ -143,6 +150,11 @@ class Session:
                 advice=resolve_uncertain(entry.digest),
             )
         return await self.store_outputs(await self.poll(entry.job, deadline_s=deadline_s, again=again))
+
+    async def settle(self, entry: JournalEntry) -> bool:
+        """Whether the gateway's list of tasks showed what became of an uncertain submit: a job, or surely none."""
+        settler = Settler(self.account, self.journal, tokens=self.tokens, sleep=self.sleep, shared=self.shared)
+        return await settler.settle(entry)
 
     async def adopt(self, entry: JournalEntry, task_id: str) -> JournalEntry:
         """Give an uncertain submit the job that it became, once the gateway says that it knows it."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import anyio
 
@@ -21,11 +24,31 @@ from prefect_happyhorse.engine.storage.paths import safe
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 
-__all__ = ["PROCESS", "Shared"]
+__all__ = ["PROCESS", "Latest", "Shared"]
+
+_Read = TypeVar("_Read")
 
 # As many as anybody could want: the limiter finds out by refusals where the limit is.
 _UNDOCUMENTED_PER_S = 500.0
 _UNDOCUMENTED_BURST = 1000
+_REMEMBERED = 10_000
+
+
+class Latest(Generic[_Read]):
+    """What takes long to read, read once for all who ask for it at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._read: tuple[float, _Read] | None = None
+
+    async def get(self, read: Callable[[], Awaitable[_Read]], *, once: bool = False) -> _Read:
+        """What `read` gives, by a reading that was begun after this was called, or, of what never changes, by the first."""
+        asked_at = time.monotonic()
+        async with self._lock:
+            if self._read is None or (self._read[0] <= asked_at and not once):
+                begun_at = time.monotonic()
+                self._read = begun_at, await read()
+            return self._read[1]
 
 
 class Shared:
@@ -39,6 +62,7 @@ class Shared:
         self._remembered: OrderedDict[tuple[str, str], JournalEntry] = OrderedDict()
         self._proved: set[str] = set()
         self._poll_paths: dict[tuple[str, str], str] = {}
+        self._latest = WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, ...], Latest[Any]]]()
         self._trackers: dict[tuple[str, Budget], BudgetTracker] = {}
 
     def limiter(self, account: Account, *, per_s: float | None) -> RateLimiter:
@@ -78,6 +102,14 @@ class Shared:
     def journal(self, store: Store, *, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> Journal:
         """The journal of a store, which knows what this process wrote to it last."""
         return Journal(store, sleep=sleep, remembered=self._remembered)
+
+    def latest(self, *key: str) -> Latest[Any]:
+        """What is read once for all who ask for the same on this event loop."""
+        with self._lock:
+            known = self._latest.setdefault(asyncio.get_running_loop(), {})
+            if key not in known and len(known) >= _REMEMBERED:
+                known.clear()
+            return known.setdefault(key, Latest())
 
     async def prove(self, journal: Journal) -> None:
         """Try, once in a process, that a journal can keep two buyers apart, and that a job can be written down on this machine too."""

@@ -35,6 +35,7 @@ from prefect_happyhorse.engine.http.rate_limit import backoff_s
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
 from prefect_happyhorse.engine.inputs.upload import by_reference, upload_inputs
 from prefect_happyhorse.engine.jobs.hints import rebuy, resolve_uncertain
+from prefect_happyhorse.engine.jobs.settle import Settler
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
 from prefect_happyhorse.engine.journal.budget import BudgetTracker
 from prefect_happyhorse.engine.journal.digest import request_digest
@@ -46,7 +47,7 @@ from prefect_happyhorse.gateways import Account, CallError, CallUnavailable, Gat
 
 __all__ = ["OnUncertain", "Prepared", "Submitted", "Submitter", "prepare"]
 
-OnUncertain = Literal["raise", "resubmit"]
+OnUncertain = Literal["settle", "raise", "resubmit"]
 
 _log = logging.getLogger(__name__)
 
@@ -98,7 +99,8 @@ class Submitter:
     """Submits prepared requests, each at most once.
 
     Args:
-        on_uncertain: What to do with a submit of an earlier run whose outcome nobody knows: raise, or pay perhaps twice.
+        on_uncertain: What to do with a submit whose outcome nobody knows: settle it where the gateway can list its tasks and raise
+            elsewhere, raise, or pay perhaps twice.
         tracker: Says whether there is room in a budget; None for no budget.
         labels: What the jobs are called by.
         attempts: How often a submit is sent that certainly did no work.
@@ -106,7 +108,7 @@ class Submitter:
     """
 
     store: Store
-    on_uncertain: OnUncertain = "raise"
+    on_uncertain: OnUncertain = "settle"
     flow_run_id: str | None = None
     tracker: BudgetTracker | None = None
     labels: Labels = field(default_factory=dict[str, str])
@@ -148,10 +150,10 @@ class Submitter:
             return None
         if self.on_uncertain == "resubmit":
             return await self._buy(prepared, journal, instead_of=entry)
+        if self.on_uncertain == "settle" and await self._settler(prepared.account, journal).settle(entry):
+            return None
         if entry.failure is not None:
-            raise _uncertain(
-                f"An earlier submit may have been accepted: {entry.failure.message}", entry.digest, task_id=entry.failure.task_id
-            )
+            raise _uncertain(f"A submit may have been accepted: {entry.failure.message}", entry.digest, task_id=entry.failure.task_id)
         raise _uncertain(
             f"A submit was begun at {entry.owner.at.isoformat(timespec='seconds')} by {entry.owner}, and nobody knows whether it was"
             " accepted.",
@@ -220,6 +222,9 @@ class Submitter:
                 sending.exception()
             raise
 
+    def _settler(self, account: Account, journal: Journal) -> Settler:
+        return Settler(account, journal, tokens=self.tokens, sleep=self.sleep, shared=self.shared)
+
     async def _authorize(self, client: Client, gateway: Gateway, account: Account) -> None:
         """Get an access token while there is no lease yet, where the gateway takes one."""
         try:
@@ -243,6 +248,8 @@ class Submitter:
                 # Whoever looks for the job has nothing but the answer.
                 error.args = (f"{error.message} Answer: {error.excerpt[:200]!r}",)
             await lease.give_up(error)
+            if self.on_uncertain == "settle" and gateway.facts.list_tasks is not None:
+                return None
             raise _uncertain(f"The submit may have been accepted: {error.message}", prepared.digest, error) from call
         except LeaseLost as lost:
             _log.warning("%s; nothing was sent, and the journal is read again.", lost)

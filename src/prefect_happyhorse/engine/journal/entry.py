@@ -72,6 +72,7 @@ class Failure(Value):
     provider_status: str | None = None
     task_id: str | None = Field(default=None, description="The job that an uncertain submit's answer named.")
     at: AwareDatetime = Field(default_factory=_now)
+    up_s: float | None = Field(default=None, description="When an uncertain submit was given up, as its owner's `up_s`.")
 
 
 class Cancellation(Value):

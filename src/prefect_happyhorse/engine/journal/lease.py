@@ -13,7 +13,7 @@ import anyio
 from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
 from prefect_happyhorse.engine.journal.files import lease_path
 from prefect_happyhorse.engine.journal.journal import Failure, Journal, JournalEntry
-from prefect_happyhorse.engine.journal.owner import HEARTBEAT_S, LEASE_TTL_S, SENDING_TTL_S
+from prefect_happyhorse.engine.journal.owner import HEARTBEAT_S, LEASE_TTL_S, SENDING_TTL_S, up_s
 
 __all__ = ["Lease", "LeaseLost", "wait_for_owner"]
 
@@ -109,8 +109,9 @@ class Lease:
 
     async def give_up(self, error: GenerationError) -> None:
         """Write down that nobody knows whether the submit was accepted, and why."""
+        failure = Failure(message=error.message, code=error.code, task_id=error.task_id, up_s=up_s())
         try:
-            await self.journal.give_up(self.intent, Failure(message=error.message, code=error.code, task_id=error.task_id))
+            await self.journal.give_up(self.intent, failure)
         except (OSError, GenerationError) as problem:
             # The intent stands, and means the same.
             _log.warning("Could not write down that %s is uncertain: %s", self.intent.digest[:12], problem)

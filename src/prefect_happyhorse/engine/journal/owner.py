@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import time
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from pydantic import AwareDatetime, Field
 
 from prefect_happyhorse.domain.values import Value
 
-__all__ = ["HEARTBEAT_S", "LEASE_TTL_S", "SENDING_TTL_S", "LeaseOwner"]
+__all__ = ["HEARTBEAT_S", "LEASE_TTL_S", "SENDING_TTL_S", "LeaseOwner", "up_s"]
 
 HEARTBEAT_S = 30.0
 """How often the owner of a lease renews it."""
@@ -47,6 +49,18 @@ def _machine() -> str:
     return " ".join(parts)
 
 
+def up_s() -> float:
+    """Seconds since this machine was started, which nobody sets; on Linux those of its sleep count."""
+    boot_clock: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot_clock is None else time.clock_gettime(boot_clock)
+
+
+def _boot(machine: str) -> str | None:
+    """What names the boot of a machine, or None where nothing does."""
+    found = re.search(r" ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?: |$)", machine)
+    return None if found is None else found[1]
+
+
 class _Process(NamedTuple):
     machine: str
     process: int
@@ -71,6 +85,7 @@ class LeaseOwner(Value):
         started: When the process was started, in the machine's own ticks; None where that is not known, as anywhere but on Linux.
         claim: A name that no other submit has.
         at: When the submit was begun.
+        up_s: The same, in seconds since the machine was started; None where that was not written down.
     """
 
     host: str = Field(default_factory=socket.gethostname)
@@ -80,6 +95,7 @@ class LeaseOwner(Value):
     started: int | None = Field(default_factory=lambda facts: _started(facts["run"], facts["process"]))
     claim: str = Field(default_factory=lambda: uuid.uuid4().hex)
     at: AwareDatetime = Field(default_factory=_now)
+    up_s: float | None = Field(default_factory=lambda facts: up_s() if _is_here(facts["run"], facts["process"]) else None)
 
     @contextmanager
     def submitting(self) -> Generator[None]:
@@ -93,8 +109,14 @@ class LeaseOwner(Value):
     @property
     def is_this_process(self) -> bool:
         """Whether this very process holds the lease; one that was forked from it has another id."""
-        here = _this_process()
-        return (self.run, self.process) == (here.run, here.process)
+        return _is_here(self.run, self.process)
+
+    def age_s(self) -> float | None:
+        """How long ago the submit was begun, in seconds, by no clock that can be set; None where this process cannot know it."""
+        boot = _boot(self.machine)
+        if self.up_s is None or not (self.is_this_process or (boot is not None and boot == _boot(_this_process().machine))):
+            return None
+        return max(0.0, up_s() - self.up_s)
 
     def lives(self) -> bool | None:
         """Whether the submit is still at work; None where it cannot be known, as of another machine's."""
@@ -110,10 +132,14 @@ class LeaseOwner(Value):
         return f"process {self.process} on {self.host}"
 
 
+def _is_here(run: str, process: int) -> bool:
+    here = _this_process()
+    return (run, process) == (here.run, here.process)
+
+
 def _started(run: str, process: int) -> int | None:
     """When a process was started, where it is this one: of another, as when an entry of an earlier version is read, it is not known."""
-    here = _this_process()
-    seen = _seen(process) if (run, process) == (here.run, here.process) else None
+    seen = _seen(process) if _is_here(run, process) else None
     return None if seen is None else seen.started
 
 

@@ -103,6 +103,10 @@ class Dialect(ABC):
         """The answer to a call for an access token."""
         raise Failure("unsupported", "there are no access tokens here")
 
+    def listed(self, jobs: Sequence[Job], query: Mapping[str, str]) -> Answer:
+        """The answer to a call for the list of an account's tasks."""
+        raise Failure("unsupported", "jobs cannot be listed")
+
     def batch(self, views: Sequence[PollView]) -> Answer:
         """The answer to a poll of many jobs at once."""
         raise Failure("unsupported", "jobs cannot be queried in batches")

@@ -6,11 +6,12 @@ asynchronous tasks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 
 from prefect_happyhorse.catalog import GatewayFacts
 from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollView
-from prefect_happyhorse.sandbox.jobs.job import LedgerState, Meaning
+from prefect_happyhorse.sandbox.jobs.job import Failure, Job, LedgerState, Meaning
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
 
 __all__ = ["DashScope"]
@@ -34,6 +35,7 @@ _WORDS: dict[LedgerState, str] = {
     "failed": "FAILED",
     "cancelled": "CANCELED",
 }
+_LARGEST_PAGE = 100
 _CHINA = timezone(timedelta(hours=8))
 
 
@@ -73,19 +75,17 @@ class DashScope(Dialect):
             output["scheduled_time"] = _time(job.submitted_at + job.job_s * 0.2)
         if view.state in {"succeeded", "failed"}:
             output["end_time"] = _time(job.finished_at or job.submitted_at + job.job_s)
-        if view.state == "succeeded":
-            output["orig_prompt"] = job.body.text("prompt") or ""
         if view.state == "succeeded" and job.route.kind == "image":
             output |= _pictures(view)
             answer["usage"] = {"image_count": len(view.urls), "size": job.body.text("size") or "1024*1024"}
         elif view.state == "succeeded":
-            output |= {"video_url": view.urls[0]} if view.urls else {}
-            seconds = int(job.duration_s) if job.duration_s.is_integer() else job.duration_s
+            output |= {"orig_prompt": job.body.text("prompt") or ""} | ({"video_url": view.urls[0]} if view.urls else {})
+            billed, seen, made = (int(seconds) if seconds.is_integer() else seconds for seconds in job.billed_s())
             resolution = (job.body.text("resolution") or "1080P").upper().removesuffix("P")
             answer["usage"] = {
-                "duration": seconds,
-                "input_video_duration": 0,
-                "output_video_duration": seconds,
+                "duration": billed,
+                "input_video_duration": seen,
+                "output_video_duration": made,
                 "video_count": 1,
                 "SR": int(resolution) if resolution.isdecimal() else resolution,
                 "ratio": job.body.text("aspect_ratio") or "16:9",
@@ -93,6 +93,38 @@ class DashScope(Dialect):
         elif view.state == "failed" and job.failure:
             output["code"], output["message"] = _ERRORS[job.failure.meaning][1], job.failure.message
         return answer
+
+    def listed(self, jobs: Sequence[Job], query: Mapping[str, str]) -> Answer:
+        """A page of tasks without what they were sent and made; its size is 10 unless asked for, and at most 100."""
+        size, page = (_number(query, name, default) for name, default in (("page_size", 10), ("page_no", 1)))
+        size = min(size, _LARGEST_PAGE)
+        shown = jobs[(page - 1) * size : page * size]
+        return {
+            "total": len(jobs),
+            "total_page": -(-len(jobs) // size),
+            "page_no": page,
+            "page_size": size,
+            "request_id": self.state.new_id(),
+            "data": [self._listed(job) for job in shown],
+        }
+
+    def _listed(self, job: Job) -> Answer:
+        state = job.state(self.state.now())
+        times = {"gmt_create": job.submitted_at, "start_time": job.submitted_at + job.job_s * 0.2}
+        return {
+            "task_id": job.task_id,
+            "status": _WORDS[state],
+            "model_name": job.route.model,
+            "request_id": job.request_id,
+            **{name: int(seconds * 1000) for name, seconds in times.items()},
+        }
+
+
+def _number(query: Mapping[str, str], name: str, default: int) -> int:
+    text = query.get(name, str(default))
+    if not text.isdecimal() or int(text) < 1:
+        raise Failure("invalid", f"{name}: must be a whole number from 1")
+    return int(text)
 
 
 def _pictures(view: PollView) -> Answer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["FaultInjector", "FaultKind", "FaultPoint", "FaultRule"]
 
-FaultPoint = Literal["submit", "poll", "download", "token"]
+FaultPoint = Literal["submit", "poll", "list", "download", "token"]
 FaultKind = Literal[
     "refuse", "unauthorized", "quota", "throttle", "moderation", "fail_job", "http", "html", "garbage", "error_in_200", "unknown_status",
     "backwards", "no_task_id", "vanish", "empty_result", "drop_before", "drop_after", "stall_before", "stall_after",
@@ -26,6 +25,7 @@ _OF_A_JOB = {"refuse", "quota", "error_in_200", "unknown_status", "moderation", 
 _KINDS: dict[FaultPoint, frozenset[str]] = {
     "submit": frozenset({*_EVERYWHERE, *_OF_A_JOB, "no_task_id"}),
     "poll": frozenset({*_EVERYWHERE, *_OF_A_JOB, "backwards", "vanish", "empty_result"}),
+    "list": frozenset(_EVERYWHERE),
     "download": frozenset({*_EVERYWHERE, "truncate", "stall_body", "wrong_type", "redirect", "expire"}),
     "token": frozenset({*_EVERYWHERE, "refuse", "error_in_200"}),
 }
@@ -72,12 +72,12 @@ class FaultRule(BaseModel):
         """Whether a call that this rule strikes is carried out all the same: for a submit, whether it is accepted and charged."""
         return self.kind in _ACCEPTING_KINDS if self.accept is None else self.accept
 
-    def headers(self) -> dict[str, str]:
+    def headers(self, now: float) -> dict[str, str]:
         """The Retry-After header that the rule asks for, in one of the two forms of HTTP."""
         if self.retry_after_s is None:
             return {}
         if self.retry_after_as == "date":
-            return {"retry-after": formatdate(time.time() + self.retry_after_s, usegmt=True)}
+            return {"retry-after": formatdate(now + self.retry_after_s, usegmt=True)}
         return {"retry-after": f"{self.retry_after_s:g}"}
 
 

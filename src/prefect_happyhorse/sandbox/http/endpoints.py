@@ -67,7 +67,12 @@ class Endpoints:
         facts, handlers = self._dialect.facts, dict[str | None, _Handler]()
         for route in self._routes:
             handlers |= dict.fromkeys(_submits(route), self._submit) | dict.fromkeys(_polls(route), self._poll)
-        handlers |= {facts.cancel: self._cancel, facts.token: self._issue_token, self._dialect.batch_call: self._poll_batch}
+        handlers |= {
+            facts.list_tasks: self._list,
+            facts.cancel: self._cancel,
+            facts.token: self._issue_token,
+            self._dialect.batch_call: self._poll_batch,
+        }
         paths: list[Path] = []
         for call, handler in handlers.items():
             if call is not None:
@@ -191,6 +196,14 @@ class Endpoints:
             renders.begin(spec)
         return replace(view, urls=tuple(self._files.address(job, index, request) for index in range(job.results)))
 
+    async def _list(self, request: Request, _: str) -> Response:
+        """List the account's tasks."""
+        account = self._account(request)
+        rule = await self._strike("list", request, request.query_params.get("model_name"))
+        self._check_rate(account)
+        jobs = self._state.listed(self._gateway, account, request.query_params.get("model_name"))
+        return await self._finish(rule, self._dialect.listed(jobs, request.query_params))
+
     async def _cancel(self, request: Request, _: str) -> Response:
         """Cancel a job that has not begun."""
         job = self._state.find(self._gateway, request.path_params["task_id"], self._account(request))
@@ -262,7 +275,7 @@ class Endpoints:
             return Response(text[: max(1, len(text) * 2 // 3)], media_type="application/json")
         if rule.kind == "html" or (rule.kind == "http" and rule.body == "html"):
             status = rule.status if rule.kind == "http" else 200
-            return HTMLResponse(_PAGE.format("Bad gateway" if status > 200 else "Welcome"), status, rule.headers())
+            return HTMLResponse(_PAGE.format("Bad gateway" if status > 200 else "Welcome"), status, rule.headers(self._state.now()))
         if rule.kind in {"drop_before", "drop_after"}:
             return Dropped()
         if rule.kind == "no_task_id":
@@ -272,7 +285,7 @@ class Endpoints:
             return None
         meaning, message = _MEANINGS[rule.kind]
         status, body = self._dialect.error(meaning, rule.message or message)
-        return JSONResponse(body, {"http": rule.status, "error_in_200": 200}.get(rule.kind, status), rule.headers())
+        return JSONResponse(body, {"http": rule.status, "error_in_200": 200}.get(rule.kind, status), rule.headers(self._state.now()))
 
 
 def _can_strike(rule: FaultRule, job: Job | None, now: float) -> bool:

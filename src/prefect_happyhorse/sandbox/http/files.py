@@ -102,7 +102,7 @@ class Files:
             return _denied(rule.message or "You have no right to access this object.")
         if rule.kind in {"throttle", "http"}:
             status = 429 if rule.kind == "throttle" else rule.status
-            return HTMLResponse(f"<html><body><h1>{status}</h1></body></html>", status, rule.headers())
+            return HTMLResponse(f"<html><body><h1>{status}</h1></body></html>", status, rule.headers(self._state.now()))
         if rule.kind in {"html", "wrong_type"}:
             return HTMLResponse("<!doctype html><html><body>Please sign in to see this file.</body></html>")
         if rule.kind == "redirect":

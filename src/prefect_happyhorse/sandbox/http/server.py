@@ -25,7 +25,7 @@ from prefect_happyhorse.sandbox.faults.rules import FaultRule
 from prefect_happyhorse.sandbox.http.control import control_router
 from prefect_happyhorse.sandbox.http.endpoints import Endpoints
 from prefect_happyhorse.sandbox.http.files import Files
-from prefect_happyhorse.sandbox.http.transport import SandboxProtocol
+from prefect_happyhorse.sandbox.http.transport import Dated, SandboxProtocol
 from prefect_happyhorse.sandbox.jobs.inputs import InputFetcher
 from prefect_happyhorse.sandbox.jobs.job import LedgerEntry
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
@@ -69,6 +69,7 @@ def create_app(settings: SandboxSettings | None = None, *, clock: Callable[[], f
         title="happyhorse sandbox", docs_url="/_sandbox/docs", redoc_url=None, openapi_url="/_sandbox/openapi.json", lifespan=lifespan
     )
     app.state.sandbox = state
+    app.add_middleware(Dated, clock=state.now)
     app.include_router(control_router(state, files), prefix="/_sandbox")
     app.router.routes.extend([*files.paths(), Mount("/{gateway}", serve_gateway)])
     return app
@@ -85,6 +86,7 @@ def _config(settings: SandboxSettings | None, **more: Any) -> uvicorn.Config:
         http=SandboxProtocol,
         ws="none",
         access_log=False,
+        date_header=False,
         log_level="warning",
         timeout_graceful_shutdown=2,
         backlog=4096,

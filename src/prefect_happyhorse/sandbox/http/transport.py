@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from email.utils import formatdate
 
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["CutBody", "Dropped", "SandboxProtocol"]
+__all__ = ["CutBody", "Dated", "Dropped", "SandboxProtocol"]
 
 _KEY = "sandbox_transport"
 
@@ -44,6 +45,25 @@ class Dropped(Response):
         """Close the connection."""
         _transport(scope).abort()
         await _wait_until_gone(receive)
+
+
+@dataclass(eq=False)
+class Dated:
+    """The application with the sandbox's own time in every answer, which may be ahead of the machine's."""
+
+    app: ASGIApp
+    clock: Callable[[], float]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, and date its answer."""
+
+        async def dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                date = (b"date", formatdate(self.clock(), usegmt=True).encode())
+                message = {**message, "headers": [*message["headers"], date]}
+            await send(message)
+
+        await self.app(scope, receive, dated)
 
 
 @dataclass(eq=False)

@@ -24,6 +24,7 @@ Meaning = Literal["invalid", "authentication", "moderation", "quota", "rate_limi
 _QUEUED_SHARE = 0.2
 _FOLLOWS_INPUT = frozenset({"image_to_video", "first_last_frame", "video_extension", "video_edit"})
 _EDITED_S = 15.0
+_REFERENCE_S = 5.0
 _DEFAULT_S = 5.0
 
 
@@ -102,6 +103,15 @@ class Job:
         if self.route.capability == "video_edit" and clip:
             return round(min(clip, _EDITED_S), 3)
         return min(60.0, max(1.0, self.body.number("duration") or _DEFAULT_S))
+
+    def billed_s(self) -> tuple[float, float, float]:
+        """The seconds that are billed, those of what was put in among them, and those of the result."""
+        seen = sum(min(found.duration_s or 0.0, _EDITED_S) for found in self.probes if found.kind == "video")
+        if self.route.capability == "reference_to_video":
+            seen = min(seen, _REFERENCE_S)
+        elif self.route.capability != "video_edit":
+            seen = 0.0
+        return round(seen + self.duration_s, 3), round(seen, 3), self.duration_s
 
     def _size(self) -> tuple[int, int]:
         """Width and height of its results, from what the request asks and the inputs are."""

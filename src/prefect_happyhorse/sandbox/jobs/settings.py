@@ -34,6 +34,9 @@ class SandboxSettings(BaseModel):
     task_ttl_s: Seconds = Field(default=86_400.0, description="How long a job can be polled, in seconds from its submit.")
     token_ttl_s: Seconds = Field(default=86_400.0, description="How long an issued access token works, in seconds.")
     queries_per_s: float | None = Field(default=None, gt=0, description="How many polls an account has in a second; None is no limit.")
+    list_delay_s: Seconds = Field(
+        default=2.0, description="How long a job may be missing in the list of tasks, in seconds, each for its own."
+    )
     bad_keys: tuple[SecretStr, ...] = Field(default=(SecretStr("bad-key"),), description="Keys that are refused.")
     good_keys: tuple[SecretStr, ...] | None = Field(default=None, description="The only keys taken; None takes all but the bad ones.")
     seed: int | None = Field(default=None, description="Seed of task ids, job durations and chances; None differs from run to run.")

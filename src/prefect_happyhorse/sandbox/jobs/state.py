@@ -20,6 +20,8 @@ from prefect_happyhorse.sandbox.media.probe import Probe
 
 __all__ = ["SandboxState"]
 
+_LISTED_FOR_S = 86_400.0
+
 
 class SandboxState:
     """Everything that a running sandbox knows; its clock gives Unix seconds and must never run backwards."""
@@ -98,6 +100,17 @@ class SandboxState:
         if job is None or (job.route.gateway, job.account) != (gateway, account):
             return None
         return job if self.now() - job.submitted_at <= self.settings.task_ttl_s else None
+
+    def listed(self, gateway: str, account: str, model: str | None) -> list[Job]:
+        """An account's jobs of the last day as its gateway lists them: each appears after a time of its own, in no strict order."""
+        now, delay_s = self.now(), self.settings.list_delay_s
+        shown: list[tuple[float, Job]] = []
+        for job in self.jobs.values():
+            late_s = delay_s * hashlib.sha256(f"list:{job.task_id}".encode()).digest()[0] / 255
+            is_meant = (job.route.gateway, job.account) == (gateway, account) and model in {None, job.route.model}
+            if is_meant and late_s <= now - job.submitted_at <= _LISTED_FOR_S:
+                shown.append((job.submitted_at + late_s, job))
+        return [job for _, job in sorted(shown, key=lambda one: one[0], reverse=True)]
 
     def new_id(self) -> str:
         """A new identifier."""

@@ -1,0 +1,264 @@
+"""Settle a submit of unknown outcome by the provider's own list of tasks: adopt the job that is its own, or free it where there is none.
+
+Money hangs on it, so that nothing is taken for granted. How long ago the submit was begun is counted since this machine was started, by
+no clock that can be set. That the list has caught up is known by a job of ours that was begun after the submit had ended and is shown;
+by that job, too, what the list's times mean is measured, and whether prompts come back as they were sent. Whatever is found has to be found
+twice, minutes apart; and whatever is in doubt stays with a person.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from itertools import chain, repeat
+from typing import Any, NamedTuple
+
+import anyio
+import httpx
+
+from prefect_happyhorse.catalog import Route, find_route
+from prefect_happyhorse.domain.jobs import ListedTask
+from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
+from prefect_happyhorse.engine.http.client import send
+from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.shared import PROCESS, Latest, Shared
+from prefect_happyhorse.engine.journal.index import Contents, Line, begun, contents
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
+from prefect_happyhorse.engine.journal.owner import up_s
+from prefect_happyhorse.gateways import Account, CallError, get_gateway
+
+__all__ = ["Settler"]
+
+_PAUSES_S = (15.0, 15.0, 30.0, 60.0, 60.0, 120.0)
+_APART_S = 180.0
+_PATIENCE_S = 300.0
+_UNTIL_FINISHED_S = 3_600.0
+_LONGEST_SUBMIT = timedelta(seconds=600)
+"""How long after it was begun a submit may be sent at most: its attempts, the pauses between them and their time-outs, twice over."""
+_TOLERANCE = timedelta(seconds=30)
+_LISTED_FOR_S = 20 * 3600.0
+_MOST_PAGES = 100
+_MOST_WITNESSES = 20
+
+_log = logging.getLogger(__name__)
+
+
+class _Finding(NamedTuple):
+    """The job that the submit became, or None where there is none."""
+
+    task_id: str | None
+
+
+class _Survey(NamedTuple):
+    """All tasks of an account and model, the gateway's time when they were listed and ours, and what the journal held after that."""
+
+    tasks: dict[str, ListedTask]
+    now: datetime
+    up_s: float
+    journal: Contents
+
+    def at(self, begun_up_s: float) -> datetime:
+        """When something was begun, by the gateway's clock."""
+        return self.now - timedelta(seconds=self.up_s - begun_up_s)
+
+
+class _Unsure(Exception):
+    """A look at the list that says nothing: why, and for how long it is worth to look again."""
+
+    def __init__(self, why: str, patience_s: float = _PATIENCE_S) -> None:
+        super().__init__(why)
+        self.patience_s = patience_s
+
+
+@dataclass(frozen=True)
+class Settler:
+    """Settles uncertain submits of one account.
+
+    Args:
+        account: Who may have paid.
+        journal: Where the submits stand.
+        tokens: Where access tokens are cached.
+        sleep: Waits for so many seconds.
+        shared: What is shared with the other sessions of the process.
+    """
+
+    account: Account
+    journal: Journal
+    tokens: TokenCache = field(default_factory=TokenStore)
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+    shared: Shared = PROCESS
+
+    async def settle(self, entry: JournalEntry) -> bool:
+        """Whether the entry has changed: it has its job by now, or may be bought anew."""
+        hopeless = get_gateway(entry.gateway).facts.list_tasks is None or (entry.failure is not None and entry.failure.task_id is not None)
+        if hopeless or not (entry.state == "uncertain" or (entry.state == "intent" and entry.owner.lives() is False)):
+            return False
+        _log.info("Looking at the list of %s whether the submit of %s was accepted ...", entry.gateway, entry.digest[:12])
+        pauses = chain(_PAUSES_S, repeat(_PAUSES_S[-1]))
+        before: _Finding | None = None
+        waited_s = since_s = 0.0
+        while True:
+            finding = None
+            try:
+                finding = await self._look(entry)
+            except _Unsure as unsure:
+                if waited_s >= unsure.patience_s:
+                    _log.warning("The list of %s does not settle %s: %s.", entry.gateway, entry.digest[:12], unsure)
+                    return False
+            if finding is None or finding != before:
+                before, since_s = finding, waited_s
+            elif waited_s - since_s >= _APART_S:
+                await self._act(entry, finding)
+                return True
+            # Time counts as it is waited for here; more may have passed.
+            pause_s = next(pauses)
+            await self.sleep(pause_s)
+            waited_s += pause_s
+            if await self.journal.revision(entry.digest) != entry.revision:
+                return True
+
+    async def _act(self, entry: JournalEntry, finding: _Finding) -> None:
+        """Write down what was found, unless somebody else changed the entry meanwhile."""
+        latest = await self.journal.read(entry.digest)
+        if latest is None or latest.revision != entry.revision:
+            return
+        if finding.task_id is None:
+            with suppress(ValueError):
+                await self.journal.forget(latest)
+                _log.warning("The list of %s shows that %s was not accepted: it may be bought.", entry.gateway, entry.digest[:12])
+            return
+        lives_s = self._route(entry).facts.task_ttl_s
+        await self.journal.accept(latest, latest.job_named(finding.task_id, lives_s=lives_s))
+        _log.warning("The list of %s shows that %s was accepted, as job %s.", entry.gateway, entry.digest[:12], finding.task_id)
+
+    async def _look(self, entry: JournalEntry) -> _Finding:
+        age_s = entry.owner.age_s()
+        if age_s is None:
+            raise _Unsure("when it was begun is known on the machine alone that began it, until that is started anew", 0)
+        if age_s > _LISTED_FOR_S:
+            raise _Unsure(f"the list is of the last 24 hours, and it was begun {age_s / 3600:.0f} hours ago", 0)
+        if not self._prompt(entry):
+            raise _Unsure("it has no prompt by which it could be told", 0)
+        try:
+            survey = await self._latest("list", entry.request.model).get(lambda: self._survey(entry.request.model))
+            return await self._compare(entry, survey)
+        except CallError as error:
+            raise _Unsure(f"the gateway could not be asked: {error.message}") from error
+
+    def _latest(self, *key: str) -> Latest[Any]:
+        account = self.account
+        return self.shared.latest(account.gateway, account.label, account.base_url, self.journal.store.url, *key)
+
+    async def _survey(self, model: str) -> _Survey:
+        tasks: dict[str, ListedTask] = {}
+        clocks: tuple[datetime | None, float] | None = None
+        page = total = 0
+        pages = 1
+        while page < pages:
+            page += 1
+            response = await self._page(model, page)
+            clocks = clocks or (_date(response), up_s())
+            listed = get_gateway(self.account.gateway).read_tasks(response)
+            if page > 1 and listed.total != total:
+                raise _Unsure("the list changed while it was read", _UNTIL_FINISHED_S)
+            total, pages = listed.total, listed.pages
+            if pages > _MOST_PAGES:
+                raise _Unsure(f"the list has {pages} pages, and at most {_MOST_PAGES} are read")
+            tasks |= {task.task_id: task for task in listed.tasks}
+        if len(tasks) != total:
+            raise _Unsure(f"the list says that it has {total} tasks and shows {len(tasks)}")
+        now, here_s = clocks or (None, 0.0)
+        if now is None:
+            raise _Unsure("the gateway does not tell its time")
+        return _Survey(tasks, now, here_s, await contents(self.journal))
+
+    async def _page(self, model: str, page: int) -> httpx.Response:
+        gateway = get_gateway(self.account.gateway)
+        request = gateway.tasks_request(self.account, model, page)
+        assert request is not None  # noqa: S101 -- `settle` looked
+        await self.shared.limiter(self.account, per_s=gateway.facts.polls_per_s).wait()
+        async with self.shared.connections.client() as client:
+            return await send(client, gateway, self.account, request, self.tokens)
+
+    async def _compare(self, entry: JournalEntry, survey: _Survey) -> _Finding:
+        lines, open_ones, unreadable = survey.journal
+        if unreadable:
+            raise _Unsure(f"{len(unreadable)} files of the journal cannot be read, and any task may be theirs")
+        ours = {line.task_id: line for line in lines if line.gateway == entry.gateway and line.task_id is not None}
+        strangers = [name for name, task in survey.tasks.items() if name not in ours and _fits(entry, task, survey)]
+        mine = self._prompt(entry)
+        found = [name for name in strangers if _is_same(await self._prompt_of(entry, name), mine)]
+        if not found:
+            await self._prove(entry, survey, ours)
+            return _Finding(None)
+        if len(found) > 1:
+            raise _Unsure(f"{len(found)} tasks have its prompt: {', '.join(found)}", 0)
+        rivals = [
+            other for other in open_ones if other.digest != entry.digest and other.job is None and _is_same(self._prompt(other), mine)
+        ]
+        if rivals:
+            raise _Unsure(f"task {found[0]} may be that of {rivals[0].digest[:12]}, which asked for the same")
+        return _Finding(found[0])
+
+    async def _prompt_of(self, entry: JournalEntry, task_id: str) -> str:
+        """The prompt of a task of the list, which is told once it is finished and does not change then."""
+        told: Latest[str] = self._latest("prompt", task_id)
+
+        async def ask() -> str:
+            poller = Poller(account=self.account, store=self.journal.store, tokens=self.tokens, sleep=self.sleep, shared=self.shared)
+            snapshot = await poller.snapshot(entry.job_named(task_id), self._route(entry))
+            if not snapshot.prompt:
+                patience_s = _PATIENCE_S if snapshot.status.final else _UNTIL_FINISHED_S
+                raise _Unsure(f"task {task_id} is {snapshot.status.value}, and its prompt is not told", patience_s)
+            return snapshot.prompt
+
+        return await told.get(ask, once=True)
+
+    async def _prove(self, entry: JournalEntry, survey: _Survey, ours: Mapping[str, Line]) -> None:
+        """See that the list shows a job of ours that was begun after the submit had ended, at its time and with its prompt."""
+        ended_up_s = (entry.owner.up_s or 0.0) + _LONGEST_SUBMIT.total_seconds()
+        if entry.failure is not None and entry.failure.up_s is not None:
+            ended_up_s = entry.failure.up_s
+        lines = [line for name, line in ours.items() if name in survey.tasks and line.account == entry.account]
+        for line in sorted(lines, key=begun, reverse=True)[:_MOST_WITNESSES]:
+            later = await self.journal.read(line.digest)
+            if later is None or later.job is None or later.owner.up_s is None or later.owner.up_s < ended_up_s:
+                continue
+            if later.credentials != entry.credentials or later.owner.age_s() is None:
+                continue
+            task = survey.tasks[later.job.task_id]
+            if not _fits(later, task, survey):
+                raise _Unsure(f"the list says {task.created_at} of job {task.task_id}, which was begun at {survey.at(later.owner.up_s)}")
+            if not _is_same(await self._prompt_of(later, task.task_id), self._prompt(later)):
+                raise _Unsure(f"of job {task.task_id} the gateway tells another prompt than it was sent")
+            return
+        raise _Unsure("it shows no job of ours that was submitted later, so that it may not have caught up")
+
+    def _route(self, entry: JournalEntry) -> Route:
+        return find_route(entry.gateway, entry.request.capability, entry.request.model)
+
+    def _prompt(self, entry: JournalEntry) -> str:
+        return get_gateway(entry.gateway).prompt_sent(entry.request, self._route(entry))
+
+
+def _fits(entry: JournalEntry, task: ListedTask, survey: _Survey) -> bool:
+    """Whether a task was taken while a submit may have been sent."""
+    begun_at = survey.at(entry.owner.up_s or 0.0)
+    return begun_at - _TOLERANCE <= task.created_at <= begun_at + _LONGEST_SUBMIT + _TOLERANCE
+
+
+def _is_same(told: str, sent: str) -> bool:
+    """Whether two prompts are the same but for white space."""
+    return told.split() == sent.split()
+
+
+def _date(response: httpx.Response) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(response.headers.get("date", ""))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else None

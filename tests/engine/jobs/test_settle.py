@@ -1,0 +1,377 @@
+"""A submit of unknown outcome is settled by the gateway's list of tasks: rightly, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from tests.engine.conftest import AccountMaker, Naps
+
+from prefect_happyhorse.domain.errors import RequestRejected, SubmissionUncertain
+from prefect_happyhorse.domain.jobs import JobSnapshot, TaskPage
+from prefect_happyhorse.domain.requests import GenerationRequest, TextToImage, TextToVideo
+from prefect_happyhorse.engine.jobs import settle
+from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.jobs.shared import Shared
+from prefect_happyhorse.engine.journal import owner
+from prefect_happyhorse.engine.journal.journal import JournalEntry
+from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.gateways.dashscope import DashScopeGateway
+from prefect_happyhorse.sandbox import SandboxServer
+
+LOST = {"at": "submit", "kind": "drop_after", "times": 1}
+NEVER_ARRIVED = {"at": "submit", "kind": "drop_before", "times": 1}
+
+
+def horse(prompt: str = "A horse gallops", **more: Any) -> TextToVideo:
+    return TextToVideo(model="happyhorse-1.1-t2v", prompt=prompt, **more)
+
+
+@pytest.fixture
+def session(sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps) -> Session:
+    sandbox.settings(list_delay_s=0)
+    return Session(account("dashscope"), store, sleep=naps, shared=Shared())
+
+
+async def submit(session: Session, request: GenerationRequest, **more: Any) -> str:
+    return (await session.submit(await session.prepare(request, take=more.pop("take", 1)), **more)).job.task_id
+
+
+async def entry_of(session: Session, request: GenerationRequest) -> JournalEntry:
+    entry = await session.journal.read((await session.prepare(request)).digest)
+    assert entry is not None
+    return entry
+
+
+async def test_a_job_whose_answer_was_lost_is_found(sandbox: SandboxServer, session: Session, naps: Naps) -> None:
+    """It is adopted once it was seen twice, minutes apart, and goes on as any other."""
+    sandbox.fault(**LOST)
+    task_id = await submit(session, horse())
+    assert [charge.task_id for charge in sandbox.ledger()] == [task_id]
+    assert sum(naps.taken) >= 180
+    entry = await entry_of(session, horse())
+    assert (await session.resume(entry)).asset.kind == "video"
+
+
+async def test_without_a_later_job_nothing_is_free(sandbox: SandboxServer, session: Session) -> None:
+    """A list without it may be behind; a job that was submitted afterwards and is shown says that it is not."""
+    sandbox.fault(**NEVER_ARRIVED)
+    with pytest.raises(SubmissionUncertain, match="jobs adopt"):
+        await submit(session, horse())
+    assert not sandbox.ledger()
+    await submit(session, horse("Another horse"))
+    assert await submit(session, horse()) == sandbox.ledger()[-1].task_id
+    assert len(sandbox.ledger()) == 2
+
+
+async def test_a_list_that_is_behind_frees_nothing(sandbox: SandboxServer, session: Session) -> None:
+    """The job is accepted, and the list shows it only later."""
+    sandbox.fault(**LOST)
+    sandbox.settings(list_delay_s=86_000)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+    sandbox.settings(list_delay_s=0)
+    assert await submit(session, horse()) == sandbox.ledger()[0].task_id
+    assert len(sandbox.ledger()) == 1
+
+
+@pytest.mark.parametrize("on_uncertain", ["raise", "resubmit"])
+async def test_it_can_be_switched_off(on_uncertain: Any, sandbox: SandboxServer, session: Session) -> None:
+    """Then the list is not asked for."""
+    sandbox.fault(at="list", kind="http", times=None)
+    sandbox.fault(**LOST)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse(), on_uncertain=on_uncertain)
+    assert sandbox.faults()[0]["matched"] == 0
+
+
+async def test_of_two_that_fit_none_is_taken(sandbox: SandboxServer, session: Session, account: AccountMaker, store: Store) -> None:
+    """Somebody else asked for the same at the same time, with another store."""
+    other = Session(account("dashscope"), Store(url=f"{store.url}-2"))
+    await submit(other, horse())
+    sandbox.fault(**LOST)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+    assert (await entry_of(session, horse())).state == "uncertain"
+
+
+async def test_of_two_submits_that_it_may_be_none_gets_it(sandbox: SandboxServer, session: Session) -> None:
+    """Two takes of one request are uncertain, and one job was accepted."""
+    sandbox.fault(**LOST)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse(), on_uncertain="raise")
+    sandbox.fault(**NEVER_ARRIVED)
+    for take in (2, 1):
+        with pytest.raises(SubmissionUncertain):
+            await submit(session, horse(), take=take)
+    assert len(sandbox.ledger()) == 1
+
+
+async def test_a_task_of_earlier_is_another(sandbox: SandboxServer, session: Session, account: AccountMaker, store: Store) -> None:
+    """The same was asked for two hours ago by somebody else."""
+    await submit(Session(account("dashscope"), Store(url=f"{store.url}-2")), horse())
+    sandbox.advance(7_200)
+    sandbox.fault(**NEVER_ARRIVED)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+    assert len(sandbox.ledger()) == 1
+
+
+async def test_a_prompt_is_told_once_the_task_is_finished(sandbox: SandboxServer, session: Session, naps: Naps) -> None:
+    """Until then it is looked at again, for an hour."""
+    sandbox.settings(job_s=3_000)
+    sandbox.fault(**LOST)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+    assert 3_600 <= sum(naps.taken) < 4_000
+    sandbox.advance(3_600)
+    # By the gateway's clock it was accepted an hour ago, and by this machine's just now: that is no clock to go by.
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+
+
+@pytest.mark.parametrize("kind", ["garbage", "http", "throttle", "unauthorized", "drop_after", "html"])
+async def test_a_list_that_fails_settles_nothing(kind: str, sandbox: SandboxServer, session: Session, naps: Naps) -> None:
+    """It is asked for again for five minutes."""
+    sandbox.fault(**LOST)
+    sandbox.fault(at="list", kind=kind, times=None)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+    assert 300 <= sum(naps.taken) < 500
+    sandbox.clear_faults()
+    await submit(session, horse())
+    assert len(sandbox.ledger()) == 1
+
+
+@pytest.mark.parametrize("wrong", ["total", "pages", "short"])
+async def test_a_list_that_is_not_whole_settles_nothing(
+    wrong: str, sandbox: SandboxServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tasks are counted, and it is read to its end."""
+    read = DashScopeGateway.read_tasks
+
+    def lying(self: DashScopeGateway, response: httpx.Response) -> TaskPage:
+        page = read(self, response)
+        lies: dict[str, dict[str, object]] = {
+            "total": {"total": page.total + 1},
+            "pages": {"pages": 1_000},
+            "short": {"tasks": page.tasks[1:]},
+        }
+        return page.model_copy(update=lies[wrong])
+
+    monkeypatch.setattr(DashScopeGateway, "read_tasks", lying)
+    sandbox.fault(**NEVER_ARRIVED)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+    await submit(session, horse("Another horse"))
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+    assert len(sandbox.ledger()) == 1
+
+
+async def test_a_long_list_is_read_page_by_page(
+    sandbox: SandboxServer, session: Session, monkeypatch: pytest.MonkeyPatch, account: AccountMaker, store: Store
+) -> None:
+    """A page holds a part of it; one that changes meanwhile is read anew."""
+    for number in range(7):
+        await submit(session, horse(f"Horse {number}"))
+    other = Session(account("dashscope"), Store(url=f"{store.url}-2"))
+    asked: list[int] = []
+    query = DashScopeGateway.tasks_query
+
+    def small(self: DashScopeGateway, model: str, page: int) -> dict[str, Any]:
+        asked.append(page)
+        return query(self, model, page) | {"page_size": 3}
+
+    monkeypatch.setattr(DashScopeGateway, "tasks_query", small)
+    page_of = settle.Settler._page
+    meanwhile = 1
+
+    async def busy(self: settle.Settler, model: str, page: int) -> httpx.Response:
+        nonlocal meanwhile
+        if page == 2 and meanwhile:
+            meanwhile -= 1
+            await submit(other, horse("Meanwhile"))
+        return await page_of(self, model, page)
+
+    monkeypatch.setattr(settle.Settler, "_page", busy)
+    sandbox.fault(**LOST)
+    task_id = await submit(session, horse())
+    assert {charge.task_id for charge in sandbox.ledger()} >= {task_id}
+    assert asked[:5] == [1, 2, 1, 2, 3]
+
+
+@pytest.mark.parametrize("shift", [timedelta(hours=8), timedelta(hours=-8), timedelta(minutes=20)])
+@pytest.mark.parametrize("fault", [LOST, NEVER_ARRIVED])
+async def test_times_that_mean_something_else_settle_nothing(
+    fault: dict[str, Any], shift: timedelta, sandbox: SandboxServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another zone, or another clock than that of the answer's Date: the job that is known says so."""
+    read = DashScopeGateway.read_tasks
+
+    def shifted(self: DashScopeGateway, response: httpx.Response) -> TaskPage:
+        page = read(self, response)
+        tasks = [task.model_copy(update={"created_at": task.created_at + shift}) for task in page.tasks]
+        return page.model_copy(update={"tasks": tuple(tasks)})
+
+    monkeypatch.setattr(DashScopeGateway, "read_tasks", shifted)
+    sandbox.fault(**fault)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+    bought = len(sandbox.ledger())
+    await submit(session, horse("Another horse"))
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+    assert len(sandbox.ledger()) == bought + 1
+
+
+async def test_prompts_that_come_back_otherwise_settle_nothing(
+    sandbox: SandboxServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider cuts them, say: the job that is known says so. White space makes no difference."""
+    ask = Poller.snapshot
+
+    async def cut(self: Poller, *args: Any) -> JobSnapshot:
+        snapshot = await ask(self, *args)
+        return snapshot.model_copy(update={"prompt": snapshot.prompt and snapshot.prompt[:5]})
+
+    sandbox.fault(**NEVER_ARRIVED)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+    await submit(session, horse("Another  horse\n"))
+    with monkeypatch.context() as patched:
+        patched.setattr(Poller, "snapshot", cut)
+        with pytest.raises(SubmissionUncertain):
+            await submit(session, horse())
+    assert len(sandbox.ledger()) == 1
+    await submit(replace(session, shared=Shared()), horse())
+    assert len(sandbox.ledger()) == 2
+
+
+async def test_a_task_that_tells_no_prompt_settles_nothing(sandbox: SandboxServer, session: Session) -> None:
+    """One that failed may be the submit's, and none of ours: who knows."""
+    sandbox.fault(**LOST)
+    sandbox.fault(at="poll", kind="fail_job", times=1)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+    await submit(session, horse("Another horse"))
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+
+
+async def test_what_is_not_known_of_the_submit_is_not_guessed(
+    sandbox: SandboxServer, session: Session, naps: Naps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine's, this one's before it was started anew, one of long ago: their time is not known or not listed."""
+    sandbox.fault(**LOST)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse(), on_uncertain="raise")
+    here = owner._this_process()
+    process = {"run": "another", "process": 1}
+    other_boot = "host 00000000-0000-0000-0000-000000000000 pid:[1]"
+    for machine, later_s in ((other_boot, 0.0), ("host", 0.0), (here.machine, 80_000.0), (other_boot, 80_000.0)):
+        monkeypatch.setattr(owner, "_this_process", lambda machine=machine: here._replace(machine=machine, **process))
+        monkeypatch.setattr(owner, "up_s", lambda later_s=later_s: 1e9 + later_s)
+        with pytest.raises(SubmissionUncertain):
+            await submit(session, horse())
+    assert not naps.taken
+    monkeypatch.undo()
+    assert await submit(session, horse()) == sandbox.ledger()[0].task_id
+
+
+async def test_the_same_machine_knows_after_a_crash(sandbox: SandboxServer, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that submitted is gone; another one of this machine counts since the same start."""
+    sandbox.fault(**LOST)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse(), on_uncertain="raise")
+    here = owner._this_process()
+    monkeypatch.setattr(owner, "_this_process", lambda: here._replace(run="another", process=1))
+    assert await submit(session, horse()) == sandbox.ledger()[0].task_id
+    assert len(sandbox.ledger()) == 1
+
+
+async def test_a_picture_without_a_prompt_told_stays_with_a_person(sandbox: SandboxServer, session: Session) -> None:
+    """The answers of some image models hold no prompt."""
+    request = TextToImage(model="wan2.7-image", prompt="A horse")
+    sandbox.fault(**LOST)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, request)
+    assert (await entry_of(session, request)).state == "uncertain"
+
+
+async def test_a_person_may_be_faster(sandbox: SandboxServer, account: AccountMaker, store: Store, session: Session) -> None:
+    """Whoever adopts or forgets it meanwhile is heard."""
+    sandbox.settings(job_s=50_000)
+    sandbox.fault(**LOST)
+
+    async def adopting(seconds: float) -> None:
+        await session.adopt(await entry_of(session, horse()), sandbox.ledger()[0].task_id)
+
+    waiting = Session(account("dashscope"), store, sleep=adopting)
+    assert await submit(waiting, horse()) == sandbox.ledger()[0].task_id
+    assert len(sandbox.ledger()) == 1
+
+
+async def test_a_journal_that_cannot_be_read_settles_nothing(sandbox: SandboxServer, session: Session, store: Store) -> None:
+    """The task may be that of the file which cannot be read."""
+    sandbox.fault(**LOST)
+    await store.write(f"journal/ab/ab{'0' * 62}.1.json", b"{")
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+
+
+async def test_resuming_one_settles_it_first(sandbox: SandboxServer, session: Session) -> None:
+    """One that was accepted is waited for; of one that was not it is said."""
+    sandbox.fault(**LOST)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse(), on_uncertain="raise")
+    assert (await session.resume(await entry_of(session, horse()))).asset.kind == "video"
+    sandbox.fault(**NEVER_ARRIVED)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse("A grey"), on_uncertain="raise")
+    await submit(session, horse("Another horse"))
+    with pytest.raises(RequestRejected, match="was not accepted"):
+        await session.resume(await entry_of(session, horse("A grey")))
+
+
+async def test_a_submit_under_way_is_left_alone(sandbox: SandboxServer, session: Session, naps: Naps) -> None:
+    """An intent whose owner lives is no uncertain one."""
+    sandbox.fault(at="submit", kind="stall_after", seconds=30)
+    submitting = asyncio.create_task(submit(session, horse()))
+    while not sandbox.ledger():  # noqa: ASYNC110 -- nothing tells of a charge but the ledger
+        await asyncio.sleep(0.01)
+    assert await session.settle(await entry_of(session, horse())) is False
+    sandbox.release()
+    assert await submitting == sandbox.ledger()[0].task_id
+    assert not naps.taken
+
+
+async def test_many_are_settled_rightly(sandbox: SandboxServer, session: Session) -> None:
+    """Of 200 whose answers were lost half had been accepted; one of two was asked for in the same words as another."""
+    requests = [horse(f"Horse {number}") for number in range(200)]
+    for number in range(200):
+        sandbox.fault(**(LOST if number % 2 else NEVER_ARRIVED))
+
+    async def one(request: GenerationRequest, *, settles: Callable[[], Awaitable[str]]) -> str | None:
+        try:
+            return await settles()
+        except SubmissionUncertain:
+            return None
+
+    first = [await one(request, settles=lambda request=request: submit(session, request, on_uncertain="raise")) for request in requests]
+    assert not any(first)
+    assert len(sandbox.ledger()) == 100
+    await submit(session, horse("Later"))
+    second = await asyncio.gather(*(one(request, settles=lambda request=request: submit(session, request)) for request in requests))
+    bought = {charge.task_id for charge in sandbox.ledger()}
+    assert len(bought) == 201
+    assert len(set(second)) == 200
+    assert bought >= set(second)
