@@ -9,6 +9,7 @@ import pytest
 from prefect_happyhorse.catalog import find_route
 from prefect_happyhorse.domain.errors import (
     AuthenticationFailed,
+    CatalogError,
     GatewayUnavailable,
     InvalidRequest,
     ModerationRejected,
@@ -18,7 +19,7 @@ from prefect_happyhorse.domain.errors import (
     RequestRejected,
 )
 from prefect_happyhorse.domain.jobs import JobStatus
-from prefect_happyhorse.gateways import CallRejected, MalformedResponse, get_gateway
+from prefect_happyhorse.gateways import Account, CallRejected, MalformedResponse, get_gateway
 
 from .dialect import KEY, TASK_ID, URL, Refusal, response
 from .gateway_suite import GatewaySuite
@@ -251,3 +252,66 @@ def test_a_picture_that_failed_may_say_the_reason_alone() -> None:
     ):
         with pytest.raises(CallRejected):
             gateway.read_poll(response(code(word), status), route)
+
+
+class TestTheListOfTasks:
+    """What DashScope itself lists, and what is no list."""
+
+    gateway = get_gateway("dashscope")
+    account = Account(gateway="dashscope", base_url="https://dashscope.aliyuncs.com")
+
+    def test_it_is_asked_for_by_model_and_page(self) -> None:
+        """Without times, whose zone no page tells."""
+        request = self.gateway.tasks_request(self.account, "happyhorse-1.1-t2v", 2)
+        assert request is not None
+        assert str(request.url) == "https://dashscope.aliyuncs.com/api/v1/tasks?model_name=happyhorse-1.1-t2v&page_no=2&page_size=100"
+        assert request.method == "GET"
+
+    def test_a_page_is_read(self) -> None:
+        """Ids, and times in milliseconds."""
+        entry = {"task_id": "t-1", "status": "PENDING", "model_name": "m", "gmt_create": 1_764_000_000_123, "caller_uid": "7"}
+        page = self.gateway.read_tasks(response({"total": 1, "total_page": 1, "page_no": 1, "page_size": 10, "data": [entry]}))
+        assert (page.total, page.pages, page.tasks[0].task_id) == (1, 1, "t-1")
+        assert page.tasks[0].created_at.timestamp() == pytest.approx(1_764_000_000.123)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"total": None},
+            {"total": -1},
+            {"total_page": "1"},
+            {"data": [{"task_id": "t-1"}]},
+            {"data": [{"task_id": "t-1", "gmt_create": True}]},
+            {"data": [{"task_id": "t-1", "gmt_create": 10**18}]},
+            {"data": [{"task_id": "t-1", "gmt_create": "2026-11-30 12:00:00"}]},
+            {"data": [{"task_id": "a b", "gmt_create": 1}]},
+            {"data": ["t-1"]},
+        ],
+    )
+    def test_what_is_no_page_is_malformed(self, wrong: dict[str, Any]) -> None:
+        """A task that cannot be read may be the one that is looked for."""
+        with pytest.raises(MalformedResponse):
+            self.gateway.read_tasks(response({"total": 1, "total_page": 1, "data": [], **wrong}))
+
+    def test_a_refusal_is_one(self) -> None:
+        """As of every call."""
+        with pytest.raises(CallRejected):
+            self.gateway.read_tasks(response(code("InvalidApiKey"), 401))
+
+    def test_another_gateway_has_none(self) -> None:
+        """Nothing is asked for, and a dialect that lists nothing cannot be told to."""
+        elsewhere = get_gateway("infiflow")
+        assert elsewhere.tasks_request(Account(gateway="infiflow", base_url="https://example.com"), "m", 1) is None
+        newapi = get_gateway("happyhorse")
+        with pytest.raises(NotImplementedError):
+            newapi.tasks_query("m", 1)
+        with pytest.raises(NotImplementedError):
+            newapi.read_tasks(response({}))
+        with pytest.raises(CatalogError, match="lists no tasks"):
+            type(newapi)(newapi.facts.model_copy(update={"list_tasks": "GET /tasks"}))
+
+    def test_the_prompt_of_a_task_is_read(self) -> None:
+        """It stands in the answer to a poll of a finished one."""
+        route = find_route("dashscope", "text_to_video", "happyhorse-1.1-t2v")
+        output = {"task_id": "t-1", "task_status": "SUCCEEDED", "orig_prompt": "A horse", "video_url": "https://example.com/a.mp4"}
+        assert self.gateway.read_poll(response({"request_id": "r", "output": output}), route).prompt == "A horse"

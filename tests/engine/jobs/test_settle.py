@@ -354,6 +354,7 @@ async def test_a_submit_under_way_is_left_alone(sandbox: SandboxServer, session:
     assert not naps.taken
 
 
+@pytest.mark.slow
 async def test_many_are_settled_rightly(sandbox: SandboxServer, session: Session) -> None:
     """Of 200 whose answers were lost half had been accepted; one of two was asked for in the same words as another."""
     requests = [horse(f"Horse {number}") for number in range(200)]

@@ -106,7 +106,7 @@ class Job:
 
     def billed_s(self) -> tuple[float, float, float]:
         """The seconds that are billed, those of what was put in among them, and those of the result."""
-        seen = sum(min(found.duration_s or 0.0, _EDITED_S) for found in self.probes if found.kind == "video")
+        seen = sum((min(found.duration_s or 0.0, _EDITED_S) for found in self.probes if found.kind == "video"), 0.0)
         if self.route.capability == "reference_to_video":
             seen = min(seen, _REFERENCE_S)
         elif self.route.capability != "video_edit":
