@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.exceptions import ParameterTypeError
 from prefect.flows import Flow, load_flow_from_entrypoint
 
-from prefect_happyhorse import GatewayCredentials
+from prefect_happyhorse import GatewayCredentials, SubmissionUncertain, TextToImage, TextToVideo, open_jobs, submit
 from prefect_happyhorse.cli.demo import flow_file
+from prefect_happyhorse.engine.jobs import settle
 from prefect_happyhorse.sandbox import SandboxServer
 
 from .test_batch import row, rows_of
@@ -146,6 +148,40 @@ async def test_what_cannot_be_read_keeps_no_other_back(
     assert [outcome.state for outcome in await collect()] == ["kept"] * 4
     (told,) = [record.getMessage() for record in caplog.records if "may stand for a paid job" in record.getMessage()]
     assert f"{file} cannot be read" in told
+
+
+async def test_what_nobody_knows_is_settled_where_it_can_be(
+    sandbox_env: SandboxServer, collect: Flow[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the gateway's list of tasks: one is found and kept, one was not accepted, and of a gateway without a list a person is asked."""
+    monkeypatch.setattr(settle, "_PAUSES_S", (0.01,))
+    monkeypatch.setattr(settle, "_APART_S", 0.02)
+    sandbox_env.settings(list_delay_s=0)
+    runs, walks, later = (TextToVideo(model="happyhorse-1.1-t2v", prompt=f"A horse {does}") for does in ("runs", "walks", "sleeps"))
+    picture = TextToImage(model="gpt-image-2", prompt="A horse")
+
+    @flow
+    async def buy() -> None:
+        for request, gateway, kind in (
+            (runs, "dashscope", "drop_after"),
+            (walks, "dashscope", "drop_before"),
+            (picture, "happyhorse", "drop_after"),
+        ):
+            sandbox_env.fault(at="submit", kind=kind)
+            with pytest.raises(SubmissionUncertain):
+                await submit(request, gateway, on_uncertain="raise")
+        await submit(later, "dashscope")
+
+    await buy()
+    outcomes = await collect(fail_on_failed_jobs=False)
+    assert [(one.state, one.error and one.error.partition(":")[0]) for one in outcomes] == [
+        ("kept", None),
+        ("failed", "the list of tasks of dashscope shows that this submit was not accepted"),
+        ("uncertain", "nobody knows whether this submit was accepted"),
+        ("kept", None),
+    ]
+    assert len(await open_jobs.fn()) == 1
+    assert len(sandbox_env.ledger()) == 3
 
 
 async def test_nobody_at_a_time_is_refused(sandbox_env: SandboxServer, collect: Flow[Any, Any]) -> None:
