@@ -316,7 +316,7 @@ class Life:
         while not all(buyer.done() for buyer in buyers):
             await asyncio.wait(buyers, timeout=30.0)
             others = [other if not other.done() else self.again(number) for number, other in enumerate(others)]
-            if world.loop.now > 1_000.0 + LONGEST_S / 2:
+            if world.loop.now > 1_000.0 + LONGEST_S / 4:
                 # Faults stop, and whoever still wants something gets it.
                 world.calm = True
             if world.loop.now > 1_000.0 + LONGEST_S:
