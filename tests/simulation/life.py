@@ -36,7 +36,9 @@ from prefect_happyhorse.tasks.suspend import resume_runs, suspend_until_done
 
 __all__ = ["Failed", "Life"]
 
-LONGEST_S = 16 * 3600.0
+FAULTS_S = 4 * 3600.0
+# Who hears a silence of 150 s out and looks at a list for 450 s before each of 40 tries, 300 s apart, has given up by then.
+LONGEST_S = FAULTS_S + 12 * 3600.0
 _ACCOUNTS = [Account(gateway=gateway, base_url="http://127.0.0.1:9", key=SecretStr("sesame-1234")) for gateway in ("infiflow", "dashscope")]
 
 
@@ -316,7 +318,7 @@ class Life:
         while not all(buyer.done() for buyer in buyers):
             await asyncio.wait(buyers, timeout=30.0)
             others = [other if not other.done() else self.again(number) for number, other in enumerate(others)]
-            if world.loop.now > 1_000.0 + LONGEST_S / 4:
+            if world.loop.now > 1_000.0 + FAULTS_S:
                 # Faults stop, and whoever still wants something gets it.
                 world.calm = True
             if world.loop.now > 1_000.0 + LONGEST_S:

@@ -17,7 +17,7 @@ from tests.simulation.schedule import Blocked, SimLoop
 
 pytestmark = pytest.mark.slow
 
-SEEDS = int(os.environ.get("SIMULATE", "800"))
+SEEDS = int(os.environ.get("SIMULATE", "2000"))
 _CHUNK = 25
 
 
