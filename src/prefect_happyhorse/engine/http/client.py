@@ -149,7 +149,12 @@ def is_local(account: Account) -> bool:
 
 def is_on_this_machine(account: Account) -> bool:
     """Whether a gateway runs on this machine, as the sandbox does."""
-    return is_loopback(httpx.URL(account.base_url).host)
+    return is_loopback(_parsed(account.base_url).host)
+
+
+@lru_cache(maxsize=64)
+def _parsed(base_url: str) -> httpx.URL:
+    return httpx.URL(base_url)
 
 
 class Permit(Protocol):
@@ -225,9 +230,11 @@ def _max_bytes(gateway: Gateway, account: Account, request: httpx.Request, base:
     """How long the answer to a call may be: only the poll of a route that makes pictures may be answered with the pictures themselves."""
     asked = request.url.raw_path.removeprefix(base.raw_path.rstrip(b"/")).decode("ascii")
     for route in routes(gateway.facts.gateway):
+        if route.kind != "image":
+            continue
         method, _, path = route.poll.partition(" ")
         before, _, after = (account.poll_path or path).partition("{task_id}")
-        if route.kind == "image" and request.method == method and asked.startswith(before) and asked.endswith(after):
+        if request.method == method and asked.startswith(before) and asked.endswith(after):
             return _MAX_INLINE_BYTES
     return _MAX_ANSWER_BYTES
 

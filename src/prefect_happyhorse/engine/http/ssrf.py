@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import re
 import socket
+from functools import lru_cache
 
 import httpx
 
@@ -179,6 +180,8 @@ def host_of(url: str) -> str | None:
         return None
 
 
+# Before every call, and for the few addresses of a process; what is refused is not remembered.
+@lru_cache(maxsize=64)
 def check_base_url(url: str, *, private_network: bool) -> httpx.URL:
     """A gateway's address, read; ValueError for one to which no key may be sent.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -164,8 +163,8 @@ class OutputStore:
         if path is None:
             return
         told = asset.model_copy(update={"url": asset.url and without_queries(asset.url)})
-        facts = told.model_dump(mode="json", exclude={"siblings"}, exclude_none=True)
-        await self.store.write(f"{path}.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+        facts = told.model_dump_json(indent=2, exclude={"siblings"}, exclude_none=True)
+        await self.store.write(f"{path}.json", (facts + "\n").encode())
 
 
 def _failure(fetched: Sequence[StoredOutput | BaseException], job: Job) -> GenerationError | None:

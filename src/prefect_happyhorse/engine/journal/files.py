@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
 from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.engine.journal.entry import JournalEntry
@@ -62,15 +62,16 @@ def is_of_earlier_form(name: str) -> bool:
 
 def written_entry(entry: JournalEntry) -> bytes:
     """An entry as its file holds it, with the fields that only a later version knows."""
-    facts = _with_unknown(entry, entry.model_dump(mode="json", exclude_none=True))
-    return (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()
+    # With an indent, Python's own `json` takes ten times as long.
+    return to_json(_with_unknown(entry, entry.model_dump(mode="json", exclude_none=True)), indent=2) + b"\n"
 
 
 def _with_unknown(value: object, dumped: Any) -> Any:
     if isinstance(value, BaseModel):
-        fields = type(value).model_fields
-        known = {name: _with_unknown(getattr(value, name), one) for name, one in dumped.items() if name in fields}
-        return known | (value.model_extra or {})
+        for name, one in value:
+            if name in dumped and isinstance(one, (BaseModel, tuple, list)):
+                dumped[name] = _with_unknown(one, dumped[name])
+        return dumped | (value.model_extra or {})
     if isinstance(value, (tuple, list)):
         return [_with_unknown(one, other) for one, other in zip(cast("list[object]", value), dumped, strict=True)]
     return dumped
