@@ -237,7 +237,7 @@ class World:
 
     async def _in_place(self, work: Callable[..., _T], *args: Any, **_: Any) -> _T:
         """In place of a thread: a call to a disk or an object store."""
-        if getattr(work, "__name__", "") == "lock_partial":
+        if getattr(work, "__name__", "") == "open_partial":
             # A system lets go of the locks of a process that ends, so none ends here with one that nobody else can see.
             await self.disturb("store lock")
             return work(*args)

@@ -17,7 +17,6 @@ from tests.engine.samples import movie, with_padding
 from tests.engine.scripted_server import Received, Wire, cut, file
 
 from prefect_happyhorse.engine.download import attempt as attempt_module
-from prefect_happyhorse.engine.download import download as download_module
 from prefect_happyhorse.engine.download.download import DownloadOptions
 from prefect_happyhorse.engine.http.client import Connections
 from prefect_happyhorse.engine.media.probe import decoders
@@ -69,8 +68,7 @@ async def test_no_more_media_are_decoded_than_there_are_processors(get: Get, mon
 
         return work
 
-    monkeypatch.setattr(attempt_module, "probe", counted(attempt_module.probe))
-    monkeypatch.setattr(download_module, "_thumbnail", counted(download_module._thumbnail))
+    monkeypatch.setattr(attempt_module, "probe_and_thumbnail", counted(attempt_module.probe_and_thumbnail))
     async with Wire([file(VIDEO)] * 8) as wire:
         jobs = [JOB.model_copy(update={"task_id": f"0123456789abcde{number}"}) for number in range(8)]
         downloads = [asyncio.create_task(get(wire.url(), job=job, with_thumbnail=True, options=DownloadOptions())) for job in jobs]
@@ -80,7 +78,7 @@ async def test_no_more_media_are_decoded_than_there_are_processors(get: Get, mon
         let_go.set()
         kept = await asyncio.gather(*downloads)
     assert all(one.thumbnail for one in kept)
-    assert (most, calls) == (2, 16)
+    assert (most, calls) == (2, 8)
 
 
 def test_every_event_loop_has_its_own_decoders(monkeypatch: pytest.MonkeyPatch) -> None:

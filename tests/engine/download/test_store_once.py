@@ -27,7 +27,7 @@ async def test_file_without_a_thumbnail(get: Get, monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object) -> bytes:
         raise MediaNotReadable("no thumbnail can be made of it")
 
-    monkeypatch.setattr("prefect_happyhorse.engine.download.download.thumbnail", refuse)
+    monkeypatch.setattr("prefect_happyhorse.engine.media.thumbnail._frame_of", refuse)
     async with Wire([file(VIDEO)]) as wire:
         assert (await get(wire.url(), with_thumbnail=True)).thumbnail is None
 

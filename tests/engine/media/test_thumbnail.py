@@ -6,8 +6,10 @@ import io
 import logging
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -16,8 +18,8 @@ from tests.engine.samples import AVIF, DRAWING, READS_AVIF, movie, picture, soun
 from prefect_happyhorse.artifacts.gallery import _shrunk
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.media import thumbnail as thumbnail_module
-from prefect_happyhorse.engine.media.probe import MediaNotReadable
-from prefect_happyhorse.engine.media.thumbnail import thumbnail
+from prefect_happyhorse.engine.media.probe import MediaNotReadable, probe
+from prefect_happyhorse.engine.media.thumbnail import probe_and_thumbnail, thumbnail
 
 
 def put(tmp_path: Path, content: bytes) -> Path:
@@ -221,6 +223,24 @@ def test_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert thumbnail(put(tmp_path, sound()), "audio") is None
     monkeypatch.setattr(thumbnail_module, "can_measure", lambda _: False)  # pyright: ignore[reportUnknownLambdaType]
     assert thumbnail(put(tmp_path, picture()), "image") is None
+
+
+@pytest.mark.parametrize("content", [movie(), turned(movie()), movie(frames=6, dark_frames=6), picture(), sound(), DRAWING])
+def test_probe_and_thumbnail(content: bytes, tmp_path: Path) -> None:
+    """Both at once are as each by itself; what gives no thumbnail is looked into all the same."""
+    info, made = probe_and_thumbnail(path := put(tmp_path, content))
+    assert (info, made) == (probe(path), None if content == DRAWING else thumbnail(path, info.kind))
+
+
+def test_no_frame_to_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A video of which no frame can be shown is none the worse; without memory it is not known what it is."""
+    path = put(tmp_path, movie())
+    for error in (ValueError("broken"), MemoryError()):
+        monkeypatch.setattr(thumbnail_module, "_frame_of", Mock(side_effect=error))
+        with pytest.raises(MemoryError) if isinstance(error, MemoryError) else nullcontext():
+            assert probe_and_thumbnail(path) == (probe(path), None)
+    monkeypatch.setattr(thumbnail_module, "_frame_of", lambda *_: None)  # pyright: ignore[reportUnknownLambdaType]
+    assert probe_and_thumbnail(path)[1] is None
 
 
 @pytest.mark.parametrize("kind", ["image", "video"])

@@ -19,6 +19,7 @@ from prefect_happyhorse.engine.http.result_key import ResultKey
 from prefect_happyhorse.engine.media.data_url import decode
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, NOUNS, is_text, kind_of, sniff
 from prefect_happyhorse.engine.media.probe import FormatUnknown, MediaInfo, MediaNotReadable, decoders, probe
+from prefect_happyhorse.engine.media.thumbnail import probe_and_thumbnail
 from prefect_happyhorse.engine.storage.local import CHUNK_BYTES
 from prefect_happyhorse.gateways.redaction import holds_secret, scrub
 
@@ -36,6 +37,7 @@ class Transfer:
 
     Args:
         local_allowed: Whether it may come from this machine and private networks.
+        with_thumbnail: Whether to make one while the whole file is looked into.
         unknown_allowed: Whether it may be in a media format that is not known here.
         key: What opens an output that its gateway gives to the account's key alone.
     """
@@ -46,11 +48,12 @@ class Transfer:
     local_allowed: bool
     on_bytes: OnBytes | None
     now: Callable[[], datetime]
+    with_thumbnail: bool = False
     unknown_allowed: bool = False
     key: ResultKey | None = None
 
-    async def run(self, output: Output, partial: Partial, expires_at: datetime | None) -> MediaInfo:
-        """Get all bytes of an output into its partial file, and what they are."""
+    async def run(self, output: Output, partial: Partial, expires_at: datetime | None) -> tuple[MediaInfo, bytes | None]:
+        """Get all bytes of an output into its partial file; what they are, and the thumbnail."""
         if output.inline is not None:
             await to_thread.run_sync(self._decode, partial, output.inline)
         elif output.url is None:
@@ -79,8 +82,8 @@ class Transfer:
             if response.status_code == 200 or total is not None:
                 self._check_length(total or 0)
                 validator = None if is_coded(response) else _validator(response)
-                await to_thread.run_sync(lambda: partial.restart(validator=validator, total=total))
-            elif not await to_thread.run_sync(_continues, partial, response):
+                partial.restart(validator=validator, total=total)
+            elif not _continues(partial, response):
                 return
             await self._receive(partial, response)
         if partial.total is not None and partial.offset != partial.total:
@@ -149,14 +152,14 @@ class Transfer:
         if length > most:
             raise FetchProblem(f"it must have at most {most:,} bytes (got {length:,} or more)", remedy="none")
 
-    def _check_whole(self, partial: Partial, inline: bool) -> MediaInfo:
+    def _check_whole(self, partial: Partial, inline: bool) -> tuple[MediaInfo, bytes | None]:
         """Look into the whole file, which is dropped when it is damaged."""
         try:
-            partial.checkpoint()
-            return probe(partial.path)
+            return probe_and_thumbnail(partial.path) if self.with_thumbnail else (probe(partial.path), None)
         except MediaNotReadable as error:
             if self.unknown_allowed and isinstance(error, FormatUnknown):
-                return MediaInfo("bin", self.kind, partial.offset)
+                return MediaInfo("bin", self.kind, partial.offset), None
+            partial.forget()
             partial.restart()
             raise FetchProblem(f"what came is not whole: {error}", remedy="refresh" if inline else "retry") from error
 

@@ -19,7 +19,7 @@ from prefect_happyhorse.domain.texts import without_queries
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.download.attempt import OnBytes, Transfer
 from prefect_happyhorse.engine.download.exchange import DownloadOptions, FetchProblem, UnknownFormat
-from prefect_happyhorse.engine.download.part_file import Finished, Partial, lock_partial, partial_key
+from prefect_happyhorse.engine.download.part_file import Finished, Partial, lock_partial, open_partial, partial_key
 from prefect_happyhorse.engine.http.rate_limit import backoff_s
 from prefect_happyhorse.engine.http.result_key import ResultKey
 from prefect_happyhorse.engine.http.urls import stable_url
@@ -82,11 +82,9 @@ async def download(
     Each attempt holds one of the slots, where there are any.
     """
     options = options or DownloadOptions()
-    transfer = Transfer(output.kind, client, options, local_allowed, on_bytes, now, key=key)
+    transfer = Transfer(output.kind, client, options, local_allowed, on_bytes, now, with_thumbnail, key=key)
     with error_context(job):
-        return await _Download(
-            output, job, index, store, transfer, slots or nullcontext(), options, refresh, expires_at, with_thumbnail, sleep
-        ).run()
+        return await _Download(output, job, index, store, transfer, slots or nullcontext(), options, refresh, expires_at, sleep).run()
 
 
 async def forget_partial(job: Job, *, index: int = 0, store: Store) -> None:
@@ -116,20 +114,18 @@ class _Download:
     options: DownloadOptions
     refresh: Callable[[], Awaitable[Output]]
     expires_at: datetime | None
-    with_thumbnail: bool
     sleep: Callable[[float], Awaitable[None]]
 
     async def run(self) -> StoredOutput:
         try:
             async with self._locked() as partial:
-                await to_thread.run_sync(partial.load)
                 finished = partial.finished
                 if finished is not None and await self.store.holds(finished.path, length=finished.info.bytes, sha256=finished.sha256):
                     file = None if self.store.folder is None else self.store.folder / finished.path
-                    return await self._stored(finished, file, reused=True)
-                is_complete = finished is not None and partial.sha256 == finished.sha256
-                info = finished.info if finished is not None and is_complete else await self._fetch(partial)
-                return await self._store(partial, info)
+                    return self._stored(finished, await self._thumbnail(file, finished.info), reused=True)
+                if finished is not None and partial.sha256 == finished.sha256:
+                    return await self._store(partial, finished.info, await self._thumbnail(partial.path, finished.info))
+                return await self._store(partial, *await self._fetch(partial))
         except FileExistsError as error:
             why = f"another file lies at {error.filename}, and nothing is overwritten"
             raise self._failed(why, advice="Move that file away and collect the job again.") from error
@@ -140,17 +136,17 @@ class _Download:
     @asynccontextmanager
     async def _locked(self) -> AsyncGenerator[Partial, None]:
         """The partial file, once no other process or task holds its lock: by then that one has finished it, or has died."""
-        folder, key = await to_thread.run_sync(self.store.scratch_dir), partial_key(self.job, self.index)
-        while (lock := await to_thread.run_sync(lock_partial, folder, key)) is None:
+        how = (self.store.scratch_dir, partial_key(self.job, self.index), self.options.checkpoint_bytes)
+        while (found := await to_thread.run_sync(open_partial, *how)) is None:
             await self.sleep(_LOCK_WAIT_S)
-        partial = Partial(folder, key, checkpoint_bytes=self.options.checkpoint_bytes)
+        partial, lock = found
         try:
             yield partial
         finally:
             partial.close()
             lock.release()
 
-    async def _fetch(self, partial: Partial) -> MediaInfo:
+    async def _fetch(self, partial: Partial) -> tuple[MediaInfo, bytes | None]:
         """Fetch and check the output, with as many attempts as the options allow."""
         failures = refreshes = high_water = 0
         while True:
@@ -194,26 +190,26 @@ class _Download:
             why = f"{problem.message}, and the gateway gave no fresh address: {error.message}"
             raise self._failed(why, advice=_COLLECT_AGAIN, code=error.code, status_code=error.status_code) from error
 
-    async def _store(self, partial: Partial, info: MediaInfo) -> StoredOutput:
+    async def _store(self, partial: Partial, info: MediaInfo, thumbnail: bytes | None) -> StoredOutput:
         if info.format == "bin":
             _log.warning(
                 "Output %d of job %s is in no media format that is known here; it is kept as it came.", self.index + 1, self.job.task_id
             )
         path = self.store.path_for(self.job, index=self.index, extension=info.extension, kind=info.kind)
         finished = Finished(path=path, sha256=partial.sha256, info=info)
-        await to_thread.run_sync(partial.finish, finished)
-        stored = await self._stored(finished, partial.path, reused=False)
-        await self.store.keep(partial.path, path)
-        return stored
+        await self.store.keep(partial.path, path, first=lambda: partial.finish(finished))
+        return self._stored(finished, thumbnail, reused=False)
 
-    async def _stored(self, finished: Finished, file: Path | None, *, reused: bool) -> StoredOutput:
-        picture = None
-        if self.with_thumbnail and file is not None and finished.info.format != "bin":
-            picture = await to_thread.run_sync(_thumbnail, file, finished.info.kind, limiter=decoders())
+    async def _thumbnail(self, file: Path | None, info: MediaInfo) -> bytes | None:
+        if file is None or not self.transfer.with_thumbnail or info.format == "bin":
+            return None
+        return await to_thread.run_sync(_thumbnail, file, info.kind, limiter=decoders())
+
+    def _stored(self, finished: Finished, thumbnail: bytes | None, *, reused: bool) -> StoredOutput:
         uri = self.store.uri(finished.path)
         # An address that only the key opens is of no use to whoever is handed the asset, another gateway for example.
         url = None if self.output.keyed else self.output.url
-        return StoredOutput(finished.path, uri, finished.sha256, finished.info, url, reused=reused, thumbnail=picture)
+        return StoredOutput(finished.path, uri, finished.sha256, finished.info, url, reused=reused, thumbnail=thumbnail)
 
     def _failed(self, why: str, *, advice: str, code: str | None = None, status_code: int | None = None) -> GenerationError:
         at = "" if self.output.url is None else f" from {without_queries(stable_url(self.output.url))}"

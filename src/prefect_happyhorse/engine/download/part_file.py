@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.media.probe import MediaInfo
 from prefect_happyhorse.engine.storage.local import CHUNK_BYTES, replace_file
 
-__all__ = ["Finished", "Partial", "lock_partial", "partial_key"]
+__all__ = ["Finished", "Partial", "lock_partial", "open_partial", "partial_key"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def lock_partial(folder: Path, key: str) -> FileLock | None:
 
 
 class Partial:
-    """The file of a partial download. Everything here blocks: call it in a thread, and hold the output's lock meanwhile.
+    """The file of a partial download. All but `restart` blocks: call it in a thread, and hold the output's lock meanwhile.
 
     Only what was synced to the disk counts when the file is opened again, since after a power cut the rest may be noise.
     """
@@ -75,6 +75,8 @@ class Partial:
         self._state_path = folder / f"{key}.json"
         self._checkpoint_bytes = checkpoint_bytes
         self._safe_bytes = 0
+        self._restarts = False
+        self._has_state = False
         self._sha256 = hashlib.sha256()
         self._file: BinaryIO | None = None
         # A cancelled caller releases the lock while a thread may still be writing, or about to.
@@ -95,6 +97,7 @@ class Partial:
         """Continue what an earlier process left; a damaged state is dropped."""
         with self._open():
             state = self._read_state()
+            self._has_state = self._state_path.exists()
             self.finished, self.validator, self.total, self._safe_bytes = state.finished, state.validator, state.total, state.safe_bytes
             if not self.path.exists():
                 self._safe_bytes = 0
@@ -107,19 +110,18 @@ class Partial:
                 self.offset = self.high_water = self._safe_bytes = file.tell()
 
     def restart(self, *, validator: str | None = None, total: int | None = None) -> None:
-        """Drop what is there."""
+        """Begin anew: what is there is dropped with the first bytes that come."""
         with self._open():
-            self._close()
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("wb")
+            self._restarts = True
             self.offset = self._safe_bytes = 0
             self._sha256 = hashlib.sha256()
             self.validator, self.total, self.finished = validator, total, None
-            self._write_state()
 
     def append(self, data: bytes | bytearray) -> None:
         """Append bytes."""
         with self._open():
+            if self._restarts:
+                self._begin()
             if self._file is None:
                 self._file = self.path.open("rb+")
                 self._file.seek(self.offset)
@@ -136,6 +138,15 @@ class Partial:
             if self.validator is not None and self.offset - self._safe_bytes >= self._checkpoint_bytes:
                 self._sync()
                 self._write_state()
+
+    def _begin(self) -> None:
+        self._close()
+        self._restarts = False
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("wb")
+        # Without a state nothing counts, so that there is nothing to say yet; an earlier one spoke of other bytes.
+        if self._has_state:
+            self._write_state()
 
     def checkpoint(self) -> None:
         """Sync what is there, so that another process can continue it."""
@@ -160,6 +171,7 @@ class Partial:
             self._close()
             self.path.unlink(missing_ok=True)
             self._state_path.unlink(missing_ok=True)
+            self._has_state = False
 
     def close(self) -> None:
         """Close the file for good; it stays."""
@@ -192,4 +204,20 @@ class Partial:
 
     def _write_state(self) -> None:
         state = _State(validator=self.validator, total=self.total, safe_bytes=self._safe_bytes, finished=self.finished)
+        self._has_state = True
         replace_file(self._state_path, (state.model_dump_json(indent=2) + "\n").encode())
+
+
+def open_partial(scratch_dir: Callable[[], Path], key: str, checkpoint_bytes: int) -> tuple[Partial, FileLock] | None:
+    """A partial download as an earlier process left it, and its lock; None while another process or task has that."""
+    folder = scratch_dir()
+    lock = lock_partial(folder, key)
+    if lock is None:
+        return None
+    partial = Partial(folder, key, checkpoint_bytes=checkpoint_bytes)
+    try:
+        partial.load()
+    except BaseException:
+        lock.release()
+        raise
+    return partial, lock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,13 @@ from anyio.lowlevel import RunVar
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, MediaFormat, extension_of, kind_of, media_type_of, sniff
 
-__all__ = ["MOST_PIXELS", "FormatUnknown", "MediaInfo", "MediaNotReadable", "can_measure", "decoders", "probe"]
+__all__ = ["FEW_PIXELS", "MOST_PIXELS", "FormatUnknown", "MediaInfo", "MediaNotReadable", "can_measure", "decoders", "probe"]
 
 MOST_PIXELS = 40_000_000
 """How many pixels a picture may have to be decoded: at four bytes each, that is what a decoding thread takes."""
+
+FEW_PIXELS = 2_100_000
+"""Up to so many pixels more threads would take longer to start than they save."""
 
 _DECODERS: RunVar[CapacityLimiter] = RunVar("_DECODERS")
 
@@ -71,8 +74,13 @@ def can_measure(kind: AssetKind) -> bool:
     return importlib.util.find_spec("PIL" if kind == "image" else "av") is not None
 
 
-def probe(path: Path) -> MediaInfo:
-    """Look at a media file. This blocks: call it in a thread."""
+def probe(path: Path, *, on_video: Callable[[Any], None] | None = None) -> MediaInfo:
+    """Look at a media file. This blocks: call it in a thread.
+
+    Args:
+        path: The file.
+        on_video: Called with PyAV's container of a video that is whole, while it is open: to open one costs as much as to decode a frame.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         form = sniff(file.read(HEAD_BYTES))
@@ -88,7 +96,7 @@ def probe(path: Path) -> MediaInfo:
     # A drawing has no pixels, and no reader here.
     if form == "svg" or not can_measure(kind):
         return MediaInfo(form, kind, size)
-    measures = _measure_picture(path, form) if kind == "image" else _measure_stream(path, kind)
+    measures = _measure_picture(path, form) if kind == "image" else _measure_stream(path, kind, on_video)
     return MediaInfo(form, kind, size, **measures)
 
 
@@ -161,7 +169,7 @@ def _measure_picture(path: Path, form: MediaFormat) -> dict[str, Any]:
     return {"width": height if is_turned else width, "height": width if is_turned else height}
 
 
-def _measure_stream(path: Path, kind: AssetKind) -> dict[str, Any]:
+def _measure_stream(path: Path, kind: AssetKind, on_video: Callable[[Any], None] | None) -> dict[str, Any]:
     import av  # an extra, and slow to import
 
     with _reading("a video" if kind == "video" else "a sound"), cast("Any", av.open(str(path), mode="r")) as container:
@@ -170,20 +178,23 @@ def _measure_stream(path: Path, kind: AssetKind) -> dict[str, Any]:
         if not container.streams.video:
             raise ValueError("it has no pictures")
         stream = container.streams.video[0]
-        # For one frame more threads take longer to start than they save.
-        stream.codec_context.thread_count = 1
         width, height = stream.width, stream.height
+        if on_video is None or width * height <= FEW_PIXELS:
+            stream.codec_context.thread_count = 1
         frame = next(container.decode(stream), None)
         if frame is None:
             raise ValueError("it has no frames")
         is_turned = int(getattr(frame, "rotation", 0)) % 180 == 90
-        return {
+        measures = {
             "width": height if is_turned else width,
             "height": width if is_turned else height,
             "duration_s": None if container.duration is None else container.duration / av.time_base,
             "fps": None if not stream.average_rate else float(stream.average_rate),
             "codec": stream.codec_context.name,
         }
+        if on_video is not None:
+            on_video(container)
+        return measures
 
 
 def _measure_sound(container: Any) -> dict[str, Any]:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import io
 import logging
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 from prefect_happyhorse.domain.values import AssetKind
-from prefect_happyhorse.engine.media.probe import MOST_PIXELS, MediaNotReadable, can_measure
+from prefect_happyhorse.engine.media.probe import FEW_PIXELS, MOST_PIXELS, MediaInfo, MediaNotReadable, can_measure, probe
 
-__all__ = ["thumbnail", "thumbnail_path"]
+__all__ = ["probe_and_thumbnail", "thumbnail", "thumbnail_path"]
 
 _log = logging.getLogger(__name__)
 
 # A JPEG can be decoded at an eighth of its size; all else is in memory as a whole, and twice while it is made smaller.
 _MOST_PIXELS_AT_ONCE = 17_000_000
 _MOST_FRAMES = 120
-_FEW_PIXELS = 2_100_000
+_SIZE, _MAX_BYTES = 480, 60_000
 _DARK = 16.0
 _QUALITIES = (82, 70, 55, 40, 25)
 
@@ -28,7 +29,7 @@ def thumbnail_path(sha256: str) -> str:
     return f"journal/thumbnails/{sha256}.jpg"
 
 
-def thumbnail(source: Path | bytes, kind: AssetKind, *, size: int = 480, max_bytes: int = 60_000) -> bytes | None:
+def thumbnail(source: Path | bytes, kind: AssetKind, *, size: int = _SIZE, max_bytes: int = _MAX_BYTES) -> bytes | None:
     """A JPEG of a picture, or of a frame of a video, with at most `size` pixels a side.
 
     None for a sound, for what is too large to be decoded in little memory, and without Pillow and PyAV. A JPEG in memory that is small
@@ -46,6 +47,26 @@ def thumbnail(source: Path | bytes, kind: AssetKind, *, size: int = 480, max_byt
     except Exception as error:
         raise MediaNotReadable(f"no thumbnail can be made of it: {error}") from error
     return None if image is None else _encode(image, size, max_bytes)
+
+
+def probe_and_thumbnail(path: Path) -> tuple[MediaInfo, bytes | None]:
+    """As `probe`, with the thumbnail or None where none can be made; a video is opened once for both. This blocks."""
+    made: list[bytes] = []
+
+    def on_video(container: Any) -> None:
+        try:
+            if (image := _frame_of(container, _SIZE)) is not None:
+                made.append(_encode(image, _SIZE, _MAX_BYTES))
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- FFmpeg's errors are of nearly every class there is; the file itself is whole
+            _log.debug("no thumbnail can be made of %s: %s", path, error)
+
+    info = probe(path, on_video=on_video)
+    if info.kind == "image":
+        with suppress(MediaNotReadable, OSError):
+            return info, thumbnail(path, "image")
+    return info, made[0] if made else None
 
 
 def _is_too_large(width: int, height: int, most: int) -> bool:
@@ -91,45 +112,49 @@ def _on_white(image: Any) -> Any:
 
 
 def _frame(file: Path | io.BytesIO, size: int) -> Any:
-    """The first frame after a third of the video that is not dark; else one from its start; else the brightest; None if too large."""
     import av
 
-    brightest: tuple[float, Any] | None = None
     with cast("Any", av.open(file if isinstance(file, io.BytesIO) else str(file), mode="r")) as container:
         stream = container.streams.video[0]
-        if _is_too_large(stream.width, stream.height, MOST_PIXELS):
-            return None
-        if stream.width * stream.height <= _FEW_PIXELS:
-            # More threads would take longer to start than they save.
+        if stream.width * stream.height <= FEW_PIXELS:
             stream.codec_context.thread_count = 1
-        # Most frames are ones that no other depends on; skipping them makes the way to the frame that is shown short.
-        stream.codec_context.skip_frame = "NONREF"
-        length_s = 0.0 if container.duration is None else container.duration / av.time_base
-        for start_s in (length_s / 3, 0.0):
-            container.seek(int(start_s * av.time_base))
-            # A seek lands on the key frame before, which may be the very first.
-            frames = (frame for frame in container.decode(stream) if frame.time is None or frame.time >= start_s)
-            for frame in islice(frames, _MOST_FRAMES):
-                brightness = _brightness(frame)
-                if brightness >= _DARK:
-                    return _upright(frame, size)
-                if brightest is None or brightness > brightest[0]:
-                    brightest = brightness, frame
-    if brightest is None:
-        raise ValueError("it has no frames")
-    return _upright(brightest[1], size)
+        return _frame_of(container, size)
 
 
-def _brightness(frame: Any) -> float:
+def _frame_of(container: Any, size: int) -> Any:
+    """The first frame after a third of the video that is not dark; else one from its start; else the brightest; None if too large."""
+    import av
     from PIL import ImageStat
 
-    return ImageStat.Stat(frame.to_image(width=32, height=32).convert("L")).mean[0]
+    brightest: tuple[float, Any] | None = None
+    stream = container.streams.video[0]
+    if _is_too_large(stream.width, stream.height, MOST_PIXELS):
+        return None
+    # Most frames are ones that no other depends on; skipping them makes the way to the frame that is shown short.
+    stream.codec_context.skip_frame = "NONREF"
+    length_s = 0.0 if container.duration is None else container.duration / av.time_base
+    for start_s in (length_s / 3, 0.0):
+        container.seek(int(start_s * av.time_base))
+        # A seek lands on the key frame before, which may be the very first.
+        frames = (frame for frame in container.decode(stream) if frame.time is None or frame.time >= start_s)
+        for frame in islice(frames, _MOST_FRAMES):
+            image = _upright(frame, size)
+            brightness = ImageStat.Stat(image.convert("L")).mean[0]
+            if brightness >= _DARK:
+                return image
+            if brightest is None or brightness > brightest[0]:
+                brightest = brightness, image
+    if brightest is None:
+        raise ValueError("it has no frames")
+    return brightest[1]
 
 
 def _upright(frame: Any, size: int) -> Any:
     # Scaled while its colours are converted, so that no picture of full size is ever in memory.
     scale = min(1.0, size / max(frame.width, frame.height))
-    image = frame.to_image(width=max(1, round(frame.width * scale)), height=max(1, round(frame.height * scale)))
+    width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
+    # A bicubic scaler takes as long to be set up as three frames to be decoded.
+    image = frame.to_image(width=width, height=height, interpolation="BILINEAR")
     rotation = int(getattr(frame, "rotation", 0)) % 360
     return image.rotate(rotation, expand=True) if rotation else image
 

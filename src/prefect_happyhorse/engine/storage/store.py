@@ -232,12 +232,19 @@ class Store:
         async for _ in self._each(self._backend.delete, paths):
             pass
 
-    async def keep(self, file: Path, path: str, *, move: bool = True) -> None:
-        """Store a finished local file; FileExistsError when a different one is there.
+    async def keep(self, file: Path, path: str, *, move: bool = True, first: Callable[[], None] | None = None) -> None:
+        """Store a finished local file, once what comes first is done in the same thread; FileExistsError when a different one is there.
 
         A filesystem without exclusive upload, such as WebDAV, is checked for the file first.
         """
-        await to_thread.run_sync(partial(self._backend.keep, file, check_relative(path), move=move))
+        check_relative(path)
+
+        def work() -> None:
+            if first is not None:
+                first()
+            self._backend.keep(file, path, move=move)
+
+        await to_thread.run_sync(work)
 
     async def holds(self, path: str, *, length: int, sha256: str) -> bool:
         """Whether a file of that length and hash is there."""
