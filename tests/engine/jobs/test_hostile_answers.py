@@ -22,7 +22,7 @@ from prefect_happyhorse.domain.errors import DownloadFailed, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job, Output
 from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
 from prefect_happyhorse.engine.download.download import DownloadOptions, download
-from prefect_happyhorse.engine.jobs.results import OutputStore
+from prefect_happyhorse.engine.jobs.results import _origin
 from prefect_happyhorse.engine.jobs.submit import Prepared, Submitter, prepare
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
@@ -111,8 +111,7 @@ async def test_a_signature_stands_in_no_file_beside_a_result_and_in_no_message(s
     """Of whatever kind: not every provider's is known by its name."""
     signed = "https://cdn.example/horse.png?ticket=c2lnbmF0dXJl"
     asset = MediaAsset(kind="image", uri=store.uri("horse.png"), url=signed, media_type="image/png", bytes=3, sha256="00")
-    await OutputStore(Account(gateway="happyhorse", base_url="https://h"), store)._write_beside(asset)
-    beside = json.loads((tmp_path / "outputs" / "horse.png.json").read_text(encoding="utf-8"))
+    beside = json.loads(_origin(asset))
     assert (beside["url"], asset.url) == ("https://cdn.example/horse.png?…", signed)
     async with Wire([refuse(404)]) as wire, httpx.AsyncClient() as client:
         job = Job(

@@ -85,7 +85,7 @@ async def test_a_store_that_fails_once_a_job_is_paid_for_says_so(
     async def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "outputs/horse.png")
 
-    for name in ("read", "write"):
+    for name in ("read", "write", "write_all"):
         monkeypatch.setattr(Store, name, full)
     with pytest.raises(DownloadFailed, match="No space left on device") as caught:
         # A process that knows nothing of the job yet reads of it first.

@@ -96,10 +96,10 @@ class OutputStore:
         first, *others = (_asset(one, result, cost) for one in kept)
         asset = first.model_copy(update={"siblings": tuple(others)})
         thumbnails = {one.sha256: one.thumbnail for one in kept if one.thumbnail is not None}
-        for one in (asset, *others):
-            await self._write_beside(one)
-        for sha256, jpeg in thumbnails.items():
-            await self.store.write(thumbnail_path(sha256), jpeg)
+        pictures = {thumbnail_path(sha256): jpeg for sha256, jpeg in thumbnails.items()}
+        await self.store.write_all(
+            {f"{stored.path}.json": _origin(one) for stored, one in zip(kept, (asset, *others), strict=True)} | pictures
+        )
         # What is there of several outputs is kept and recorded, whatever became of the others.
         await journal.record(job, "kept" if len(kept) == len(fetched) else "succeeded", {"asset": asset, "result": result})
         for index, one in enumerate(fetched):
@@ -157,14 +157,11 @@ class OutputStore:
             )
         return state.outputs[index]
 
-    async def _write_beside(self, asset: MediaAsset) -> None:
-        """Write `<file>.json`: where a file came from, for whoever finds it without the journal."""
-        path = self.store.path_of(asset.uri)
-        if path is None:
-            return
-        told = asset.model_copy(update={"url": asset.url and without_queries(asset.url)})
-        facts = told.model_dump_json(indent=2, exclude={"siblings"}, exclude_none=True)
-        await self.store.write(f"{path}.json", (facts + "\n").encode())
+
+def _origin(asset: MediaAsset) -> bytes:
+    """What is written to `<file>.json`: where a file came from, for whoever finds it without the journal."""
+    told = asset.model_copy(update={"url": asset.url and without_queries(asset.url)})
+    return (told.model_dump_json(indent=2, exclude={"siblings"}, exclude_none=True) + "\n").encode()
 
 
 def _failure(fetched: Sequence[StoredOutput | BaseException], job: Job) -> GenerationError | None:

@@ -27,8 +27,9 @@ from prefect_happyhorse.domain.errors import (
     error_context,
 )
 from prefect_happyhorse.domain.jobs import Job, Submission
+from prefect_happyhorse.domain.locations import locate
 from prefect_happyhorse.domain.prices import Estimate
-from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
 from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.download.medium import fetch_medium
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
@@ -185,7 +186,7 @@ class Submitter:
             gateway=account.gateway,
             account=account.label,
             take=prepared.take,
-            request=await anyio.to_thread.run_sync(by_reference, prepared.request),
+            request=await _by_reference(prepared.request),
             estimate=prepared.estimate,
             credentials=account.credentials,
             flow_run_id=self.flow_run_id,
@@ -296,6 +297,12 @@ class Submitter:
                     lease.sent = False
                     await self.sleep(pause_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+async def _by_reference(request: GenerationRequest) -> GenerationRequest:
+    # To decode a data URL takes its time; nothing else of it does.
+    is_inline = any(isinstance(medium, str) and locate(medium) == "inline" for _, _, medium in iter_media(request))
+    return await anyio.to_thread.run_sync(by_reference, request) if is_inline else request
 
 
 async def _wait_for_answer(sending: asyncio.Future[Submitted | None]) -> None:

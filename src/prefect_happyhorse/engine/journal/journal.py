@@ -288,7 +288,9 @@ class Journal:
 
     async def record(self, job: Job, state: JournalState, facts: Mapping[str, Any]) -> JournalEntry | None:
         """Add what is newly known of a job to the entry as it is now, so that what another run wrote meanwhile is kept."""
-        if await self.spool.get(job.digest) is not None:
+        known_here = self._remembered.get((self.store.url, job.digest))
+        is_written = known_here is not None and known_here.job is not None and known_here.job.task_id == job.task_id
+        if not is_written and await self.spool.get(job.digest) is not None:
             # One that cannot be read stays where it is and is told; the job itself is known here.
             with suppress(SubmissionUncertain):
                 await self.restore(job.digest)

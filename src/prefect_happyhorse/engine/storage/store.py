@@ -184,6 +184,15 @@ class Store:
         """Write a small file, in place of one that is there."""
         await self._off_loop(self._backend.write, path, data)
 
+    async def write_all(self, files: Mapping[str, bytes]) -> None:
+        """Write a few small files one after the other, in place of those that are there."""
+
+        def work() -> None:
+            for path, data in files.items():
+                self._backend.write(check_relative(path), data)
+
+        await to_thread.run_sync(work)
+
     async def create(self, path: str, data: bytes) -> bool:
         """Write a small file unless one is there; bytes that nobody else writes are known again when the answer was lost."""
         try:
