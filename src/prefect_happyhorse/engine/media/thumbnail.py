@@ -21,6 +21,8 @@ _MOST_PIXELS_AT_ONCE = 17_000_000
 _MOST_FRAMES = 120
 _SIZE, _MAX_BYTES = 480, 60_000
 _DARK = 16.0
+# To set one up for a pair of sizes takes longer than to use it. As many as are in use at a time, each by one thread.
+_SCALERS: list[Any] = []
 _QUALITIES = (82, 70, 55, 40, 25)
 
 
@@ -150,20 +152,36 @@ def _frame_of(container: Any, size: int) -> Any:
 
 
 def _upright(frame: Any, size: int) -> Any:
+    from PIL import Image
+
     # Scaled while its colours are converted, so that no picture of full size is ever in memory.
     scale = min(1.0, size / max(frame.width, frame.height))
     width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
-    # A bicubic scaler takes as long to be set up as three frames to be decoded.
-    image = frame.to_image(width=width, height=height, interpolation="BILINEAR")
+    scaler = _free_scaler()
+    plane = scaler.reformat(frame, width, height, "rgb24").planes[0]
+    _SCALERS.append(scaler)
+    # As PyAV's `to_image`, which copies line by line and takes ten times as long; a frame may stand upside down in memory.
+    image = Image.frombuffer("RGB", (width, height), plane, "raw", "RGB", abs(plane.line_size), 1 if plane.line_size > 0 else -1)
     rotation = int(getattr(frame, "rotation", 0)) % 360
     return image.rotate(rotation, expand=True) if rotation else image
+
+
+def _free_scaler() -> Any:
+    from av.video.reformatter import VideoReformatter
+
+    try:
+        return _SCALERS.pop()
+    except IndexError:
+        return VideoReformatter()
 
 
 def _encode(image: Any, size: int, max_bytes: int) -> bytes:
     side = size
     while True:
-        small = image.copy()
-        small.thumbnail((side, side))
+        small = image
+        if max(image.size) > side:
+            small = image.copy()
+            small.thumbnail((side, side))
         for quality in _QUALITIES:
             buffer = io.BytesIO()
             small.save(buffer, "JPEG", quality=quality, optimize=True)
