@@ -27,7 +27,7 @@ import anyio._backends._asyncio as anyio_asyncio
 from anyio import to_thread
 from tests.simulation.schedule import Choices, SimLoop
 
-from prefect_happyhorse.engine.download import download
+from prefect_happyhorse.engine.download import attempt, download
 from prefect_happyhorse.engine.http import rate_limit
 from prefect_happyhorse.engine.jobs import durations, manage, poll, settle, shared, submit
 from prefect_happyhorse.engine.journal import entry, lease, owner, spool
@@ -305,6 +305,8 @@ class World:
         with ExitStack() as stack:
             for target, name, stand_in in (
                 (to_thread, "run_sync", self._in_place),
+                (attempt, "in_decoder", self._in_place),
+                (download, "in_decoder", self._in_place),
                 (anyio_asyncio, "sleep", self._sleep),
                 (lease, "_now", self._now),
                 (owner, "_this_process", self._identity),

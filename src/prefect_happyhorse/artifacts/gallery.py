@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import anyio
-import anyio.to_thread
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
@@ -16,6 +15,7 @@ from prefect_happyhorse.artifacts.markdown import Tile, grid, inline
 from prefect_happyhorse.artifacts.run import artifact_key, in_run, link_to, never_fatal
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.engine.jobs.results import stored_thumbnail
+from prefect_happyhorse.engine.media.probe import in_decoder
 from prefect_happyhorse.engine.media.thumbnail import thumbnail
 from prefect_happyhorse.engine.storage.store import Store
 
@@ -104,7 +104,7 @@ class Gallery:
 
     async def _enter(self, head: str, place: int, asset: MediaAsset, jpeg: bytes | None) -> None:
         whole = jpeg or await stored_thumbnail(asset, self._store)
-        small = None if whole is None else await anyio.to_thread.run_sync(_shrunk, whole)
+        small = None if whole is None else await in_decoder(_shrunk, whole)
         tile = Tile(head, asset, small, await link_to(asset, self._store))
         others = [other for name, (_, other) in self._page.items() if name != head]
         # Prefect's server drops what makes an event too large.

@@ -18,7 +18,7 @@ from prefect_happyhorse.engine.download.part_file import Partial
 from prefect_happyhorse.engine.http.result_key import ResultKey
 from prefect_happyhorse.engine.media.data_url import decode
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, NOUNS, is_text, kind_of, sniff
-from prefect_happyhorse.engine.media.probe import FormatUnknown, MediaInfo, MediaNotReadable, decoders, probe
+from prefect_happyhorse.engine.media.probe import FormatUnknown, MediaInfo, MediaNotReadable, in_decoder, probe
 from prefect_happyhorse.engine.media.thumbnail import probe_and_thumbnail
 from prefect_happyhorse.engine.storage.local import CHUNK_BYTES
 from prefect_happyhorse.gateways.redaction import holds_secret, scrub
@@ -62,7 +62,7 @@ class Transfer:
             raise FetchProblem("its address has expired", remedy="refresh")
         elif not partial.is_whole:
             await self._stream(partial, output.url, self.key if output.keyed else None)
-        return await to_thread.run_sync(self._check_whole, partial, output.is_inline, limiter=decoders())
+        return await in_decoder(self._check_whole, partial, output.is_inline)
 
     def _decode(self, partial: Partial, text: str) -> None:
         partial.restart()

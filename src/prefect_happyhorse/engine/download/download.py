@@ -23,7 +23,7 @@ from prefect_happyhorse.engine.download.part_file import Finished, Partial, lock
 from prefect_happyhorse.engine.http.rate_limit import backoff_s
 from prefect_happyhorse.engine.http.result_key import ResultKey
 from prefect_happyhorse.engine.http.urls import stable_url
-from prefect_happyhorse.engine.media.probe import MediaInfo, MediaNotReadable, decoders
+from prefect_happyhorse.engine.media.probe import MediaInfo, MediaNotReadable, in_decoder
 from prefect_happyhorse.engine.media.thumbnail import thumbnail
 from prefect_happyhorse.engine.storage.local import CHUNK_BYTES
 from prefect_happyhorse.engine.storage.store import Store
@@ -203,7 +203,7 @@ class _Download:
     async def _thumbnail(self, file: Path | None, info: MediaInfo) -> bytes | None:
         if file is None or not self.transfer.with_thumbnail or info.format == "bin":
             return None
-        return await to_thread.run_sync(_thumbnail, file, info.kind, limiter=decoders())
+        return await in_decoder(_thumbnail, file, info.kind)
 
     def _stored(self, finished: Finished, thumbnail: bytes | None, *, reused: bool) -> StoredOutput:
         uri = self.store.uri(finished.path)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import re
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from anyio import CapacityLimiter
+from anyio import CancelScope, CapacityLimiter
 from anyio.lowlevel import RunVar
 
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, MediaFormat, extension_of, kind_of, media_type_of, sniff
 
-__all__ = ["FEW_PIXELS", "MOST_PIXELS", "FormatUnknown", "MediaInfo", "MediaNotReadable", "can_measure", "decoders", "probe"]
+__all__ = ["FEW_PIXELS", "MOST_PIXELS", "FormatUnknown", "MediaInfo", "MediaNotReadable", "can_measure", "decoders", "in_decoder", "probe"]
 
 MOST_PIXELS = 40_000_000
 """How many pixels a picture may have to be decoded: at four bytes each, that is what a decoding thread takes."""
@@ -25,7 +28,9 @@ MOST_PIXELS = 40_000_000
 FEW_PIXELS = 2_100_000
 """Up to so many pixels more threads would take longer to start than they save."""
 
+_Result = TypeVar("_Result")
 _DECODERS: RunVar[CapacityLimiter] = RunVar("_DECODERS")
+_THREADS: RunVar[ThreadPoolExecutor] = RunVar("_THREADS")
 
 
 def decoders() -> CapacityLimiter:
@@ -35,6 +40,18 @@ def decoders() -> CapacityLimiter:
     except LookupError:
         _DECODERS.set(limiter := CapacityLimiter(os.cpu_count() or 1))
         return limiter
+
+
+async def in_decoder(work: Callable[..., _Result], *args: Any) -> _Result:
+    """Call what decodes in one of the event loop's few threads for it: what one has allocated stays with it and serves the next call."""
+    async with (limiter := decoders()):
+        try:
+            threads = _THREADS.get()
+        except LookupError:
+            _THREADS.set(threads := ThreadPoolExecutor(int(limiter.total_tokens), "decoder"))
+        # As `to_thread.run_sync`: who waits is not let go while the thread is at work.
+        with CancelScope(shield=True):
+            return await asyncio.get_running_loop().run_in_executor(threads, partial(work, *args))
 
 
 class MediaNotReadable(ValueError):
