@@ -31,7 +31,6 @@ from prefect_happyhorse.engine.download import attempt, download
 from prefect_happyhorse.engine.http import rate_limit
 from prefect_happyhorse.engine.jobs import durations, manage, poll, settle, shared, submit
 from prefect_happyhorse.engine.journal import entry, lease, owner, spool
-from prefect_happyhorse.engine.media import probe
 from prefect_happyhorse.engine.storage import local, machine
 from prefect_happyhorse.tasks import suspend
 
@@ -40,20 +39,21 @@ _WALL = 1_790_000_000.0
 _MINUTES_S = (45.0, 100.0, 200.0, 400.0)
 
 
-def _once(work: Callable[[Path, str], _T]) -> Callable[[Path, str], _T]:
+def _once(work: Callable[..., _T]) -> Callable[..., _T]:
     """What a decoder makes of some bytes, made once: worlds decide who writes a file and when, not what its frames look like."""
-    made: dict[tuple[bytes, str], _T] = {}
+    made: dict[tuple[object, ...], _T] = {}
 
-    def known(file: Path, kind: str) -> _T:
-        key = file.read_bytes(), kind
+    def known(file: Path, *more: str) -> _T:
+        key = file.read_bytes(), *more
         if key not in made:
-            made[key] = work(file, kind)
+            made[key] = work(file, *more)
         return made[key]
 
     return known
 
 
-_DECODERS = tuple((room, name, _once(getattr(room, name))) for room, name in ((probe, "_measure_stream"), (download, "thumbnail")))
+_DECODING = ((attempt, "probe"), (attempt, "probe_and_thumbnail"), (download, "thumbnail"))
+_DECODERS = tuple((room, name, _once(getattr(room, name))) for room, name in _DECODING)
 
 
 class Killed(BaseException):

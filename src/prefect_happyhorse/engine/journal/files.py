@@ -69,7 +69,7 @@ def written_entry(entry: JournalEntry) -> bytes:
 def _with_unknown(value: object, dumped: Any) -> Any:
     if isinstance(value, BaseModel):
         for name, one in value:
-            if name in dumped and isinstance(one, (BaseModel, tuple, list)):
+            if name in dumped:
                 dumped[name] = _with_unknown(one, dumped[name])
         return dumped | (value.model_extra or {})
     if isinstance(value, (tuple, list)):

@@ -139,7 +139,12 @@ def _is_here(run: str, process: int) -> bool:
 
 def _started(run: str, process: int) -> int | None:
     """When a process was started, where it is this one: of another, as when an entry of an earlier version is read, it is not known."""
-    seen = _seen(process) if _is_here(run, process) else None
+    return _own_start(process) if _is_here(run, process) else None
+
+
+@lru_cache(maxsize=1)
+def _own_start(process: int) -> int | None:
+    seen = _seen(process)
     return None if seen is None else seen.started
 
 

@@ -52,6 +52,7 @@ async def in_decoder(work: Callable[..., _Result], *args: Any) -> _Result:
         # As `to_thread.run_sync`: who waits is not let go while the thread is at work.
         with CancelScope(shield=True):
             return await asyncio.get_running_loop().run_in_executor(threads, partial(work, *args))
+    raise AssertionError("unreachable: nobody cancels the scope")
 
 
 class MediaNotReadable(ValueError):
