@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from tests.engine.download.conftest import JOB, PLACE, VIDEO, Get, lying
 from tests.engine.samples import movie, with_padding
@@ -19,7 +20,7 @@ from tests.engine.scripted_server import Received, Wire, cut, file
 from prefect_happyhorse.engine.download import attempt as attempt_module
 from prefect_happyhorse.engine.download.download import DownloadOptions
 from prefect_happyhorse.engine.http.client import Connections
-from prefect_happyhorse.engine.media.probe import decoders
+from prefect_happyhorse.engine.media.probe import decoders, in_decoder
 from prefect_happyhorse.engine.storage.store import Store
 
 
@@ -94,6 +95,27 @@ def test_every_event_loop_has_its_own_decoders(monkeypatch: pytest.MonkeyPatch) 
         assert one is other
         found.append(one)
     assert [limiter.total_tokens for limiter in found] == [3, 1]
+
+
+async def test_decoders_are_few_and_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often they are called they are the same threads; who is cancelled is not let go while one of them is at work for him."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    found = {thread for _ in range(3) for thread in await asyncio.gather(*(in_decoder(threading.get_ident) for _ in range(8)))}
+    assert 1 <= len(found) <= 2
+    assert threading.get_ident() not in found
+    begun, let_go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        let_go.wait(10)
+        ended.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(in_decoder, work)
+        await anyio.to_thread.run_sync(begun.wait)
+        group.cancel_scope.cancel()
+        let_go.set()
+    assert ended.is_set()
 
 
 @pytest.mark.parametrize(("slots", "at_once"), [(True, 16), (False, 40)])
