@@ -177,7 +177,7 @@ def test_media_limits_are_about_what_the_route_takes(route: Route) -> None:
     assert len({limit.role for limit in route.media}) == len(route.media)
     for limit in route.media:
         assert set(limit.request_fields) & route.request_fields, limit.role
-        assert limit.formats
+        assert limit.formats or limit.advised_formats
         assert limit.max_bytes > 0
         for low, high in filter(None, (limit.aspect, limit.duration_s, limit.advised_duration_s)):
             assert low < high

@@ -1,6 +1,6 @@
 """Models, routes and limits as data, and the loader that checks them."""
 
-from prefect_happyhorse.catalog.check import check, find_problems, wire_value
+from prefect_happyhorse.catalog.check import check, find_advice, find_problems, wire_value
 from prefect_happyhorse.catalog.cost import estimate, list_prices, read_prices
 from prefect_happyhorse.catalog.loader import GATEWAYS, find_route, gateway_facts, load_gateway, offers, register, resolve, routes
 from prefect_happyhorse.catalog.routes import DialectName, GatewayFacts, MediaLimit, ResponsePaths, Route, WireField
@@ -15,6 +15,7 @@ __all__ = [
     "WireField",
     "check",
     "estimate",
+    "find_advice",
     "find_problems",
     "find_route",
     "gateway_facts",

@@ -13,7 +13,7 @@ from prefect_happyhorse.domain.locations import locate
 from prefect_happyhorse.domain.prompts import MAX_REFERENCES, mentions, rename_references, weighted_length
 from prefect_happyhorse.domain.requests import MEDIA_FIELDS, GenerationRequest, iter_media
 
-__all__ = ["check", "find_problems", "fits_size", "wire_value"]
+__all__ = ["check", "find_advice", "find_problems", "fits_size", "wire_value"]
 
 _NOT_WIRE = frozenset({"capability", "options"})
 _NOUNS: dict[WireType, str] = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
@@ -45,6 +45,17 @@ def find_problems(request: GenerationRequest, route: Route) -> tuple[str, ...]:
         *_media_problems(request, route),
     )
     return tuple(dict.fromkeys(problems))
+
+
+def find_advice(request: GenerationRequest, route: Route) -> tuple[str, ...]:
+    """What a request does otherwise than the provider advises, as sentences; it refuses nothing."""
+    return tuple(
+        f"{name}: between {field.advised[0]:g} and {field.advised[1]:g}{_UNITS.get(name, '')} is advised (got {value})"
+        for field in route.fields
+        if field.advised is not None
+        for name, value in _sources(request, field).items()
+        if isinstance(value, (int, float)) and not field.advised[0] <= value <= field.advised[1]
+    )
 
 
 def wire_value(value: object, field: WireField) -> object:
@@ -101,7 +112,7 @@ def _field_problems(request: GenerationRequest, route: Route, field: WireField) 
     if not found:
         if field.required and (names := field.source_names):
             rule = _rule(field, names[0])
-            yield f"{' or '.join(names)} is required here{f' and must be {rule}' if rule else ''}"
+            yield f"{' or '.join(names)} is required here{f' and must be {rule}{_whose(field, route)}' if rule else ''}"
         return
     for name in field.without:
         if _is_set(getattr(request, name)):
@@ -125,11 +136,11 @@ def _value_problems(name: str, value: object, field: WireField, route: Route) ->
         return
     if not _has_type(written, field):
         kind, rule = _NOUNS.get(field.type, "text"), _rule(field, name)
-        yield f"{name} must be {rule if field.values else f'{kind} {rule}'.strip()} (got {value!r})"
+        yield f"{name} must be {rule if field.values else f'{kind} {rule}'.strip()} (got {value!r}){_whose(field, route) if rule else ''}"
         return
     fits = fits_size(written, field) if field.pixels and isinstance(written, str) else not field.values or written in field.values
     if not fits or (isinstance(written, (int, float)) and not _within(written, field)):
-        yield f"{name} must be {_rule(field, name)} (got {value!r})"
+        yield f"{name} must be {_rule(field, name)} (got {value!r}){_whose(field, route)}"
     if field.max_chars is not None and isinstance(written, str):
         yield from _length_problems(name, written, field, route)
 
@@ -140,7 +151,12 @@ def _length_problems(name: str, written: str, field: WireField, route: Route) ->
     if field.max_chars is not None and (length := weighted_length(text, field.chinese_weight)) > field.max_chars:
         weight = f", a Chinese one counting {field.chinese_weight}" if field.chinese_weight > 1 else ""
         read = "" if text == written else " as the gateway reads it"
-        yield f"{name} must have at most {field.max_chars} characters{weight} (got {length}{read})"
+        yield f"{name} must have at most {field.max_chars} characters{weight} (got {length}{read}){_whose(field, route)}"
+
+
+def _whose(field: WireField, route: Route) -> str:
+    """Words behind a limit that is not the provider's own."""
+    return f"; the limit is {field.borrowed}, and {route.facts.title} names none" if field.borrowed else ""
 
 
 def fits_size(text: str, field: WireField) -> bool:
@@ -176,6 +192,8 @@ def _rule(field: WireField, name: str) -> str:
         return f"{field.minimum:g}{unit}"
     if field.minimum is not None and field.maximum is not None:
         return f"between {field.minimum:g} and {field.maximum:.0f}{unit}"
+    if field.maximum is not None:
+        return f"at most {field.maximum:.0f}{unit}"
     return f"{field.minimum:g} or more{unit}" if field.minimum is not None else ""
 
 
@@ -207,11 +225,18 @@ def _general_problems(request: GenerationRequest, route: Route) -> Iterable[str]
     if duration is not None and duration < 1 and not bounded:
         yield f"duration must be 1 or more seconds (got {duration!r})"
     references = getattr(request, "references", ())
-    if len(references) > MAX_REFERENCES:
-        yield _too_many(("references",), len(references), MAX_REFERENCES)
+    if len(references) > MAX_REFERENCES and not _limits_references(route):
+        yield f"references must hold at most {MAX_REFERENCES}, since a prompt can name no more (got {len(references)})"
     videos = len(getattr(request, "reference_videos", ()))
     if getattr(request, "voice", None) is not None and videos != 1:
         yield f"voice belongs to a reference video, so reference_videos must hold exactly one (got {videos})"
+
+
+def _limits_references(route: Route) -> bool:
+    """Whether the provider's own limit refuses as many references as a prompt cannot name."""
+    of_fields = (field.max_items for field in route.fields if "references" in field.source_names)
+    of_media = (limit.max_count for limit in route.media if "references" in limit.request_fields)
+    return any(most is not None and most <= MAX_REFERENCES for most in (*of_fields, *of_media))
 
 
 def _mention_problems(request: GenerationRequest, route: Route) -> Iterable[str]:

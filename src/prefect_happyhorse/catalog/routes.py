@@ -83,6 +83,10 @@ class WireField(Value, populate_by_name=True):
     values: tuple[int | str, ...] = Field(default=(), description="The values that the provider takes, as on the wire.")
     minimum: float | None = None
     maximum: float | None = None
+    advised: tuple[float, float] | None = Field(default=None, description="Least and greatest value that the provider advises.")
+    borrowed: str | None = Field(
+        default=None, description="Whose its limits are where the provider's own document names none: DashScope's."
+    )
     maximum_with: dict[str, float] = Field(default_factory=dict, description="A lower maximum beside a request field that is set.")
     without: tuple[str, ...] = Field(default=(), description="Request fields beside which the provider ignores it.")
     pixels: tuple[int, int] | None = Field(
@@ -130,7 +134,7 @@ class MediaLimit(Value):
     """What a route takes as input media of one role."""
 
     role: Literal["image", "mask", "video", "reference_video", "audio"]
-    formats: tuple[str, ...]
+    formats: tuple[str, ...] = Field(default=(), description="Empty where the source sets no limit.")
     max_bytes: int
     max_count: int | None = None
     min_side_px: int | None = Field(default=None, description="Neither side may be shorter.")
@@ -140,6 +144,7 @@ class MediaLimit(Value):
     duration_s: tuple[float, float] | None = Field(default=None, description="Least and greatest playing time.")
     fps_above: float | None = Field(default=None, description="The frame rate must be greater.")
     fps: tuple[float, float] | None = Field(default=None, description="Least and greatest frame rate.")
+    advised_formats: tuple[str, ...] = ()
     advised_duration_s: tuple[float, float] | None = None
     advised_codec: str | None = None
     note: str | None = None
@@ -213,6 +218,9 @@ class GatewayFacts(Value):
     poll_interval_s: _Seconds = Field(default=5.0, description="How often the source polls.")
     typical_s: dict[AssetKind, _Seconds] = Field(description="Estimate of how long a job takes, by what it makes.")
     codes: dict[str, CodeMeaning] = Field(default_factory=dict, description="What the provider's error codes mean.")
+    borrowed: dict[str, str] = Field(
+        default_factory=dict, description="Whose those of these facts are that its own document does not state."
+    )
 
     @field_validator("dialect")
     @classmethod
@@ -231,7 +239,19 @@ class GatewayFacts(Value):
             raise ValueError(f"token must stay empty: the dialect {self.dialect} exchanges no access tokens")
         if framed := sorted(name for name in self.submit_headers if name.lower() in _FRAMING_HEADERS):
             raise ValueError(f"submit_headers must not hold {', '.join(framed)}, which the HTTP client sets")
+        if unknown := sorted(name for name in self.borrowed if name not in self.model_fields_set):
+            raise ValueError(f"borrowed must name facts that are given here (got {', '.join(unknown)})")
         return self
+
+    def borrowed_note(self, fact: str) -> str:
+        """Whose word a fact is where it is not the provider's own; else empty.
+
+        Example:
+            >>> from prefect_happyhorse.catalog import gateway_facts
+            >>> gateway_facts("ttapi").borrowed_note("cancel")
+            "DashScope's: TTAPI's own document names none"
+        """
+        return f"{self.borrowed[fact]}: {self.title}'s own document names none" if fact in self.borrowed else ""
 
     def address(self, region: str | None, workspace: str | None) -> str | None:
         """The base URL of a region and workspace, or None where there is none.
@@ -344,6 +364,15 @@ class Route(Value):
     def file_fields(self) -> frozenset[str]:
         """The request fields whose media are sent as files, so that the gateway needs no address of them."""
         return frozenset(name for field in self.fields if field.type == "file" for name in field.source)
+
+    @property
+    def defaults(self) -> dict[str, int | str | bool]:
+        """What the provider assumes, as on the wire, of request fields that are not set."""
+        found: dict[str, int | str | bool] = {}
+        for field in self.fields:
+            if field.default is not None and field.source:
+                found.setdefault(field.source[0], field.default)
+        return found
 
     @property
     def request_fields(self) -> frozenset[str]:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from prefect_happyhorse.catalog import GATEWAYS, Route, check, estimate, gateway_facts, resolve, routes
-from prefect_happyhorse.cli.docs import example_request, gateways_page, routes_table
+from prefect_happyhorse.cli.docs import assumed, costly_defaults, example_request, gateways_page, routes_table
 from prefect_happyhorse.cli.export import export
 from prefect_happyhorse.cli.gateways import gateways
 from prefect_happyhorse.cli.jobs import jobs
@@ -74,10 +74,11 @@ def models(gateway: str | None, capability: str | None, model: str | None, shape
     elif shape == "page":
         click.echo(gateways_page(), nl=False)
     else:
-        table = Table("gateway", "capability", "model", "takes", "options", title=f"{len(found)} routes")
+        table = Table("gateway", "capability", "model", "takes", "options", "if not said", title=f"{len(found)} routes")
         for route in found:
             takes = (f"{name}*" if name in route.required_fields else name for name in sorted(route.request_fields - {"model"}))
-            table.add_row(route.gateway, route.capability, route.model, ", ".join(takes), ", ".join(sorted(route.options)))
+            options = ", ".join(sorted(route.options))
+            table.add_row(route.gateway, route.capability, route.model, ", ".join(takes), options, costly_defaults(route))
         console().print(table)
 
 
@@ -98,10 +99,13 @@ async def preview(request_file: Path | None, gateway: str | None, capability: st
         raise click.UsageError("Give REQUEST.json and --gateway, or --example for a request to copy.")
     request = _read_request(request_file)
     route = resolve(request, gateway)
-    check(request, route, more=(await inspect_media(request, route)).problems)
+    inspection = await inspect_media(request, route)
+    check(request, route, more=inspection.problems)
     click.echo(json.dumps(_call(request, route), indent=2, ensure_ascii=False))
     if left := _left_to_the_provider(request, route):
         echo(f"Left to the provider, as its document has it: {', '.join(left)}.", err=True)
+    for sentence in inspection.advice:
+        echo(f"Not as the provider advises, which is no limit: {sentence}", err=True)
     echo(f"It costs {estimate(request, gateway)}.", err=True)
     if not _base_url(gateway):
         regions = gateway_facts(gateway).regions
@@ -113,7 +117,7 @@ def _left_to_the_provider(request: GenerationRequest, route: Route) -> list[str]
     """What a request does not say and the provider decides, some of which costs or shows."""
     given = request.model_dump(exclude_none=True)
     said = {*given, *(f"options.{name}" for name in request.options)}
-    return [f"{field.source[0]}={field.default}" for field in route.fields if field.default is not None and not said & set(field.source)]
+    return [f"{name}={value}" for name, value in assumed(route).items() if name not in said]
 
 
 def _base_url(gateway: str) -> str | None:

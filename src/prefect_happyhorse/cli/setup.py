@@ -29,7 +29,10 @@ async def limits(gateway: str, account: str, jobs: int | None, calls_per_s: floa
     """Limit an account's open jobs and calls over all workers. Runs find the limits within a minute."""
     from prefect_happyhorse.runtime.concurrency import save_limits
 
-    calls_per_s = calls_per_s or gateway_facts(gateway).polls_per_s
+    facts = gateway_facts(gateway)
+    if calls_per_s is None and facts.polls_per_s is not None and (whose := facts.borrowed_note("polls_per_s")):
+        click.echo(f"{facts.polls_per_s:g} calls a second are {whose}.", err=True)
+    calls_per_s = calls_per_s or facts.polls_per_s
     if jobs is None and calls_per_s is None:
         raise click.UsageError(f"{gateway} documents no limit: say --jobs, --calls-per-s or both.")
     for name in await save_limits(gateway, account, jobs=jobs, calls_per_s=calls_per_s):

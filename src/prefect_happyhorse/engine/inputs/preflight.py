@@ -10,7 +10,7 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from prefect_happyhorse.catalog import MediaLimit, Route
+from prefect_happyhorse.catalog import MediaLimit, Route, find_advice
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.locations import locate
 from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
@@ -61,7 +61,7 @@ class _Findings:
         self.problems.append(f"{self.name}: {sentence}" if self.name else sentence)
 
     def wrong_format(self, found: str) -> None:
-        formats = "" if self.limit is None else f" in {' or '.join(self.limit.formats)}"
+        formats = f" in {' or '.join(self.limit.formats)}" if self.limit is not None and self.limit.formats else ""
         self.problem(f"it must be a {NOUNS[self.kind]}{formats} (got {found})")
 
 
@@ -105,7 +105,7 @@ async def inspect_media(request: GenerationRequest, route: Route, store: Store |
         problems=tuple(problem for findings in found for problem in findings.problems),
         fingerprints={place: findings.fingerprint for place, findings in zip(places, found, strict=True) if findings.fingerprint},
         unchecked=tuple(sentence for findings in found for sentence in findings.unchecked),
-        advice=tuple(sentence for findings in found for sentence in findings.advice),
+        advice=(*find_advice(request, route), *(sentence for findings in found for sentence in findings.advice)),
     )
 
 
@@ -178,7 +178,7 @@ def _check_format(form: MediaFormat, findings: _Findings) -> bool:
     if kind_of(form) != findings.kind:
         findings.wrong_format(f"a {NOUNS[kind_of(form)]} in {form}")
         return False
-    if findings.limit is not None and form not in findings.limit.formats:
+    if findings.limit is not None and findings.limit.formats and form not in findings.limit.formats:
         findings.wrong_format(form)
         return False
     return True
@@ -192,6 +192,8 @@ def _check_size(size: int, findings: _Findings) -> bool:
 
 
 def _measure_problems(info: MediaInfo, limit: MediaLimit, findings: _Findings) -> Iterable[str]:
+    if limit.advised_formats and info.format not in limit.advised_formats:
+        findings.advice.append(f"{findings.name}: {' or '.join(limit.advised_formats)} is advised (got {info.format})")
     if any((limit.min_side_px, limit.min_short_side_px, limit.max_long_side_px, limit.aspect)):
         if info.width and info.height:
             yield from _side_problems(info.width, info.height, limit)

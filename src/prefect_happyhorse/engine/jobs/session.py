@@ -243,5 +243,7 @@ class Session:
         except CallUnavailable as error:
             return Cancellation(accepted=False, message=f"The gateway could not be asked: {error.message}")
         except CallError as error:
-            return Cancellation(accepted=False, message=error.message, request_id=error.request_id)
+            whose = gateway.facts.borrowed_note("cancel")
+            message = f"{error.message} The call is {whose}." if whose else error.message
+            return Cancellation(accepted=False, message=message, request_id=error.request_id)
         return Cancellation(accepted=True, message="The gateway took the job back before it began.", request_id=request_id)

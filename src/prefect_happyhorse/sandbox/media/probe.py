@@ -92,7 +92,7 @@ def _thumbnail(picture: Image.Image) -> bytes:
 
 def find_limit_problems(found: Probe, limit: MediaLimit) -> Iterator[str]:
     """Where a medium passes the limits of a route."""
-    if found.format not in limit.formats:
+    if limit.formats and found.format not in limit.formats:
         yield f"its format must be one of {', '.join(limit.formats)} (got {found.format})"
     if found.size > limit.max_bytes:
         yield f"it must have at most {limit.max_bytes} bytes (got {found.size})"
