@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefect_happyhorse.catalog import WireField, check, find_problems, find_route, resolve, wire_value
+from prefect_happyhorse.catalog import WireField, check, find_advice, find_problems, find_route, resolve, wire_value
 from prefect_happyhorse.domain.errors import InvalidRequest
 from prefect_happyhorse.domain.requests import parse_request
 
@@ -166,8 +166,63 @@ def test_a_truth_is_true_or_false(value: object) -> None:
 
 def test_pictures_have_an_upper_end() -> None:
     """They are counted from one, and no slip of the keyboard buys five hundred."""
-    assert problems("happyhorse", "text_to_image", "gpt-image-2", n=0) == ("n must be between 1 and 10 (got 0)",)
-    assert problems("happyhorse", "text_to_image", "gpt-image-2", n=500) == ("n must be between 1 and 10 (got 500)",)
+    whose = "the limit is OpenAI's, and happyhorse.pics names none"
+    assert problems("happyhorse", "text_to_image", "gpt-image-2", n=0) == (f"n must be between 1 and 10 (got 0); {whose}",)
+    assert problems("happyhorse", "text_to_image", "gpt-image-2", n=500) == (f"n must be between 1 and 10 (got 500); {whose}",)
+
+
+HORSE = ("happyhorse", "text_to_video", "happyhorse-1.0-t2v")
+HORSE_EDIT = ("happyhorse", "video_edit", "happyhorse-1.0-video-edit")
+CHANJING = ("chanjing", "reference_to_video", "happyhorse-1.0-r2v")
+
+
+@pytest.mark.parametrize(
+    ("route", "name", "value", "told"),
+    [
+        (HORSE, "duration", 16, "duration must be between 3 and 15 seconds (got 16)"),
+        (HORSE, "seed", -1, "seed must be between 0 and 2147483647 (got -1)"),
+        (HORSE, "prompt", "x" * 5001, "prompt must have at most 5000 characters, a Chinese one counting 2 (got 5001)"),
+        (CHANJING, "duration", 2, "duration must be between 3 and 15 seconds (got 2)"),
+        (CHANJING, "duration", None, "duration is required here and must be between 3 and 15 seconds"),
+        (CHANJING, "prompt", "x" * 5001, "prompt must have at most 5000 characters, a Chinese one counting 2 (got 5001)"),
+    ],
+)
+def test_a_borrowed_limit_is_told_as_such(route: tuple[str, str, str], name: str, value: object, told: str) -> None:
+    """So that it does not read as the provider's own word."""
+    title = find_route(*route).facts.title
+    assert problems(*route, **{name: value}) == (f"{told}; the limit is DashScope's, and {title} names none",)
+
+
+def test_a_limit_of_the_providers_own_is_told_alone() -> None:
+    """Of an edit the page itself says that at most 15 s are sent, and gives no least."""
+    assert problems(*HORSE_EDIT, duration=16) == ("duration must be at most 15 seconds (got 16)",)
+    assert problems(*HORSE_EDIT, duration=0) == ("duration must be 1 or more seconds (got 0)",)
+    assert problems(*HORSE_EDIT, duration=2) == ()
+
+
+@pytest.mark.parametrize(
+    ("duration", "told"),
+    [
+        (2, ()),
+        (15, ()),
+        (1, ("duration: between 2 and 15 seconds is advised (got 1)",)),
+        (16, ("duration: between 2 and 15 seconds is advised (got 16)",)),
+        (None, ()),
+    ],
+)
+def test_a_usual_duration_is_advice(duration: int | None, told: tuple[str, ...]) -> None:
+    """Of Wan the page says that it is usually 2 to 15 s, so what is otherwise is told, and not refused."""
+    request = vector("happyhorse", "text_to_video", "wan2.7-t2v", duration=duration)
+    route = resolve(request, "happyhorse")
+    assert find_problems(request, route) == ()
+    assert find_advice(request, route) == told
+
+
+def test_the_makers_own_duration_is_a_limit() -> None:
+    """Where the document gives a range for the same model, it is none of advice."""
+    request = parse_request({"capability": "text_to_video", "model": "wan2.7-t2v", "prompt": "A horse", "duration": 16})
+    route = resolve(request, "dashscope")
+    assert (find_problems(request, route), find_advice(request, route)) == (("duration must be between 2 and 15 seconds (got 16)",), ())
 
 
 def test_a_duration_is_at_least_a_second_where_nothing_else_is_said() -> None:

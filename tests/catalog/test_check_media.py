@@ -93,7 +93,22 @@ def test_a_data_url_goes_where_the_source_says_so() -> None:
             "references must hold at most 9 (got 10)",
         ),
         (("uniall", "video_edit", "happy-horse-edit-720p"), {"references": addresses(6)}, "references must hold at most 5 (got 6)"),
-        (("happyhorse", "video_edit", "omni_flash_edit"), {"references": addresses(10)}, "references must hold at most 9 (got 10)"),
+        (("uniall", "reference_to_video", "happy-horse-720p"), {"references": addresses(10)}, "references must hold at most 9 (got 10)"),
+        # Where no source names a number, the sentence says whose nine they are.
+        *(
+            (route, {"references": addresses(10)}, "references must hold at most 9, since a prompt can name no more (got 10)")
+            for route in (
+                ("happyhorse", "reference_to_image", "gpt-image-2"),
+                ("happyhorse", "reference_to_video", "wan2.7-r2v"),
+                ("happyhorse", "reference_to_video", "happyhorse-1.0-r2v"),
+                ("chanjing", "reference_to_video", "happyhorse-1.0-r2v"),
+            )
+        ),
+        (
+            ("happyhorse", "video_edit", "omni_flash_edit"),
+            {"references": addresses(10)},
+            "references must hold at most 9, since a prompt can name no more (got 10)",
+        ),
         (
             ("happyhorse", "multimodal_to_video", "wan2.7-r2v"),
             {"reference_videos": ["a.mp4", "b.mp4"]},

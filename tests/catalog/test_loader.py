@@ -210,6 +210,7 @@ def test_wrong_data_is_not_registered() -> None:
         ('base_url = "api.stable.example"', "base_url"),
         ('token = "POST /token"', "exchanges no access tokens"),
         ('submit_headers = { Content-Length = "0" }', "must not hold Content-Length"),
+        ('borrowed = { cancel = "DashScope\'s" }', r"borrowed must name facts that are given here \(got cancel\)"),
     ],
 )
 def test_facts_that_would_fail_after_a_purchase_are_refused(line: str, said: str) -> None:

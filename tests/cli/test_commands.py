@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from prefect_happyhorse.catalog import GATEWAYS, Route, find_problems, routes
+from prefect_happyhorse.catalog import GATEWAYS, Route, find_problems, find_route, routes
 from prefect_happyhorse.cli import main
-from prefect_happyhorse.cli.docs import example_request
+from prefect_happyhorse.cli.docs import assumed, costly_defaults, example_request
 from prefect_happyhorse.domain.requests import parse_request
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer
@@ -70,13 +70,32 @@ def test_models_are_listed_and_filtered() -> None:
 
 def test_models_star_only_what_a_request_must_hold() -> None:
     """Media of which any one will do, and a voice, are optional."""
-    line = next(
-        line
-        for line in run("models", "--capability", "multimodal_to_video", "--model", "wan2.7-r2v").output.splitlines()
-        if "wan2.7" in line
-    )
-    assert "prompt*" in line
-    assert all(name in line and f"{name}*" not in line for name in ("first_frame", "reference_videos", "references", "voice"))
+    table = run("models", "--capability", "multimodal_to_video", "--model", "wan2.7-r2v").output
+    assert "prompt*" in table
+    assert all(name in table and f"{name}*" not in table for name in ("first_frame", "reference_videos", "references", "voice"))
+
+
+def test_what_costs_unsaid_is_shown() -> None:
+    """TTAPI marks its videos unless it is told not to; in the list and in a preview alike, and as a request writes it."""
+    assert "resolution=1080P, duration=5, watermark=true" in run("models", "--gateway", "ttapi").output
+    assert "watermark" not in costly_defaults(find_route("infiflow", "reference_to_video", "happyhorse-1.1-r2v"))
+    # Duration goes over the wire twice, and is one thing to say.
+    assert assumed(find_route("happyhorse", "text_to_video", "omni_flash-fast")) == {
+        "duration": "10",
+        "aspect_ratio": "16:9",
+        "resolution": "720p",
+    }
+
+
+def test_a_preview_tells_what_is_left_and_what_is_only_advised(tmp_path: Path) -> None:
+    """Both on stderr, and neither refuses anything."""
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps({"capability": "text_to_video", "model": "wan2.7-t2v", "prompt": "A horse", "duration": 20}))
+    result = run("preview", str(file), "--gateway", "happyhorse")
+    assert result.exit_code == 0
+    assert "watermark=false" in result.stderr
+    assert "no limit: duration: between 2 and 15 seconds is advised (got 20)" in result.stderr
+    assert json.loads(result.stdout)["json"]["parameters"]["duration"] == 20
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['gateway']}-{v['capability']}-{v['model']}")

@@ -135,6 +135,27 @@ def test_hosts_and_keys_are_those_of_the_documents() -> None:
     }
 
 
+def test_what_is_borrowed_is_marked() -> None:
+    """The cancel path, twenty queries and a result's 24 h of two gateways; a job's own 24 h their documents do state."""
+    theirs = dict.fromkeys(("cancel", "polls_per_s", "result_ttl_s"), "DashScope's")
+    assert {name: gateway_facts(name).borrowed for name in GATEWAYS if gateway_facts(name).borrowed} == {
+        "ttapi": theirs,
+        "infiflow": theirs,
+    }
+    assert gateway_facts("dashscope").borrowed_note("cancel") == ""
+    # A limit that the facts of a route do not know is the maker's, or OpenAI's, and said to be.
+    marked = {(route.gateway, field.source[0], field.borrowed) for route in routes() for field in route.fields if field.borrowed}
+    assert marked == {
+        ("chanjing", "prompt", "DashScope's"),
+        ("chanjing", "duration", "DashScope's"),
+        ("happyhorse", "prompt", "DashScope's"),
+        ("happyhorse", "duration", "DashScope's"),
+        ("happyhorse", "seed", "DashScope's"),
+        ("happyhorse", "n", "OpenAI's"),
+    }
+    assert [(r.gateway, f.to) for r in routes("happyhorse") for f in r.fields if f.max_chars and not f.borrowed] == []
+
+
 def test_what_the_documents_leave_open_has_its_alternatives() -> None:
     """UniAll's other pair of paths, Chanjing's token endpoint, and the three gateways that can cancel."""
     assert {

@@ -31,6 +31,9 @@ def test_the_page_of_gateways_is_the_catalogs() -> None:
     page = (ROOT / "docs" / "gateways.md").read_text(encoding="utf-8")
     assert page == gateways_page()
     assert routes_table(routes()) in page
+    assert "| polls allowed | 20 a second (DashScope's: TTAPI's own document names none) |" in page
+    assert "- `duration`, DashScope's: `happyhorse-1.0-t2v`, " in page
+    assert "- `resolution=1080P, duration=5, watermark=true`: `happyhorse-1.0-r2v`, `happyhorse-1.1-r2v`" in page
     assert all(sentence in page for gateway in GATEWAYS for sentence in gateway_facts(gateway).open)
 
 

@@ -114,6 +114,8 @@ VALID = [
     ("uniall", "image_to_video", "valid.bmp"),
     ("uniall", "video_edit", "valid.mov"),
     ("happyhorse", "image_edit", "valid.png"),
+    # A format that is only advised is no limit.
+    ("happyhorse", "video_edit", "valid.mov"),
 ]
 
 
@@ -142,7 +144,7 @@ INVALID = [
     ("uniall", "video_edit", "valid.png", "video"),
     ("uniall", "video_edit", "valid.mp3", "holds no video"),
     ("happyhorse", "image_edit", "tiny.png", "its sides must be at least 300 pixels"),
-    ("happyhorse", "video_edit", "valid.mov", "its format must be one of mp4 (got mov)"),
+    ("happyhorse", "video_edit", "valid.png", "video"),
 ]
 
 

@@ -30,13 +30,14 @@ async def limits(gateway: str, account: str, jobs: int | None, calls_per_s: floa
     from prefect_happyhorse.runtime.concurrency import save_limits
 
     facts = gateway_facts(gateway)
-    if calls_per_s is None and facts.polls_per_s is not None and (whose := facts.borrowed_note("polls_per_s")):
-        click.echo(f"{facts.polls_per_s:g} calls a second are {whose}.", err=True)
+    whose = facts.borrowed_note("polls_per_s") if calls_per_s is None else ""
     calls_per_s = calls_per_s or facts.polls_per_s
     if jobs is None and calls_per_s is None:
         raise click.UsageError(f"{gateway} documents no limit: say --jobs, --calls-per-s or both.")
     for name in await save_limits(gateway, account, jobs=jobs, calls_per_s=calls_per_s):
         click.echo(name)
+    if whose:
+        click.echo(f"{calls_per_s:g} calls a second are {whose}.", err=True)
 
 
 @setup.command()

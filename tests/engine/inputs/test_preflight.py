@@ -23,6 +23,7 @@ from prefect_happyhorse.domain.requests import (
     ReferenceToVideo,
     TextToVideo,
     VideoEdit,
+    VideoExtension,
 )
 from prefect_happyhorse.engine.inputs.preflight import Inspection, inspect_media, limit_of
 from prefect_happyhorse.engine.media import probe as probes
@@ -170,6 +171,53 @@ async def test_videos(limits: dict[str, Any], problem: str | None, tmp_path: Pat
         assert (await inspect_media(video_request(tmp_path / "x"), route)).problems == ()
     else:
         assert await problem_of(video_request(tmp_path / "x"), route) == problem
+
+
+async def test_an_advised_format_refuses_nothing(tmp_path: Path) -> None:
+    """It is told, once; a format that is not advised against is not, and what is no video is refused all the same."""
+    (tmp_path / "x").write_bytes(movie("mov"))
+    clip = VideoExtension(model="wan2.7-i2v", prompt="On", clip=tmp_path / "x")
+    inspection = await inspect_media(clip, find_route("happyhorse", "video_extension", "wan2.7-i2v"))
+    assert inspection.problems == ()
+    assert [sentence.partition(": ")[2] for sentence in inspection.advice] == [
+        "mp4 is advised (got mov)",
+        "between 2 and 15 s is advised (got 1.00 s)",
+    ]
+    usual = limited(role="video", formats=(), advised_formats=("mov",))
+    assert await inspect_media(video_request(tmp_path / "x"), usual) == Inspection(
+        fingerprints={("video", None): f"sha256:{sha256(movie('mov'))}"}
+    )
+    (tmp_path / "x").write_bytes(GOOD)
+    assert await problem_of(video_request(tmp_path / "x"), usual) == "it must be a video (got a picture in png)"
+
+
+async def test_a_requests_own_values_are_advised_on_too() -> None:
+    """Beside what is told of its media."""
+    request = TextToVideo(model="wan2.7-t2v", prompt="p", duration=16)
+    inspection = await inspect_media(request, find_route("happyhorse", "text_to_video", "wan2.7-t2v"))
+    assert inspection == Inspection(advice=("duration: between 2 and 15 seconds is advised (got 16)",))
+
+
+@pytest.mark.parametrize(("seconds", "fits"), [(10.04, True), (10.2, False), (1.95, True), (1.85, False)])
+async def test_a_containers_rounding_is_allowed(seconds: float, fits: bool) -> None:
+    """A clip of ten seconds may last a frame more."""
+    route = limited(role="video", formats=("mp4",), duration_s=(2, 10))
+    medium = asset(kind="video", media_type="video/mp4", width=None, height=None, duration_s=seconds)
+    told = () if fits else (f"video='s3://b/a.png': it must last between 2 and 10 s (got {seconds:.2f} s)",)
+    assert (await inspect_media(video_request(medium), route)).problems == told
+
+
+@pytest.mark.parametrize("gateway", ["ttapi", "uniall", "infiflow", "happyhorse", "dashscope"])
+async def test_a_megabyte_is_the_larger_of_its_meanings(gateway: str) -> None:
+    """The sources say no more than MB: a file of exactly so many times 2^20 bytes fits, and a byte more does not."""
+    route = next(route for route in routes(gateway) if limit_of(route, "references") and route.capability == "reference_to_video")
+    limit = limit_of(route, "references")
+    assert limit is not None
+    assert limit.max_bytes % 2**20 == 0
+    sizes = {limit.max_bytes: 0, limit.max_bytes + 1: 1}
+    for size, number in sizes.items():
+        medium = asset(bytes=size)
+        assert len((await inspect_media(picture_request(medium), route)).problems) == number
 
 
 async def test_sounds(tmp_path: Path) -> None:

@@ -222,6 +222,8 @@ async def test_a_running_job_goes_on(sandbox: SandboxServer, account: AccountMak
     assert entry.job is not None
     answer = await Session(account(gateway), store).cancel(entry.job)
     assert not answer.accepted
+    # Where the call is the maker's, and the gateway's own document names none, a refusal says so.
+    assert ("The call is DashScope's: " in answer.message) == (gateway in {"ttapi", "infiflow"})
     after = await entry_of(store, entry.digest)
     assert (after.state, after.cancellation) == ("submitted", answer)
     sandbox.advance(3600)
