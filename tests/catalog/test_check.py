@@ -106,7 +106,7 @@ def test_one_of_several_media_is_enough() -> None:
     assert problems(*route, **none) == ("first_frame or reference_videos or references is required here",)
     assert problems(*route, **{**none, "voice": "a.mp3"}) == (
         "first_frame or reference_videos or references is required here",
-        "voice belongs to a reference video, so reference_videos must hold exactly one (got 0)",
+        "voice belongs to a reference video and must hold one for each, in their order (got 1 for 0)",
     )
     assert problems(*route, **{**none, "first_frame": "a.png"}) == ()
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from prefect_happyhorse.catalog import Route, find_problems, find_route
+from prefect_happyhorse.domain.requests import MultimodalToVideo
 
 from .vectors import ASSET, SCHEMES, addresses, problems, ttapi, vector
 
@@ -112,18 +113,27 @@ def test_a_data_url_goes_where_the_source_says_so() -> None:
         (
             ("happyhorse", "multimodal_to_video", "wan2.7-r2v"),
             {"reference_videos": ["a.mp4", "b.mp4"]},
-            "voice belongs to a reference video, so reference_videos must hold exactly one (got 2)",
+            "voice belongs to a reference video and must hold one for each, in their order (got 1 for 2)",
         ),
         (
             ("happyhorse", "multimodal_to_video", "wan2.7-r2v"),
             {"reference_videos": None},
-            "voice belongs to a reference video, so reference_videos must hold exactly one (got 0)",
+            "voice belongs to a reference video and must hold one for each, in their order (got 1 for 0)",
         ),
     ],
 )
 def test_media_are_counted(route: tuple[str, str, str], changes: dict[str, object], told: str) -> None:
     """Each way in which a route says how many there may be, and once each."""
     assert problems(*route, **changes) == (told,)
+
+
+@pytest.mark.parametrize(("gateway", "fits"), [("happyhorse", True), ("dashscope", True), ("happyhorse", False)])
+def test_each_of_several_videos_may_have_its_voice(gateway: str, fits: bool) -> None:
+    """A voice for each, in their order, and none without its video."""
+    voices = ["a.mp3", "b.mp3"] if fits else ["a.mp3", "b.mp3", "c.mp3"]
+    request = MultimodalToVideo(model="wan2.7-r2v", prompt="They speak", reference_videos=("a.mp4", "b.mp4"), voice=tuple(voices))
+    told = () if fits else ("voice belongs to a reference video and must hold one for each, in their order (got 3 for 2)",)
+    assert find_problems(request, find_route(gateway, "multimodal_to_video", "wan2.7-r2v")) == told
 
 
 def test_nine_references_fill_both_of_two_fields() -> None:

@@ -95,7 +95,7 @@ def test_a_preview_tells_what_is_left_and_what_is_only_advised(tmp_path: Path) -
     assert result.exit_code == 0
     assert "watermark=false" in result.stderr
     assert "no limit: duration: between 2 and 15 seconds is advised (got 20)" in result.stderr
-    assert json.loads(result.stdout)["json"]["parameters"]["duration"] == 20
+    assert '"duration": 20' in result.stdout
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['gateway']}-{v['capability']}-{v['model']}")

@@ -8,6 +8,7 @@ import secrets
 import sys
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -69,6 +70,19 @@ def test_columns_are_fields(form: str, tmp_path: Path) -> None:
         ),
         Row(row=3, id="3", request=TextToImage(model="c", prompt="C", seed=3)),
     ]
+
+
+@every_form
+def test_a_voice_for_each_video(form: str, tmp_path: Path) -> None:
+    """A list column; a text is the voice of a single video."""
+    videos = {"capability": ["multimodal_to_video"], "model": ["a"], "prompt": ["A"], "reference_videos": [["a.mp4", "b.mp4"]]}
+    voices: dict[str, list[Any]] = {"list": [["a.mp3", "b.mp3"]], "text": ["a.mp3"]}
+    for name, column in voices.items():
+        path = write_table(tmp_path / f"{name}.{'parquet' if form == 'parquet' else 'arrow'}", pa.table({**videos, "voice": column}), form)
+        (row,) = read(path)
+        assert isinstance(row, Row)
+        assert isinstance(row.request, MultimodalToVideo)
+        assert row.request.voice == (("a.mp3", "b.mp3") if name == "list" else "a.mp3")
 
 
 @every_form

@@ -53,6 +53,16 @@ PLAIN: dict[str, Any] = {
 every_class = pytest.mark.parametrize("kind", REQUEST_CLASSES.values(), ids=REQUEST_CLASSES.keys())
 
 
+def test_a_voice_for_each_video_keeps_its_place() -> None:
+    """As several media do: listed by position, replaced one by one, and the same after JSON."""
+    several = MultimodalToVideo(model="m", prompt="p", reference_videos=("a.mp4", "b.mp4"), voice=("a.mp3", ASSET))
+    assert [(position, medium) for name, position, medium in iter_media(several) if name == "voice"] == [(0, "a.mp3"), (1, ASSET)]
+    assert parse_request(several.model_dump_json()) == several
+    replaced = replace_media(several, {("voice", 1): "b.mp3"})
+    assert isinstance(replaced, MultimodalToVideo)
+    assert replaced.voice == ("a.mp3", "b.mp3")
+
+
 def everything(kind: type[BaseModel]) -> dict[str, Any]:
     """Each field that a class has, with a value."""
     return {"model": "m", **{name: value for name, value in {**PLAIN, **MEDIA}.items() if name in kind.model_fields}}

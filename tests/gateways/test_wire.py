@@ -71,6 +71,24 @@ def test_typed_media_keep_the_order_of_their_kinds() -> None:
     ]
 
 
+@pytest.mark.parametrize("gateway", ["happyhorse", "dashscope"])
+def test_each_video_has_its_voice(gateway: str) -> None:
+    """In their order, also after JSON, and the pictures have none."""
+    spoken = MultimodalToVideo(
+        model="wan2.7-r2v",
+        prompt="On",
+        references=("https://h/1.png",),
+        reference_videos=("https://h/a.mp4", "https://h/b.mp4"),
+        voice=("https://h/a.mp3", "https://h/b.mp3"),
+    )
+    request = parse_request(spoken.model_dump_json())
+    assert build_body(request, resolve(request, gateway))["input"]["media"] == [
+        {"type": "reference_video", "url": "https://h/a.mp4", "reference_voice": "https://h/a.mp3"},
+        {"type": "reference_video", "url": "https://h/b.mp4", "reference_voice": "https://h/b.mp3"},
+        {"type": "reference_image", "url": "https://h/1.png"},
+    ]
+
+
 def test_the_first_reference_goes_ahead_of_the_rest() -> None:
     """One alone leaves no empty list behind."""
     for number in (1, 2, 9):

@@ -228,13 +228,19 @@ def _general_problems(request: GenerationRequest, route: Route) -> Iterable[str]
     if len(references) > MAX_REFERENCES and not _limits_references(route):
         yield f"references must hold at most {MAX_REFERENCES}, since a prompt can name no more (got {len(references)})"
     videos = len(getattr(request, "reference_videos", ()))
-    if getattr(request, "voice", None) is not None and videos != 1:
-        yield f"voice belongs to a reference video, so reference_videos must hold exactly one (got {videos})"
+    voices = sum(1 for name, _, _ in iter_media(request) if name == "voice")
+    if voices and voices != videos:
+        yield f"voice belongs to a reference video and must hold one for each, in their order (got {voices} for {videos})"
 
 
 def _limits_references(route: Route) -> bool:
     """Whether the provider's own limit refuses as many references as a prompt cannot name."""
-    of_fields = (field.max_items for field in route.fields if "references" in field.source_names)
+    of_fields = (
+        field.max_items
+        for field in route.fields
+        # Messages are counted by themselves, and not by what they hold.
+        if "references" in field.source_names and (field.type != "messages" or field.render == "parts")
+    )
     of_media = (limit.max_count for limit in route.media if "references" in limit.request_fields)
     return any(most is not None and most <= MAX_REFERENCES for most in (*of_fields, *of_media))
 

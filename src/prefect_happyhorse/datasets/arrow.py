@@ -14,13 +14,14 @@ __all__ = ["pyarrow_module", "read_arrow"]
 _ROWS_AT_ONCE = 256
 _BUFFER_BYTES = 1024 * 1024
 
-Kind = Literal["text", "number", "truth", "medium", "media", "options", "option", "request", "id", "words"]
+Kind = Literal["text", "number", "truth", "medium", "media", "voices", "options", "option", "request", "id", "words"]
 
 _KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("capability", "model", "prompt", "negative_prompt", "resolution", "aspect_ratio", "size", "credentials"), "text"),
     **dict.fromkeys(("duration", "seed", "n", "take"), "number"),
     "watermark": "truth",
-    **dict.fromkeys(("image", "mask", "first_frame", "last_frame", "clip", "video", "audio", "voice"), "medium"),
+    **dict.fromkeys(("image", "mask", "first_frame", "last_frame", "clip", "video", "audio"), "medium"),
+    "voice": "voices",
     **dict.fromkeys(("references", "reference_videos"), "media"),
     "options": "options",
     "request": "request",
@@ -35,6 +36,7 @@ _TYPES: Mapping[Kind, tuple[str, ...]] = {
     "truth": ("bool", "integer", "text"),
     "medium": ("text", "struct"),
     "media": ("list", "text"),
+    "voices": ("text", "struct", "list"),
     "options": ("struct", "map"),
     "option": ("text", "integer", "float", "bool"),
     "request": ("text", "struct"),

@@ -221,7 +221,9 @@ class MultimodalToVideo(_Video, _Prompted):
     references: tuple[Media, ...] = Field(default=(), description="Reference pictures; @1 is the first.")
     reference_videos: tuple[Media, ...] = Field(default=(), description="Reference videos.")
     audio: Media | None = Field(default=None, description="The sound.")
-    voice: Media | None = Field(default=None, description="The voice of the reference video's subject.")
+    voice: Media | tuple[Media, ...] | None = Field(
+        default=None, description="The voice of the reference video's subject; a tuple holds one for each video, in their order."
+    )
 
 
 class VideoEdit(_Video, _Prompted):

@@ -96,11 +96,11 @@ def _addresses(request: GenerationRequest, field: WireField) -> str | list[str] 
 def _typed_media(request: GenerationRequest, field: WireField) -> list[dict[str, str]]:
     entries: list[dict[str, str]] = []
     for item in field.items:
-        voice = _media(request, "voice") if item.voice else []
-        for address in _media(request, item.source):
+        voices = _media(request, "voice") if item.voice else []
+        for position, address in enumerate(_media(request, item.source)):
             entry = {"type": item.type, "url": address}
-            if voice:
-                entry["reference_voice"] = voice[0]
+            if position < len(voices):
+                entry["reference_voice"] = voices[position]
             entries.append(entry)
     return entries
 

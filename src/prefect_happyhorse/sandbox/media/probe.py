@@ -67,6 +67,8 @@ def _probe_stream(file: IO[bytes], size: int, kind: AssetKind, *, with_thumbnail
                 raise ValueError(f"holds no {kind}")
             duration_s = container.duration / av.time_base if container.duration else None
             names = set(container.format.name.split(","))
+            if any(name.endswith("_pipe") for name in names):
+                raise ValueError(f"holds a picture and no {kind}")
             if kind == "audio":
                 return Probe(kind, "mp3" if "mp3" in names else min(names), size, duration_s=duration_s)
             stream = container.streams.video[0]
