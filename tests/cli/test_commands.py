@@ -220,11 +220,11 @@ def test_a_store_that_is_full_once_the_job_is_paid_for_says_which_job_it_is(
 ) -> None:
     """And how it is gone on with."""
 
-    async def full(self: Store, path: str, data: bytes) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", path)
+    async def full(self: Store, *_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "write", full)
+        patch.setattr(Store, "write_all", full)
         result = run("generate", request_file(tmp_path), "--gateway", "happyhorse", "--output", str(tmp_path / "outputs"))
     (charge,) = at_sandbox.ledger()
     assert result.exit_code == 3
