@@ -16,14 +16,16 @@ from prefect_happyhorse.catalog import GATEWAYS, gateway_facts, read_prices
 from prefect_happyhorse.domain.errors import AuthenticationFailed, Money, PollRejected, error_context
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.prices import Price
+from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.engine.http.client import is_on_this_machine
 from prefect_happyhorse.engine.http.ssrf import check_base_url
 from prefect_happyhorse.engine.storage.backend import HiddenOptions
 from prefect_happyhorse.engine.storage.store import DEFAULT_TEMPLATE, Store
 from prefect_happyhorse.gateways import Account
+from prefect_happyhorse.settings import HappyHorseSettings
 
-__all__ = ["GatewayCredentials", "MediaStore"]
+__all__ = ["GatewayCredentials", "HappyHorseSettings", "MediaStore"]
 
 _LOGOS = "https://raw.githubusercontent.com/PrefectHQ/prefect/420d0d6a78bb6df1fc18bcf188fdad43c1d22ea9/assets/block-logos"
 
@@ -386,7 +388,7 @@ class MediaStore(Block):
             ValueError: When there is no such block.
         """
         if not name:
-            return cls(url=os.environ.get("HAPPYHORSE_STORE") or "outputs")
+            return cls(url=current().store or "outputs")
         if isinstance(name, Path) or not re.fullmatch("[a-z0-9-]+", name):
             return cls(url=str(name))
         try:

@@ -14,6 +14,7 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect_happyhorse.artifacts.markdown import Tile, grid, inline
 from prefect_happyhorse.artifacts.run import artifact_key, in_run, link_to, never_fatal
 from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.engine.jobs.results import stored_thumbnail
 from prefect_happyhorse.engine.media.probe import in_decoder
 from prefect_happyhorse.engine.media.thumbnail import thumbnail
@@ -73,7 +74,7 @@ class Gallery:
             place: Where it stands among the others of its page; None for after those that were put before.
             thumbnail: Its small JPEG; None for the one that stands in the store.
         """
-        if in_run():
+        if in_run() and current().gallery:
             self._count += 1
             self._waiting[head] = (self._count if place is None else place, asset, thumbnail)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from prefect_happyhorse.domain.errors import CatalogError
+from prefect_happyhorse.domain.settings import written
 
 __all__ = ["DIALECTS", "ENTRY_POINTS", "FOLDERS", "SANDBOX_DIALECTS", "dialect_class", "dialect_names", "discovered"]
 
@@ -30,7 +31,7 @@ _Class = TypeVar("_Class")
 
 def discovered() -> Iterator[tuple[str, str | OSError | ImportError | ValueError]]:
     """Each file of a gateway that is none of the package's own: where it is, and its text or why there is none."""
-    for name in filter(None, os.environ.get(FOLDERS, "").split(os.pathsep)):
+    for name in filter(None, written("gateways").split(os.pathsep)):
         folder = Path(name).expanduser()
         try:
             found = sorted(file for file in folder.iterdir() if file.suffix == ".toml")

@@ -25,6 +25,7 @@ from prefect_happyhorse.cli.gateways import gateways
 from prefect_happyhorse.cli.jobs import jobs
 from prefect_happyhorse.cli.output import REFUSED, SPENT, Seconds, asynchronous, cell, console, deadline_option, echo, errors, fail
 from prefect_happyhorse.cli.prices import prices
+from prefect_happyhorse.cli.settings import settings, use_settings
 from prefect_happyhorse.cli.setup import setup
 from prefect_happyhorse.cli.spend import spent
 from prefect_happyhorse.domain.errors import AuthenticationFailed
@@ -46,8 +47,15 @@ __all__ = ["main"]
     epilog="Exit codes: 0 done; 1 failed; 2 refused, nothing was sent; 3 failed, and money was or may have been spent.",
 )
 @click.version_option(package_name="prefect-happyhorse")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Make images and videos with HappyHorse and its neighbours through several gateways."""
+    try:
+        use_settings()
+    except ValueError as error:
+        # The doctor says so itself, and what else there is to say.
+        if context.invoked_subcommand != "doctor":
+            fail(str(error), REFUSED)
 
 
 @main.command()
@@ -276,4 +284,5 @@ main.add_command(gateways)
 main.add_command(jobs)
 main.add_command(prices)
 main.add_command(spent)
+main.add_command(settings)
 main.add_command(setup)

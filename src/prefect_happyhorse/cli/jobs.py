@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
@@ -17,6 +16,7 @@ from prefect_happyhorse.catalog import GATEWAYS
 from prefect_happyhorse.cli.output import SPENT, asynchronous, cell, confirm, console, deadline_option, echo, echo_json, fail
 from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
 from prefect_happyhorse.domain.prices import total
+from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.engine.jobs import manage as engine
 from prefect_happyhorse.engine.jobs.hints import resolve_uncertain
 from prefect_happyhorse.engine.jobs.session import Session
@@ -61,7 +61,7 @@ STORE_OPTIONS = (
     click.Option(
         ["--store"],
         metavar="URL",
-        default=lambda: os.environ.get("HAPPYHORSE_STORE") or "outputs",
+        default=lambda: current().store or "outputs",
         show_default="HAPPYHORSE_STORE, else outputs",
         help="The folder or fsspec URL in which the journal lies.",
     ),

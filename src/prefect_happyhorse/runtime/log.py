@@ -7,7 +7,9 @@ from importlib import import_module
 from typing import Any
 
 from prefect.logging import get_logger, get_run_logger
+from prefect.logging.loggers import PrefectLogAdapter
 
+from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.runtime.cancellation import flow_run_id
 
 __all__ = ["run_logger"]
@@ -19,4 +21,11 @@ def run_logger() -> logging.Logger | logging.LoggerAdapter[Any]:
         # What sets up Prefect's log; a script that asks for a task alone has not imported it.
         import_module("prefect.main")
     # What a task's own logger takes outside of a flow run Prefect drops with a warning.
-    return get_logger("happyhorse") if flow_run_id() is None else get_run_logger()
+    found = get_logger("happyhorse") if flow_run_id() is None else get_run_logger()
+    if (level := current().log_level) is None:
+        return found
+    logger, extra = (found.logger, found.extra) if isinstance(found, logging.LoggerAdapter) else (found, None)
+    # A child: the run's own logger is its flow's too.
+    ours = logger.getChild("happyhorse")
+    ours.setLevel(level)
+    return PrefectLogAdapter(ours, extra)

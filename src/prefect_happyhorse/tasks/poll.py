@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from datetime import timedelta
 from typing import Any, cast
 
@@ -13,6 +12,7 @@ from prefect.context import TaskRunContext
 from prefect_happyhorse.artifacts.progress import Progress
 from prefect_happyhorse.blocks import MediaStore
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
+from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S, OnPoll, ignore
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.runtime.cancellation import cancelled_with_its_run, flow_run_id
@@ -28,7 +28,7 @@ _KEY_VERSION = "1"
 
 
 def _store_name(store: StoreRef) -> str:
-    return store.url if isinstance(store, MediaStore) else str(store or "") or os.environ.get("HAPPYHORSE_STORE", "outputs")
+    return store.url if isinstance(store, MediaStore) else str(store or "") or current().store or "outputs"
 
 
 def _poll_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from prefect_happyhorse.blocks import GatewayCredentials, MediaStore, no_payer
 from prefect_happyhorse.domain.errors import AuthenticationFailed, InvalidRequest, error_context
 from prefect_happyhorse.domain.jobs import Job, JobResult
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest
+from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
@@ -75,7 +75,7 @@ async def store_of(store: StoreRef) -> Store:
     """The store that a block, a name, a folder, a URL or nothing stands for."""
     block = store if isinstance(store, MediaStore) else await MediaStore.find(store)
     place = block.to_store()
-    is_named = bool(store or os.environ.get("HAPPYHORSE_STORE"))
+    is_named = bool(store or current().store)
     if is_deployed():
         problem = _why_it_would_be_lost(block.url, place, is_named=is_named)
         if problem is not None:

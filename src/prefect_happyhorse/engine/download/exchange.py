@@ -13,11 +13,20 @@ from typing import Literal
 import anyio
 import httpx
 
+from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.domain.texts import without_queries
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.http.quiet import quiet_http_log
 from prefect_happyhorse.engine.http.result_key import ResultKey
-from prefect_happyhorse.engine.http.ssrf import AddressRefused, check_unambiguous, checked_addresses, is_local_host, parse_url, pin_to_ip
+from prefect_happyhorse.engine.http.ssrf import (
+    AddressRefused,
+    check_unambiguous,
+    checked_addresses,
+    is_local_host,
+    is_loopback,
+    parse_url,
+    pin_to_ip,
+)
 from prefect_happyhorse.engine.http.urls import stable_url
 from prefect_happyhorse.gateways import CallError, CallUnavailable
 from prefect_happyhorse.gateways.failures import retry_after_s
@@ -242,6 +251,8 @@ async def _addresses(client: httpx.AsyncClient, url: httpx.URL, options: Downloa
 
 
 def _has_proxy(scheme: str, host: str) -> bool:
+    if current().proxy is not None:
+        return not is_loopback(host)
     proxies = urllib.request.getproxies()
     return bool(proxies.get(scheme) or proxies.get("all")) and not urllib.request.proxy_bypass(host)
 

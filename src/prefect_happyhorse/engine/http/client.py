@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -18,6 +20,7 @@ from anyio import to_thread
 from pydantic import SecretStr
 
 from prefect_happyhorse.catalog import routes
+from prefect_happyhorse.domain.settings import NO_PROXY, current
 from prefect_happyhorse.engine.http.auth import TokenCache
 from prefect_happyhorse.engine.http.quiet import quiet_http_log
 from prefect_happyhorse.engine.http.ssrf import check_base_url, is_loopback, same_origin
@@ -34,14 +37,13 @@ __all__ = [
     "is_local",
     "is_on_this_machine",
     "send",
+    "ssl_context",
     "translate",
 ]
 
 _Result = TypeVar("_Result")
 
-_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
-# From its first byte to the answer's last. A long body has more, as the slowest line that is waited for needs it.
-_CALL_S = 60.0
+# A call counts from its first byte to the answer's last. A long body has more time, as the slowest line that is waited for needs it.
 _SLOWEST_BYTES_PER_S = 50_000
 
 _MAX_ANSWER_BYTES = 1024 * 1024
@@ -84,35 +86,53 @@ class Client:
 
     http: httpx.AsyncClient
     direct: httpx.AsyncClient
-    call_s: float = _CALL_S
+    call_s: float = field(default_factory=lambda: current().call_timeout_s)
     users: int = 0
     calls: defaultdict[str, asyncio.Semaphore] = field(default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(_CALLS)))
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_DOWNLOADS))
 
 
-@lru_cache(maxsize=1)
-def _ssl_context() -> ssl.SSLContext:
+@lru_cache(maxsize=4)
+def ssl_context(ca_bundle: Path | None) -> ssl.SSLContext:
+    """What certificates are checked by: the public authorities, or those of SSL_CERT_FILE, and the ones of the setting `ca_bundle`."""
     # Building one costs some 20 ms of CPU, and every task of a mapped flow has an event loop and so a client of its own.
-    return httpx.create_ssl_context()
+    context = httpx.create_ssl_context()
+    if ca_bundle is not None:
+        try:
+            context.load_verify_locations(ca_bundle.expanduser())
+        except OSError as error:
+            why = error.strerror or str(error) or "it holds no certificate"
+            message = f"the setting ca_bundle must name a PEM file with certificates ({why}); nothing was sent"
+            raise OSError(error.errno or errno.EINVAL, message, str(ca_bundle)) from error
+    return context
 
 
 # httpx hands these to a proxy too, which would look for them on its own machine.
 _THIS_MACHINE = {"all://localhost": None, "all://127.0.0.1": None, "all://[::1]": None}
 
 
-def _new(**options: Any) -> httpx.AsyncClient:
+def _new(call_s: float, *, direct: bool = False) -> httpx.AsyncClient:
+    chosen = current()
+    proxy = "" if chosen.proxy is None else chosen.proxy.get_secret_value()
+    trusted = ssl_context(chosen.ca_bundle)
+    by_proxy: dict[str, Any] = {"mounts": _THIS_MACHINE}
+    if direct or proxy == NO_PROXY:
+        by_proxy = {"trust_env": False}
+    elif proxy:
+        by_proxy["proxy"] = httpx.Proxy(proxy, ssl_context=trusted if proxy.startswith("https:") else None)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=_CALLS)
-    return httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, verify=_ssl_context(), follow_redirects=False, **options)
+    timeout = httpx.Timeout(call_s, connect=chosen.connect_timeout_s)
+    return httpx.AsyncClient(timeout=timeout, limits=limits, verify=trusted, follow_redirects=False, **by_proxy)
 
 
 class Connections:
     """The HTTP clients of a process, one for each event loop. They carry no key and follow no redirect.
 
     Args:
-        call_s: How long a call to a gateway may take as a whole, in seconds.
+        call_s: How long a call to a gateway may take as a whole, in seconds; None for what is set.
     """
 
-    def __init__(self, *, call_s: float = _CALL_S) -> None:
+    def __init__(self, *, call_s: float | None = None) -> None:
         self._call_s = call_s
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Client] = WeakKeyDictionary()
 
@@ -122,8 +142,9 @@ class Connections:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            http, direct = (make(), make()) if make else (_new(mounts=_THIS_MACHINE), _new(trust_env=False))
-            client = self._clients[loop] = Client(http, direct, self._call_s)
+            call_s = self._call_s or current().call_timeout_s
+            http, direct = (make(), make()) if make else (_new(call_s), _new(call_s, direct=True))
+            client = self._clients[loop] = Client(http, direct, call_s)
         client.users += 1
         try:
             yield client

@@ -12,6 +12,7 @@ from prefect_happyhorse.domain.errors import GenerationError, JobExpired, Money,
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobStatus, Output
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import iter_media
+from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.domain.texts import without_queries
 from prefect_happyhorse.engine.download.download import DownloadOptions, StoredOutput, download, forget_partial
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
@@ -141,7 +142,7 @@ class OutputStore:
             local_allowed=is_local(self.account),
             expires_at=result.outputs_expire_at,
             options=self.limits,
-            with_thumbnail=True,
+            with_thumbnail=current().thumbnails,
             key=key,
         )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.engine.media.concat import ConcatFailed, concat_files
 from prefect_happyhorse.engine.media.probe import can_measure, probe
 from prefect_happyhorse.engine.media.source import MediaUnavailable, local_file
@@ -95,4 +96,4 @@ def _describe(film: Path, uri: str) -> tuple[MediaAsset, bytes | None]:
         duration_s=info.duration_s,
         fps=info.fps,
     )
-    return asset, thumbnail(film, "video")
+    return asset, thumbnail(film, "video") if current().thumbnails else None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 from pathlib import Path
 
 from platformdirs import PlatformDirs
+
+from prefect_happyhorse.domain.settings import current
 
 __all__ = ["cache_folder", "state_folder"]
 
@@ -28,11 +29,11 @@ def cache_folder() -> Path:
 
 
 def _home() -> Path | None:
-    named = os.environ.get("HAPPYHORSE_HOME", "")
-    return _absolute(named) if named else None
+    named = current().home
+    return None if named is None else _absolute(named)
 
 
 @lru_cache
-def _absolute(named: str) -> Path:
+def _absolute(named: Path) -> Path:
     # Once in a process: what was spooled before it goes elsewhere has to be found after.
-    return Path(named).expanduser().absolute()
+    return named.expanduser().absolute()
