@@ -20,6 +20,7 @@ from rich.table import Table
 
 from prefect_happyhorse.catalog import GATEWAYS, Route, check, estimate, gateway_facts, resolve, routes
 from prefect_happyhorse.cli.docs import assumed, costly_defaults, example_request, gateways_page, routes_table
+from prefect_happyhorse.cli.doctor.command import doctor
 from prefect_happyhorse.cli.export import export
 from prefect_happyhorse.cli.gateways import gateways
 from prefect_happyhorse.cli.jobs import jobs
@@ -279,6 +280,7 @@ def _read_request(path: Path) -> GenerationRequest:
         fail(f"{path} cannot be read: {error.strerror or error}. {way_out}. Nothing was sent.", REFUSED)
 
 
+main.add_command(doctor)
 main.add_command(export)
 main.add_command(gateways)
 main.add_command(jobs)

@@ -12,7 +12,7 @@ from prefect_happyhorse.catalog.cost import price_of
 from prefect_happyhorse.cli.output import console, echo, echo_json, errors, fail
 from prefect_happyhorse.domain.prices import Price
 
-__all__ = ["prices"]
+__all__ = ["old_prices", "prices"]
 
 _OLD_DAYS = 90
 
@@ -60,19 +60,25 @@ def prices(context: click.Context, gateway: str | None, region: str | None, as_j
 @prices.command()
 def check() -> None:
     """Tell which rows were read more than 90 days ago, your own among them; a code of 1 says that there are some."""
-    from prefect_happyhorse.blocks import GatewayCredentials
-
     with errors():
-        own = {name: GatewayCredentials.from_environment(name).prices for name in GATEWAYS}
-    old = [f"{_what(row)}: {_days(row)} days" for row in list_prices() if _days(row) > _OLD_DAYS]
-    old += [
-        f"{_what(row)} in {name.upper()}_PRICES: {_days(row)} days" for name, rows in own.items() for row in rows if _days(row) > _OLD_DAYS
-    ]
+        old, _ = old_prices()
     for line in old:
         echo(line)
     if old:
         fail(f"{len(old)} prices are more than {_OLD_DAYS} days old.", 1)
     echo(f"No price is more than {_OLD_DAYS} days old.")
+
+
+def old_prices() -> tuple[list[str], int]:
+    """What is said of each row that is old, those of the user's own lists among them, and from how many days on a row is old."""
+    from prefect_happyhorse.blocks import GatewayCredentials
+
+    own = {name: GatewayCredentials.from_environment(name).prices for name in GATEWAYS}
+    old = [f"{_what(row)}: {_days(row)} days" for row in list_prices() if _days(row) > _OLD_DAYS]
+    old += [
+        f"{_what(row)} in {name.upper()}_PRICES: {_days(row)} days" for name, rows in own.items() for row in rows if _days(row) > _OLD_DAYS
+    ]
+    return old, _OLD_DAYS
 
 
 def _days(row: Price) -> int:

@@ -37,6 +37,7 @@ __all__ = [
     "run_name",
     "session_of",
     "store_of",
+    "why_it_would_be_lost",
 ]
 
 _LABELS: TypeAdapter[Labels] = TypeAdapter(Labels)
@@ -77,7 +78,7 @@ async def store_of(store: StoreRef) -> Store:
     place = block.to_store()
     is_named = bool(store or current().store)
     if is_deployed():
-        problem = _why_it_would_be_lost(block.url, place, is_named=is_named)
+        problem = why_it_would_be_lost(block.url, place, is_named=is_named)
         if problem is not None:
             raise ValueError(
                 f"A deployment's run needs a store that outlives it: {problem}. Nothing was sent. Name a MediaStore block, an absolute"
@@ -93,7 +94,7 @@ def _tell_once(url: str) -> None:
     run_logger().info("No store is named, so results and the journal lie in %s.", url)
 
 
-def _why_it_would_be_lost(url: str, place: Store, *, is_named: bool) -> str | None:
+def why_it_would_be_lost(url: str, place: Store, *, is_named: bool) -> str | None:
     """A worker's process has a folder of its own for its code, which goes when the run ends."""
     if not is_named:
         return "none is named"

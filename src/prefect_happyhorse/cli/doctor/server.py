@@ -1,0 +1,81 @@
+"""How it is with Prefect: its version, its server, and the workers of the deployments."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import requires
+
+import prefect
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.objects import WorkerStatus
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
+
+from prefect_happyhorse.cli.doctor.findings import Finding, ok, problem, warning
+
+__all__ = ["api_url", "check_prefect"]
+
+
+def api_url() -> str | None:
+    """The address of the Prefect API, or None where each script starts a server of its own."""
+    return get_current_settings().api.url
+
+
+async def check_prefect() -> list[Finding]:
+    """The versions here and on the server, and whether anybody works on the deployments."""
+    found = [_installed()]
+    url = api_url()
+    if url is None:
+        what = "none is named, so each script starts one of its own for its time"
+        return [*found, warning("prefect server", what, "For runs that can be seen later, start one and set PREFECT_API_URL.")]
+    async with get_client() as client:
+        if (error := await client.api_healthcheck()) is not None:
+            advice = "Start it (prefect server start), or correct PREFECT_API_URL."
+            return [*found, problem("prefect server", f"{url} does not answer: {type(error).__name__}: {error}", advice)]
+        found.append(_server(url, await client.api_version()))
+        return [*found, *await _workers(client)]
+
+
+def _installed() -> Finding:
+    bounds = next(line for line in requires("prefect-happyhorse") or [] if re.match(r"prefect\b(?!-)", line))
+    lower, upper = (re.search(rf"{sign}([\d.]+)", bounds) for sign in (">=", "<"))
+    here = _release(prefect.__version__)
+    if (lower and here < _release(lower[1])) or (upper and here >= _release(upper[1])):
+        return problem("prefect", f"{prefect.__version__} is installed, and {bounds} is needed", f"pip install '{bounds}'")
+    return ok("prefect", f"{prefect.__version__} is installed")
+
+
+def _release(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)[:2]]
+
+
+def _server(url: str, theirs: str) -> Finding:
+    if _release(theirs) < _release(prefect.__version__):
+        what = f"{url} has version {theirs}, which is older than {prefect.__version__} here"
+        return warning("prefect server", what, "Update the server first, then its clients.")
+    return ok("prefect server", f"{url} answers, version {theirs}")
+
+
+async def _workers(client: PrefectClient) -> list[Finding]:
+    tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=["happyhorse"]))
+    deployments = await client.read_deployments(deployment_filter=tagged)
+    pools = sorted({one.work_pool_name for one in deployments if one.work_pool_name})
+    if not pools:
+        return [ok("workers", "no deployment is tagged happyhorse, so none is needed")]
+    return [await _pool(client, pool) for pool in pools]
+
+
+async def _pool(client: PrefectClient, pool: str) -> Finding:
+    check = f"pool {pool}"
+    try:
+        paused = (await client.read_work_pool(pool)).is_paused
+        workers = await client.read_workers_for_work_pool(pool)
+    except ObjectNotFound:
+        return problem(check, "is not there, and deployments name it", f"prefect work-pool create {pool} --type process")
+    if paused:
+        return warning(check, "is paused: its runs wait", f"prefect work-pool resume {pool}")
+    online = [worker for worker in workers if worker.status is WorkerStatus.ONLINE]
+    if not online:
+        return problem(check, "has no worker online: its runs wait", f"prefect worker start --pool {pool}")
+    return ok(check, f"has {len(online)} worker{'s' if len(online) > 1 else ''} online")
