@@ -23,6 +23,7 @@ from prefect_happyhorse.cli.docs import assumed, costly_defaults, example_reques
 from prefect_happyhorse.cli.doctor.command import doctor
 from prefect_happyhorse.cli.export import export
 from prefect_happyhorse.cli.gateways import gateways
+from prefect_happyhorse.cli.init.command import init
 from prefect_happyhorse.cli.jobs import jobs
 from prefect_happyhorse.cli.output import REFUSED, SPENT, Seconds, asynchronous, cell, console, deadline_option, echo, errors, fail
 from prefect_happyhorse.cli.prices import prices
@@ -283,6 +284,7 @@ def _read_request(path: Path) -> GenerationRequest:
 main.add_command(doctor)
 main.add_command(export)
 main.add_command(gateways)
+main.add_command(init)
 main.add_command(jobs)
 main.add_command(prices)
 main.add_command(spent)

@@ -1,0 +1,197 @@
+"""`happyhorse init`: all is asked for and checked first, then shown, and only then made."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from pydantic import ValidationError
+
+from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
+from prefect_happyhorse.cli.init import dotenv
+from prefect_happyhorse.cli.init.ask import Wishes, complete
+from prefect_happyhorse.cli.output import REFUSED, asynchronous, confirm, echo, fail
+from prefect_happyhorse.domain.validation import validation_problems
+
+if TYPE_CHECKING:
+    from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
+
+__all__ = ["init"]
+
+
+@click.command()
+@click.option("--gateway", type=click.Choice(GATEWAYS), help="The gateway.")
+@click.option("--key-from-env", metavar="NAME", help="The variable that holds the key (with --app-id the secret key).")
+@click.option("--key-stdin", is_flag=True, help="Read the key from standard input.")
+@click.option("--base-url", metavar="URL", help="The gateway's address, where its document names none.")
+@click.option("--region", help="One of the gateway's regions.")
+@click.option("--workspace", metavar="ID", help="The workspace that the key belongs to.")
+@click.option("--account", metavar="LABEL", help="A label of your own for the account that pays.")
+@click.option("--app-id", metavar="ID", help="The app id, where the gateway exchanges it for access tokens.")
+@click.option("--private-network", is_flag=True, help="The gateway lies in a private network.")
+@click.option("--store", metavar="URL", help="The folder or fsspec URL for outputs and journal.")
+@click.option("--public-base-url", metavar="URL", help="The web address under which others read the store.")
+@click.option("--save", type=click.Choice(["blocks", "env"]), help="Save Prefect blocks, or write a file .env.")
+@click.option("--name", help="The name of the credentials' block.  [default: the gateway's id]")
+@click.option("--store-name", default="studio", show_default=True, help="The name of the store's block.")
+@click.option("--env-file", type=click.Path(dir_okay=False, path_type=Path), default=Path(".env"), show_default=True, help="The file.")
+@click.option("--limits/--no-limits", default=None, help="Limit the account's open jobs (--jobs) and calls over all workers.")
+@click.option("--jobs", type=click.IntRange(min=1), help="How many of the account's jobs may be open at once.")
+@click.option("--automations/--no-automations", default=None, help="Pause a deployment when one of its submits is uncertain.")
+@click.option("--deploy", "pool", metavar="POOL", help="Deploy the flows to this process pool.")
+@click.option("--overwrite", is_flag=True, help="Replace blocks, lines of .env and deployments that are there.")
+@click.option("--yes", is_flag=True, help="Do not ask whether to go on.")
+@asynchronous
+async def init(**given: Any) -> None:
+    """Set up a gateway, its key and a store, and what the Prefect server should know.
+
+    What no option says is asked on a terminal. A key is never an argument, which others on the machine could read: it is asked for, or
+    comes from a variable or from standard input. What is there already is left alone unless --overwrite says otherwise.
+    """
+    wishes = Wishes(**given)
+    # With them comes Prefect, which takes a second or two.
+    from prefect_happyhorse.cli.doctor.server import api_url
+
+    await complete(wishes, has_server=api_url() is not None, may_ask=sys.stdin.isatty() and not wishes.key_stdin)
+    credentials, store, problems = _checked(wishes)
+    text, more = await _check_what_is_there(wishes, credentials, store)
+    if credentials is None or store is None or problems or more:
+        told = ["It cannot be set up like this. Nothing was changed.", *(f"  - {one}" for one in (*problems, *more))]
+        fail("\n".join(told), REFUSED)
+    for line in _plan(wishes, credentials, store):
+        echo(line)
+    if sys.stdin.isatty() and not wishes.yes:
+        confirm("Go on?")
+    await _make(wishes, credentials, store, text)
+
+
+def _checked(wishes: Wishes) -> tuple[GatewayCredentials | None, MediaStore | None, list[str]]:
+    """The two blocks, as far as they can be made, and what is wrong."""
+    from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
+
+    problems: list[str] = []
+    credentials = store = None
+    fields = {
+        name: getattr(wishes, name) for name in ("gateway", "base_url", "region", "workspace", "account", "app_id", "private_network")
+    }
+    try:
+        credentials = GatewayCredentials.model_validate({**fields, "api_key" if wishes.app_id is None else "secret_key": wishes.key})
+    except ValidationError as error:
+        problems += validation_problems(error)
+    try:
+        store = MediaStore(url=wishes.store or "", public_base_url=wishes.public_base_url)
+        # As an absolute folder: it counts from wherever a run is.
+        store.url = store.to_store().url
+    except ValidationError as error:
+        problems += validation_problems(error)
+    except ValueError as error:
+        problems.append(f"store: {error}")
+    if wishes.public_base_url is not None and wishes.save == "env":
+        problems.append("public_base_url: goes with --save blocks, for a variable has no place for it")
+    if wishes.limits and wishes.gateway is not None and wishes.jobs is None and gateway_facts(wishes.gateway).polls_per_s is None:
+        problems.append(f"limits: {wishes.gateway} documents none: say --jobs, or --no-limits")
+    return credentials, store, problems
+
+
+async def _check_what_is_there(wishes: Wishes, credentials: GatewayCredentials | None, store: MediaStore | None) -> tuple[str, list[str]]:
+    """What the file .env is to hold, and what would be written over or cannot be made."""
+    problems: list[str] = []
+    text = ""
+    if wishes.save == "env" and credentials is not None and store is not None:
+        try:
+            text, changed = dotenv.merged(dotenv.read(wishes.env_file), _variables(credentials, store))
+        except (ValueError, OSError) as error:
+            return text, [f"{wishes.env_file}: {error}"]
+        if changed and not wishes.overwrite:
+            problems.append(f"{wishes.env_file} sets {', '.join(changed)} otherwise already: --overwrite replaces these lines")
+    if _needs_server(wishes):
+        problems += await _on_server(wishes)
+    return text, problems
+
+
+def _needs_server(wishes: Wishes) -> bool:
+    return wishes.save == "blocks" or bool(wishes.limits or wishes.automations or wishes.pool)
+
+
+async def _on_server(wishes: Wishes) -> list[str]:
+    from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
+    from prefect_happyhorse.cli.init import server
+
+    if (why := await server.unreachable()) is not None:
+        return [f"the Prefect server does not answer ({why}): start it, correct PREFECT_API_URL, or --save env without limits and the like"]
+    problems: list[str] = []
+    if wishes.save == "blocks" and not wishes.overwrite:
+        for kind, name, option in ((GatewayCredentials, _name(wishes), "--name"), (MediaStore, wishes.store_name, "--store-name")):
+            if await server.block_exists(kind, name):
+                what = f"there is a {kind.__name__} block {name!r} already"
+                problems.append(f"{what}: --overwrite replaces it, {option} gives the new one another name")
+    if wishes.pool is not None:
+        if (problem := await server.pool_problem(wishes.pool)) is not None:
+            problems.append(problem)
+        elif not wishes.overwrite and (there := await server.deployed()):
+            problems.append(f"the deployments {', '.join(there)} are there already: --overwrite replaces them")
+    return problems
+
+
+def _name(wishes: Wishes) -> str:
+    return wishes.name or (wishes.gateway or "").replace("_", "-")
+
+
+def _variables(credentials: GatewayCredentials, store: MediaStore) -> dict[str, str]:
+    from prefect_happyhorse.blocks import environment_names
+
+    values: dict[str, str] = {}
+    for field, name in environment_names(credentials.gateway).items():
+        value = getattr(credentials, field)
+        if value:
+            values[name] = (
+                value.get_secret_value() if hasattr(value, "get_secret_value") else str(value).lower() if value is True else value
+            )
+    return values | {"HAPPYHORSE_STORE": store.url}
+
+
+def _plan(wishes: Wishes, credentials: GatewayCredentials, store: MediaStore) -> list[str]:
+    """What is going to be made, without the key."""
+    address = credentials.base_url or gateway_facts(credentials.gateway).address(credentials.region, credentials.workspace)
+    lines = [f"gateway: {credentials.gateway} at {address}, account {credentials.to_account().label}", f"store: {store.url}"]
+    if wishes.save == "env":
+        lines.append(f"file: {wishes.env_file}, with {', '.join(_variables(credentials, store))}")
+    else:
+        lines.append(f"blocks: {_name(wishes)} and {wishes.store_name}")
+    lines += ["limits: the account's calls and open jobs over all workers"] if wishes.limits else []
+    lines += ["automations: pause a deployment when one of its submits is uncertain"] if wishes.automations else []
+    lines += [f"deployments: every flow, to the pool {wishes.pool}"] if wishes.pool else []
+    return lines
+
+
+async def _make(wishes: Wishes, credentials: GatewayCredentials, store: MediaStore, text: str) -> None:
+    if wishes.save == "env":
+        if dotenv.write(wishes.env_file, text):
+            echo(f"{wishes.env_file} could be read by others, and cannot any more.")
+        echo(f"Written: {wishes.env_file}. Keep it out of version control; load it where flows run: set -a; . {wishes.env_file}; set +a")
+    else:
+        await credentials.asave(_name(wishes), overwrite=wishes.overwrite)
+        await store.asave(wishes.store_name, overwrite=wishes.overwrite)
+        echo(f"Saved: the blocks {_name(wishes)} and {wishes.store_name}.")
+    if wishes.limits:
+        from prefect_happyhorse.runtime.concurrency import save_limits
+
+        label = credentials.to_account().label
+        calls_per_s = gateway_facts(credentials.gateway).polls_per_s
+        for name in await save_limits(credentials.gateway, label, jobs=wishes.jobs, calls_per_s=calls_per_s):
+            echo(f"Made: the limit {name}.")
+    if wishes.automations:
+        from prefect_happyhorse.runtime.automations import save, uncertain_automation
+
+        echo(f"Made: the automation {await save(uncertain_automation())!r}.")
+    if wishes.pool is not None:
+        from prefect_happyhorse.cli.init.server import deploy
+
+        saved = wishes.save == "blocks"
+        made = await deploy(
+            wishes.pool, credentials=_name(wishes) if saved else credentials.gateway, store=wishes.store_name if saved else store.url
+        )
+        echo(f"Deployed: {', '.join(made)}. `prefect worker start --pool {wishes.pool}` runs them.")
+    echo("`happyhorse doctor` says whether all of it works.")
