@@ -24,7 +24,7 @@ SUFFIXES = (
 
 def clear(environment: MutableMapping[str, str], gateways: Iterable[str] = ()) -> None:
     """Take every variable of a gateway, of this package and of Prefect's API out of an environment."""
-    beginnings = ("HAPPYHORSE_", "PREFECT_API_", *(f"{gateway.upper()}_" for gateway in gateways))
+    beginnings = ("HAPPYHORSE_", "PREFECT_API_", "PREFECT_INTEGRATIONS_HAPPYHORSE_", *(f"{gateway.upper()}_" for gateway in gateways))
     for name in list(environment):
         if name.upper().startswith(beginnings) or name.upper().endswith(SUFFIXES):
             del environment[name]

@@ -10,10 +10,13 @@ from typing import Any
 import click
 import pytest
 
+from prefect_happyhorse.blocks import environment_names
 from prefect_happyhorse.catalog import GATEWAYS, find_problems, gateway_facts, routes
 from prefect_happyhorse.cli import main
 from prefect_happyhorse.cli.docs import gateways_page, routes_table
+from prefect_happyhorse.cli.settings import settings_page
 from prefect_happyhorse.domain.requests import parse_request
+from prefect_happyhorse.domain.settings import PREFIXES, Settings
 from prefect_happyhorse.sandbox import SandboxServer
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +38,16 @@ def test_the_page_of_gateways_is_the_catalogs() -> None:
     assert "- `duration`, DashScope's: `happyhorse-1.0-t2v`, " in page
     assert "- `resolution=1080P, duration=5, watermark=true`: `happyhorse-1.0-r2v`, `happyhorse-1.1-r2v`" in page
     assert all(sentence in page for gateway in GATEWAYS for sentence in gateway_facts(gateway).open)
+
+
+def test_the_page_of_settings_is_the_codes() -> None:
+    """Written by `happyhorse settings --page`, with every setting and every variable of credentials."""
+    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == settings_page()
+    for names in (f"{PREFIXES[0]}{field}".upper() for field in Settings.model_fields):
+        assert f"`{names}`" in settings_page()
+    for gateway in GATEWAYS:
+        for field in environment_names(gateway):
+            assert f"`<GATEWAY>_{field.upper()}`" in settings_page()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

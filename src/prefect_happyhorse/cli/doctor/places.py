@@ -167,7 +167,7 @@ async def check_journal(url: str | None, block: str | None) -> list[Finding]:
         what = f"{len(unreadable) - _SHOWN} more entries cannot be read"
         found.append(problem("journal", what, "`happyhorse jobs list` names each."))
     found += _open(entries)
-    return found or [ok("journal", f"{count} entries, {len(entries)} of them open, all in order")]
+    return found or [ok("journal", f"all is in order: {count} {'entry' if count == 1 else 'entries'}, {len(entries)} open")]
 
 
 async def _look(journal: Journal) -> tuple[list[JournalEntry], int, list[Unreadable]]:

@@ -79,13 +79,13 @@ def _checked(wishes: Wishes) -> tuple[GatewayCredentials | None, MediaStore | No
     try:
         credentials = GatewayCredentials.model_validate({**fields, "api_key" if wishes.app_id is None else "secret_key": wishes.key})
     except ValidationError as error:
-        problems += validation_problems(error)
+        problems += _told(error)
     try:
         store = MediaStore(url=wishes.store or "", public_base_url=wishes.public_base_url)
         # As an absolute folder: it counts from wherever a run is.
         store.url = store.to_store().url
     except ValidationError as error:
-        problems += validation_problems(error)
+        problems += _told(error)
     except ValueError as error:
         problems.append(f"store: {error}")
     if wishes.public_base_url is not None and wishes.save == "env":
@@ -93,6 +93,10 @@ def _checked(wishes: Wishes) -> tuple[GatewayCredentials | None, MediaStore | No
     if wishes.limits and wishes.gateway is not None and wishes.jobs is None and gateway_facts(wishes.gateway).polls_per_s is None:
         problems.append(f"limits: {wishes.gateway} documents none: say --jobs, or --no-limits")
     return credentials, store, problems
+
+
+def _told(error: ValidationError) -> list[str]:
+    return [problem.replace("request: ", "", 1).replace("Value error, ", "", 1) for problem in validation_problems(error)]
 
 
 async def _check_what_is_there(wishes: Wishes, credentials: GatewayCredentials | None, store: MediaStore | None) -> tuple[str, list[str]]:
@@ -107,7 +111,7 @@ async def _check_what_is_there(wishes: Wishes, credentials: GatewayCredentials |
         if changed and not wishes.overwrite:
             problems.append(f"{wishes.env_file} sets {', '.join(changed)} otherwise already: --overwrite replaces these lines")
     if _needs_server(wishes):
-        problems += await _on_server(wishes)
+        problems += await _on_server(wishes, store)
     return text, problems
 
 
@@ -115,7 +119,15 @@ def _needs_server(wishes: Wishes) -> bool:
     return wishes.save == "blocks" or bool(wishes.limits or wishes.automations or wishes.pool)
 
 
-async def _on_server(wishes: Wishes) -> list[str]:
+async def _is_saved(name: str, store: MediaStore | None) -> bool:
+    """Whether the store's block is there as it would be saved, as where a second gateway is set up beside the first."""
+    from prefect_happyhorse.blocks import MediaStore
+
+    saved = await MediaStore.aload(name, validate=False)
+    return store is not None and saved.to_store() == store.to_store()
+
+
+async def _on_server(wishes: Wishes, store: MediaStore | None) -> list[str]:
     from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
     from prefect_happyhorse.cli.init import server
 
@@ -123,10 +135,11 @@ async def _on_server(wishes: Wishes) -> list[str]:
         return [f"the Prefect server does not answer ({why}): start it, correct PREFECT_API_URL, or --save env without limits and the like"]
     problems: list[str] = []
     if wishes.save == "blocks" and not wishes.overwrite:
-        for kind, name, option in ((GatewayCredentials, _name(wishes), "--name"), (MediaStore, wishes.store_name, "--store-name")):
-            if await server.block_exists(kind, name):
-                what = f"there is a {kind.__name__} block {name!r} already"
-                problems.append(f"{what}: --overwrite replaces it, {option} gives the new one another name")
+        if await server.block_exists(GatewayCredentials, name := _name(wishes)):
+            problems.append(f"there is a block {name!r} already: --overwrite replaces it, --name gives the new one another name")
+        if await server.block_exists(MediaStore, name := wishes.store_name) and not await _is_saved(name, store):
+            other = "is of another place or has settings of its own: --overwrite replaces it, --store-name gives the new one another name"
+            problems.append(f"the block {name!r} of a store, which is there already, {other}")
     if wishes.pool is not None:
         if (problem := await server.pool_problem(wishes.pool)) is not None:
             problems.append(problem)
@@ -173,7 +186,8 @@ async def _make(wishes: Wishes, credentials: GatewayCredentials, store: MediaSto
         echo(f"Written: {wishes.env_file}. Keep it out of version control; load it where flows run: set -a; . {wishes.env_file}; set +a")
     else:
         await credentials.asave(_name(wishes), overwrite=wishes.overwrite)
-        await store.asave(wishes.store_name, overwrite=wishes.overwrite)
+        # The same was saved before, or it may be replaced.
+        await store.asave(wishes.store_name, overwrite=True)
         echo(f"Saved: the blocks {_name(wishes)} and {wishes.store_name}.")
     if wishes.limits:
         from prefect_happyhorse.runtime.concurrency import save_limits
