@@ -135,7 +135,7 @@ async def check_home(url: str | None, block: str | None) -> list[Finding]:
     except _NoStore:
         return []
     except OSError as error:
-        advice = "Name another folder by PREFECT_INTEGRATIONS_HAPPYHORSE_HOME. Until then nothing is submitted."
+        advice = "Name another folder by the setting home. Until then nothing is submitted."
         return [problem("spool", f"{folder} cannot be written: {error}", advice)]
     found: list[Finding] = []
     if here:
