@@ -19,7 +19,6 @@ from prefect_happyhorse.domain.settings import current
 __all__ = ["doctor"]
 
 _Checks = dict[str, Coroutine[Any, Any, list[Finding]]]
-_LEAVE_S = 0.5
 
 
 @click.command()
@@ -47,19 +46,11 @@ def doctor(store: str | None, block: str | None, credentials: tuple[str, ...], t
         advice = "Correct it and ask again: of all else nothing is known. `happyhorse settings` lists what there is."
         _tell([problem("settings", str(error), advice)], as_json=as_json)
         sys.exit(1)
-    found, is_stuck = asyncio.run(_look(store, block, credentials, timeout_s, as_json=as_json))
-    code = 1 if any(one.level == "problem" for one in found) else 0
-    if is_stuck:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # A thread inside of an object store's client can be stopped by nothing else.
-        os._exit(code)
-    sys.exit(code)
+    sys.exit(asyncio.run(_look(store, block, credentials, timeout_s, as_json=as_json)))
 
 
-async def _look(
-    store: str | None, block: str | None, credentials: tuple[str, ...], timeout_s: float, *, as_json: bool
-) -> tuple[list[Finding], bool]:
+async def _look(store: str | None, block: str | None, credentials: tuple[str, ...], timeout_s: float, *, as_json: bool) -> int:
+    """Tell everything; the code with which the command ends."""
     # With them comes Prefect, which takes a second or two.
     from prefect_happyhorse.cli.doctor.gateways import check_gateway, check_network, configured
     from prefect_happyhorse.cli.doctor.places import check_home, check_journal, check_store
@@ -78,14 +69,15 @@ async def _look(
     checks["prices"] = _prices()
     tasks = [asyncio.create_task(_safely(name, check), name=name) for name, check in checks.items()]
     _, late = await asyncio.wait(tasks, timeout=timeout_s)
-    for task in late:
-        task.cancel()
     found = [one for task in tasks for one in ([_no_answer(task.get_name(), timeout_s)] if task in late else task.result())]
     _tell(found, as_json=as_json)
-    stuck = (await asyncio.wait(late, timeout=_LEAVE_S))[1] if late else set[asyncio.Task[list[Finding]]]()
-    if stuck:
-        return found, True
-    return found, False
+    code = 1 if any(one.level == "problem" for one in found) else 0
+    if late:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Python would wait for a thread inside of an object store's client, which nothing else stops.
+        os._exit(code)
+    return code
 
 
 async def _safely(name: str, check: Coroutine[Any, Any, list[Finding]]) -> list[Finding]:
