@@ -49,7 +49,9 @@ def request_file(folder: Path, **request: object) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("command", [(), ("demo",), ("models",), ("preview",), ("generate",), ("sandbox",)])
+@pytest.mark.parametrize(
+    "command", [(), ("demo",), ("doctor",), ("init",), ("models",), ("preview",), ("generate",), ("sandbox",), ("settings",)]
+)
 def test_every_command_says_what_it_is_for(command: tuple[str, ...]) -> None:
     """--help ends well and shows the options."""
     result = run(*command, "--help")

@@ -212,10 +212,11 @@ async def test_an_authority_that_is_not_known(one_gateway: SandboxServer, monkey
         first, *_ = await gateways.check_gateway("happyhorse", call_s=20)
         assert (first.level, "answers in" in first.what) == ("ok", True)
         assert "ours.pem" in (await gateways.check_network())[1].what
-    (tmp_path / "ours.pem").write_text("nothing")
-    monkeypatch.setenv("HAPPYHORSE_CA_BUNDLE", str(tmp_path / "ours.pem"))
-    monkeypatch.setattr(gateways, "ssl_context", gateways.ssl_context.__wrapped__)
+    (tmp_path / "none.pem").write_text("nothing")
+    monkeypatch.setenv("HAPPYHORSE_CA_BUNDLE", str(tmp_path / "none.pem"))
     assert (await gateways.check_network())[1].level == "problem"
+    (one,) = await gateways.check_gateway("happyhorse", call_s=20)
+    assert (one.level, "See what is said of the certificates." in one.advice) == ("problem", True)
 
 
 async def test_a_proxy(one_gateway: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,8 +85,11 @@ async def check_gateway(name: str, *, call_s: float) -> list[Finding]:
         return [problem(check, error.message, error.advice or "")]
     except (ValueError, OSError, httpx.HTTPError) as error:
         return [problem(check, str(error), "Mend it, or take it out.")]
-    async with Connections(call_s=call_s).client() as client:
-        return await _ask(check, account, client)
+    try:
+        async with Connections(call_s=call_s).client() as client:
+            return await _ask(check, account, client)
+    except OSError as error:
+        return [problem(check, f"could not be asked: {error}", "See what is said of the certificates.")]
 
 
 async def _ask(check: str, account: Account, client: Client) -> list[Finding]:
