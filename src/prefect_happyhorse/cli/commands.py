@@ -22,6 +22,7 @@ from prefect_happyhorse.catalog import GATEWAYS, Route, check, estimate, gateway
 from prefect_happyhorse.cli.docs import assumed, costly_defaults, example_request, gateways_page, routes_table
 from prefect_happyhorse.cli.doctor.command import doctor
 from prefect_happyhorse.cli.export import export
+from prefect_happyhorse.cli.gallery import gallery
 from prefect_happyhorse.cli.gateways import gateways
 from prefect_happyhorse.cli.init.command import init
 from prefect_happyhorse.cli.jobs import jobs
@@ -283,6 +284,7 @@ def _read_request(path: Path) -> GenerationRequest:
 
 main.add_command(doctor)
 main.add_command(export)
+main.add_command(gallery)
 main.add_command(gateways)
 main.add_command(init)
 main.add_command(jobs)

@@ -18,7 +18,7 @@ from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertai
 from prefect_happyhorse.domain.prices import total
 from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.engine.jobs import manage as engine
-from prefect_happyhorse.engine.jobs.hints import resolve_uncertain
+from prefect_happyhorse.engine.jobs.hints import advice
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import PROCESS
 from prefect_happyhorse.engine.journal.index import Line, begun, contents, open_entries
@@ -193,23 +193,7 @@ async def show(journal: Journal, name: str) -> None:
     """Show all that the journal knows of one job, and what can be done about it."""
     entry = await engine.find_entry(journal, name)
     echo_json(entry.model_dump_json(indent=2, exclude_none=True))
-    echo(_advice(entry), err=True)
-
-
-def _advice(entry: JournalEntry) -> str:
-    short = entry.digest[:12]
-    if entry.job is None and entry.may_be_bought_again:
-        return "Nothing is bought for it: the same request buys it."
-    if entry.job is None:
-        named = None if entry.failure is None else entry.failure.task_id
-        return f"Nobody knows whether this submit was accepted. {resolve_uncertain(entry.digest, named)}"
-    if entry.is_open:
-        return f"It is paid for and no file is kept yet: happyhorse jobs resume {short}"
-    if entry.asset is not None:
-        return f"Kept at {entry.asset.uri}"
-    if entry.may_be_bought_again:
-        return "The gateway took it back before it began: the same request buys it again."
-    return f"It ended without a result. The same request is not bought again until `happyhorse jobs forget {short}`, or with another take."
+    echo(advice(entry), err=True)
 
 
 @jobs.command(params=[*_FILTERS])

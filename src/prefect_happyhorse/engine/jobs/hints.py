@@ -4,9 +4,28 @@ from __future__ import annotations
 
 import shlex
 
-__all__ = ["goes_on", "rebuy", "repoll", "resolve_uncertain"]
+from prefect_happyhorse.engine.journal.entry import JournalEntry
+
+__all__ = ["advice", "goes_on", "rebuy", "repoll", "resolve_uncertain"]
 
 _SHORT = 12
+
+
+def advice(entry: JournalEntry) -> str:
+    """What can be done about an entry, whatever its state."""
+    short = entry.digest[:_SHORT]
+    if entry.job is None and entry.may_be_bought_again:
+        return "Nothing is bought for it: the same request buys it."
+    if entry.job is None:
+        named = None if entry.failure is None else entry.failure.task_id
+        return f"Nobody knows whether this submit was accepted. {resolve_uncertain(entry.digest, named)}"
+    if entry.is_open:
+        return f"It is paid for and no file is kept yet: `happyhorse jobs resume {short}`"
+    if entry.asset is not None:
+        return f"Kept at {entry.asset.uri}"
+    if entry.may_be_bought_again:
+        return "The gateway took it back before it began: the same request buys it again."
+    return f"It ended without a result. The same request is not bought again until `happyhorse jobs forget {short}`, or with another take."
 
 
 def goes_on(digest: str) -> str:

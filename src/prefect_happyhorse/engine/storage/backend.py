@@ -43,6 +43,10 @@ class Backend(Protocol):
         """The whole of a file; FileNotFoundError when there is none."""
         ...
 
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        """At most so many bytes of a file, from a place on; FileNotFoundError when there is none."""
+        ...
+
     def write(self, path: str, data: bytes) -> None:
         """Write a file, in place of one that is there."""
         ...

@@ -95,6 +95,11 @@ class ObjectStore:
         with self._at(path) as (fs, full):
             return bytes(fs.cat_file(full))
 
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        """See `Backend.read_range`."""
+        with self._at(path) as (fs, full):
+            return bytes(fs.cat_file(full, start=start, end=start + length))
+
     def write(self, path: str, data: bytes) -> None:
         """See `Backend.write`."""
         with self._at(path) as (fs, full):

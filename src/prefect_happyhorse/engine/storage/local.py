@@ -189,6 +189,12 @@ class LocalFolder:
         """See `Backend.read`."""
         return self._at(path).read_bytes()
 
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        """See `Backend.read_range`."""
+        with self._at(path).open("rb", buffering=0) as file:
+            file.seek(start)
+            return file.read(length)
+
     def write(self, path: str, data: bytes) -> None:
         """See `Backend.write`."""
         replace_file(self._at(path), data)

@@ -146,6 +146,10 @@ class Store:
         """The whole of a small file."""
         return await self._off_loop(self._backend.read, path)
 
+    async def read_range(self, path: str, start: int, length: int) -> bytes:
+        """At most `length` bytes of a file, from the byte `start` on; fewer only where it ends."""
+        return await self._off_loop(self._backend.read_range, path, start, length)
+
     async def read_all(self, paths: Sequence[str]) -> AsyncGenerator[tuple[str, bytes], None]:
         """Many small files, some at a time and in no order; a missing one is left out."""
         async for found in self._each(self._backend.read, paths):
