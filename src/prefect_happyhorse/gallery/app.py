@@ -18,7 +18,7 @@ from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.engine.journal.index import Line
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.media.thumbnail import thumbnail_path
-from prefect_happyhorse.gallery.query import PAGE_ROWS, Query, find
+from prefect_happyhorse.gallery.query import Finder, Query
 from prefect_happyhorse.gallery.ranges import serve_asset
 from prefect_happyhorse.gallery.reader import JournalReader
 from prefect_happyhorse.gallery.views import as_json, is_hash, job_view, outputs_of, row
@@ -123,7 +123,7 @@ class _Pages:
 
     def __init__(self, journal: Journal) -> None:
         self.reader = JournalReader(journal)
-        self._journal = journal
+        self._finder = Finder(self.reader)
         self._store = journal.store
 
     async def static(self, request: Request) -> Response:
@@ -148,7 +148,7 @@ class _Pages:
         if query.words:
             reader.want_details()
         snapshot = reader.snapshot
-        found = find(query, snapshot, reader)
+        found = self._finder.find(query, snapshot)
         version = f"{snapshot.version}-{found.unsearched}"
         etag = f'"{version}"'
         if request.headers.get("if-none-match") == etag:
@@ -156,11 +156,11 @@ class _Pages:
         facts = {
             "version": version,
             "store": self._store.url,
-            "rows": [row(entry) for entry in await reader.entries(found.lines)],
-            "count": found.jobs,
+            "rows": [row(entry) for entry in await reader.entries(found.page(query.page))],
+            "count": len(found.lines),
             "cost": found.cost,
             "page": query.page,
-            "pages": max(1, -(-found.jobs // PAGE_ROWS)),
+            "pages": found.pages,
             "jobs": len(snapshot.lines),
             "facets": snapshot.facets,
             "problems": snapshot.problems[:_MOST_PROBLEMS],

@@ -102,7 +102,7 @@ class _Export:
         self._linked = self._unlinked = 0
         self._problems = list(reader.snapshot.problems)
         self._thumbnails: set[str] = set()
-        self._takes: defaultdict[bytes, list[str]] = defaultdict(list)
+        self._takes: defaultdict[int, list[str]] = defaultdict(list)
         self._made_of: defaultdict[str, list[str]] = defaultdict(list)
 
     async def write(self) -> Exported:

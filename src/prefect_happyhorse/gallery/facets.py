@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import chain
 
 from prefect_happyhorse.engine.journal.index import Line
 
@@ -14,23 +15,14 @@ Facets = dict[str, list[tuple[str, int]]]
 _MOST_LABELS = 500
 
 
-def facets(lines: Iterable[Line]) -> Facets:
+def facets(lines: Sequence[Line]) -> Facets:
     """Of each fact its values and how many jobs have it; days the latest first, labels only the most frequent ones."""
-    states: Counter[str] = Counter()
-    gateways: Counter[str] = Counter()
-    models: Counter[str] = Counter()
-    days: Counter[str] = Counter()
-    labels: Counter[tuple[str, str]] = Counter()
-    for line in lines:
-        states[line.state] += 1
-        gateways[line.gateway] += 1
-        models[line.model] += 1
-        days[line.begun_at.date().isoformat()] += 1
-        labels.update(line.labels)
+    days = Counter(line.begun_at.date() for line in lines)
+    labels = Counter(chain.from_iterable(line.labels for line in lines if line.labels))
     return {
-        "state": sorted(states.items()),
-        "gateway": sorted(gateways.items()),
-        "model": sorted(models.items()),
-        "day": sorted(days.items(), reverse=True),
+        "state": sorted(Counter(line.state for line in lines).items()),
+        "gateway": sorted(Counter(line.gateway for line in lines).items()),
+        "model": sorted(Counter(line.model for line in lines).items()),
+        "day": [(day.isoformat(), count) for day, count in sorted(days.items(), reverse=True)],
         "label": sorted((f"{name}={value}", count) for (name, value), count in labels.most_common(_MOST_LABELS)),
     }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import date
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import NamedTuple, get_args
 
 from prefect_happyhorse.domain.prices import EXACT
@@ -12,11 +14,13 @@ from prefect_happyhorse.engine.journal.index import Line
 from prefect_happyhorse.engine.journal.journal import JournalState
 from prefect_happyhorse.gallery.reader import JournalReader, Snapshot
 
-__all__ = ["PAGE_ROWS", "Found", "Query", "find"]
+__all__ = ["PAGE_ROWS", "Finder", "Found", "Query"]
 
 PAGE_ROWS = 60
 """How many jobs a page shows."""
 
+_AGAIN_S = 0.5
+_PAUSE_FACTOR = 5.0
 _STATES = ("open", *get_args(JournalState))
 
 
@@ -61,59 +65,95 @@ class Query(NamedTuple):
             int(page or 1),
         )
 
-    def fits(self, line: Line) -> bool:
-        """Whether a job is one of those, its prompt aside."""
-        return (
+    def chosen(self, lines: Sequence[Line]) -> list[Line]:
+        """The jobs that fit, their prompts aside."""
+        if self.state == "open":
+            chosen = [line for line in lines if line.is_open]
+        elif self.state is not None:
+            chosen = [line for line in lines if line.state == self.state]
+        else:
             # A lease that was released means that nothing was bought.
-            (line.state == self.state if self.state not in {None, "open"} else line.is_open if self.state else line.state != "released")
-            and (self.gateway is None or line.gateway == self.gateway)
-            and (self.model is None or line.model == self.model)
-            and (self.label is None or self.label in line.labels)
-            and (self.day is None or line.begun_at.date() == self.day)
-        )
+            chosen = [line for line in lines if line.state != "released"]
+        if self.gateway is not None:
+            chosen = [line for line in chosen if line.gateway == self.gateway]
+        if self.model is not None:
+            chosen = [line for line in chosen if line.model == self.model]
+        if self.label is not None:
+            chosen = [line for line in chosen if self.label in line.labels]
+        if self.day is not None:
+            chosen = [line for line in chosen if line.begun_at.date() == self.day]
+        return chosen
 
 
 class Found(NamedTuple):
     """What a query finds.
 
     Args:
-        lines: The jobs of its page, newest first.
-        jobs: How many there are on all pages.
+        lines: The jobs of all its pages, newest first.
         cost: What they cost together.
         unsearched: How many others may still be found, since their prompts are not read yet.
     """
 
     lines: list[Line]
-    jobs: int
     cost: str
     unsearched: int
 
+    def page(self, number: int) -> list[Line]:
+        """The jobs of one page."""
+        return self.lines[(number - 1) * PAGE_ROWS : number * PAGE_ROWS]
 
-def find(query: Query, snapshot: Snapshot, reader: JournalReader) -> Found:
-    """The jobs of a page, as far as they are known by now."""
-    fitting = [line for line in snapshot.lines if query.fits(line)]
-    unsearched = 0
-    if query.words:
-        unsearched = sum(not reader.has_detail(line) for line in fitting)
-        fitting = [line for line in fitting if _says(line, query.words, reader)]
-    first = (query.page - 1) * PAGE_ROWS
-    return Found(fitting[first : first + PAGE_ROWS], len(fitting), _cost(fitting), unsearched)
+    @property
+    def pages(self) -> int:
+        """How many pages there are, at least one."""
+        return max(1, -(-len(self.lines) // PAGE_ROWS))
+
+
+class Finder:
+    """Finds the jobs of a query, and the same ones again at once.
+
+    Args:
+        reader: What is known of the journal.
+    """
+
+    def __init__(self, reader: JournalReader) -> None:
+        self._reader = reader
+        self._last: tuple[str, Query, Found, float] | None = None
+
+    def find(self, query: Query, snapshot: Snapshot) -> Found:
+        """The jobs of all pages of a query, as far as they are known by now."""
+        query = query._replace(page=1)
+        started = time.monotonic()
+        if self._last is not None:
+            version, asked, found, good_until = self._last
+            # While prompts are read, a search in all of them once more would keep those who read them from their work.
+            if (version, asked) == (snapshot.version, query) and (not found.unsearched or started < good_until):
+                return found
+        chosen = query.chosen(snapshot.lines)
+        unsearched = 0
+        if query.words:
+            unsearched = sum(not self._reader.has_detail(line) for line in chosen)
+            chosen = [line for line in chosen if _says(line, query.words, self._reader)]
+        found = Found(chosen, _cost(chosen), unsearched)
+        now = time.monotonic()
+        self._last = snapshot.version, query, found, now + max(_AGAIN_S, _PAUSE_FACTOR * (now - started))
+        return found
 
 
 def _says(line: Line, words: tuple[str, ...], reader: JournalReader) -> bool:
     detail = reader.details.get(line.digest)
     prompt = "" if detail is None else detail.prompt
-    ids = (line.task_id or "").casefold()
-    return all(word in prompt or word == ids or (len(word) >= 6 and line.digest.startswith(word)) for word in words)
+    return all(
+        word in prompt or word == (line.task_id or "").casefold() or (len(word) >= 6 and line.digest.startswith(word)) for word in words
+    )
 
 
-def _cost(lines: Iterable[Line]) -> str:
-    sums: dict[str, Decimal] = {}
-    unknown = 0
+def _cost(lines: Sequence[Line]) -> str:
+    amounts: defaultdict[str, list[Decimal]] = defaultdict(list)
     for line in lines:
-        if line.cost is None:
-            unknown += 1
-        elif line.currency is not None:
-            sums[line.currency] = EXACT.add(sums.get(line.currency, Decimal(0)), line.cost)
-    parts = [f"{amount:f} {currency}" for currency, amount in sorted(sums.items())]
-    return " and ".join([*parts, *([f"{unknown} of unknown price"] if unknown else [])]) or "nothing"
+        if line.cost is not None and line.currency is not None:
+            amounts[line.currency].append(line.cost)
+    with localcontext(EXACT):
+        parts = [f"{sum(costs, Decimal(0)):f} {currency}" for currency, costs in sorted(amounts.items())]
+    if unknown := sum(line.cost is None for line in lines):
+        parts.append(f"{unknown} of unknown price")
+    return " and ".join(parts) or "nothing"

@@ -7,19 +7,19 @@ its prompt, is read when it is first asked for. Both happen in a thread of their
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 import time
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
-from prefect_happyhorse.domain.requests import iter_media, replace_media
+from prefect_happyhorse.domain.requests import iter_media
 from prefect_happyhorse.engine.journal.files import read_entry
 from prefect_happyhorse.engine.journal.index import Index, Line, begun
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, Unreadable
@@ -29,6 +29,8 @@ __all__ = ["Detail", "JournalReader", "Snapshot", "not_listed"]
 
 _AT_ONCE = 512
 _REMEMBERED = 512
+_AT_FIRST = 4096
+_PROGRESS_S = 0.5
 _LEAST_PAUSE_S = 2.0
 _PAUSE_FACTOR = 5.0
 """After a look at the journal it rests for so many times as long as the look took."""
@@ -46,19 +48,26 @@ class Detail(NamedTuple):
 
     revision: int
     prompt: str
-    request: bytes
+    request: int
     made_from: tuple[str, ...]
 
     @classmethod
     def of(cls, entry: JournalEntry) -> Detail:
         """The detail of an entry."""
         request = entry.request
-        assets = {(name, position): medium for name, position, medium in iter_media(request) if not isinstance(medium, str)}
-        # By their content, since all else of an asset may differ from one take to the next.
-        plain = replace_media(request, {at: asset.sha256 for at, asset in assets.items()}) if assets else request
-        key = hashlib.sha256(plain.model_dump_json(exclude_none=True).encode("utf-8", "surrogatepass")).digest()[:8]
-        made_from = dict.fromkeys(asset.job.digest for asset in assets.values() if asset.job is not None)
+        assets = (medium for _, _, medium in iter_media(request) if not isinstance(medium, str))
+        made_from = dict.fromkeys(asset.job.digest for asset in assets if asset.job is not None)
+        key = hash((request.capability, *map(_fact, vars(request).values())))
         return cls(entry.revision, (request.prompt or "").casefold(), key, tuple(made_from))
+
+
+def _fact(value: Any) -> Any:
+    """A value of a request, so that it can be hashed; an asset by its content, since all else of it may differ from one take to the next."""
+    if isinstance(value, MediaAsset):
+        return value.sha256
+    if isinstance(value, tuple):
+        return tuple(map(_fact, cast("tuple[Any, ...]", value)))
+    return frozenset(cast("Mapping[str, Any]", value).items()) if isinstance(value, Mapping) else value
 
 
 class Snapshot(NamedTuple):
@@ -98,7 +107,9 @@ class JournalReader:
         self._versions = 0
         self.snapshot = Snapshot(f"{self._run}-0", [], {}, facets([]), [], 0, 0, False)
         self.details: dict[str, Detail] = {}
-        self._lines: dict[str, Line] | None = None
+        self._lines: dict[str, Line] = {}
+        self._loaded = False
+        self._shown: Future[None] = Future()
         self._spooled: dict[str, JournalEntry] = {}
         self._entries: OrderedDict[tuple[str, int], JournalEntry] = OrderedDict()
         self._portal: BlockingPortal | None = None
@@ -136,9 +147,9 @@ class JournalReader:
         return self._portal.start_task_soon(work)
 
     async def first_look(self, *, at_most_s: float) -> None:
-        """Wait for the first look at the journal, but not for long."""
-        if not self.snapshot.whole and self._looking is not None:
-            await asyncio.wait({asyncio.wrap_future(self._looking)}, timeout=at_most_s)
+        """Wait until there is something to show, but not for long."""
+        if not self._shown.done():
+            await asyncio.wait({asyncio.wrap_future(self._shown)}, timeout=at_most_s)
 
     async def refresh(self) -> None:
         """See what is new in the journal. What cannot be read is a problem of the snapshot, and never raised."""
@@ -157,35 +168,42 @@ class JournalReader:
         """See what is new in the journal; OSError or SubmissionUncertain where it cannot be read at all."""
         await self.journal.check_form()
         latest = (await self.journal.survey()).latest
-        index = Index(self.journal)
         lines = self._lines
-        if first := lines is None:
-            await index.load(latest)
-            lines = self._lines = {}
         gone = lines.keys() - latest.keys()
         for digest in gone:
             del lines[digest]
-        unread: dict[str, int] = {}
-        for digest, revision in latest.items():
-            if digest not in lines or lines[digest].revision != revision:
-                if (line := index.get(digest, revision)) is not None:
-                    lines[digest] = line
-                else:
-                    unread[digest] = revision
         spool_changed, problems = await self._read_spool()
-        async for one in self.journal.read_all(unread):
-            if isinstance(one, Unreadable):
-                problems.append(str(one.error))
-            else:
-                lines[one.digest] = Line.of(one)
-                self.details[one.digest] = Detail.of(one)
-            if first and time.monotonic() >= self._look_again_at:
-                started = time.monotonic()
-                self._publish(problems, len(latest), whole=False)
-                self._look_again_at = time.monotonic() + max(0.5, _PAUSE_FACTOR * (time.monotonic() - started))
+        new = {digest: revision for digest, revision in latest.items() if digest not in lines or lines[digest].revision != revision}
+        # At first a part after the other, so that a large journal shows something soon.
+        for portion in [new] if self._loaded else _portions(new):
+            unread = portion if self._loaded else await self._read_index(portion)
+            async for one in self.journal.read_all(unread):
+                if isinstance(one, Unreadable):
+                    problems.append(str(one.error))
+                else:
+                    lines[one.digest] = Line.of(one)
+                    self.details[one.digest] = Detail.of(one)
+                self._show_progress(problems, len(latest))
+            self._show_progress(problems, len(latest))
         problems.sort()
-        if first or gone or unread.keys() & lines.keys() or spool_changed or problems != self.snapshot.problems:
+        if not self._loaded or gone or new.keys() & lines.keys() or spool_changed or problems != self.snapshot.problems:
+            self._loaded = True
             self._publish(problems, len(latest), whole=True)
+
+    async def _read_index(self, revisions: dict[str, int]) -> dict[str, int]:
+        """Take the lines of some entries from the journal's index; what is not in it is left to be read."""
+        index = Index(self.journal)
+        await index.load(revisions)
+        known = {digest: line for digest, revision in revisions.items() if (line := index.get(digest, revision)) is not None}
+        self._lines |= known
+        return {digest: revision for digest, revision in revisions.items() if digest not in known}
+
+    def _show_progress(self, problems: Sequence[str], total: int) -> None:
+        started = time.monotonic()
+        if not self._loaded and started >= self._look_again_at:
+            self._publish(problems, total, whole=False)
+            now = time.monotonic()
+            self._look_again_at = now + max(_PROGRESS_S, _PAUSE_FACTOR * (now - started))
 
     async def _read_spool(self) -> tuple[bool, list[str]]:
         """Jobs that their store would not take are paid for as well; bringing them there is for those who may write."""
@@ -203,13 +221,15 @@ class JournalReader:
         return changed, problems
 
     def _publish(self, problems: Sequence[str], total: int, *, whole: bool) -> None:
-        known = dict(self._lines or {})
+        known = dict(self._lines)
         read = len(known) + len(problems)
         known |= {digest: Line.of(entry) for digest, entry in self._spooled.items()}
         self._versions += 1
         newest_first = sorted(known.values(), key=begun, reverse=True)
         version = f"{self._run}-{self._versions}"
         self.snapshot = Snapshot(version, newest_first, known, facets(newest_first), list(problems), read, total, whole)
+        if not self._shown.done():
+            self._shown.set_result(None)
 
     async def read_details(self) -> None:
         """Read what the lines do not say, newest first."""
@@ -218,7 +238,7 @@ class JournalReader:
         for start in range(0, len(unknown), _AT_ONCE):
             some = {line.digest: line.revision for line in unknown[start : start + _AT_ONCE]}
             # What cannot be read, or is written anew just now, is searched in vain, and not for ever.
-            found = {digest: Detail(revision, "", b"", ()) for digest, revision in some.items()}
+            found = {digest: Detail(revision, "", 0, ()) for digest, revision in some.items()}
             found |= {digest: Detail.of(entry) for digest, entry in (await self._read(some)).items()}
             self.details |= found
         self._detailed = snapshot.version
@@ -269,6 +289,24 @@ class JournalReader:
         lines = self.snapshot.by_digest
         found = [lines[one] for one, detail in self.details.copy().items() if digest in detail.made_from and one in lines]
         return sorted(found, key=begun)
+
+
+def _portions(revisions: dict[str, int]) -> Iterator[dict[str, int]]:
+    """The entries in parts, each of whole folders, since each folder has an index of its own."""
+    portion: dict[str, int] = {}
+    for prefix in sorted(by_prefix := _by_prefix(revisions)):
+        portion |= by_prefix[prefix]
+        if len(portion) >= _AT_FIRST:
+            yield portion
+            portion = {}
+    yield portion
+
+
+def _by_prefix(revisions: dict[str, int]) -> dict[str, dict[str, int]]:
+    found: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for digest, revision in revisions.items():
+        found[digest[:2]][digest] = revision
+    return found
 
 
 def _is_digest(text: str) -> bool:
