@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.engine.journal.index import Line
-from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
+from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.media.thumbnail import thumbnail_path
 from prefect_happyhorse.gallery.query import Finder, Query
 from prefect_happyhorse.gallery.ranges import serve_asset
@@ -62,17 +62,17 @@ def page_file(name: str) -> bytes:
     return (resources.files("prefect_happyhorse.gallery") / "page" / name).read_bytes()
 
 
-def create_app(journal: Journal) -> ASGIApp:
-    """The gallery of a journal as an ASGI application.
+def create_app(reader: JournalReader) -> ASGIApp:
+    """The gallery of a journal as an ASGI application, during whose life the journal is read.
 
     Args:
-        journal: The journal.
+        reader: Reads the journal.
     """
-    pages = _Pages(journal)
+    pages = _Pages(reader)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
-        async with pages.reader.running():
+        async with reader.running():
             yield
 
     routes = [
@@ -121,10 +121,10 @@ class _Guard:
 class _Pages:
     """What is answered at each address."""
 
-    def __init__(self, journal: Journal) -> None:
-        self.reader = JournalReader(journal)
-        self._finder = Finder(self.reader)
-        self._store = journal.store
+    def __init__(self, reader: JournalReader) -> None:
+        self._reader = reader
+        self._finder = Finder(reader)
+        self._store = reader.journal.store
 
     async def static(self, request: Request) -> Response:
         name = request.path_params.get("name", "index.html")
@@ -142,7 +142,7 @@ class _Pages:
             query = Query.of(request.query_params)
         except ValueError as error:
             return _json({"error": f"{error}"}, 400)
-        reader = self.reader
+        reader = self._reader
         reader.look()
         await reader.first_look(at_most_s=_FIRST_LOOK_S)
         if query.words:
@@ -172,7 +172,7 @@ class _Pages:
 
     async def job(self, request: Request) -> Response:
         """A job's own page: itself, its takes, and what was made of it, as far as that is known by now."""
-        reader = self.reader
+        reader = self._reader
         reader.look()
         await reader.first_look(at_most_s=_FIRST_LOOK_S)
         try:
@@ -195,7 +195,7 @@ class _Pages:
         return _json({"store": self._store.url, "job": facts | related})
 
     async def _rows(self, lines: Sequence[Line]) -> list[dict[str, Any]]:
-        return [row(entry) for entry in await self.reader.entries(lines[:_MOST_RELATED])]
+        return [row(entry) for entry in await self._reader.entries(lines[:_MOST_RELATED])]
 
     async def _problem(self, uri: str, length: int) -> str | None:
         """Why a file cannot be shown, or None."""
@@ -221,7 +221,7 @@ class _Pages:
 
     async def _entry(self, digest: str) -> JournalEntry | None:
         try:
-            return await self.reader.entry(digest)
+            return await self._reader.entry(digest)
         except (OSError, GenerationError):
             return None
 

@@ -13,13 +13,13 @@ from collections import OrderedDict, defaultdict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Any, NamedTuple, cast
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
-from prefect_happyhorse.domain.requests import iter_media
 from prefect_happyhorse.engine.journal.files import read_entry
 from prefect_happyhorse.engine.journal.index import Index, Line, begun
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, Unreadable
@@ -54,20 +54,23 @@ class Detail(NamedTuple):
     @classmethod
     def of(cls, entry: JournalEntry) -> Detail:
         """The detail of an entry."""
-        request = entry.request
-        assets = (medium for _, _, medium in iter_media(request) if not isinstance(medium, str))
-        made_from = dict.fromkeys(asset.job.digest for asset in assets if asset.job is not None)
-        key = hash((request.capability, *map(_fact, vars(request).values())))
-        return cls(entry.revision, (request.prompt or "").casefold(), key, tuple(made_from))
+        # Not `iter_media`: to ask a request for fields that it does not have takes longer than to read it.
+        facts: list[Any] = [*vars(entry.request).values()]
+        media = chain.from_iterable(cast("tuple[Any, ...]", fact) if isinstance(fact, tuple) else (fact,) for fact in facts)
+        made_from = dict.fromkeys(one.job.digest for one in media if isinstance(one, MediaAsset) and one.job is not None)
+        key = hash((entry.request.capability, *map(_fact, facts)))
+        return cls(entry.revision, (entry.request.prompt or "").casefold(), key, tuple(made_from))
 
 
 def _fact(value: Any) -> Any:
-    """A value of a request, so that it can be hashed; an asset by its content, since all else of it may differ from one take to the next."""
+    """A value of a request, so that it can be hashed; an asset by its content, since all else of it may differ between takes."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
     if isinstance(value, MediaAsset):
         return value.sha256
     if isinstance(value, tuple):
         return tuple(map(_fact, cast("tuple[Any, ...]", value)))
-    return frozenset(cast("Mapping[str, Any]", value).items()) if isinstance(value, Mapping) else value
+    return frozenset(cast("Mapping[str, Any]", value).items())
 
 
 class Snapshot(NamedTuple):

@@ -14,6 +14,7 @@ import uvicorn
 from prefect_happyhorse.domain.texts import harmless
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.gallery.app import create_app
+from prefect_happyhorse.gallery.reader import JournalReader
 
 __all__ = ["HOST", "PORT", "serve"]
 
@@ -36,7 +37,12 @@ def serve(journal: Journal, *, port: int = PORT, started: Callable[[str], object
     """
     with _listen(port) as listener:
         config = uvicorn.Config(
-            create_app(journal), ws="none", access_log=False, log_level="warning", server_header=False, timeout_graceful_shutdown=1
+            create_app(JournalReader(journal)),
+            ws="none",
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=1,
         )
         started(f"http://{HOST}:{listener.getsockname()[1]}/")
         with suppress(KeyboardInterrupt):

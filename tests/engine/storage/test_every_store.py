@@ -286,3 +286,12 @@ async def test_unreachable_is_not_missing(tmp_path: Path) -> None:
 def test_times_of_s3_are_read_as_its_client_reads_them(value: object) -> None:
     """Those of listings quicker."""
     assert _parse_timestamp(value) == parse_timestamp(value)
+
+
+async def test_a_range_is_read(any_store: Store) -> None:
+    """As long as it is, shorter only where the file ends; a missing file is said to be missing."""
+    await any_store.write("a/b.bin", bytes(range(100)))
+    assert await any_store.read_range("a/b.bin", 10, 5) == bytes(range(10, 15))
+    assert await any_store.read_range("a/b.bin", 95, 50) == bytes(range(95, 100))
+    with pytest.raises(FileNotFoundError):
+        await any_store.read_range("a/c.bin", 0, 5)

@@ -39,7 +39,7 @@
     const name = `Take ${row.take}${here ? ", this one" : ""}`;
     return make("figure", { class: here ? "here" : null }, shown, make(
       "figcaption", {}, make("a", { href: `#/job/${row.digest}` }, name), make("br"),
-      [row.state, row.gateway, row.cost, page.time(row.begun)].join(" · "),
+      [row.state, row.gateway, page.cost(row), page.time(row.begun)].join(" · "),
     ));
   }
 

@@ -14,6 +14,7 @@
   const make = page.make;
 
   page.seconds = (value) => `${Number(value.toFixed(1))} s`;
+  page.cost = (row) => (row.cost === "unknown" ? "cost unknown" : row.cost);
   page.time = (text) => new Date(text).toLocaleString();
   page.bytes = (count) => {
     const units = ["bytes", "kB", "MB", "GB", "TB"];
@@ -49,7 +50,7 @@
         "span",
         { class: "said" },
         make("span", { class: "prompt" }, row.prompt || "(no prompt)"),
-        make("span", { class: "facts" }, [row.model, row.gateway, row.take > 1 ? `take ${row.take}` : null, row.cost].filter(Boolean).join(" · ")),
+        make("span", { class: "facts" }, [row.model, row.gateway, row.take > 1 ? `take ${row.take}` : null, page.cost(row)].filter(Boolean).join(" · ")),
         make("span", { class: "facts" }, page.time(row.begun)),
         Object.keys(row.labels).length ? make("span", {}, page.labels(row.labels)) : null,
       ),
