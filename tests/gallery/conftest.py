@@ -7,11 +7,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.engine.storage.conftest import s3, s3_endpoint
 
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gallery.app import create_app
 from prefect_happyhorse.gallery.reader import JournalReader
+
+__all__ = ["client", "folder", "reader", "s3", "s3_endpoint"]
 
 
 @pytest.fixture
