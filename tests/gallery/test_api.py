@@ -14,7 +14,7 @@ from prefect_happyhorse.engine.journal.journal import Cancellation, Failure
 from prefect_happyhorse.gallery.app import CONTENT_SECURITY_POLICY
 from prefect_happyhorse.gallery.reader import JournalReader
 
-NASTY = '<img src=x onerror=alert(1)>"\'&amp;</script> 🐴 \u202egnp.esroh\x1b[2J\u2028'
+NASTY = "<img src=x onerror=alert(1)>\"'&amp;</script> 🐴 \u202egnp.esroh\x1b[2J\u2028"
 
 
 async def listed(client: httpx.AsyncClient, **query: Any) -> dict[str, Any]:
@@ -273,7 +273,9 @@ async def test_every_answer_says_what_a_page_may_do(client: httpx.AsyncClient, p
     assert headers["cross-origin-resource-policy"] == "same-origin"
 
 
-@pytest.mark.parametrize("path", ["/nothing.js", "/page", "/__init__.py", "/..%2fapp.py", "/thumbnails/abc.jpg", "/media/x/0", "/media/x/-1"])
+@pytest.mark.parametrize(
+    "path", ["/nothing.js", "/page", "/__init__.py", "/..%2fapp.py", "/thumbnails/abc.jpg", "/media/x/0", "/media/x/-1"]
+)
 async def test_what_is_not_there(client: httpx.AsyncClient, path: str) -> None:
     """And nothing of the package but the page."""
     assert (await client.get(path)).status_code == 404

@@ -13,6 +13,7 @@
   let asked = 0;
   let timer = null;
   let scrolled = 0;
+  let typing = null;
 
   page.listAddress = () => (query.size ? `#/?${query}` : "#/");
 
@@ -40,7 +41,7 @@
       select.value = chosen;
       select.hidden = name === "label" && !known.length && !chosen;
     }
-    if (document.activeElement !== at("q")) at("q").value = query.get("q") || "";
+    if (typing === null && document.activeElement !== at("q")) at("q").value = query.get("q") || "";
   }
 
   function tileOf(row) {
@@ -145,10 +146,13 @@
     refresh();
   }
 
-  let typing = null;
   at("q").addEventListener("input", () => {
     clearTimeout(typing);
-    typing = setTimeout(() => change("q", at("q").value.trim()), TYPING_MS);
+    const words = at("q").value.trim();
+    typing = setTimeout(() => {
+      typing = null;
+      change("q", words);
+    }, TYPING_MS);
   });
   for (const name of Object.keys(FILTERS)) at(name).addEventListener("change", () => change(name, at(name).value));
   addEventListener("hashchange", route);
