@@ -10,7 +10,7 @@ from typing import NamedTuple
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.texts import harmless
 
-__all__ = ["Tile", "card", "grid", "inline"]
+__all__ = ["Tile", "address", "card", "grid", "inline"]
 
 _MAX_PROMPT_CHARS = 600
 _COLUMNS = 3
@@ -57,10 +57,10 @@ def card(asset: MediaAsset, *, thumbnail: bytes | None, link: str) -> str:
         _picture(thumbnail, asset.kind),
         _quote(job and job.prompt),
         "\n".join(["| | |", "|---|---|", *rows]),
-        f"[open]({_address(link)})",
+        f"[open]({address(link)})",
     ]
     if asset.kind == "video" and link.startswith(("http://", "https://")):
-        parts.append(f'<video controls width="480" src="{_address(link)}"></video>')
+        parts.append(f'<video controls width="480" src="{address(link)}"></video>')
     return "\n\n".join(part for part in parts if part)
 
 
@@ -87,7 +87,7 @@ def _row(tiles: Sequence[Tile]) -> str:
         [_picture(tile.picture, tile.asset.kind) for tile in tiles],
         [inline(tile.asset.job.model if tile.asset.job else tile.asset.kind) for tile in tiles],
         [inline(tile.asset.job.gateway if tile.asset.job else "") for tile in tiles],
-        [f"[open]({_address(tile.link)})" for tile in tiles],
+        [f"[open]({address(tile.link)})" for tile in tiles],
     )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -104,7 +104,8 @@ def _quote(prompt: str | None) -> str:
     return "\n".join(f"> {inline(line)}" for line in shown.splitlines())
 
 
-def _address(link: str) -> str:
+def address(link: str) -> str:
+    """An address inside a link of markdown, which nothing in it ends."""
     return link.replace("(", "%28").replace(")", "%29").replace(" ", "%20").replace('"', "%22").replace("<", "%3C").replace(">", "%3E")
 
 
