@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.bench import journal
+from tests.bench.gallery import gallery
 from tests.bench.measure import HAPPYHORSE, MIB, USERS, Size, module, peak, say, seconds
 from tests.bench.report import Figure
 from tests.bench.services import journal_on_s3
@@ -57,6 +58,17 @@ def large_journal(size: Size, scratch: Path) -> tuple[list[Figure], str]:
         beside = f"its start alone: {start_s:.1f} s" if name.startswith("`happyhorse") else ""
         holds = one["wall_s"] <= 2 and one["bytes"] <= 150 * MIB
         figures.append(Figure(f"{what}: {name}", beside, "2 s, 150 MiB", _found(one), holds))
+    shown = gallery(folder, USERS)
+    figures += [
+        Figure(
+            f"{what}: `happyhorse gallery` until the first jobs show",
+            f"its start alone: {start_s:.1f} s",
+            "",
+            f"**{shown['first_s']:.1f} s**",
+            None,
+        ),
+        Figure(f"{what}: a page of it", "", "1 s, 250 MiB", _found(shown), shown["wall_s"] <= 1 and shown["bytes"] <= 250 * MIB),
+    ]
     with journal_on_s3(folder) as server:
         for name, measured in _looks("s3://bench/outputs", USERS | server.environment).items():
             before = server.cpu_s()

@@ -32,6 +32,8 @@ MEASURED = (
     "`happyhorse jobs list` of it, start included",
     "import",
     "100 entries, 10 open: read for the first time, which makes the index",
+    "100 entries, 10 open: `happyhorse gallery` until the first jobs show",
+    "100 entries, 10 open: a page of it",
     *(
         f"100 entries, 10 open{where}: {what}"
         for where in ("", ", on S3 (moto's server)")
