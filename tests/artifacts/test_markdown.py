@@ -93,7 +93,7 @@ async def test_a_runs_gallery_links_to_the_one_that_was_exported(
 ) -> None:
     """Where HAPPYHORSE_GALLERY_URL says where that is; a value that is no address is a warning, and the gallery is there all the same."""
     warnings: list[tuple[object, ...]] = []
-    monkeypatch.setattr(run, "get_run_logger", lambda: type("Logger", (), {"warning": lambda _, *told: warnings.append(told)})())
+    monkeypatch.setattr(run, "get_run_logger", type("Logger", (), {"warning": lambda _, *told: warnings.append(told)}))
     if url is not None:
         monkeypatch.setenv("HAPPYHORSE_GALLERY_URL", url)
     await show_gallery([("horse", ASSET)], store=Store(url=str(tmp_path)), title="Horses")

@@ -99,6 +99,15 @@ def test_nothing_of_the_machine_or_a_signature_is_in_it(made: Path, target: Path
             assert secret not in file.read_text(), file
 
 
+def test_an_input_of_this_machine_is_called_by_its_name(folder: Path, target: Path) -> None:
+    """Not by where it lies; one of the web is called by its address, and one inside the request by its type."""
+    media = ("/home/me/a.png", "file:///home/me/b.png", r"C:\me\c.png", "https://example.com/d.png?width=1", "data:image/png;base64,AAAA")
+    place(folder, submitted("ride", ReferenceToVideo(model="m", prompt="It runs", references=media)))
+    export(folder, target)
+    shown = [one["text"] for one in job(target, "ride")["inputs"]]
+    assert shown == ["a.png", "b.png", "c.png", "https://example.com/d.png?…", "data:image/png;base64, 26 characters"]
+
+
 def test_what_is_missing_is_said(made: Path, target: Path) -> None:
     """On the terminal, in the exit code and on the page: a file that is gone, one that was cut, and an entry that cannot be read."""
     (made / "2026-11-20" / "horse.png").unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
@@ -144,7 +145,8 @@ class _Export:
             sources.append(source)
             file["problem"] = problem
         for one, (_, _, medium) in zip(facts["inputs"], iter_media(entry.request), strict=True):
-            one["text"] = one["text"] if isinstance(medium, str) and "://" in medium else one["text"].rpartition("/")[2]
+            if not isinstance(medium, str) or _is_of_this_machine(medium):
+                one["text"] = re.split(r"[/\\]", one["text"])[-1]
         for one in (facts, *facts["files"], *facts["inputs"]):
             one["thumbnail"] = self._there(one.get("thumbnail"))
         detail = self._reader.details[entry.digest]
@@ -243,6 +245,10 @@ def _relative(file: Path, folder: Path) -> str:
 
 def _is_there(file: Path, length: int) -> bool:
     return file.is_file() and file.stat().st_size == length
+
+
+def _is_of_this_machine(medium: str) -> bool:
+    return not medium.startswith("data:") and ("://" not in medium or medium.startswith(("file://", "local://")))
 
 
 def _assets(entry: JournalEntry) -> list[MediaAsset]:
