@@ -63,9 +63,12 @@ def prefect_server() -> Iterator[None]:
         yield
 
 
+_SETTINGS = SandboxSettings(job_s=0, media="tiny", check_inputs="never", seed=7)
+
+
 @pytest.fixture(scope="session")
 def running_sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer(SandboxSettings(job_s=0, media="tiny", check_inputs="never", seed=7)) as server:
+    with SandboxServer(_SETTINGS) as server:
         yield server
 
 
@@ -73,7 +76,7 @@ def running_sandbox() -> Iterator[SandboxServer]:
 def sandbox(running_sandbox: SandboxServer) -> SandboxServer:
     """A sandbox without jobs and faults, whose jobs are finished at once."""
     running_sandbox.reset()
-    running_sandbox.settings(job_s=0, media="tiny", check_inputs="never", result_ttl_s=86_400.0, good_keys=None)
+    running_sandbox.settings(**{name: getattr(_SETTINGS, name) for name in SandboxSettings.model_fields})
     return running_sandbox
 
 

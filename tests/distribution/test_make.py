@@ -18,6 +18,8 @@ NOT_UNIT = {
     "docs",
     "e2e",
     "flows",
+    "gallery",
+    "packages",
     "reliability",
     "simulation",
     "tasks",

@@ -54,13 +54,16 @@ class SimGateway(httpx.AsyncBaseTransport):
         odd: How often a submit is answered in an odd way, and how often anything else is.
         polite: Whether it says that it takes a job back that it does not.
         lag_s: How long a job may be missing in the list of tasks.
+        foreign: How often somebody else buys something as well.
     """
 
     world: World
     odd: float = 0.0
     polite: bool = False
     lag_s: float = 0.0
+    foreign: float = 0.0
     charges: dict[str, Charge] = field(default_factory=dict)
+    strangers: dict[str, Charge] = field(default_factory=dict)
     digest_of: dict[str, str] = field(default_factory=dict)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -86,6 +89,12 @@ class SimGateway(httpx.AsyncBaseTransport):
             f"network {what}", lambda: self._answer(request, what), lambda why: httpx.ReadTimeout(why, request=request)
         )
 
+    def _let_another_buy(self, prompt: str) -> None:
+        """Somebody else uses the account as well, for something else."""
+        if self.world.choices.draw(self.foreign, 1):
+            task_id, now = f"other-{len(self.strangers) + 1:04}-{'0' * 19}", self.world.loop.now
+            self.strangers[task_id] = Charge(task_id, "", "", now, CURRENT.get(), f"Not: {prompt}", now)
+
     def handed_over(self, request: httpx.Request) -> None:
         """Called for every submit at the moment at which it leaves its process."""
 
@@ -101,6 +110,7 @@ class SimGateway(httpx.AsyncBaseTransport):
 
     def _submit(self, request: httpx.Request) -> httpx.Response:
         prompt = json.loads(request.content)["input"]["prompt"]
+        self._let_another_buy(prompt)
         odd = self.world.choices.draw(0.0 if self.world.calm else self.odd, 6)
         if odd == 1:
             self.world.note("the submit is throttled")
@@ -130,7 +140,7 @@ class SimGateway(httpx.AsyncBaseTransport):
         return _json(request, 200, answer)
 
     def _poll(self, request: httpx.Request, task_id: str) -> httpx.Response:
-        charge = self.charges.get(task_id)
+        charge = self.charges.get(task_id) or self.strangers.get(task_id)
         odd = self.world.choices.draw(0.0 if self.world.calm else self.odd, 4)
         if odd == 1:
             return _json(request, 503, {"code": "InternalError", "message": "come back later"})
@@ -148,7 +158,7 @@ class SimGateway(httpx.AsyncBaseTransport):
         if odd == 1:
             return _json(request, 503, {"code": "InternalError", "message": "come back later"})
         now = self.world.loop.now
-        shown = [charge for charge in self.charges.values() if charge.listed_at <= now]
+        shown = [charge for charge in [*self.charges.values(), *self.strangers.values()] if charge.listed_at <= now]
         data = [{"task_id": one.task_id, "gmt_create": int((_EPOCH_S + one.at) * 1000)} for one in reversed(shown)]
         # One of several machines that answer is behind, or a page comes without its end.
         total = len(data) if odd == 3 else max(0, len(data) - (odd == 2))

@@ -69,6 +69,7 @@ class Life:
         lists = self.account.gateway == "dashscope"
         self.gateway = SimGateway(world, odd=choices.pick([0.0, 0.15, 0.3] if lists else [0.0, 0.03, 0.15]))
         self.gateway.polite = choices.pick([False, True])
+        self.gateway.foreign = 0.5 if lists else 0.0
         self.gateway.lag_s = choices.pick([0.0, 30.0, 600.0])
         self.http = httpx.AsyncClient(transport=self.gateway)
         self.server = SimServer(world)
@@ -378,6 +379,8 @@ class Life:
                 raise self.failed(f"{digest[:6]} was bought {len(charges)} times, and {allowed} are accounted for")
         if left := [file.name for file in (self.world.folder / "outputs" / "journal").glob("waiting/*")]:
             raise self.failed(f"all runs have ended, and {left[0]} still waits")
+        if wrong := by_task.keys() & self.gateway.strangers.keys():
+            raise self.failed(f"{min(wrong)[:10]}, which is somebody else's, was taken")
         spooled = {file.stem for machine in self.machines for file in machine.home.glob("spool/*/*.json")}
         for charge in self.gateway.charges.values():
             self.check_kept(charge, by_task.get(charge.task_id), spooled)
