@@ -2,6 +2,7 @@
 
 from prefect_happyhorse.catalog.check import check, find_advice, find_problems, wire_value
 from prefect_happyhorse.catalog.cost import estimate, list_prices, read_prices
+from prefect_happyhorse.catalog.families import as_offered, of_family
 from prefect_happyhorse.catalog.loader import GATEWAYS, find_route, gateway_facts, load_gateway, offers, register, resolve, routes
 from prefect_happyhorse.catalog.routes import DialectName, GatewayFacts, MediaLimit, ResponsePaths, Route, WireField
 
@@ -13,6 +14,7 @@ __all__ = [
     "ResponsePaths",
     "Route",
     "WireField",
+    "as_offered",
     "check",
     "estimate",
     "find_advice",
@@ -21,6 +23,7 @@ __all__ = [
     "gateway_facts",
     "list_prices",
     "load_gateway",
+    "of_family",
     "offers",
     "read_prices",
     "register",

@@ -144,7 +144,7 @@ def _route(row: _Row, data: _DataFile) -> Route:
     paths = [data.gateway.response, *([data.responses[fields["response"]]] if "response" in fields else [])]
     response = {name: value for one in paths for name, value in one.model_dump(exclude_defaults=True).items()}
     own = {"gateway": data.gateway.gateway, "media": media, "response": response, "facts": data.gateway}
-    return Route.model_validate({**fields, **own})
+    return Route.model_validate({"family": row.model, **fields, **own})
 
 
 def _loaded(gateway: str) -> tuple[GatewayFacts, tuple[Route, ...]]:

@@ -296,6 +296,7 @@ class Route(Value):
     gateway: str
     capability: str
     model: str
+    family: str = Field(description="The name by which the model is known wherever it is sold; its own where a row names no other.")
     title: str
     submit: str = Field(pattern=_CALL, description="Method and path.")
     poll: str = Field(pattern=_ABOUT_A_JOB, description="Method and path; {task_id} stands for the job.")

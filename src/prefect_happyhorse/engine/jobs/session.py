@@ -33,7 +33,7 @@ from prefect_happyhorse.engine.jobs.poll import DEADLINE_S, OnPoll, Poller, igno
 from prefect_happyhorse.engine.jobs.results import OutputStore, StoredResult
 from prefect_happyhorse.engine.jobs.settle import Settler
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
-from prefect_happyhorse.engine.jobs.submit import OnUncertain, Prepared, Submitted, Submitter, prepare
+from prefect_happyhorse.engine.jobs.submit import OnUncertain, Prepared, Submitted, Submitter, Turn, prepare
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.journal.journal import Cancellation, Failure, Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
@@ -99,8 +99,9 @@ class Session:
         flow_run_id: str | None = None,
         budget: Budget | None = None,
         labels: Labels | None = None,
+        turn: Turn | None = None,
     ) -> Submitted:
-        """Submit a prepared request at most once; the result says whether this call bought the job."""
+        """Submit a prepared request at most once; the result says whether this call bought the job. A turn is a pool's."""
         submitter = Submitter(
             store=self.store,
             on_uncertain=on_uncertain,
@@ -110,8 +111,13 @@ class Session:
             tokens=self.tokens,
             sleep=self.sleep,
             shared=self.shared,
+            **({} if turn is None else turn._asdict()),
         )
         return await submitter.submit_or_find(prepared)
+
+    def of(self, job: Job | None) -> Session:
+        """This session, whose account pays for every job; see `Pool.of`."""
+        return self
 
     def _poller(self, deadline_s: float = DEADLINE_S, on_poll: OnPoll = ignore, *, again: bool = False) -> Poller:
         return Poller(

@@ -95,7 +95,11 @@ class Shared:
 
     def durations(self, job: Job, route: Route, store: Store) -> Durations:
         """The durations of all jobs of an account on a route."""
-        path = f"journal/durations/{safe(f'{job.gateway}.{job.account}.{job.capability}.{job.model}')}.json"
+        return self.durations_of(job.account, route, store)
+
+    def durations_of(self, account: str, route: Route, store: Store) -> Durations:
+        """The same, by the account's label."""
+        path = f"journal/durations/{safe(f'{route.gateway}.{account}.{route.capability}.{route.model}')}.json"
         with self._lock:
             return self._durations.setdefault((store.url, path), Durations(path, typical_s=route.typical_s))
 

@@ -43,12 +43,12 @@ from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
 from prefect_happyhorse.engine.journal.budget import BudgetTracker
 from prefect_happyhorse.engine.journal.digest import request_digest
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
-from prefect_happyhorse.engine.journal.lease import Lease, LeaseLost, wait_for_owner
+from prefect_happyhorse.engine.journal.lease import Fence, Lease, LeaseLost, wait_for_owner
 from prefect_happyhorse.engine.journal.owner import LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, CallError, CallUnavailable, Gateway, get_gateway, submit_error
 
-__all__ = ["OnUncertain", "Prepared", "Submitted", "Submitter", "prepare"]
+__all__ = ["OnUncertain", "Prepared", "Submitted", "Submitter", "Turn", "prepare"]
 
 OnUncertain = Literal["settle", "raise", "resubmit"]
 
@@ -97,6 +97,14 @@ class Submitted(NamedTuple):
     is_new: bool
 
 
+class Turn(NamedTuple):
+    """What a pool grants to one of its gateways: see `Submitter`."""
+
+    fence: Fence
+    attempts: int
+    patience_s: float
+
+
 @dataclass(frozen=True)
 class Submitter:
     """Submits prepared requests, each at most once.
@@ -108,6 +116,7 @@ class Submitter:
         labels: What the jobs are called by.
         attempts: How often a submit is sent that certainly did no work.
         patience_s: How long is waited in all between those, in seconds.
+        fence: What must hold beside the lease at each send; None where the request is made at one gateway alone.
     """
 
     store: Store
@@ -117,6 +126,7 @@ class Submitter:
     labels: Labels = field(default_factory=dict[str, str])
     attempts: int = 5
     patience_s: float = 120.0
+    fence: Fence | None = None
     tokens: TokenCache = field(default_factory=TokenStore)
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     shared: Shared = PROCESS
@@ -213,7 +223,7 @@ class Submitter:
             if acquired is None:
                 await self.sleep(_LOOK_AGAIN_S)
                 return None
-            lease = Lease(acquired, instead_of, journal)
+            lease = Lease(acquired, instead_of, journal, self.fence)
             sending = asyncio.ensure_future(self._submit(gateway, prepared, request, lease))
             # Whoever waits for it may be cancelled first: it is at work until it ends.
             until_it_ends = at_work.pop_all()

@@ -15,7 +15,10 @@ from prefect_happyhorse.engine.journal.files import lease_path
 from prefect_happyhorse.engine.journal.journal import Failure, Journal, JournalEntry
 from prefect_happyhorse.engine.journal.owner import HEARTBEAT_S, LEASE_TTL_S, SENDING_TTL_S, up_s
 
-__all__ = ["Lease", "LeaseLost", "wait_for_owner"]
+__all__ = ["Fence", "Lease", "LeaseLost", "Superseded", "wait_for_owner"]
+
+Fence = Callable[[], Awaitable[None]]
+"""Raises Superseded when the request may not be bought here any more."""
 
 _LOOK_AGAIN_S = 0.2
 _LOOK_AGAIN_AT_MOST_S = 2.0
@@ -27,6 +30,10 @@ class LeaseLost(Exception):
     """The lease may be another process's by now, and nothing was sent under it."""
 
 
+class Superseded(Exception):
+    """The request is to be bought at another gateway by now, and nothing was sent under the lease."""
+
+
 class Lease:
     """A request that this process alone may submit.
 
@@ -34,12 +41,14 @@ class Lease:
         intent: The entry under which it was acquired.
         before: What stood in its place.
         journal: Where it stands.
+        fence: What must hold beside it at each send.
     """
 
-    def __init__(self, intent: JournalEntry, before: JournalEntry | None, journal: Journal) -> None:
+    def __init__(self, intent: JournalEntry, before: JournalEntry | None, journal: Journal, fence: Fence | None = None) -> None:
         self.intent = intent
         self.before = before
         self.journal = journal
+        self.fence = fence
         self.sent = False
         self._path = _renewals(intent)
         self._renewed_at = _now()
@@ -55,6 +64,8 @@ class Lease:
         self.sent = False
         if await self.journal.revision(self.intent.digest) != self.intent.revision:
             raise LeaseLost(f"another process took over the lease of {self.intent.digest[:12]}")
+        if self.fence is not None:
+            await self.fence()
         # The look may have taken its time too.
         self.confirm()
 
