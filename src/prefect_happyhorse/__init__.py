@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from prefect_happyhorse.artifacts.gallery import show_gallery as show_gallery
     from prefect_happyhorse.artifacts.table import show_table as show_table
     from prefect_happyhorse.blocks import GatewayCredentials as GatewayCredentials
+    from prefect_happyhorse.blocks import GatewayPool as GatewayPool
     from prefect_happyhorse.blocks import MediaStore as MediaStore
     from prefect_happyhorse.catalog import GATEWAYS as GATEWAYS
     from prefect_happyhorse.catalog import Route as Route
@@ -97,7 +98,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "artifacts.gallery": "Gallery show_gallery",
     "artifacts.table": "show_table",
-    "blocks": "GatewayCredentials MediaStore",
+    "blocks": "GatewayCredentials GatewayPool MediaStore",
     "catalog": "GATEWAYS Route estimate resolve routes",
     "datasets.export": "Export",
     "datasets.manifest": "read_manifest",

@@ -1,4 +1,4 @@
-"""The two blocks: who pays, and where the results are kept."""
+"""The blocks: who pays, which gateways may stand in for each other, and where the results are kept."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.engine.http.client import is_on_this_machine
 from prefect_happyhorse.engine.http.ssrf import check_base_url
+from prefect_happyhorse.engine.jobs.failover import Order, pool_problem
 from prefect_happyhorse.engine.storage.backend import HiddenOptions
 from prefect_happyhorse.engine.storage.store import DEFAULT_TEMPLATE, Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.settings import HappyHorseSettings
 
-__all__ = ["GatewayCredentials", "HappyHorseSettings", "MediaStore"]
+__all__ = ["GatewayCredentials", "GatewayPool", "HappyHorseSettings", "MediaStore"]
 
 _LOGOS = "https://raw.githubusercontent.com/PrefectHQ/prefect/420d0d6a78bb6df1fc18bcf188fdad43c1d22ea9/assets/block-logos"
 
@@ -315,6 +316,58 @@ class GatewayCredentials(Block):
                 what = f"{where} of account {label!r} of {found.gateway}; the job belongs to {account!r} of {gateway}."
                 raise no_payer(ValueError(what), job)
         return found
+
+
+class GatewayPool(Block):
+    """Several gateways for the same requests: each is bought at one of them at most, at the first that does not certainly refuse it.
+
+    Args:
+        credentials: Who may pay, the first choice first: names of GatewayCredentials blocks, or ids of gateways whose keys are in the
+            environment; each of another gateway. Names alone, since Prefect would keep the keys of blocks in a list as plain text.
+        order: As given, what a request should cost at each, or how long its jobs were seen to take there.
+        after_failure: Whether a job that its provider ended without a result, and may have charged, is bought again at the next.
+
+    Example:
+        Load a stored pool:
+        ```python
+        from prefect_happyhorse import GatewayPool
+
+        pool = GatewayPool.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name: ClassVar[str | None] = "HappyHorse Gateway Pool"
+    _block_type_slug: ClassVar[str | None] = "happyhorse-gateway-pool"
+    _logo_url: ClassVar[HttpUrl | None] = HttpUrl(f"{_LOGOS}/secret.png")
+    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
+
+    credentials: list[str] = Field(description="Names of GatewayCredentials blocks, or ids of gateways, the first choice first.")
+    order: Order = Field(default="given", description="given, cheapest by estimate, or fastest by the durations of earlier jobs.")
+    after_failure: bool = Field(
+        default=False, description="Whether a job that ended without a result, and may have been charged, is bought again at the next."
+    )
+
+    @field_validator("credentials")
+    @classmethod
+    def _is_a_pool(cls, value: list[str]) -> list[str]:
+        if problem := pool_problem(value):
+            raise ValueError(problem)
+        return value
+
+    @classmethod
+    async def find(cls, name: str) -> GatewayPool | None:
+        """The pool of a name.
+
+        Args:
+            name: Name of a saved block.
+
+        Returns:
+            The pool, or None when there is none of that name.
+        """
+        try:
+            return await cls.aload(name)
+        except ValueError:
+            return None
 
 
 class MediaStore(Block):

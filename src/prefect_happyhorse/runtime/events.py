@@ -14,8 +14,9 @@ from prefect_happyhorse.catalog import gateway_facts
 from prefect_happyhorse.domain.errors import GenerationError, JobExpired, JobFailed, ModerationRejected, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.journal.budget import Budget
+from prefect_happyhorse.gateways import Account
 
-__all__ = ["JobEvent", "emit", "emit_nearly_spent", "emitting_failure"]
+__all__ = ["JobEvent", "emit", "emit_nearly_spent", "emit_rest", "emitting_failure"]
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +63,22 @@ def emit_nearly_spent(budget: Budget, share: float) -> None:
         emit_event(event="happyhorse.budget.nearly-spent", resource=resource, payload={"share": round(share, 4)})
     except Exception as error:  # noqa: BLE001 -- what Prefect may raise here has no common base, and the job is paid for and goes on
         _log.warning("That the budget of %s is nearly spent could not be emitted: %s", budget, error)
+
+
+def emit_rest(account: Account, seconds: float) -> None:
+    """Emit the event that a gateway failed so often that it rests. Outside a run nothing is emitted."""
+    if FlowRunContext.get() is None and TaskRunContext.get() is None:
+        return
+    resource = {
+        "prefect.resource.id": f"happyhorse.gateway.{account.gateway}",
+        "prefect.resource.name": account.gateway,
+        "happyhorse.gateway": account.gateway,
+        "happyhorse.account": account.label,
+    }
+    try:
+        emit_event(event="happyhorse.gateway.rests", resource=resource, payload={"seconds": seconds})
+    except Exception as error:  # noqa: BLE001 -- what Prefect may raise here has no common base, and the request goes on elsewhere
+        _log.warning("That %s rests could not be emitted: %s", account.gateway, error)
 
 
 def _is_moderation(error: GenerationError) -> bool:

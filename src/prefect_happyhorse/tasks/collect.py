@@ -10,6 +10,7 @@ from prefect_happyhorse.blocks import GatewayCredentials
 from prefect_happyhorse.domain.errors import JobExpired, JobTimedOut, Money
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot
 from prefect_happyhorse.domain.rows import RowResult
+from prefect_happyhorse.engine.jobs.failover import Pool
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import PROCESS
 from prefect_happyhorse.engine.journal.index import open_entries
@@ -18,7 +19,7 @@ from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.runtime.events import emitting_failure
 from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.dual import dual_task, retried_task
-from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, session_of, store_of
+from prefect_happyhorse.tasks.resolve import Credentials, Payer, StoreRef, payer_of, session_of, store_of
 from prefect_happyhorse.tasks.rows import AT_ONCE, FindSession, Shown, downloading, named_by_rows, run_rows
 
 __all__ = ["collect_jobs", "open_jobs", "poll_once"]
@@ -52,7 +53,7 @@ async def open_jobs(store: StoreRef = None) -> list[JournalEntry]:
 @retried_task(name="collect-jobs", task_run_name=named_by_rows("collect", "entries"), persist_result=False)
 async def collect_jobs(
     entries: Iterable[JournalEntry],
-    credentials: Sequence[Credentials] = (),
+    credentials: Sequence[Payer] = (),
     store: StoreRef = None,
     *,
     watch: bool = False,
@@ -84,7 +85,8 @@ async def collect_jobs(
     known = dict(enumerate(entries, start=1))
     rows = [RowResult(row=number, id=entry.digest[:12], job=entry.job) for number, entry in known.items()]
 
-    async def ask(row: RowResult, session: Session, gallery: Gallery) -> RowResult:
+    async def ask(row: RowResult, payer: Session | Pool, gallery: Gallery) -> RowResult:
+        session = payer.of(known[row.row])
         if row.job is None:
             row = await _settled(row, known[row.row], session)
         if row.job is None or (not watch and known[row.row].result is None and await _is_running(row.job, session)):
@@ -108,17 +110,18 @@ async def collect_jobs(
     )
 
 
-async def _payers(known: Mapping[int, JournalEntry], credentials: Sequence[Credentials], store: Store) -> FindSession:
+async def _payers(known: Mapping[int, JournalEntry], credentials: Sequence[Payer], store: Store) -> FindSession:
     """What finds the session of an entry: with what was named, else with what it was bought with."""
-    named = [await session_of(one, store) for one in credentials]
-    sessions = {(session.account.gateway, session.account.label): session for session in named}
+    named = [await payer_of(one, store) for one in credentials]
+    several = [session for one in named for session in ([one] if isinstance(one, Session) else one.sessions)]
+    sessions = {(session.account.gateway, session.account.label): session for session in several}
 
     async def find(row: RowResult) -> Session:
         entry = known[row.row]
         payer = entry.gateway, entry.account
         if payer not in sessions:
             block = await GatewayCredentials.of_job(gateway=entry.gateway, account=entry.account, name=entry.credentials, job=entry.job)
-            sessions[payer] = await session_of(block, store)
+            sessions[payer] = await session_of(block, store, entry.job)
         return sessions[payer]
 
     return find

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+from typing import Any
+
 from prefect.transactions import CommitMode, atransaction
 
 from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.domain.errors import JobFailed
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
+from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import OnUncertain
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.runtime.concurrency import job_slot
+from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.download import download
 from prefect_happyhorse.tasks.dual import dual_task
 from prefect_happyhorse.tasks.poll import poll
-from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, account_of, check_arguments, run_name
-from prefect_happyhorse.tasks.submit import submit
+from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, check_arguments, payer_of, run_name
+from prefect_happyhorse.tasks.submit import AGAIN, submit
 
 __all__ = ["generate"]
 
@@ -40,7 +46,7 @@ async def generate(
 
     Args:
         request: What to make.
-        credentials: Who pays.
+        credentials: Who pays, or who may; see `submit`.
         store: Where the journal and the results are kept.
         take: 1, or another number for another variation of the very same request.
         deadline_s: How long the job may take, in seconds since it was submitted.
@@ -61,8 +67,20 @@ async def generate(
     """
     check_arguments(request, credentials, store, on_uncertain=on_uncertain, budget=budget, deadline_s=deadline_s, labels=labels)
     submit_step, poll_step, download_step = _STEPS
+    payer = await payer_of(credentials, store)
+    how: dict[str, Any] = {"take": take, "on_uncertain": on_uncertain, "budget": budget, "labels": labels}
     # Each step stands by itself: a poll that fails must not show its submit, which is paid for, as rolled back.
-    async with job_slot(await account_of(credentials)), atransaction(commit_mode=CommitMode.EAGER):
-        job = await submit_step(request, credentials, store, take=take, on_uncertain=on_uncertain, budget=budget, labels=labels)
-        result = await poll_step(job, credentials, store, deadline_s=deadline_s)
-        return await download_step(result, credentials, store)
+    async with AsyncExitStack() as held, atransaction(commit_mode=CommitMode.EAGER):
+        if isinstance(payer, Session):
+            await held.enter_async_context(job_slot(payer.account))
+        for left in range(payer.rounds, 0, -1):
+            job = await submit_step(request, credentials, store, **how)
+            try:
+                async with job_slot(payer.of(job).account):
+                    result = await poll_step(job, credentials, store, deadline_s=deadline_s)
+                    return await download_step(result, credentials, store)
+            except JobFailed as error:
+                if left == 1:
+                    raise
+                run_logger().warning("%s %s", error.message, AGAIN)
+    raise AssertionError("unreachable: the last round returns or raises")

@@ -10,15 +10,17 @@ from pydantic import ValidationError
 
 from prefect_happyhorse.catalog import find_problems, resolve
 from prefect_happyhorse.domain.errors import AuthenticationFailed, CatalogError, InvalidRequest
-from prefect_happyhorse.domain.prices import total
+from prefect_happyhorse.domain.prices import Estimate, total
 from prefect_happyhorse.domain.requests import GenerationRequest, parse_request
 from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
+from prefect_happyhorse.engine.jobs.failover import Pool
+from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.media.film import check_can_concat
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.dual import dual
-from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, account_of, store_of
+from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, accounts_of, payer_of, store_of
 from prefect_happyhorse.tasks.suspend import suspension_problems
 
 __all__ = ["check_ready", "check_requests", "request_problems"]
@@ -46,7 +48,7 @@ async def check_ready(store: StoreRef, *credentials: Credentials, concat: bool =
     problems: list[str] = []
     for one in credentials:
         try:
-            await account_of(one)
+            await accounts_of(one)
         except AuthenticationFailed as error:
             problems.append(error.message)
         except (CatalogError, ValueError, OSError) as error:
@@ -111,10 +113,7 @@ async def check_requests(
         found += [f"{name}: {problem}" for problem in await request_problems(request, credentials, store)]
     if found:
         raise InvalidRequest("The run cannot do what it is asked for. Nothing was sent.", problems=tuple(found))
-    costs = [
-        (await account_of(credentials)).estimate(parse_request(dict(request)) if isinstance(request, Mapping) else request)
-        for _, request, credentials in asked
-    ]
+    costs = [await _estimate(request, credentials, store) for _, request, credentials in asked]
     run_logger().info("What is asked for should cost %s, unless it is bought already.", total(costs))
 
 
@@ -137,12 +136,24 @@ async def request_problems(
         problems = await request_problems(TextToImage(model="gpt-image-2", prompt="A white horse"), "happyhorse")
         ```
     """
-    account = await account_of(credentials)
+    payer = await payer_of(credentials, store)
     try:
         parsed = parse_request(dict(request)) if isinstance(request, Mapping) else request
-        route = resolve(parsed, account.gateway)
+        if isinstance(payer, Pool):
+            await payer.prepare(parsed)
+            return ()
+        route = resolve(parsed, payer.account.gateway)
     except ValidationError as error:
         return validation_problems(error)
     except InvalidRequest as error:
         return (error.message, *error.problems)
-    return (*find_problems(parsed, route), *(await inspect_media(parsed, route, await store_of(store))).problems)
+    return (*find_problems(parsed, route), *(await inspect_media(parsed, route, payer.store)).problems)
+
+
+async def _estimate(request: GenerationRequest | Mapping[str, Any], credentials: Credentials, store: StoreRef) -> Estimate:
+    """What a request should cost, at a pool at the gateway that is asked first."""
+    parsed = parse_request(dict(request)) if isinstance(request, Mapping) else request
+    payer = await payer_of(credentials, store)
+    if isinstance(payer, Session):
+        return payer.account.estimate(parsed)
+    return (await payer.prepare(parsed)).candidates[0].prepared.estimate

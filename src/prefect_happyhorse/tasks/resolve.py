@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -10,13 +11,14 @@ from typing import Any, cast, get_args
 from prefect.tasks import TaskRunNameCallbackWithParameters
 from pydantic import TypeAdapter, ValidationError
 
-from prefect_happyhorse.blocks import GatewayCredentials, MediaStore, no_payer
+from prefect_happyhorse.blocks import GatewayCredentials, GatewayPool, MediaStore, no_payer
 from prefect_happyhorse.domain.errors import AuthenticationFailed, InvalidRequest, error_context
 from prefect_happyhorse.domain.jobs import Job, JobResult
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest
 from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.domain.values import Labels
+from prefect_happyhorse.engine.jobs.failover import Pool, pool_problem
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import OnUncertain
@@ -25,15 +27,19 @@ from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.runtime.concurrency import call_rate_limit
 from prefect_happyhorse.runtime.deployed import is_deployed
+from prefect_happyhorse.runtime.events import emit_rest
 from prefect_happyhorse.runtime.log import run_logger
 
 __all__ = [
     "Credentials",
+    "Payer",
     "StoreRef",
     "account_of",
+    "accounts_of",
     "argument_problems",
     "check_arguments",
     "check_payer",
+    "payer_of",
     "run_name",
     "session_of",
     "store_of",
@@ -42,16 +48,52 @@ __all__ = [
 
 _LABELS: TypeAdapter[Labels] = TypeAdapter(Labels)
 
-Credentials = GatewayCredentials | str
+Payer = GatewayCredentials | str
 """A block, the name of a saved block, or the id of a gateway whose key stands in the environment."""
+
+Credentials = Payer | GatewayPool | Sequence[Payer]
+"""Who pays: one, or several gateways of which each request is bought at one at most. The name may be that of a saved pool too."""
 
 StoreRef = MediaStore | str | Path | None
 """A block, the name of a saved block, a folder, an fsspec URL, or None for `HAPPYHORSE_STORE` or else the folder `outputs`."""
 
 
+async def _pool_of(credentials: Credentials) -> GatewayCredentials | tuple[list[GatewayCredentials], GatewayPool | None]:
+    """The block of one payer; or those of several, and the pool that names them, where there is one."""
+    if isinstance(credentials, str):
+        try:
+            return await GatewayCredentials.find(credentials)
+        except ValueError:
+            if (pool := await GatewayPool.find(credentials)) is None:
+                raise
+            credentials = pool
+    if isinstance(credentials, GatewayCredentials):
+        return credentials
+    pool = credentials if isinstance(credentials, GatewayPool) else None
+    payers = credentials.credentials if isinstance(credentials, GatewayPool) else credentials
+    blocks = [await GatewayCredentials.find(payer) if isinstance(payer, str) else payer for payer in payers]
+    if problem := pool_problem([block.gateway for block in blocks]):
+        raise InvalidRequest(f"{problem}. Nothing was sent.", problems=(problem,))
+    return blocks, pool
+
+
+async def accounts_of(credentials: Credentials) -> list[Account]:
+    """The account of each who may pay."""
+    found = await _pool_of(credentials)
+    return [block.to_account() for block in (found[0] if isinstance(found, tuple) else [found])]
+
+
 async def account_of(credentials: Credentials, job: Job | None = None) -> Account:
-    """The account that credentials stand for; one that did not pay for the job is refused."""
-    block = await GatewayCredentials.find(credentials) if isinstance(credentials, str) else credentials
+    """The account that credentials stand for, of a pool that which paid for the job; one that did not pay for the job is refused."""
+    found = await _pool_of(credentials)
+    if isinstance(found, tuple):
+        gateway = None if job is None else job.gateway
+        # The first is refused as any other that did not pay.
+        found = next((block for block in found[0] if block.gateway == gateway), found[0][0])
+    return _account(found, job)
+
+
+def _account(block: GatewayCredentials, job: Job | None) -> Account:
     with error_context(job):
         try:
             account = block.to_account()
@@ -108,10 +150,25 @@ def why_it_would_be_lost(url: str, place: Store, *, is_named: bool) -> str | Non
     return f"{place.folder} lies in the temporary folder {temporary}" if temporary in place.folder.resolve().parents else None
 
 
-async def session_of(credentials: Credentials, store: StoreRef | Store, job: Job | None = None) -> Session:
-    """The session of an account and a store; see `account_of` and `store_of`."""
-    account = await account_of(credentials, job)
-    return Session(account, store if isinstance(store, Store) else await store_of(store), rate_limit=call_rate_limit(account))
+async def session_of(credentials: Credentials, store: StoreRef | Store, job: Job | None) -> Session:
+    """The session of the account that paid for a job, or of one payer, and a store; see `account_of` and `store_of`."""
+    return _session(await account_of(credentials, job), store if isinstance(store, Store) else await store_of(store))
+
+
+async def payer_of(credentials: Credentials, store: StoreRef | Store) -> Session | Pool:
+    """The session of who pays, or the pool of those who may."""
+    found = await _pool_of(credentials)
+    place = store if isinstance(store, Store) else await store_of(store)
+    if isinstance(found, GatewayCredentials):
+        return _session(_account(found, None), place)
+    blocks, pool = found
+    sessions = [_session(_account(block, None), place) for block in blocks]
+    how: dict[str, Any] = {} if pool is None else {"order": pool.order, "after_failure": pool.after_failure}
+    return Pool(sessions, tell=run_logger().warning, on_rest=emit_rest, **how)
+
+
+def _session(account: Account, store: Store) -> Session:
+    return Session(account, store, rate_limit=call_rate_limit(account))
 
 
 def check_arguments(request: object, credentials: object, store: object, **others: Any) -> None:
@@ -135,8 +192,8 @@ def argument_problems(
 ) -> list[str]:
     """What is wrong with the arguments that the tasks have in common."""
     rules = {
-        f"credentials must be a GatewayCredentials block or a name (got {type(credentials).__name__})": isinstance(
-            credentials, (str, GatewayCredentials)
+        f"credentials must be a GatewayCredentials block or a name, a list of these, or a GatewayPool (got {_kind(credentials)})": _pays(
+            credentials
         ),
         f"store must be a MediaStore block, a name, a folder or a URL (got {type(store).__name__})": store is None
         or isinstance(store, (str, Path, MediaStore)),
@@ -145,6 +202,19 @@ def argument_problems(
         f"deadline_s must be a number of seconds from 0 (got {deadline_s!r})": isinstance(deadline_s, (int, float)) and deadline_s >= 0,
     }
     return [*(problem for problem, holds in rules.items() if not holds), *_label_problems(labels)]
+
+
+def _pays(credentials: object) -> bool:
+    if isinstance(credentials, (list, tuple)):
+        return all(isinstance(one, (str, GatewayCredentials)) for one in cast("Sequence[object]", credentials))
+    return isinstance(credentials, (str, GatewayCredentials, GatewayPool))
+
+
+def _kind(credentials: object) -> str:
+    if isinstance(credentials, (list, tuple)):
+        kinds = dict.fromkeys(type(one).__name__ for one in cast("Sequence[object]", credentials))
+        return f"a list of {', '.join(kinds)}"
+    return type(credentials).__name__
 
 
 def _label_problems(labels: object) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 from prefect.context import TaskRunContext
@@ -10,12 +11,14 @@ from prefect.tasks import TaskRunNameCallbackWithParameters
 
 from prefect_happyhorse.artifacts.gallery import Gallery
 from prefect_happyhorse.artifacts.tally import Tally
+from prefect_happyhorse.blocks import GatewayCredentials
 from prefect_happyhorse.datasets import Row
-from prefect_happyhorse.domain.errors import InvalidRequest
+from prefect_happyhorse.domain.errors import InvalidRequest, JobFailed
 from prefect_happyhorse.domain.jobs import Job, JobResult
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest
 from prefect_happyhorse.domain.rows import RowResult, RowState
 from prefect_happyhorse.domain.values import Labels
+from prefect_happyhorse.engine.jobs.failover import Pool
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import OnUncertain
 from prefect_happyhorse.engine.journal.budget import Budget
@@ -25,8 +28,8 @@ from prefect_happyhorse.runtime.lineage import record_lineage
 from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.bulk import ItemsFailed, gather_limited
 from prefect_happyhorse.tasks.poll import poll_in
-from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, argument_problems, check_payer, session_of, store_of
-from prefect_happyhorse.tasks.submit import submit_in
+from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, argument_problems, check_payer, payer_of, store_of
+from prefect_happyhorse.tasks.submit import AGAIN, submit_in
 
 __all__ = ["AT_ONCE", "FindSession", "Item", "OnRow", "Order", "Shown", "downloading", "named_by_rows", "polling", "run_rows", "submitting"]
 
@@ -41,10 +44,10 @@ OnRow = Callable[[RowResult], Awaitable[None]]
 
 Order = Literal["asked", "finished"]
 
-Step = Callable[[RowResult, Session, Gallery], Awaitable[RowResult]]
+Step = Callable[[RowResult, Session | Pool, Gallery], Awaitable[RowResult]]
 """Takes a row further; one that it has nothing to do with is given back as it is."""
 
-FindSession = Callable[[RowResult], Awaitable[Session]]
+FindSession = Callable[[RowResult], Awaitable[Session | Pool]]
 
 
 class Shown(NamedTuple):
@@ -84,7 +87,7 @@ def named_by_rows(what: str, parameter: str) -> TaskRunNameCallbackWithParameter
 async def run_rows(
     items: Iterable[Item],
     steps: Sequence[Step],
-    credentials: Credentials | Sequence[Credentials],
+    credentials: Credentials,
     store: StoreRef,
     shown: Shown,
     *,
@@ -99,19 +102,19 @@ async def run_rows(
     """
     rows = _checked(items, credentials, store, shown, concurrency=concurrency, **others)
     place = await store_of(store)
-    find = await find_session(place) if find_session is not None else _payers(cast("Credentials", credentials), place)
+    find = await (_payers(credentials, place) if find_session is None else find_session(place))
     tally, gallery = Tally(shown.title, len(rows), goal=shown.goal), Gallery(store=place, title=shown.title)
     ended: list[RowResult] = []
 
     async def one(row: RowResult) -> RowResult:
+        async def on_step(stepped: RowResult) -> None:
+            nonlocal row
+            row = stepped
+            await tally.count(row)
+
         if row.error is None:
             try:
-                session = await find(row)
-                check_payer(session.account, row.job)
-                async with job_slot(session.account):
-                    for step in steps:
-                        row = await step(row, session, gallery)
-                        await tally.count(row)
+                await _carry(row, await find(row), steps, gallery, on_step)
             except Exception as error:  # noqa: BLE001 -- the other rows are paid for; what ends a run is no Exception in Prefect
                 run_logger().error("Row %s: %s: %s", row.id, type(error).__name__, error)
                 row = row.failed(error)
@@ -138,13 +141,40 @@ async def run_rows(
     return cast("list[RowResult]", asked) if shown.order == "asked" else ended
 
 
+async def _carry(row: RowResult, payer: Session | Pool, steps: Sequence[Step], gallery: Gallery, on_step: OnRow) -> None:
+    """Take a row through the steps, from the first anew where a pool is asked to buy a failure again."""
+    asked = row
+    for left in range(payer.rounds, 0, -1):
+        try:
+            async with AsyncExitStack() as held:
+                for step in steps:
+                    await _hold_slot(held, payer, row.job)
+                    row = await step(row, payer, gallery)
+                    await on_step(row)
+            return
+        except JobFailed as error:
+            # What another run bought is not bought again here.
+            if left == 1 or row.job is None or asked.job is not None:
+                raise
+            run_logger().warning("Row %s: %s %s", row.id, error.message, AGAIN)
+            row = asked
+
+
+async def _hold_slot(held: AsyncExitStack, payer: Session | Pool, job: Job | None) -> None:
+    """Hold a slot of whoever pays, where that is known: a pool's submit holds one of each gateway that it asks."""
+    session = payer if job is None else payer.of(job)
+    if isinstance(session, Session):
+        check_payer(session.account, job)
+        await held.enter_async_context(job_slot(session.account))
+
+
 def submitting(*, on_uncertain: OnUncertain, budget: Budget | None, labels: Labels | None = None) -> Step:
     """Submits a row's request."""
 
-    async def step(row: RowResult, session: Session, gallery: Gallery) -> RowResult:
+    async def step(row: RowResult, payer: Session | Pool, gallery: Gallery) -> RowResult:
         if row.job is not None or row.request is None:
             return row
-        submitted = await submit_in(session, row.request, take=row.take, on_uncertain=on_uncertain, budget=budget, labels=labels)
+        submitted = await submit_in(payer, row.request, take=row.take, on_uncertain=on_uncertain, budget=budget, labels=labels)
         return row.model_copy(update={"job": submitted.job})
 
     return step
@@ -153,19 +183,19 @@ def submitting(*, on_uncertain: OnUncertain, budget: Budget | None, labels: Labe
 def polling(*, deadline_s: float) -> Step:
     """Waits for a row's job."""
 
-    async def step(row: RowResult, session: Session, gallery: Gallery) -> RowResult:
+    async def step(row: RowResult, payer: Session | Pool, gallery: Gallery) -> RowResult:
         if row.job is None or row.result is not None or row.asset is not None:
             return row
-        return row.model_copy(update={"result": await poll_in(session, row.job, deadline_s=deadline_s)})
+        return row.model_copy(update={"result": await poll_in(payer.of(row.job), row.job, deadline_s=deadline_s)})
 
     return step
 
 
-async def downloading(row: RowResult, session: Session, gallery: Gallery) -> RowResult:
+async def downloading(row: RowResult, payer: Session | Pool, gallery: Gallery) -> RowResult:
     """Keeps a row's outputs."""
     if row.result is None:
         return row
-    stored = await session.store_outputs(row.result)
+    stored = await payer.of(row.result.job).store_outputs(row.result)
     for number, (asset, thumbnail) in enumerate(stored.with_thumbnails(), start=1):
         record_lineage(asset, stored.inputs)
         head = f"row {row.id}" if number == 1 else f"row {row.id}, {number}"
@@ -175,29 +205,31 @@ async def downloading(row: RowResult, session: Session, gallery: Gallery) -> Row
     return row if stored.failure is None else row.failed(stored.failure)
 
 
-def _payers(credentials: Credentials, store: Store) -> Callable[[RowResult], Awaitable[Session]]:
-    """What finds the session of a row, once for all that name the same credentials."""
-    found: dict[str, Session | Exception] = {}
+async def _payers(credentials: Credentials, store: Store) -> FindSession:
+    """What finds who pays for a row, once for all that name the same credentials; what makes no pool is refused at once."""
+    found: dict[str, Session | Pool | Exception] = {}
+    if not isinstance(credentials, (str, GatewayCredentials)):
+        found[""] = await payer_of(credentials, store)
 
-    async def find(row: RowResult) -> Session:
+    async def find(row: RowResult) -> Session | Pool:
         payer = row.credentials or credentials
         key = payer if isinstance(payer, str) else ""
         if key not in found:
             try:
-                found[key] = await session_of(payer, store)
+                found[key] = await payer_of(payer, store)
             except Exception as error:  # noqa: BLE001 -- a block that is missing is so for each row that names it
                 found[key] = error
-        session = found[key]
-        if isinstance(session, Exception):
-            raise session
-        return session
+        one = found[key]
+        if isinstance(one, Exception):
+            raise one
+        return one
 
     return find
 
 
 def _checked(
     items: Iterable[Item],
-    credentials: Credentials | Sequence[Credentials],
+    credentials: Credentials,
     store: StoreRef,
     shown: Shown,
     *,
@@ -205,9 +237,7 @@ def _checked(
     **others: Any,
 ) -> list[RowResult]:
     """A row for each item; what can be none is refused with all that is wrong with the arguments."""
-    payers = credentials if isinstance(credentials, (list, tuple)) else [credentials]
-    told = [problem for payer in payers or [""] for problem in argument_problems(credentials=payer, store=store, **others)]
-    problems = list(dict.fromkeys(told))
+    problems = argument_problems(credentials=credentials, store=store, **others)
     rows: list[RowResult] = []
     for number, item in enumerate(items, start=1):
         if (row := _row(number, item)) is not None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.domain.values import Labels
+from prefect_happyhorse.engine.jobs.failover import Pool
 from prefect_happyhorse.engine.jobs.session import Session
-from prefect_happyhorse.engine.jobs.submit import OnUncertain, Submitted
+from prefect_happyhorse.engine.jobs.submit import OnUncertain, Prepared, Submitted, Turn
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.runtime.cancellation import cancelled_with_its_run, flow_run_id
 from prefect_happyhorse.runtime.concurrency import call_rate_limit, job_slot
 from prefect_happyhorse.runtime.events import emit, emit_nearly_spent, emitting_failure
 from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.dual import retried_task
-from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, check_arguments, run_name, session_of
+from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, check_arguments, payer_of, run_name
 
-__all__ = ["submit", "submit_in"]
+__all__ = ["AGAIN", "submit", "submit_in"]
+
+AGAIN = "It is bought again at the next gateway of the pool, as was asked for with `after_failure`."
 
 
 @retried_task(name="submit", task_run_name=run_name("submit", "request"))
@@ -33,7 +38,8 @@ async def submit(
 
     Args:
         request: What to make.
-        credentials: Who pays.
+        credentials: Who pays; or a list or a GatewayPool of those who may, each at another gateway. Then the model may be a family's
+            name, the first that does not certainly refuse the request makes it, and whoever asks again goes on where it was bought.
         store: Where the journal and the results are kept.
         take: 1, or another number for another variation of the very same request.
         on_uncertain: What to do when a submit may have been accepted but nobody knows: "settle" it where the gateway can list its tasks,
@@ -57,8 +63,8 @@ async def submit(
         ```
     """
     check_arguments(request, credentials, store, on_uncertain=on_uncertain, budget=budget, labels=labels)
-    session = await session_of(credentials, store)
-    job, is_new = await submit_in(session, request, take=take, on_uncertain=on_uncertain, budget=budget, labels=labels)
+    payer = await payer_of(credentials, store)
+    job, is_new = await submit_in(payer, request, take=take, on_uncertain=on_uncertain, budget=budget, labels=labels)
     if is_new:
         emit("submitted", job)
     request_id = f", request id {job.request_id}" if job.request_id else ""
@@ -68,7 +74,7 @@ async def submit(
 
 
 async def submit_in(
-    session: Session,
+    payer: Session | Pool,
     request: GenerationRequest,
     *,
     take: int,
@@ -76,8 +82,22 @@ async def submit_in(
     budget: Budget | None,
     labels: Labels | None = None,
 ) -> Submitted:
-    """Submit in a session, within the limits that all workers share, and emit the event of a failure."""
-    prepared = await session.prepare(request, take=take)
+    """Submit in a session or at one gateway of a pool, within the limits that all workers share, and emit the event of a failure."""
+    how = partial(_submit_in, on_uncertain=on_uncertain, budget=budget, labels=labels)
+    if isinstance(payer, Pool):
+        return await payer.submit(await payer.prepare(request, take=take), how)
+    return await how(payer, await payer.prepare(request, take=take))
+
+
+async def _submit_in(
+    session: Session,
+    prepared: Prepared,
+    turn: Turn | None = None,
+    *,
+    on_uncertain: OnUncertain,
+    budget: Budget | None,
+    labels: Labels | None,
+) -> Submitted:
     run = flow_run_id()
     async with job_slot(session.account):
         await call_rate_limit(session.account)()
@@ -89,6 +109,7 @@ async def submit_in(
                     flow_run_id=None if run is None else str(run),
                     budget=budget,
                     labels=labels,
+                    turn=turn,
                 )
     if budget is not None:
         emit_nearly_spent(budget, session.shared.tracker(budget, session.store).share)

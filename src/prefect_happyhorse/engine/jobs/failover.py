@@ -111,10 +111,20 @@ class Pool:
         if problem := pool_problem([session.account.gateway for session in self.sessions]):
             raise InvalidRequest(f"{problem}. Nothing was sent.", problems=(problem,))
 
-    def of(self, job: Job | None) -> Session | Pool:
-        """The session of the account that paid for a job; the pool itself where there is no job yet."""
-        payer = None if job is None else (job.gateway, job.account)
-        return next((one for one in self.sessions if (one.account.gateway, one.account.label) == payer), self)
+    def of(self, job: Job | JournalEntry) -> Session:
+        """The session of the account that paid for a job."""
+        payer = (job.gateway, job.account)
+        found = next((one for one in self.sessions if (one.account.gateway, one.account.label) == payer), None)
+        if found is None:
+            named = ", ".join(one.account.gateway for one in self.sessions)
+            told = f"The job belongs to account {job.account!r} of {job.gateway}; the pool is of {named}"
+            raise ValueError(f"{told}. Nothing was sent.")
+        return found
+
+    @property
+    def rounds(self) -> int:
+        """How often one request may be bought in a run: more than once only after a failure."""
+        return len(self.sessions) if self.after_failure else 1
 
     async def prepare(self, request: GenerationRequest, *, take: int = 1) -> PreparedPool:
         """Check a request against the route of each gateway; one that cannot carry it is left out, and told. Nothing is sent."""

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import ClassVar
 
 import anyio
 
@@ -82,6 +83,9 @@ class Session:
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     shared: Shared = PROCESS
 
+    rounds: ClassVar[int] = 1
+    """How often one request may be bought in a run; see `Pool.rounds`."""
+
     @property
     def journal(self) -> Journal:
         """The journal of the store."""
@@ -115,8 +119,8 @@ class Session:
         )
         return await submitter.submit_or_find(prepared)
 
-    def of(self, job: Job | None) -> Session:
-        """This session, whose account pays for every job; see `Pool.of`."""
+    def of(self, job: Job | JournalEntry) -> Session:
+        """The session of the account that paid for a job: this one; see `Pool.of`."""
         return self
 
     def _poller(self, deadline_s: float = DEADLINE_S, on_poll: OnPoll = ignore, *, again: bool = False) -> Poller:
