@@ -14,13 +14,16 @@ from uuid import UUID
 from tests.simulation.runs import Outcome, run
 
 from prefect_happyhorse.domain.jobs import Job
-from prefect_happyhorse.engine.jobs import manage, settle, submit
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.settle import Settler
+from prefect_happyhorse.engine.jobs import failover, manage, settle, submit
+from prefect_happyhorse.engine.jobs.submit import Submitted
 from prefect_happyhorse.engine.journal import lease
+from prefect_happyhorse.engine.journal import parent as parents
 from prefect_happyhorse.engine.journal.journal import Cancellation, Journal, JournalEntry
 from prefect_happyhorse.engine.journal.lease import Lease
 from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S
+from prefect_happyhorse.engine.journal.parent import Child, Parent, Parents
 from prefect_happyhorse.engine.storage import local
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways.base import Gateway
@@ -120,6 +123,41 @@ def _takes_any_prompt(told: str, sent: str) -> bool:
     return True
 
 
+async def _holds_whatever_came(self: failover._Run, revision: int) -> None:  # pyright: ignore[reportPrivateUsage]
+    """A gateway's turn that nobody takes back."""
+
+
+def _passes_by_doubt(self: failover._Run, entry: JournalEntry) -> bool:  # pyright: ignore[reportPrivateUsage]
+    """As one might write it: what is not bought for certain may be bought elsewhere."""
+    return entry.job is None
+
+
+async def _looks_where_it_points(self: failover._Run, children: Any) -> Any:  # pyright: ignore[reportPrivateUsage]
+    """Only the first that is named is looked at: that at which the parent points, and not those before it."""
+    return {child: await self._journal.read(child.digest) for child in list(children)[:1]}  # pyright: ignore[reportPrivateUsage]
+
+
+async def _looks_only_before_it_points(self: failover._Run) -> Submitted:  # pyright: ignore[reportPrivateUsage]
+    """The parent is read again once it was changed, and the children are not."""
+    child: Child | None = None
+    while True:
+        parent = await self._parents.read(self._digest)  # pyright: ignore[reportPrivateUsage]
+        if parent is None or parent.current != child:
+            if (child := await self._next(parent)) is None:  # pyright: ignore[reportPrivateUsage]
+                continue
+            await self._parents.point(self._digest, parent, child)  # pyright: ignore[reportPrivateUsage]
+            self._begins = False
+            continue
+        if (submitted := await self._try(child, parent.revision)) is not None:  # pyright: ignore[reportPrivateUsage]
+            return submitted
+        child = None
+
+
+async def _points_by_writing_over(self: Parents, digest: str, parent: Parent | None, child: Child) -> None:
+    made = Parent(digest=digest, current=child, tried=(child,)) if parent is None else parent.model_copy(update={"current": child})
+    await self._store.write(parents._path(digest, 1), made.model_dump_json().encode())  # pyright: ignore[reportPrivateUsage]
+
+
 def _bugs() -> dict[str, tuple[Patch, ...]]:
     return {
         "the lease is not looked at before a send": (
@@ -145,6 +183,19 @@ def _bugs() -> dict[str, tuple[Patch, ...]]:
         "a wait is forgotten before its run is resumed": ((suspend, "_resumed", _forgets_first),),
         "a list that may be behind frees a request": ((Settler, "_prove", _believes_the_list),),
         "a task of the list is taken whatever its prompt": ((settle, "_is_same", _takes_any_prompt),),
+        "a pool does not look whether it still has the parent before a send": (
+            (failover._Run, "_check", _holds_whatever_came),  # pyright: ignore[reportPrivateUsage]
+        ),
+        "a pool goes on after a submit that is uncertain": (
+            (failover._Run, "_is_clear", _passes_by_doubt),  # pyright: ignore[reportPrivateUsage]
+        ),
+        "a pool does not look at the gateways that were asked before": (
+            (failover._Run, "_read", _looks_where_it_points),  # pyright: ignore[reportPrivateUsage]
+        ),
+        "a pool looks at the others only before it points elsewhere": (
+            (failover._Run, "submit", _looks_only_before_it_points),  # pyright: ignore[reportPrivateUsage]
+        ),
+        "a pool's parent is written over": ((Parents, "point", _points_by_writing_over),),
         "a store that overwrites is not found out": ((Store, "create", _overwrites), (Store, "prove", _proves_nothing)),
     }
 

@@ -14,7 +14,7 @@ from tests.simulation.world import CURRENT, Process, World
 
 from prefect_happyhorse.sandbox.media.render import MediaSpec, _write  # pyright: ignore[reportPrivateUsage]
 
-__all__ = ["Charge", "SimGateway"]
+__all__ = ["Charge", "SimGateway", "service"]
 
 JOB_S = 90.0
 _EPOCH_S = 1_790_000_000.0
@@ -30,6 +30,11 @@ def video() -> bytes:
         return path.read_bytes()
 
 
+def service(path: str) -> str:
+    """Which of the services at one address a path belongs to."""
+    return path.partition("/api/")[0]
+
+
 @dataclass
 class Charge:
     """A job that was accepted, and so is paid for."""
@@ -40,6 +45,7 @@ class Charge:
     at: float
     by: Process
     prompt: str
+    service: str
     listed_at: float
     heard: bool = False
     cancelled: bool = False
@@ -53,6 +59,7 @@ class SimGateway(httpx.AsyncBaseTransport):
         world: Where it lives.
         odd: How often a submit is answered in an odd way, and how often anything else is.
         polite: Whether it says that it takes a job back that it does not.
+        poor: Whether the balance is used up now and then.
         lag_s: How long a job may be missing in the list of tasks.
         foreign: How often somebody else buys something as well.
     """
@@ -60,11 +67,16 @@ class SimGateway(httpx.AsyncBaseTransport):
     world: World
     odd: float = 0.0
     polite: bool = False
+    poor: bool = False
     lag_s: float = 0.0
     foreign: float = 0.0
     charges: dict[str, Charge] = field(default_factory=dict)
     strangers: dict[str, Charge] = field(default_factory=dict)
     digest_of: dict[str, str] = field(default_factory=dict)
+
+    def digest(self, request: httpx.Request) -> str:
+        """The digest of what a submit asks for, by the service that it is sent to and its prompt."""
+        return self.digest_of[service(request.url.path) + json.loads(request.content)["input"]["prompt"]]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a call, after whatever the world does to it."""
@@ -93,7 +105,7 @@ class SimGateway(httpx.AsyncBaseTransport):
         """Somebody else uses the account as well, for something else."""
         if self.world.choices.draw(self.foreign, 1):
             task_id, now = f"other-{len(self.strangers) + 1:04}-{'0' * 19}", self.world.loop.now
-            self.strangers[task_id] = Charge(task_id, "", "", now, CURRENT.get(), f"Not: {prompt}", now)
+            self.strangers[task_id] = Charge(task_id, "", "", now, CURRENT.get(), f"Not: {prompt}", "", now)
 
     def handed_over(self, request: httpx.Request) -> None:
         """Called for every submit at the moment at which it leaves its process."""
@@ -111,19 +123,23 @@ class SimGateway(httpx.AsyncBaseTransport):
     def _submit(self, request: httpx.Request) -> httpx.Response:
         prompt = json.loads(request.content)["input"]["prompt"]
         self._let_another_buy(prompt)
-        odd = self.world.choices.draw(0.0 if self.world.calm else self.odd, 6)
+        odd = self.world.choices.draw(0.0 if self.world.calm else self.odd, 8 if self.poor else 6)
         if odd == 1:
             self.world.note("the submit is throttled")
             return _json(request, 429, {"code": "Throttling.RateQuota", "message": "slow down"}, {"retry-after": "20"})
         if odd == 2:
             return _json(request, 503, {"code": "InternalError", "message": "come back later"})
+        if odd > 6:
+            self.world.note("the balance is used up")
+            return _json(request, 400, {"code": "Arrearage", "message": "the balance is used up"})
         charge = Charge(
             f"task-{len(self.charges) + 1:04}-{'0' * 20}",
-            self.digest_of[prompt],
+            self.digest(request),
             request.extensions["claim"],
             self.world.loop.now,
             CURRENT.get(),
             prompt,
+            service(request.url.path),
             self.world.loop.now + self.lag_s * self.world.choices.pick([0.0, 0.3, 1.0]),
         )
         self.charges[charge.task_id] = charge
@@ -158,7 +174,9 @@ class SimGateway(httpx.AsyncBaseTransport):
         if odd == 1:
             return _json(request, 503, {"code": "InternalError", "message": "come back later"})
         now = self.world.loop.now
-        shown = [charge for charge in [*self.charges.values(), *self.strangers.values()] if charge.listed_at <= now]
+        asked = service(request.url.path)
+        every = [*self.charges.values(), *self.strangers.values()]
+        shown = [charge for charge in every if charge.service == asked and charge.listed_at <= now]
         data = [{"task_id": one.task_id, "gmt_create": int((_EPOCH_S + one.at) * 1000)} for one in reversed(shown)]
         # One of several machines that answer is behind, or a page comes without its end.
         total = len(data) if odd == 3 else max(0, len(data) - (odd == 2))

@@ -13,20 +13,21 @@ from typing import Any
 import httpx
 from prefect.states import Completed
 from pydantic import SecretStr
-from tests.simulation.gateway import Charge, SimGateway, video
+from tests.simulation.gateway import Charge, SimGateway, service, video
 from tests.simulation.server import RUN, SimServer, SuspendedHere
 from tests.simulation.world import CURRENT, Faults, World
 
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.errors import GenerationError, JobFailed, SubmissionUncertain
+from prefect_happyhorse.domain.errors import GenerationError, JobExpired, JobFailed, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.requests import ReferenceToVideo
 from prefect_happyhorse.domain.rows import RowResult
 from prefect_happyhorse.engine.http.client import Client
 from prefect_happyhorse.engine.jobs import manage
+from prefect_happyhorse.engine.jobs.failover import Pool, PreparedPool
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
-from prefect_happyhorse.engine.jobs.submit import Prepared
+from prefect_happyhorse.engine.jobs.submit import Prepared, Submitted, Turn
 from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
@@ -39,7 +40,9 @@ __all__ = ["Failed", "Life"]
 FAULTS_S = 4 * 3600.0
 # Who hears a silence of 150 s out and looks at a list for 450 s before each of 40 tries, 300 s apart, has given up by then.
 LONGEST_S = FAULTS_S + 12 * 3600.0
-_ACCOUNTS = [Account(gateway=gateway, base_url="http://127.0.0.1:9", key=SecretStr("sesame-1234")) for gateway in ("infiflow", "dashscope")]
+_ACCOUNTS = [
+    Account(gateway=gateway, base_url="http://127.0.0.1:9", key=SecretStr("sesame-1234")) for gateway in ("infiflow", "ttapi", "dashscope")
+]
 
 
 class Failed(AssertionError):
@@ -64,10 +67,13 @@ class Life:
         self.world = world
         choices = world.choices
         self.store = Store(str(world.folder / "outputs"))
-        # One of the two lists its tasks, sooner or later; there, what is in doubt is worth more than one world in a hundred.
-        self.account = choices.pick(_ACCOUNTS)
+        # In some worlds every request may be made by several gateways, each in the buyer's own order.
+        self.pooled = choices.pick([0, 0, 2, 3])
+        # One of them lists its tasks, sooner or later; there, what is in doubt is worth more than one world in a hundred.
+        self.account = _ACCOUNTS[0] if self.pooled else choices.pick([_ACCOUNTS[0], _ACCOUNTS[2]])
         lists = self.account.gateway == "dashscope"
-        self.gateway = SimGateway(world, odd=choices.pick([0.0, 0.15, 0.3] if lists else [0.0, 0.03, 0.15]))
+        odd = [0.0, 0.15, 0.4] if self.pooled else [0.0, 0.15, 0.3] if lists else [0.0, 0.03, 0.15]
+        self.gateway = SimGateway(world, odd=choices.pick(odd), poor=bool(self.pooled))
         self.gateway.polite = choices.pick([False, True])
         self.gateway.foreign = 0.5 if lists else 0.0
         self.gateway.lag_s = choices.pick([0.0, 30.0, 600.0])
@@ -90,7 +96,7 @@ class Life:
         # Few kinds at a time: where everything goes wrong at once, hardly anything is wrong enough to be told.
         kinds = [choices.pick(["pause", "kill", "fail", "lose", "power", "jump"]) for _ in range(choices.pick([0, 1, 1, 1, 2, 3]))]
         world.faults = Faults(delay=0.15, **dict.fromkeys(kinds, rare))
-        self.prepared: dict[str, Prepared] = {}
+        self.prepared: dict[tuple[str, ...], Any] = {}
         self.allowed: Counter[str] = Counter()
         self.handed: Counter[str] = Counter()
         self.told: list[str] = []
@@ -102,7 +108,7 @@ class Life:
 
     # What must be true whenever a submit leaves its process.
     def check_handed_over(self, request: httpx.Request) -> None:
-        digest = self.gateway.digest_of[json.loads(request.content)["input"]["prompt"]]
+        digest = self.gateway.digest(request)
         latest = self.latest(digest)
         process = CURRENT.get()
         if latest is None or latest["state"] != "intent" or latest["owner"]["run"] != process.run:
@@ -124,17 +130,29 @@ class Life:
         self.world.note(f"BROKEN: {problem}")
         return error
 
-    def session(self) -> Session:
+    def sessions(self, accounts: Sequence[Account]) -> list[Session]:
         shared = Shared()
         shared.connections = _Connections(self.http)  # pyright: ignore[reportAttributeAccessIssue]
-        return Session(self.account, self.store, shared=shared, clock=lambda: self.world._now()[0])  # pyright: ignore[reportPrivateUsage]
+        clock = lambda: self.world._now()[0]  # noqa: E731  # pyright: ignore[reportPrivateUsage]
+        return [Session(account, self.store, shared=shared, clock=clock) for account in accounts]
 
-    async def insist(self, wanted: Callable[[Session], Awaitable[list[MediaAsset] | None]]) -> bool:
+    def session(self) -> Session:
+        # Whoever looks after jobs knows all services by one address.
+        return self.sessions([self.account])[0]
+
+    def payer(self) -> Session | Pool:
+        """Who pays for what a buyer wants."""
+        if not self.pooled:
+            return self.session()
+        chosen = _ACCOUNTS[: self.pooled]
+        return Pool(self.sessions(self.world.choices.pick([chosen, chosen[::-1]])), tell=self.world.note)
+
+    async def insist(self, wanted: Callable[[Session | Pool], Awaitable[list[MediaAsset] | None]]) -> bool:
         """Do something until it gives what is wanted, whatever it is told in between."""
-        session = self.session()
+        payer = self.payer()
         for _ in range(40):
             try:
-                assets = await wanted(session)
+                assets = await wanted(payer)
             except SubmissionUncertain as error:
                 self.world.note(f"is told: {error.message[:90]}")
                 self.check_doubt(error)
@@ -160,22 +178,38 @@ class Life:
                 raise self.failed(f"{asset.path} is not what the gateway made")
             self.world.note(f"has {asset.path.name}")
 
-    async def prepare(self, session: Session, request: ReferenceToVideo) -> Prepared:
-        """What every process would make of a request, made once: it needs no store and no network, so no seed decides over it."""
-        if request.prompt not in self.prepared:
-            self.prepared[request.prompt] = await session.prepare(request)
-            self.gateway.digest_of[request.prompt] = self.prepared[request.prompt].digest
-        return self.prepared[request.prompt]
+    async def prepare(self, payer: Session | Pool, request: ReferenceToVideo) -> Any:
+        """What every process would make of a request, made once: it needs no store and no network, so no seed decides over it.
 
-    async def _submitted(self, session: Session, request: ReferenceToVideo, on_uncertain: Any) -> Job:
-        prepared = await self.prepare(session, request)
-        return (await session.submit(prepared, on_uncertain=on_uncertain)).job
+        What is submitted of it is known again by its service and prompt.
+        """
+        order = (payer,) if isinstance(payer, Session) else payer.sessions
+        key = (request.prompt, *(one.account.gateway for one in order))
+        if key not in self.prepared:
+            self.prepared[key] = await payer.prepare(request)
+        prepared = self.prepared[key]
+        if isinstance(prepared, PreparedPool):
+            sessions = {one.account.gateway: one for one in order}
+            mine = [one._replace(session=sessions[one.session.account.gateway]) for one in prepared.candidates]
+            prepared = prepared._replace(candidates=tuple(mine))
+        for one in [one.prepared for one in prepared.candidates] if isinstance(prepared, PreparedPool) else [prepared]:
+            self.gateway.digest_of[service(one.route.submit.partition(" ")[2]) + request.prompt] = one.digest
+        return prepared
+
+    async def _submitted(self, payer: Session | Pool, request: ReferenceToVideo, on_uncertain: Any) -> Job:
+        prepared = await self.prepare(payer, request)
+
+        async def submit(session: Session, one: Prepared, turn: Turn | None = None) -> Submitted:
+            return await session.submit(one, on_uncertain=on_uncertain, turn=turn)
+
+        return (await (payer.submit(prepared, submit) if isinstance(payer, Pool) else submit(payer, prepared))).job
 
     async def buyer(self, request: ReferenceToVideo, *, on_uncertain: Any) -> bool:
         """One job, waited for in its process."""
 
-        async def buy(session: Session) -> list[MediaAsset]:
-            job = await self._submitted(session, request, on_uncertain)
+        async def buy(payer: Session | Pool) -> list[MediaAsset]:
+            job = await self._submitted(payer, request, on_uncertain)
+            session = payer.of(job)
             return [(await session.store_outputs(await session.poll(job, deadline_s=7200))).asset]
 
         return await self.insist(buy)
@@ -183,21 +217,17 @@ class Life:
     async def shard(self, *, on_uncertain: Any) -> bool:
         """All requests in one task run, as `generate_many` does it; what is not kept is asked for again, as a retried task does."""
 
-        async def buy(session: Session) -> list[MediaAsset] | None:
-            prepared = [await self.prepare(session, request) for request in self.requests]
+        async def buy(payer: Session | Pool) -> list[MediaAsset] | None:
+            for request in self.requests:
+                await self.prepare(payer, request)
+            digests = {digest[:12]: digest for digest in self.gateway.digest_of.values()}
             steps = [submitting(on_uncertain=on_uncertain, budget=None), polling(deadline_s=7200), downloading]
-            rows = await run_rows(
-                self.requests,
-                steps,
-                self.account.gateway,
-                self.store.url,
-                Shown("shard", "kept"),
-                concurrency=2,
-                find_session=_same(session),
-            )
-            for row, one in zip(rows, prepared, strict=True):
+            shown, find = Shown("shard", "kept"), _same(payer)
+            gateway = self.account.gateway
+            rows = await run_rows(self.requests, steps, gateway, self.store.url, shown, concurrency=2, find_session=find)
+            for row in rows:
                 if row.state == "uncertain":
-                    self.told.append(one.digest)
+                    self.told += [digest for short, digest in digests.items() if short in (row.error or "")]
                 if row.error is not None:
                     self.world.note(f"is told: {row.error[:90]}")
             assets = [row.asset for row in rows if row.asset is not None]
@@ -209,10 +239,11 @@ class Life:
     async def waiting(self, *, on_uncertain: Any) -> bool:
         """A flow that submits, is suspended until its jobs have ended, and fetches what they made."""
 
-        async def buy(session: Session) -> list[MediaAsset]:
-            jobs = [await self._submitted(session, request, on_uncertain) for request in self.requests]
+        async def buy(payer: Session | Pool) -> list[MediaAsset]:
+            jobs = [await self._submitted(payer, request, on_uncertain) for request in self.requests]
             await suspend_until_done(jobs, self.store.url)
-            return [(await session.store_outputs(await session.poll(job, deadline_s=7200))).asset for job in jobs]
+            kept = [await payer.of(job).store_outputs(await payer.of(job).poll(job, deadline_s=7200)) for job in jobs]
+            return [one.asset for one in kept]
 
         return await self.insist(buy)
 
@@ -377,6 +408,7 @@ class Life:
             allowed = 1 + self.allowed[digest] + sum(charge.cancelled for charge in charges)
             if len(charges) > allowed:
                 raise self.failed(f"{digest[:6]} was bought {len(charges)} times, and {allowed} are accounted for")
+        self.check_pools()
         if left := [file.name for file in (self.world.folder / "outputs" / "journal").glob("waiting/*")]:
             raise self.failed(f"all runs have ended, and {left[0]} still waits")
         if wrong := by_task.keys() & self.gateway.strangers.keys():
@@ -397,12 +429,23 @@ class Life:
         if entry is not None and entry["state"] != "kept" and not charge.cancelled and entry["state"] != "forgotten":
             raise self.failed(f"{charge.task_id[:9]} is finished and not kept, but {entry['state']}")
 
+    def check_pools(self) -> None:
+        """What several gateways may make is bought at one of them, unless somebody asked for more."""
+        asked: dict[str, set[str]] = {}
+        for key, digest in self.gateway.digest_of.items():
+            asked.setdefault(key[key.index("Horse") :], set()).add(digest)
+        for prompt, digests in asked.items():
+            charges = [charge for charge in self.gateway.charges.values() if charge.digest in digests]
+            allowed = 1 + sum(self.allowed[digest] for digest in digests) + sum(charge.cancelled for charge in charges)
+            if len(charges) > allowed:
+                raise self.failed(f"{prompt!r} was bought {len(charges)} times, and {allowed} are accounted for")
 
-def _same(session: Session) -> Callable[[Store], Awaitable[FindSession]]:
-    """One session for every row."""
 
-    async def find(row: RowResult) -> Session:
-        return session
+def _same(payer: Session | Pool) -> Callable[[Store], Awaitable[FindSession]]:
+    """One payer for every row."""
+
+    async def find(row: RowResult) -> Session | Pool:
+        return payer
 
     async def at(store: Store) -> FindSession:
         return find

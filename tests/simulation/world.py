@@ -29,7 +29,7 @@ from tests.simulation.schedule import Choices, SimLoop
 
 from prefect_happyhorse.engine.download import attempt, download
 from prefect_happyhorse.engine.http import rate_limit
-from prefect_happyhorse.engine.jobs import durations, manage, poll, settle, shared, submit
+from prefect_happyhorse.engine.jobs import breaker, durations, manage, poll, settle, shared, submit
 from prefect_happyhorse.engine.journal import entry, lease, owner, spool
 from prefect_happyhorse.engine.storage import local, machine
 from prefect_happyhorse.tasks import suspend
@@ -318,6 +318,8 @@ class World:
                 (submit, "time", SimpleNamespace(monotonic=lambda: self._now()[0], time=lambda: self._now()[1])),
                 (machine, "state_folder", home),
                 (spool, "state_folder", home),
+                (breaker, "state_folder", home),
+                (breaker, "_now", lambda: self._now()[1]),
                 (local, "_write", write_and_remember),
                 (os, "fsync", self._fsync),
                 (os, "link", linked),

@@ -50,7 +50,7 @@ from prefect_happyhorse.engine.journal.digest import request_digest
 from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.journal.lease import Superseded, wait_for_owner
 from prefect_happyhorse.engine.journal.parent import Child, Parent, Parents
-from prefect_happyhorse.gateways import Account
+from prefect_happyhorse.gateways import Account, CallUnavailable
 
 __all__ = ["Order", "Pool", "PreparedPool", "SubmitOne"]
 
@@ -181,7 +181,7 @@ class Pool:
     async def _durations(self, candidates: Sequence[Candidate]) -> list[tuple[bool, float]]:
         ranks: list[tuple[bool, float]] = []
         for session, prepared in candidates:
-            durations = session.shared.durations_of(session.account.label, prepared.route, session.store)
+            durations = session.shared.durations_of(session.account, prepared.route, session.store)
             await durations.look(session.store)
             if not durations.belief.is_learned:
                 self._tell_once(f"How long {prepared.account.gateway} takes is not learned yet, so it is asked last.")
@@ -298,8 +298,10 @@ class _Run:
             self._refused[child] = error
             self._pool.tell(f"{child} did not take the request, and certainly nothing was bought there: {error.message}")
             return None
-        except SubmissionUncertain:
-            await self._count_outage(session.account)
+        except SubmissionUncertain as error:
+            # One of an earlier run was counted then.
+            if isinstance(error.__cause__, CallUnavailable):
+                await self._count_outage(session.account)
             raise
         if submitted.is_new:
             await note_success(session.account)

@@ -94,6 +94,8 @@ class Settler:
 
     async def settle(self, entry: JournalEntry) -> bool:
         """Whether the entry has changed: it has its job by now, or may be bought anew."""
+        if (entry.gateway, entry.account) != (self.account.gateway, self.account.label):
+            return False
         hopeless = get_gateway(entry.gateway).facts.list_tasks is None or (entry.failure is not None and entry.failure.task_id is not None)
         if hopeless or not (entry.state == "uncertain" or (entry.state == "intent" and entry.owner.lives() is False)):
             return False

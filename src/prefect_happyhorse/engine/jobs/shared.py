@@ -95,11 +95,14 @@ class Shared:
 
     def durations(self, job: Job, route: Route, store: Store) -> Durations:
         """The durations of all jobs of an account on a route."""
-        return self.durations_of(job.account, route, store)
+        return self._durations_at(f"{job.gateway}.{job.account}.{job.capability}.{job.model}", route, store)
 
-    def durations_of(self, account: str, route: Route, store: Store) -> Durations:
-        """The same, by the account's label."""
-        path = f"journal/durations/{safe(f'{route.gateway}.{account}.{route.capability}.{route.model}')}.json"
+    def durations_of(self, account: Account, route: Route, store: Store) -> Durations:
+        """The same, where there is no job yet."""
+        return self._durations_at(f"{account.gateway}.{account.label}.{route.capability}.{route.model}", route, store)
+
+    def _durations_at(self, name: str, route: Route, store: Store) -> Durations:
+        path = f"journal/durations/{safe(name)}.json"
         with self._lock:
             return self._durations.setdefault((store.url, path), Durations(path, typical_s=route.typical_s))
 
