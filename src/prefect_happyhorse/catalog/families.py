@@ -51,8 +51,8 @@ def as_offered(request: GenerationRequest, gateway: str) -> GenerationRequest:
 
     Example:
         >>> from prefect_happyhorse.domain.requests import TextToVideo
-        >>> as_offered(TextToVideo(model="happyhorse-1.0-t2v", prompt="A horse", duration=5, resolution="1080p"), "uniall").model
-        'happy-horse-1080p'
+        >>> as_offered(TextToVideo(model="happyhorse-1.0-t2v", prompt="A horse", duration=5), "uniall").model
+        'happy-horse-720p'
     """
     facts: dict[str, Any] = {"gateway": gateway, "capability": request.capability, "model": request.model}
     found = [route for route in routes(gateway) if (route.capability, route.family) == (request.capability, request.model)]
