@@ -15,7 +15,7 @@ from prefect.testing.standard_test_suites import BlockStandardTestSuite
 from prefect.types import SecretDict
 from pydantic import SecretStr, ValidationError
 
-from prefect_happyhorse import GATEWAYS, AuthenticationFailed, GatewayCredentials, MediaStore, PollRejected
+from prefect_happyhorse import GATEWAYS, AuthenticationFailed, GatewayCredentials, GatewayPool, MediaStore, PollRejected
 from prefect_happyhorse.engine.http.client import is_local
 from prefect_happyhorse.engine.storage.backend import HiddenOptions
 from prefect_happyhorse.engine.storage.fsspec_backend import open_filesystem
@@ -23,7 +23,7 @@ from prefect_happyhorse.engine.storage.fsspec_backend import open_filesystem
 OPTIONS = {"key": "AK", "secret": "sesame-0123456789"}
 
 
-@pytest.mark.parametrize("block", [GatewayCredentials, MediaStore])
+@pytest.mark.parametrize("block", [GatewayCredentials, GatewayPool, MediaStore])
 class TestStandards(BlockStandardTestSuite):
     """Prefect's own standards for blocks."""
 
