@@ -206,6 +206,25 @@ def test_generate_prints_where_the_file_lies(at_sandbox: SandboxServer, tmp_path
     assert "sesame" not in first.output + second.output
 
 
+def test_generate_asks_the_next_gateway(at_sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first certainly bought nothing, which is said; a second run in another order prints the same file and buys nothing."""
+    for gateway in ("infiflow", "uniall"):
+        monkeypatch.setenv(f"{gateway.upper()}_BASE_URL", at_sandbox.base_url(gateway))
+        monkeypatch.setenv(f"{gateway.upper()}_API_KEY", "sesame-1234")
+    monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path / "home"))
+    ride: dict[str, Any] = {"capability": "reference_to_video", "model": "happyhorse-1.0-r2v", "references": ["https://example.com/a.png"]}
+    path = request_file(tmp_path, **ride, prompt="It runs", resolution="720p", aspect_ratio="16:9", duration=5)
+    at_sandbox.fault(at="submit", kind="quota", gateway="infiflow")
+    where = ("--output", str(tmp_path / "out"))
+    first = run("generate", path, "--gateway", "infiflow", "--gateway", "uniall", *where)
+    assert first.exit_code == 0, first.output
+    assert "infiflow (account 'sandbox') did not take the request, and certainly nothing was bought there" in first.stderr
+    assert run("generate", path, "--gateway", "uniall", "--gateway", "infiflow", *where).stdout == first.stdout
+    assert [entry.gateway for entry in at_sandbox.ledger()] == ["uniall"]
+    twice = run("generate", path, "--gateway", "uniall", "--gateway", "uniall", *where)
+    assert (twice.exit_code, "may stand in a pool once" in twice.output) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("kind", "code", "told"),
     [("drop_after", 3, "resubmit"), ("unauthorized", 1, "GatewayCredentials"), ("refuse", 2, "Change the request")],

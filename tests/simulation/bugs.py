@@ -14,9 +14,9 @@ from uuid import UUID
 from tests.simulation.runs import Outcome, run
 
 from prefect_happyhorse.domain.jobs import Job
+from prefect_happyhorse.engine.jobs import failover, manage, settle, submit
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.settle import Settler
-from prefect_happyhorse.engine.jobs import failover, manage, settle, submit
 from prefect_happyhorse.engine.jobs.submit import Submitted
 from prefect_happyhorse.engine.journal import lease
 from prefect_happyhorse.engine.journal import parent as parents

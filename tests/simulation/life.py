@@ -18,7 +18,7 @@ from tests.simulation.server import RUN, SimServer, SuspendedHere
 from tests.simulation.world import CURRENT, Faults, World
 
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.errors import GenerationError, JobExpired, JobFailed, SubmissionUncertain
+from prefect_happyhorse.domain.errors import GenerationError, JobFailed, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.requests import ReferenceToVideo
 from prefect_happyhorse.domain.rows import RowResult

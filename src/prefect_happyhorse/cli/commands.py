@@ -18,7 +18,7 @@ from pydantic import SecretStr, ValidationError
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from prefect_happyhorse.catalog import GATEWAYS, Route, check, estimate, gateway_facts, resolve, routes
+from prefect_happyhorse.catalog import GATEWAYS, Route, check, estimate, find_route, gateway_facts, resolve, routes
 from prefect_happyhorse.cli.docs import assumed, costly_defaults, example_request, gateways_page, routes_table
 from prefect_happyhorse.cli.doctor.command import doctor
 from prefect_happyhorse.cli.export import export
@@ -37,7 +37,9 @@ from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationReques
 from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.engine.http.ssrf import check_base_url
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
+from prefect_happyhorse.engine.jobs.failover import Pool
 from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.jobs.submit import Prepared, Submitted, Turn
 from prefect_happyhorse.engine.media.source import shown
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, build_body, form_parts, get_gateway
@@ -167,37 +169,55 @@ def _call(request: GenerationRequest, route: Route) -> dict[str, Any]:
 
 @main.command()
 @click.argument("request_file", metavar="REQUEST.json", type=click.Path(path_type=Path))
-@click.option("--gateway", type=click.Choice(GATEWAYS), required=True, help="The gateway.")
+@click.option(
+    "--gateway",
+    "gateways",
+    type=click.Choice(GATEWAYS),
+    required=True,
+    multiple=True,
+    help="The gateway; given again, the next one, asked only when the one before certainly bought nothing.",
+)
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder for the file and the journal.")
 @click.option("--take", default=1, show_default=True, help="Another number makes another variation of the very same request.")
 @deadline_option("How long the job may take, in seconds.")
 @asynchronous
-async def generate(request_file: Path, gateway: str, output: Path, take: int, deadline_s: float) -> None:
+async def generate(request_file: Path, gateways: tuple[str, ...], output: Path, take: int, deadline_s: float) -> None:
     """Make what a request asks for, and print where the file lies.
 
     The key is read from <GATEWAY>_API_KEY and the address from <GATEWAY>_BASE_URL. Running it again gives the same file and buys nothing.
     """
     request = _read_request(request_file)
-    session = Session(_account(gateway), Store(url=str(output)))
-    prepared = await session.prepare(request, take=take)
+    sessions = [Session(_account(gateway), Store(url=str(output))) for gateway in gateways]
+    pool = Pool(sessions, tell=lambda sentence: echo(sentence, err=True)) if len(sessions) > 1 else None
+    asked: list[str] = []
+
+    async def submit(session: Session, prepared: Prepared, turn: Turn | None = None) -> Submitted:
+        asked.append(prepared.digest)
+        return await session.submit(prepared, turn=turn)
+
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
     with Progress(*columns, console=console(stderr=True), transient=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("submit", total=100, said="")
 
         async def on_poll(job: Job, state: JobSnapshot, elapsed_s: float) -> None:
-            estimate = min(elapsed_s / prepared.route.typical_s, 0.95)
+            estimate = min(elapsed_s / find_route(job.gateway, job.capability, job.model).typical_s, 0.95)
             share = estimate if state.progress is None else state.progress
             said = f"{cell(state.provider_status or state.status.value)}{'' if state.progress is not None else ' (estimate)'}"
             progress.update(bar, completed=100 * share, said=said)
 
         try:
-            job = (await session.submit(prepared)).job
+            if pool is not None:
+                job = (await pool.submit(await pool.prepare(request, take=take), submit)).job
+            else:
+                job = (await submit(sessions[0], await sessions[0].prepare(request, take=take))).job
+            session = sessions[0] if pool is None else pool.of(job)
             progress.update(bar, description=cell(f"{job.model} {job.task_id}"))
             result = await session.poll(job, deadline_s=deadline_s, on_poll=on_poll)
             progress.update(bar, completed=100, said="downloading")
             asset = (await session.store_outputs(result)).asset
         except asyncio.CancelledError:
-            await _tell_what_is_bought(session, prepared.digest)
+            for digest in reversed(asked):
+                await _tell_what_is_bought(sessions[0], digest)
             raise
     for one in (asset, *asset.siblings):
         echo(one.uri.removeprefix("file://"))

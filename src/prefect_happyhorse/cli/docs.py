@@ -70,6 +70,8 @@ def gateways_page() -> str:
             " `GatewayCredentials` block, with the default that is named here."
         ),
         routes_table(routes()),
+        "A pool of gateways takes any of these names for the others, of one capability:",
+        _families_table(),
     ]
     for gateway in GATEWAYS:
         facts, found = gateway_facts(gateway), routes(gateway)
@@ -104,6 +106,16 @@ def gateways_page() -> str:
         if facts.open:
             parts.append("\n".join(["Left open, and what was chosen:", "", *(f"- {sentence}" for sentence in facts.open)]))
     return "\n\n".join(parts) + "\n"
+
+
+def _families_table() -> str:
+    """What is called differently here and there."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    for route in routes():
+        if route.model != route.family:
+            lines.setdefault((route.family, route.capability), []).append(f"`{route.model}` at `{route.gateway}`")
+    rows = [f"| `{family}` | `{capability}` | {', '.join(names)} |" for (family, capability), names in lines.items()]
+    return "\n".join(["| family | capability | other names |", "|---|---|---|", *rows])
 
 
 def example_request(route: Route) -> dict[str, Any]:
