@@ -99,6 +99,14 @@ def test_the_guides_mapped_flow_runs(sandbox_env: SandboxServer) -> None:
 
 
 @pytest.mark.usefixtures("prefect_server")
+async def test_the_guides_pool_runs(sandbox_env: SandboxServer) -> None:
+    """Its second call finds what the first has bought, by the name of a saved pool and in another order."""
+    one, again = await _defined_by(GUIDE)["ride_anywhere"]()
+    assert one.uri == again.uri
+    assert [entry.gateway for entry in sandbox_env.ledger()] == ["uniall"]
+
+
+@pytest.mark.usefixtures("prefect_server")
 async def test_the_page_of_data_sets_runs(sandbox_env: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its template makes requests of a file as it says, and what its flow made is written with the rows' own ids."""
     import pyarrow as pa
