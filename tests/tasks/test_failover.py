@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -29,6 +31,7 @@ from prefect_happyhorse import (
     request_problems,
     submit,
 )
+from prefect_happyhorse.runtime.concurrency import save_limits
 from prefect_happyhorse.sandbox import SandboxServer
 
 pytestmark = [
@@ -170,6 +173,30 @@ async def test_jobs_of_a_pool_are_collected(sandbox_env: SandboxServer) -> None:
 
     assert await leave() == ["ttapi", "infiflow"]
     assert await collect(THREE) == ["kept", "kept"]
+
+
+@pytest.mark.parametrize("by_rows", [False, True])
+async def test_a_pool_keeps_the_limit_of_the_account_that_makes_the_job(
+    sandbox_env: SandboxServer, monkeypatch: pytest.MonkeyPatch, by_rows: bool
+) -> None:
+    """From its submit to its file, and never that of an account that refused it."""
+    monkeypatch.setenv("INFIFLOW_ACCOUNT", f"poor {by_rows}")
+    monkeypatch.setenv("TTAPI_ACCOUNT", f"rich {by_rows}")
+    sandbox_env.settings(job_s=0.4)
+    sandbox_env.fault(at="submit", kind="quota", gateway="infiflow", times=None)
+    for gateway, label in (("infiflow", "poor"), ("ttapi", "rich")):
+        await save_limits(gateway, f"{label} {by_rows}", jobs=1, calls_per_s=None)
+
+    @flow
+    async def three() -> list[Any]:
+        if by_rows:
+            return await generate_many(rides(3), ["infiflow", "ttapi"])
+        return list(await asyncio.gather(*(generate(ride, ["infiflow", "ttapi"]) for ride in rides(3))))
+
+    assert len(await three()) == 3
+    starts = sorted(entry.charged_at for entry in sandbox_env.ledger())
+    assert [entry.gateway for entry in sandbox_env.ledger()] == ["ttapi"] * 3
+    assert all(later - earlier >= 0.4 for earlier, later in pairwise(starts))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 
 import httpx
@@ -21,7 +21,7 @@ from prefect.exceptions import ObjectNotFound
 
 from prefect_happyhorse.gateways import Account
 
-__all__ = ["call_rate_limit", "calls_limit", "job_slot", "jobs_limit", "save_limits"]
+__all__ = ["call_rate_limit", "calls_limit", "job_slot", "jobs_limit", "keeping_slot", "save_limits", "submit_slot"]
 
 _LOOK_EVERY_S = 60.0
 
@@ -30,6 +30,7 @@ _SEEN: dict[str, tuple[float, bool]] = {}
 """For each limit when it was looked up, and whether it was there. Threads that look at once cost a call more, and nothing else."""
 
 _HOLDS_SLOT: ContextVar[bool] = ContextVar("_HOLDS_SLOT", default=False)
+_KEEPER: ContextVar[AsyncExitStack | None] = ContextVar("_KEEPER", default=None)
 
 
 def jobs_limit(gateway: str, account: str) -> str:
@@ -89,6 +90,27 @@ async def job_slot(account: Account) -> AsyncGenerator[None]:
             yield
         finally:
             _HOLDS_SLOT.reset(token)
+
+
+@asynccontextmanager
+async def keeping_slot() -> AsyncGenerator[None]:
+    """Keep in here the slot that a job is submitted with: of a pool nobody knows before which account's it is."""
+    async with AsyncExitStack() as kept:
+        token = _KEEPER.set(kept)
+        try:
+            yield
+        finally:
+            _KEEPER.reset(token)
+
+
+@asynccontextmanager
+async def submit_slot(account: Account) -> AsyncGenerator[None]:
+    """Hold one of the account's slots as `job_slot` does, and once the job is submitted until the end of `keeping_slot`."""
+    async with AsyncExitStack() as held:
+        await held.enter_async_context(job_slot(account))
+        yield
+        if (keeper := _KEEPER.get()) is not None:
+            keeper.push_async_exit(held.pop_all())
 
 
 def call_rate_limit(account: Account) -> Callable[[], Awaitable[None]]:

@@ -15,7 +15,7 @@ from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import OnUncertain
 from prefect_happyhorse.engine.journal.budget import Budget
-from prefect_happyhorse.runtime.concurrency import job_slot
+from prefect_happyhorse.runtime.concurrency import job_slot, keeping_slot
 from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.download import download
 from prefect_happyhorse.tasks.dual import dual_task
@@ -74,13 +74,14 @@ async def generate(
         if isinstance(payer, Session):
             await held.enter_async_context(job_slot(payer.account))
         for left in range(payer.rounds, 0, -1):
-            job = await submit_step(request, credentials, store, **how)
+            job = None
             try:
-                async with job_slot(payer.of(job).account):
+                async with keeping_slot():
+                    job = await submit_step(request, credentials, store, **how)
                     result = await poll_step(job, credentials, store, deadline_s=deadline_s)
                     return await download_step(result, credentials, store)
             except JobFailed as error:
-                if left == 1:
+                if left == 1 or job is None:
                     raise
                 run_logger().warning("%s %s", error.message, AGAIN)
     raise AssertionError("unreachable: the last round returns or raises")

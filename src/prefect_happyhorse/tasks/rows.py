@@ -23,7 +23,7 @@ from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import OnUncertain
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.storage.store import Store
-from prefect_happyhorse.runtime.concurrency import job_slot
+from prefect_happyhorse.runtime.concurrency import job_slot, keeping_slot
 from prefect_happyhorse.runtime.lineage import record_lineage
 from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.bulk import ItemsFailed, gather_limited
@@ -146,7 +146,7 @@ async def _carry(row: RowResult, payer: Session | Pool, steps: Sequence[Step], g
     asked = row
     for left in range(payer.rounds, 0, -1):
         try:
-            async with AsyncExitStack() as held:
+            async with AsyncExitStack() as held, keeping_slot():
                 for step in steps:
                     await _hold_slot(held, payer, row.job)
                     row = await step(row, payer, gallery)
@@ -161,7 +161,7 @@ async def _carry(row: RowResult, payer: Session | Pool, steps: Sequence[Step], g
 
 
 async def _hold_slot(held: AsyncExitStack, payer: Session | Pool, job: Job | None) -> None:
-    """Hold a slot of whoever pays, where that is known: a pool's submit holds one of each gateway that it asks."""
+    """Hold a slot of whoever pays, where that is known: a pool's submit holds one of each gateway that it asks, and keeps its job's."""
     session = payer if job is None else payer.of(job)
     if isinstance(session, Session):
         check_payer(session.account, job)

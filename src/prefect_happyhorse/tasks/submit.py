@@ -12,7 +12,7 @@ from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import OnUncertain, Prepared, Submitted, Turn
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.runtime.cancellation import cancelled_with_its_run, flow_run_id
-from prefect_happyhorse.runtime.concurrency import call_rate_limit, job_slot
+from prefect_happyhorse.runtime.concurrency import call_rate_limit, submit_slot
 from prefect_happyhorse.runtime.events import emit, emit_nearly_spent, emitting_failure
 from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.dual import retried_task
@@ -99,7 +99,7 @@ async def _submit_in(
     labels: Labels | None,
 ) -> Submitted:
     run = flow_run_id()
-    async with job_slot(session.account):
+    async with submit_slot(session.account):
         await call_rate_limit(session.account)()
         async with cancelled_with_its_run(prepared.digest, session, run_logger()):
             with emitting_failure():
