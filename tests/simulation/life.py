@@ -18,7 +18,7 @@ from tests.simulation.server import RUN, SimServer, SuspendedHere
 from tests.simulation.world import CURRENT, Faults, World
 
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.errors import GenerationError, JobFailed, SubmissionUncertain
+from prefect_happyhorse.domain.errors import GenerationError, JobExpired, JobFailed, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.requests import ReferenceToVideo
 from prefect_happyhorse.domain.rows import RowResult
@@ -386,9 +386,9 @@ class Life:
                 if entry.job is None and entry.state in {"intent", "uncertain"}:
                     self.forgets = False
                     await self.settle(session, entry, listing.entries)
-                if entry.state == "failed":
-                    # A gateway that was mistaken twice is believed, until a person asks again.
-                    with suppress(JobFailed):
+                if entry.state in {"failed", "expired"}:
+                    # A gateway that was mistaken twice, or once beside a wrong clock, is believed, until a person asks again.
+                    with suppress(JobFailed, JobExpired):
                         await session.resume(entry, deadline_s=self.world.loop.now, again=True)
             await self.collect(session)
             await asyncio.sleep(200.0)
