@@ -64,7 +64,9 @@ async def _there_is(name: str) -> bool:
     at, there = _SEEN.get(name, (float("-inf"), False))
     if time.monotonic() - at < _LOOK_EVERY_S:
         return there
-    _SEEN[name] = (time.monotonic(), there)
+    if name in _SEEN:
+        # While it is looked up again what was known counts; of a limit that was never looked up nothing is known, so all look.
+        _SEEN[name] = (time.monotonic(), there)
     try:
         async with get_client() as client:
             there = (await client.read_global_concurrency_limit_by_name(name)).active

@@ -117,7 +117,8 @@ class Pool:
         found = next((one for one in self.sessions if (one.account.gateway, one.account.label) == payer), None)
         if found is None:
             named = ", ".join(one.account.gateway for one in self.sessions)
-            told = f"The job belongs to account {job.account!r} of {job.gateway}; the pool is of {named}"
+            name = job.task_id if isinstance(job, Job) else job.digest[:12]
+            told = f"Job {name} belongs to account {job.account!r} of {job.gateway}; the pool is of {named}"
             raise ValueError(f"{told}. Nothing was sent.")
         return found
 
