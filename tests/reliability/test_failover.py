@@ -7,13 +7,11 @@ import logging
 from collections import Counter, defaultdict
 from pathlib import Path
 
-import httpx
 import pytest
 from pydantic import SecretStr
 
 from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
 from prefect_happyhorse.domain.requests import ReferenceToVideo
-from prefect_happyhorse.engine.http import client
 from prefect_happyhorse.engine.http.rate_limit import RateLimiter
 from prefect_happyhorse.engine.jobs.failover import Pool
 from prefect_happyhorse.engine.jobs.manage import adopt, forget
@@ -86,7 +84,7 @@ async def test_three_gateways_of_which_each_call_may_fail(
     jobs: int, sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fifth of all calls fails in each of six ways, at submits, polls and downloads alike; who comes later asks in another order."""
-    monkeypatch.setattr(client, "_TIMEOUT", httpx.Timeout(2.0, connect=5.0, pool=60.0))
+    monkeypatch.setenv("HAPPYHORSE_CALL_TIMEOUT_S", "5")
     monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path / "home"))
     # It would slow down to what so many refusals ask for, and time is not what is tried here.
     monkeypatch.setattr(RateLimiter, "refuse", lambda *_: None)

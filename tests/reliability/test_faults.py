@@ -11,12 +11,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from prefect_happyhorse.engine.http import client
 from prefect_happyhorse.engine.jobs.shared import PROCESS
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.journal.spool import Spool
@@ -73,8 +71,8 @@ FAULTS: dict[str, list[Rule]] = {
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # What takes a minute to give up takes a third of a second here.
-    monkeypatch.setattr(client, "_TIMEOUT", httpx.Timeout(0.3, connect=5.0, pool=30.0))
+    # What takes a minute to give up takes half a second here.
+    monkeypatch.setattr(PROCESS.connections, "_call_s", 0.5)
     monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path / "home"))
 
 
@@ -118,15 +116,16 @@ class BrokenStore(Store):
         def broken(kind: str) -> Any:
             method = getattr(Store, kind)
 
-            async def perhaps(path: str, *args: Any, **kwargs: Any) -> Any:
+            async def perhaps(what: str | dict[str, bytes], *args: Any, **kwargs: Any) -> Any:
+                path = what if isinstance(what, str) else next(iter(what), "")
                 if moments.random() < share and not path.endswith(spared):
                     raise OSError(code, os.strerror(code), path)
-                return await method(self, path, *args, **kwargs)
+                return await method(self, what, *args, **kwargs)
 
-            async def keep(file: Path, path: str, *, move: bool = True) -> None:
+            async def keep(file: Path, path: str, **how: Any) -> None:
                 if moments.random() < share:
                     raise OSError(code, os.strerror(code), path)
-                await Store.keep(self, file, path, move=move)
+                await Store.keep(self, file, path, **how)
 
             return keep if kind == "keep" else perhaps
 
@@ -134,7 +133,7 @@ class BrokenStore(Store):
             object.__setattr__(self, kind, broken(kind))
 
     def mend(self) -> None:
-        for kind in ("create", "write", "delete", "keep", "read", "size", "list", "folders"):
+        for kind in ("create", "write", "write_all", "delete", "keep", "read", "size", "list", "folders"):
             self.__dict__.pop(kind, None)
 
 
@@ -142,8 +141,8 @@ class BrokenStore(Store):
 @pytest.mark.parametrize(
     ("name", "code", "kinds"),
     [
-        ("a full disk", errno.ENOSPC, ("create", "write", "keep")),
-        ("a store that is down", errno.EIO, ("create", "write", "delete", "keep", "read", "size", "list", "folders")),
+        ("a full disk", errno.ENOSPC, ("create", "write", "write_all", "keep")),
+        ("a store that is down", errno.EIO, ("create", "write", "write_all", "delete", "keep", "read", "size", "list", "folders")),
     ],
 )
 async def test_the_store_fails(
@@ -167,7 +166,7 @@ async def test_the_store_fails_once_a_job_is_accepted(sandbox: SandboxServer, tm
     asked, accounts = requests_of(JOBS, batch="accepted"), accounts_at(sandbox.url)
     await PROCESS.prove(Journal(store))
     # The first revision of an entry is its lease.
-    store.break_down(random.Random(7), errno.ENOSPC, ("create", "write", "keep"), 1.0, spared=(".1.json",))  # noqa: S311
+    store.break_down(random.Random(7), errno.ENOSPC, ("create", "write", "write_all", "keep"), 1.0, spared=(".1.json",))  # noqa: S311
     await make_all(asked, accounts, store)
     assert len(sandbox.ledger()) == len(await Spool(store.url).digests()) == JOBS
     store.mend()

@@ -157,7 +157,7 @@ def counted(method):
         return answer
     return wrapped
 
-for name in ("create", "write", "delete", "keep"):
+for name in ("create", "write", "write_all", "delete", "keep"):
     setattr(Store, name, counted(getattr(Store, name)))
 client._transmit = counted(client._transmit)
 __file__ = {maker!r}
