@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from prefect_happyhorse.catalog import GATEWAYS, GatewayFacts, Route, gateway_facts, routes
+from prefect_happyhorse.catalog.cost import price_of
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES
 
-__all__ = ["assumed", "costly_defaults", "example_request", "gateways_page", "routes_table"]
+__all__ = ["assumed", "costly_defaults", "example_request", "gateways_page", "prices_page", "routes_table"]
 
 _VALUES: dict[str, Any] = {"duration": 5, "resolution": "720p", "aspect_ratio": "16:9"}
 _MEDIA = {"video": "mp4", "clip": "mp4", "reference_videos": "mp4", "audio": "mp3", "voice": "mp3"}
@@ -116,6 +117,37 @@ def _families_table() -> str:
             lines.setdefault((route.family, route.capability), []).append(f"`{route.model}` at `{route.gateway}`")
     rows = [f"| `{family}` | `{capability}` | {', '.join(names)} |" for (family, capability), names in lines.items()]
     return "\n".join(["| family | capability | other names |", "|---|---|---|", *rows])
+
+
+def prices_page() -> str:
+    """The page `docs/prices.md`: what each route costs by the lists in the package, at the gateway's default region.
+
+    Example:
+        >>> prices_page().splitlines()[0]
+        '# Prices'
+    """
+    rows: list[str] = []
+    without: dict[str, list[str]] = {}
+    for route in routes():
+        known = price_of(route)
+        if not known:
+            without.setdefault(route.gateway, []).append(f"`{route.model}` ({route.capability})")
+        for row in known:
+            whose = "the gateway" if row.gateway or route.facts.is_maker else "the maker"
+            price = f"{row}{f' at {row.resolution}' if row.resolution else ''}"
+            rows.append(f"| `{route.gateway}` | `{route.capability}` | `{route.model}` | {price} | {whose} | {row.dated.isoformat()} |")
+    parts = [
+        "# Prices",
+        (
+            "Written from the price lists in the package by `happyhorse prices --page`. Where it says the maker, the gateway names no price and"
+            " may ask another: your own list, which [Costs](costs.md#your-own-prices) describes, comes first."
+        ),
+        "\n".join(["| gateway | capability | model | price | by the list of | of |", "|---|---|---|---|---|---|", *rows]),
+        "## Of unknown price",
+        "An unknown price is not zero: a budget refuses these until your own list names one.",
+        "\n".join(f"- `{gateway}`: {', '.join(models)}" for gateway, models in without.items()),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def example_request(route: Route) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts, list_prices, routes
 from prefect_happyhorse.catalog.cost import price_of
+from prefect_happyhorse.cli.docs import prices_page
 from prefect_happyhorse.cli.output import console, echo, echo_json, errors, fail
 from prefect_happyhorse.domain.prices import Price
 
@@ -21,10 +22,14 @@ _OLD_DAYS = 90
 @click.option("--gateway", type=click.Choice(GATEWAYS), help="Only this gateway.")
 @click.option("--region", help="One of the gateway's regions; by default that of its environment, else of its default address.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--page", is_flag=True, help="The page docs/prices.md, by the lists in the package alone.")
 @click.pass_context
-def prices(context: click.Context, gateway: str | None, region: str | None, as_json: bool) -> None:
+def prices(context: click.Context, gateway: str | None, region: str | None, as_json: bool, page: bool) -> None:
     """Show what each route costs and by whose list: yours (<GATEWAY>_PRICES), the gateway's, or that of the model's maker."""
     if context.invoked_subcommand is not None:
+        return
+    if page:
+        click.echo(prices_page(), nl=False)
         return
     # With it comes Prefect, which takes a second or two.
     from prefect_happyhorse.blocks import GatewayCredentials
