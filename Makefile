@@ -23,7 +23,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 # The Prefect server takes up to 20 s to start on a small machine, which is its own limit.
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 180
 
-.PHONY: help demo setup unit test test-lowest test-next e2e chaos simulate lint types check bench lock clean
+.PHONY: help demo setup unit test test-lowest test-next e2e chaos simulate lint types check bench docs lock clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -86,6 +86,9 @@ check: lint types test  ## All of these
 bench: setup  ## Measure everything beside a baseline in the same run, and write the table of docs/performance.md
 	$(BIN)/python -m tests.bench --page docs/performance.md
 
+docs: setup  ## Build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 test-lowest:  ## Run all tests on the oldest dependencies that are allowed
 	$(MAKE) VENV=$(VENV)-lowest $(VENV)-lowest/.requirements-lowest
 	$(VENV)-lowest/bin/python -m pytest $(SIDE_BY_SIDE)
@@ -104,4 +107,4 @@ lock:  ## Write the locks anew, keeping what is pinned where it is still allowed
 	$(UV_LOCK) --python-version 3.10 --resolution lowest-direct pyproject.toml --extra sandbox --extra data --group dev -o requirements-lowest.lock
 
 clean:  ## Remove what the targets made
-	rm -rf $(VENV) $(VENV)-* .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) $(VENV)-* .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist site

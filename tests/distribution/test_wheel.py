@@ -134,6 +134,7 @@ def test_sdist_holds_what_a_build_and_a_test_run_need(tmp_path: Path) -> None:
         "CONTRIBUTING.md",
         "SECURITY.md",
         "Makefile",
+        "mkdocs.yml",
         ".pre-commit-config.yaml",
     }
     # The two that the build backend adds by itself.
