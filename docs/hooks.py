@@ -23,12 +23,17 @@ import prefect_happyhorse
 _log = logging.getLogger("mkdocs.hooks.happyhorse")
 _lines: dict[str, str] = {}
 
+# Prefect reads the docstrings of its blocks with Griffe too, without their types, as `<module>`: that is no warning of this site.
+for _handler in logging.getLogger("mkdocs").handlers:
+    _handler.addFilter(lambda record: "<module>:" not in record.getMessage())
+
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Show the notebook as a page, so that it is found by the search and looks like the others."""
     notebook = json.loads((Path(config.docs_dir) / "notebook.ipynb").read_text(encoding="utf-8"))
     parts = [
-        "".join(cell["source"]) if cell["cell_type"] == "markdown" else f"```python\n{''.join(cell['source'])}\n```" for cell in notebook["cells"]
+        "".join(cell["source"]) if cell["cell_type"] == "markdown" else f"```python\n{''.join(cell['source'])}\n```"
+        for cell in notebook["cells"]
     ]
     files.append(File.generated(config, "notebook.md", content="\n\n".join(parts) + "\n"))
     return files

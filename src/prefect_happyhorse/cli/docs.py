@@ -139,8 +139,8 @@ def prices_page() -> str:
     parts = [
         "# Prices",
         (
-            "Written from the price lists in the package by `happyhorse prices --page`. Where it says the maker, the gateway names no price and"
-            " may ask another: your own list, which [Costs](costs.md#your-own-prices) describes, comes first."
+            "Written from the price lists in the package by `happyhorse prices --page`. Where it says the maker, the gateway names no"
+            " price and may ask another: your own list, which [Costs](costs.md#your-own-prices) describes, comes first."
         ),
         "\n".join(["| gateway | capability | model | price | by the list of | of |", "|---|---|---|---|---|---|", *rows]),
         "## Of unknown price",
