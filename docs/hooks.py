@@ -23,9 +23,12 @@ import prefect_happyhorse
 _log = logging.getLogger("mkdocs.hooks.happyhorse")
 _lines: dict[str, str] = {}
 
-# Prefect reads the docstrings of its blocks with Griffe too, without their types, as `<module>`: that is no warning of this site.
-for _handler in logging.getLogger("mkdocs").handlers:
-    _handler.addFilter(lambda record: "<module>:" not in record.getMessage())
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Leave out what Prefect says when it reads the docstrings of its blocks with Griffe too, without their types, as `<module>`."""
+    for handler in logging.getLogger("mkdocs").handlers:
+        handler.addFilter(lambda record: "<module>:" not in record.getMessage())
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
