@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
 
 import prefect_happyhorse
 from prefect_happyhorse.cli.docs import prices_page
@@ -102,14 +103,15 @@ def test_there_are_eight_recipes() -> None:
 @pytest.mark.usefixtures("prefect_server")
 async def test_the_notebook_runs_from_top_to_bottom(sandbox_env: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one namespace, with await at the top level, as Jupyter has it."""
-    for name in ("HAPPYHORSE_STORE", "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"):
-        monkeypatch.setenv(name, "ignore" if name.startswith("PREFECT_LOG") else "180")
-    del sandbox_env
+    # What its cells set is taken back at the end.
+    monkeypatch.setenv("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+    monkeypatch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     names: dict[str, Any] = {"__name__": "__main__"}
-    for cell in json.loads((DOCS / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]:
-        if cell["cell_type"] == "code":
-            code = compile("".join(cell["source"]), "notebook", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-            made = eval(code, names)  # noqa: S307 -- the notebook's own cell
-            if inspect.isawaitable(made):
-                await made
+    with temporary_settings({PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"}):
+        for cell in json.loads((DOCS / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                code = compile("".join(cell["source"]), "notebook", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+                made = eval(code, names)  # noqa: S307 -- the notebook's own cell
+                if inspect.isawaitable(made):
+                    await made
     assert (names["film"].kind, names["other"].kind) == ("video", "image")
