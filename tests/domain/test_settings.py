@@ -27,6 +27,7 @@ def test_each_setting_has_two_names_in_any_case(field: str, monkeypatch: pytest.
     """Of both the first counts; an empty one is none."""
     one, other = ("7", "8") if field.endswith("_s") else ("false", "true")
     one, other = ("DEBUG", "ERROR") if field == "log_level" else ("none", "http://p:1") if field == "proxy" else (one, other)
+    one, other = ("https://a.example", "https://b.example") if field == "gallery_url" else (one, other)
     unset = getattr(current(), field)
     monkeypatch.setenv(f"{PREFIXES[1]}{field.upper()}", other)
     by_second = getattr(current(), field)
@@ -90,3 +91,10 @@ def test_a_submit_is_over_before_its_lease_expires() -> None:
 def test_a_secret_is_not_shown() -> None:
     """The password of a proxy."""
     assert "sesame" not in repr(Settings.model_validate({"proxy": "http://user:sesame@proxy:1", "home": Path("/x")}))
+
+
+def test_a_gallery_is_at_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page would run in place of opening it is refused."""
+    monkeypatch.setenv("HAPPYHORSE_GALLERY_URL", "javascript:alert(1)")
+    with pytest.raises(ValueError, match="GALLERY_URL: must be an http or https address"):
+        current()

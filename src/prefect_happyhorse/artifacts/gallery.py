@@ -12,7 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
 from prefect_happyhorse.artifacts.markdown import Tile, address, grid, inline
-from prefect_happyhorse.artifacts.run import artifact_key, gallery_url, in_run, link_to, never_fatal
+from prefect_happyhorse.artifacts.run import artifact_key, in_run, link_to, never_fatal
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.engine.jobs.results import stored_thumbnail
@@ -120,9 +120,8 @@ class Gallery:
         title = self._title if self._pages == 1 else f"{self._title}, page {self._pages}"
         tiles = [tile for _, tile in sorted(self._page.values(), key=lambda item: item[0])]
         markdown = f"## {inline(title)}\n\n{grid(tiles)}"
-        with never_fatal("The link to the exported gallery"):
-            if (url := gallery_url()) is not None:
-                markdown += f"\n\n[All jobs of this store, with videos that play]({address(url)})"
+        if (url := current().gallery_url) is not None:
+            markdown += f"\n\n[All jobs of this store, with videos that play]({address(url)})"
         if self._artifact is None:
             self._artifact = await acreate_markdown_artifact(
                 markdown=markdown, key=artifact_key("gallery", title), description=inline(title)

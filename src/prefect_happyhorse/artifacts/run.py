@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from prefect.logging import get_run_logger
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.engine.storage.store import Store
 
-__all__ = ["artifact_key", "gallery_url", "in_run", "link_to", "never_fatal"]
+__all__ = ["artifact_key", "in_run", "link_to", "never_fatal"]
 
 
 def in_run() -> bool:
@@ -46,11 +45,3 @@ async def link_to(asset: MediaAsset, store: Store) -> str:
     path = store.path_of(asset.uri)
     public = None if path is None else await store.public_url(path)
     return public or asset.uri
-
-
-def gallery_url() -> str | None:
-    """Where people find the gallery that was exported of the store, which HAPPYHORSE_GALLERY_URL says; ValueError when it is no address."""
-    url = os.environ.get("HAPPYHORSE_GALLERY_URL")
-    if url and not url.startswith(("http://", "https://")):
-        raise ValueError(f"HAPPYHORSE_GALLERY_URL must be an http or https address (got {url!r})")
-    return url or None

@@ -95,6 +95,9 @@ class Settings(BaseModel):
     )
     thumbnails: bool = Field(default=True, description="Whether small pictures are made of outputs, for cards and galleries.")
     gallery: bool = Field(default=True, description="Whether runs make galleries.")
+    gallery_url: str | None = Field(
+        default=None, description="Where people find the gallery that was exported of the store: the galleries of runs link to it."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = Field(
         default=None, description="From which level on the package logs: `DEBUG`, `INFO`, `WARNING` or `ERROR`. By default as Prefect logs."
     )
@@ -108,6 +111,13 @@ class Settings(BaseModel):
     @classmethod
     def _in_any_case(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
+
+    @field_validator("gallery_url")
+    @classmethod
+    def _leads_to_a_page(cls, value: str | None) -> str | None:
+        if value is not None and not _is_address(value):
+            raise ValueError("must be an http or https address such as https://example.com/gallery/index.html")
+        return value
 
     @field_validator("proxy")
     @classmethod
