@@ -263,7 +263,6 @@ class TestTheListOfTasks:
     def test_it_is_asked_for_by_model_and_page(self) -> None:
         """Without times, whose zone no page tells."""
         request = self.gateway.tasks_request(self.account, "happyhorse-1.1-t2v", 2)
-        assert request is not None
         assert str(request.url) == "https://dashscope.aliyuncs.com/api/v1/tasks?model_name=happyhorse-1.1-t2v&page_no=2&page_size=100"
         assert request.method == "GET"
 
@@ -299,9 +298,9 @@ class TestTheListOfTasks:
             self.gateway.read_tasks(response(code("InvalidApiKey"), 401))
 
     def test_another_gateway_has_none(self) -> None:
-        """Nothing is asked for, and a dialect that lists nothing cannot be told to."""
-        elsewhere = get_gateway("infiflow")
-        assert elsewhere.tasks_request(Account(gateway="infiflow", base_url="https://example.com"), "m", 1) is None
+        """Nothing can be asked for, and a dialect that lists nothing cannot be told to."""
+        with pytest.raises(CatalogError, match="infiflow documents no list of tasks"):
+            get_gateway("infiflow").tasks_request(Account(gateway="infiflow", base_url="https://example.com"), "m", 1)
         newapi = get_gateway("happyhorse")
         with pytest.raises(NotImplementedError):
             newapi.tasks_query("m", 1)

@@ -59,7 +59,6 @@ class Writer(ABC):
         with self._lock:
             self._stack.close()
             self._ids.close()
-            self._finish()
 
     def abandon(self, error: BaseException) -> None:
         """Remove what is not whole."""
@@ -84,11 +83,9 @@ class Writer(ABC):
         if len(self.problems) < _TOLD:
             self.problems.append(why)
 
-    def _open(self) -> None:  # noqa: B027 -- not every format begins before its first sample
-        """Begin, where that is not done by the first sample."""
-
-    def _finish(self) -> None:  # noqa: B027 -- nor is there always anything left to do
-        """Do what is left to do once all files are whole."""
+    @abstractmethod
+    def _open(self) -> None:
+        """Begin, or leave that to the first sample."""
 
     @abstractmethod
     def _write(self, samples: Sequence[Sample]) -> None: ...
@@ -151,6 +148,9 @@ class WebDataset(Writer):
         self._tar: Any = None
         self._length = 0
 
+    def _open(self) -> None:
+        """The first sample opens the first shard."""
+
     def _write(self, samples: Sequence[Sample]) -> None:
         for sample in samples:
             asset = sample.asset
@@ -191,12 +191,11 @@ class WebDataset(Writer):
         tar: Any = tarfile.TarFile.open(fileobj=file, mode="w|", bufsize=_TAR_BUFFER_BYTES)
         self._tar, self._length = self._stack.enter_context(tar), 0
 
-    def _finish(self) -> None:
-        """Remove the shards of an earlier data set of the same name beyond the last one of this."""
-        if not self._target.overwrite:
-            return
+    def finish(self) -> None:
+        """As every writer, and then remove the shards of an earlier data set of the same name beyond the last one of this."""
+        super().finish()
         number = len(self.files)
-        while self._target.fs.exists(path := f"{self._stem}-{number:06d}.tar"):
+        while self._target.overwrite and self._target.fs.exists(path := f"{self._stem}-{number:06d}.tar"):
             self._target.fs.rm_file(path)
             number += 1
 

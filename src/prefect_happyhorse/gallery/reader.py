@@ -13,13 +13,13 @@ from collections import OrderedDict, defaultdict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from itertools import chain
 from typing import Any, NamedTuple, cast
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
+from prefect_happyhorse.domain.requests import iter_media
 from prefect_happyhorse.engine.journal.files import read_entry
 from prefect_happyhorse.engine.journal.index import Index, Line, begun
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, Unreadable
@@ -54,11 +54,9 @@ class Detail(NamedTuple):
     @classmethod
     def of(cls, entry: JournalEntry) -> Detail:
         """The detail of an entry."""
-        # Not `iter_media`: to ask a request for fields that it does not have takes longer than to read it.
-        facts: list[Any] = [*vars(entry.request).values()]
-        media = chain.from_iterable(cast("tuple[Any, ...]", fact) if isinstance(fact, tuple) else (fact,) for fact in facts)
+        media = (medium for _, _, medium in iter_media(entry.request))
         made_from = dict.fromkeys(one.job.digest for one in media if isinstance(one, MediaAsset) and one.job is not None)
-        key = hash((entry.request.capability, *map(_fact, facts)))
+        key = hash((entry.request.capability, *map(_fact, vars(entry.request).values())))
         return cls(entry.revision, (entry.request.prompt or "").casefold(), key, tuple(made_from))
 
 

@@ -112,16 +112,19 @@ class Gateway:
         """
         return None if self.facts.cancel is None else _call(self.facts.cancel, account, task_id=task_id)
 
-    def tasks_request(self, account: Account, model: str, page: int) -> httpx.Request | None:
-        """The call that lists an account's latest tasks of a model, without the key, or None where the gateway has none.
+    def tasks_request(self, account: Account, model: str, page: int) -> httpx.Request:
+        """The call that lists an account's latest tasks of a model, without the key.
 
         Args:
             account: Who pays.
             model: The model, as the gateway names it.
             page: The page's number, from 1.
+
+        Raises:
+            CatalogError: When the gateway lists no tasks.
         """
         if self.facts.list_tasks is None:
-            return None
+            raise CatalogError(f"{self.facts.gateway} documents no list of tasks.")
         request = _call(self.facts.list_tasks, account)
         request.url = request.url.copy_merge_params(self.tasks_query(model, page))
         return request

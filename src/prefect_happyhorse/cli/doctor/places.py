@@ -20,8 +20,8 @@ from prefect_happyhorse.engine.http.client import Connections
 from prefect_happyhorse.engine.http.ssrf import host_of, is_local_host
 from prefect_happyhorse.engine.inputs.upload import INPUTS_FOLDER
 from prefect_happyhorse.engine.jobs.shared import PROCESS
-from prefect_happyhorse.engine.journal.index import Index
-from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, Unreadable
+from prefect_happyhorse.engine.journal.index import contents
+from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.storage.machine import cache_folder, state_folder
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.tasks.resolve import why_it_would_be_lost
@@ -157,7 +157,7 @@ async def check_journal(url: str | None, block: str | None) -> list[Finding]:
     journal = PROCESS.journal(store)
     try:
         await journal.check_form()
-        entries, count, unreadable = await _look(journal)
+        lines, entries, unreadable = await contents(journal, read_only=True)
     except SubmissionUncertain as error:
         return [problem("journal", error.message, error.advice or "")]
     except (OSError, ImportError) as error:
@@ -167,23 +167,7 @@ async def check_journal(url: str | None, block: str | None) -> list[Finding]:
         what = f"{len(unreadable) - _SHOWN} more entries cannot be read"
         found.append(problem("journal", what, "`happyhorse jobs list` names each."))
     found += _open(entries)
-    return found or [ok("journal", f"all is in order: {count} {'entry' if count == 1 else 'entries'}, {len(entries)} open")]
-
-
-async def _look(journal: Journal) -> tuple[list[JournalEntry], int, list[Unreadable]]:
-    """The open entries, the number of all, and what cannot be read; as `contents`, and nothing is written."""
-    survey = await journal.survey()
-    index = Index(journal)
-    await index.load(survey.latest)
-    unread = {digest: revision for digest, revision in survey.latest.items() if index.get(digest, revision) is None}
-    entries: list[JournalEntry] = []
-    unreadable: list[Unreadable] = []
-    async for one in journal.read_all(unread):
-        if isinstance(one, Unreadable):
-            unreadable.append(one)
-        elif one.is_open:
-            entries.append(one)
-    return sorted(entries, key=lambda entry: entry.begun_at), len(survey.latest), unreadable
+    return found or [ok("journal", f"all is in order: {len(lines)} {'entry' if len(lines) == 1 else 'entries'}, {len(entries)} open")]
 
 
 def _open(entries: list[JournalEntry]) -> list[Finding]:

@@ -126,7 +126,7 @@ async def open_result(
     try:
         # An address is as good as a key: whoever reads its signature may fetch the output.
         with quiet_http_log():
-            response = await _follow(client, target, headers, options, local_allowed=local_allowed, key=key)
+            response = await _Exchange(client, headers, options, local_allowed).follow(target, key)
             try:
                 _check_status(response)
                 yield response
@@ -142,74 +142,67 @@ async def open_result(
         raise FetchProblem(f"the connection broke ({type(error).__name__}: {error})", remedy="retry") from error
 
 
-async def _follow(
-    client: httpx.AsyncClient,
-    url: httpx.URL,
-    headers: Mapping[str, str],
-    options: DownloadOptions,
-    *,
-    local_allowed: bool,
-    key: ResultKey | None,
-) -> httpx.Response:
-    for _ in range(options.redirects + 1):
-        # Behind a redirect to elsewhere somebody else decides where it goes on, so the key stays away for good.
-        key = key if key is not None and key.opens(url) else None
-        response = await _get(client, url, headers, options, local_allowed=local_allowed, key=key)
-        if response.status_code not in _REDIRECTS:
-            return response
-        await response.aclose()
-        target = response.headers.get("Location")
-        if not target:
-            raise FetchProblem("a redirect has no Location", remedy="retry", status_code=response.status_code)
-        try:
-            check_unambiguous(target)
-            following = parse_url(str(url.join(target)))
-        except ValueError as error:
-            raise FetchProblem(f"the address that a redirect leads to {error}", remedy="none") from error
-        if url.scheme == "https" and following.scheme == "http":
-            raise FetchProblem(f"a redirect leads from https to http, to {scrub(_named(following), response)}", remedy="none")
-        url = following
-    raise FetchProblem(f"there are more than {options.redirects} redirects", remedy="refresh")
+@dataclass(frozen=True)
+class _Exchange:
+    """How an output is requested, wherever it leads."""
 
+    client: httpx.AsyncClient
+    headers: Mapping[str, str]
+    options: DownloadOptions
+    local_allowed: bool
 
-async def _get(
-    client: httpx.AsyncClient,
-    url: httpx.URL,
-    headers: Mapping[str, str],
-    options: DownloadOptions,
-    *,
-    local_allowed: bool,
-    key: ResultKey | None,
-) -> httpx.Response:
-    if url.scheme not in {"http", "https"} or not url.host:
-        raise FetchProblem(f"{_named(url)} must be an http or https address", remedy="none")
-    if url.userinfo:
-        raise FetchProblem(f"{_named(url)} must hold no user name or password", remedy="none")
-    timeout = {"connect": options.connect_s, "read": options.stall_s, "write": options.stall_s, "pool": None}
-    request = httpx.Request("GET", url, headers=dict(headers), extensions={"timeout": timeout})
-    if key is not None:
-        client = key.connection(url, client)
-        await _sign(request, key)
-    addresses = await _addresses(client, url, options, local_allowed)
-    for number, address in enumerate(addresses, start=1):
-        try:
-            # Not `client.build_request`, which would add the client's headers and cookies.
-            sent = request if address is None else pin_to_ip(request, address)
-            # Each byte of a head that drips would have the whole of the time-outs above for itself.
-            with anyio.fail_after(options.connect_s + options.stall_s):
-                answer = await _send(client, sent)
-            if isinstance(answer, httpx.TransportError):
-                raise answer
-            return answer
-        except TimeoutError as error:
-            raise FetchProblem(f"no answer came in {options.connect_s + options.stall_s:g} s", remedy="retry") from error
-        except UnicodeError as error:
-            # The client reads the host of a redirect, though it is not to follow it.
-            raise FetchProblem("a redirect leads to an address that is not valid", remedy="none") from error
-        except (httpx.ConnectError, httpx.ConnectTimeout):
-            if number == len(addresses):
-                raise
-    raise FetchProblem(f"{_named(url)} has no address", remedy="retry")
+    async def follow(self, url: httpx.URL, key: ResultKey | None) -> httpx.Response:
+        """Request an output, and go where the answer leads."""
+        for _ in range(self.options.redirects + 1):
+            # Behind a redirect to elsewhere somebody else decides where it goes on, so the key stays away for good.
+            key = key if key is not None and key.opens(url) else None
+            response = await self._get(url, key)
+            if response.status_code not in _REDIRECTS:
+                return response
+            await response.aclose()
+            target = response.headers.get("Location")
+            if not target:
+                raise FetchProblem("a redirect has no Location", remedy="retry", status_code=response.status_code)
+            try:
+                check_unambiguous(target)
+                following = parse_url(str(url.join(target)))
+            except ValueError as error:
+                raise FetchProblem(f"the address that a redirect leads to {error}", remedy="none") from error
+            if url.scheme == "https" and following.scheme == "http":
+                raise FetchProblem(f"a redirect leads from https to http, to {scrub(_named(following), response)}", remedy="none")
+            url = following
+        raise FetchProblem(f"there are more than {self.options.redirects} redirects", remedy="refresh")
+
+    async def _get(self, url: httpx.URL, key: ResultKey | None) -> httpx.Response:
+        if url.scheme not in {"http", "https"} or not url.host:
+            raise FetchProblem(f"{_named(url)} must be an http or https address", remedy="none")
+        if url.userinfo:
+            raise FetchProblem(f"{_named(url)} must hold no user name or password", remedy="none")
+        timeout = {"connect": self.options.connect_s, "read": self.options.stall_s, "write": self.options.stall_s, "pool": None}
+        request = httpx.Request("GET", url, headers=dict(self.headers), extensions={"timeout": timeout})
+        if key is not None:
+            await _sign(request, key)
+        client = self.client if key is None else key.connection(url, self.client)
+        addresses = await _addresses(client, url, self.options, self.local_allowed)
+        for number, address in enumerate(addresses, start=1):
+            try:
+                # Not `client.build_request`, which would add the client's headers and cookies.
+                sent = request if address is None else pin_to_ip(request, address)
+                # Each byte of a head that drips would have the whole of the time-outs above for itself.
+                with anyio.fail_after(self.options.connect_s + self.options.stall_s):
+                    answer = await _send(client, sent)
+                if isinstance(answer, httpx.TransportError):
+                    raise answer
+                return answer
+            except TimeoutError as error:
+                raise FetchProblem(f"no answer came in {self.options.connect_s + self.options.stall_s:g} s", remedy="retry") from error
+            except UnicodeError as error:
+                # The client reads the host of a redirect, though it is not to follow it.
+                raise FetchProblem("a redirect leads to an address that is not valid", remedy="none") from error
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                if number == len(addresses):
+                    raise
+        raise FetchProblem(f"{_named(url)} has no address", remedy="retry")
 
 
 async def _sign(request: httpx.Request, key: ResultKey) -> None:

@@ -181,7 +181,6 @@ class Settler:
     async def _page(self, model: str, page: int) -> httpx.Response:
         gateway = get_gateway(self.account.gateway)
         request = gateway.tasks_request(self.account, model, page)
-        assert request is not None  # noqa: S101 -- `settle` looked
         await self.shared.limiter(self.account, per_s=gateway.facts.polls_per_s).wait()
         async with self.shared.connections.client() as client:
             return await send(client, gateway, self.account, request, self.tokens)

@@ -151,14 +151,15 @@ class Index:
         await asyncio.gather(*map(write, changed))
 
 
-async def contents(journal: Journal, *, tidy: bool = False) -> Contents:
+async def contents(journal: Journal, *, tidy: bool = False, read_only: bool = False) -> Contents:
     """What a journal holds; only entries that are not in its index are read, and of these the open ones are kept.
 
     Args:
         journal: The journal.
         tidy: Whether to remove what processes that ended in between left of closed entries.
+        read_only: Whether to write nothing: neither what waits in the spool nor the index.
     """
-    unreadable = await journal.restore_all()
+    unreadable = [] if read_only else await journal.restore_all()
     survey = await journal.survey()
     index = Index(journal)
     await index.load(survey.latest)
@@ -177,7 +178,8 @@ async def contents(journal: Journal, *, tidy: bool = False) -> Contents:
         lines.append(index.add(one))
         if one.is_open:
             found.append(one)
-    await index.save(survey.latest)
+    if not read_only:
+        await index.save(survey.latest)
     if tidy:
         await journal.tidy(survey, lambda digest, revision: index.get(digest, revision) is not None)
     return Contents(lines, sorted(found, key=begun), unreadable)

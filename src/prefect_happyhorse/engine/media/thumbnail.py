@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -39,16 +40,23 @@ def thumbnail(source: Path | bytes, kind: AssetKind, *, size: int = _SIZE, max_b
     """
     if kind == "audio" or not can_measure("image") or not can_measure(kind):
         return None
-    try:
+    with _translated():
         if isinstance(source, bytes) and len(source) <= max_bytes and _is_small(source, size):
             return source
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         image = _picture(file, size) if kind == "image" else _frame(file, size)
+        return None if image is None else _encode(image, size, max_bytes)
+
+
+@contextmanager
+def _translated() -> Generator[None]:
+    """Turn what decoders raise, which is of nearly every class there is, into MediaNotReadable."""
+    try:
+        yield
     except (MemoryError, FileNotFoundError, PermissionError):
         raise
     except Exception as error:
         raise MediaNotReadable(f"no thumbnail can be made of it: {error}") from error
-    return None if image is None else _encode(image, size, max_bytes)
 
 
 def probe_and_thumbnail(path: Path) -> tuple[MediaInfo, bytes | None]:
@@ -56,13 +64,10 @@ def probe_and_thumbnail(path: Path) -> tuple[MediaInfo, bytes | None]:
     made: list[bytes] = []
 
     def on_video(container: Any) -> None:
-        try:
+        # The file itself may well be whole.
+        with suppress(MediaNotReadable), _translated():
             if (image := _frame_of(container, _SIZE)) is not None:
                 made.append(_encode(image, _SIZE, _MAX_BYTES))
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 -- FFmpeg's errors are of nearly every class there is; the file itself is whole
-            _log.debug("no thumbnail can be made of %s: %s", path, error)
 
     info = probe(path, on_video=on_video)
     if info.kind == "image":
