@@ -12,7 +12,7 @@ from typing import Any, get_args
 import pytest
 
 from prefect_happyhorse.catalog import GATEWAYS, Route, WireField, gateway_facts, routes
-from prefect_happyhorse.catalog.routes import CodeMeaning
+from prefect_happyhorse.catalog.facts import CodeMeaning
 from prefect_happyhorse.domain.requests import MEDIA_FIELDS, REQUEST_CLASSES
 
 if sys.version_info >= (3, 11):

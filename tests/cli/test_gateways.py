@@ -64,7 +64,7 @@ def test_a_name_that_is_no_example_needs_a_dialect(tmp_path: Path) -> None:
 
 def test_a_dialect_that_does_not_work_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the gateway that cannot be used for it, beside all others."""
-    monkeypatch.setattr(import_module("prefect_happyhorse.catalog.routes"), "dialect_names", lambda: frozenset({"whinny"}))
+    monkeypatch.setattr(import_module("prefect_happyhorse.catalog.facts"), "dialect_names", lambda: frozenset({"whinny"}))
     with registered(VAULT.replace('dialect = "newapi"', 'dialect = "whinny"')):
         told = run()
     assert (told.exit_code, "vault cannot be used: The dialect 'whinny' must have one entry point" in told.stderr) == (1, True)
@@ -73,7 +73,7 @@ def test_a_dialect_that_does_not_work_is_listed(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_dialect_without_emulation_is_checked_as_far_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its data and its bodies; that no job was run is said."""
-    monkeypatch.setattr(import_module("prefect_happyhorse.catalog.routes"), "dialect_names", lambda: frozenset({"whinny"}))
+    monkeypatch.setattr(import_module("prefect_happyhorse.catalog.facts"), "dialect_names", lambda: frozenset({"whinny"}))
     monkeypatch.setitem(DIALECTS, "whinny", NewAPIGateway)
     file = tmp_path / "vault.toml"
     file.write_text(VAULT.replace('dialect = "newapi"', 'dialect = "whinny"'))

@@ -83,7 +83,7 @@ def test_a_dialect_that_nobody_emulates_is_not_served(
     sandbox: SandboxServer, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer says what is missing, and all other gateways are served."""
-    monkeypatch.setattr(import_module("prefect_happyhorse.catalog.routes"), "dialect_names", lambda: frozenset({"whinny"}))
+    monkeypatch.setattr(import_module("prefect_happyhorse.catalog.facts"), "dialect_names", lambda: frozenset({"whinny"}))
     text = VAULT.replace('"vault"', '"mute"').replace('dialect = "newapi"', 'dialect = "whinny"')
     with registered(text):
         answer = client.get(f"{sandbox.base_url('mute')}/videos/1", headers=KEY)

@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Iterable
 
-from prefect_happyhorse.catalog.routes import Route, WireField, WireType
+from prefect_happyhorse.catalog.fields import WireField, WireType
+from prefect_happyhorse.catalog.routes import Route
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import InvalidRequest
 from prefect_happyhorse.domain.locations import locate

@@ -11,8 +11,9 @@ from typing import cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from prefect_happyhorse.catalog.fields import WireField
 from prefect_happyhorse.catalog.loader import GATEWAYS, resolve, routes, tomllib
-from prefect_happyhorse.catalog.routes import Route, WireField
+from prefect_happyhorse.catalog.routes import Route
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import CatalogError
 from prefect_happyhorse.domain.prices import EXACT, Basis, Estimate, Price

@@ -12,8 +12,10 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from prefect_happyhorse.catalog.discovery import discovered
+from prefect_happyhorse.catalog.facts import GatewayFacts, ResponsePaths
+from prefect_happyhorse.catalog.fields import MediaLimit
 from prefect_happyhorse.catalog.lines import line_of
-from prefect_happyhorse.catalog.routes import GatewayFacts, MediaLimit, ResponsePaths, Route
+from prefect_happyhorse.catalog.routes import Route
 from prefect_happyhorse.domain.errors import CatalogError, InvalidRequest
 from prefect_happyhorse.domain.requests import GenerationRequest
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
-from prefect_happyhorse.catalog.routes import CodeMeaning
+from prefect_happyhorse.catalog.facts import CodeMeaning
 from prefect_happyhorse.domain.errors import (
     AuthenticationFailed,
     GatewayUnavailable,

@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from prefect_happyhorse.catalog import GatewayFacts
-from prefect_happyhorse.catalog.routes import CodeMeaning
+from prefect_happyhorse.catalog.facts import CodeMeaning
 from prefect_happyhorse.gateways.errors import CallError, CallRejected, CallUnavailable
 from prefect_happyhorse.gateways.redaction import CODE_CHARS, excerpt, sentence, shown
 from prefect_happyhorse.gateways.responses import request_id_of
