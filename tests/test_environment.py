@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from prefect_happyhorse.blocks import environment_names
+from prefect_happyhorse.blocks.credentials import environment_names
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
 
 from .environment import SUFFIXES, clear

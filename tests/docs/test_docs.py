@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 
-from prefect_happyhorse.blocks import environment_names
+from prefect_happyhorse.blocks.credentials import environment_names
 from prefect_happyhorse.catalog import GATEWAYS, find_problems, gateway_facts, routes
 from prefect_happyhorse.cli import main
 from prefect_happyhorse.cli.docs import gateways_page, routes_table

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prefect_happyhorse.blocks import environment_names
+from prefect_happyhorse.blocks.credentials import environment_names
 from prefect_happyhorse.catalog import GATEWAYS
 from prefect_happyhorse.domain.settings import PREFIXES, Settings, current, from_environment, read_by, written
 from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S, SENDING_TTL_S

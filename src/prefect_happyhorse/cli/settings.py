@@ -86,7 +86,7 @@ def settings_page() -> str:
         >>> settings_page().splitlines()[0]
         '# Settings'
     """
-    from prefect_happyhorse.blocks import environment_names
+    from prefect_happyhorse.blocks.credentials import environment_names
 
     rows = [
         f"| `{name}` | `{_variable(name)}` or `{PREFIXES[1]}{name.upper()}` | {_default(field.default)} | {field.description} |"

@@ -11,7 +11,8 @@ from typing import Any, cast, get_args
 from prefect.tasks import TaskRunNameCallbackWithParameters
 from pydantic import TypeAdapter, ValidationError
 
-from prefect_happyhorse.blocks import GatewayCredentials, GatewayPool, MediaStore, no_payer
+from prefect_happyhorse.blocks import GatewayCredentials, GatewayPool, MediaStore
+from prefect_happyhorse.blocks.credentials import no_payer
 from prefect_happyhorse.domain.errors import AuthenticationFailed, InvalidRequest, error_context
 from prefect_happyhorse.domain.jobs import Job, JobResult
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import ValidationError
 
-from prefect_happyhorse.blocks import GatewayCredentials, environment_names
+from prefect_happyhorse.blocks import GatewayCredentials
+from prefect_happyhorse.blocks.credentials import environment_names
 from prefect_happyhorse.catalog import GATEWAYS, Route, routes
 from prefect_happyhorse.cli.doctor.findings import Finding, ok, problem, warning
 from prefect_happyhorse.cli.doctor.server import api_url

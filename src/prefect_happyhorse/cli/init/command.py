@@ -153,7 +153,7 @@ def _name(wishes: Wishes) -> str:
 
 
 def _variables(credentials: GatewayCredentials, store: MediaStore) -> dict[str, str]:
-    from prefect_happyhorse.blocks import environment_names
+    from prefect_happyhorse.blocks.credentials import environment_names
 
     values: dict[str, str] = {}
     for field, name in environment_names(credentials.gateway).items():

@@ -1,34 +1,26 @@
-"""The blocks: who pays, which gateways may stand in for each other, and where the results are kept."""
+"""The block that says who pays."""
 
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from prefect.blocks.core import Block
-from prefect.types import SecretDict
 from pydantic import ConfigDict, Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
 
+from prefect_happyhorse.blocks.logos import LOGOS
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts, read_prices
 from prefect_happyhorse.domain.errors import AuthenticationFailed, Money, PollRejected, error_context
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.prices import Price
-from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.engine.http.client import is_on_this_machine
 from prefect_happyhorse.engine.http.ssrf import check_base_url
-from prefect_happyhorse.engine.jobs.failover import Order, pool_problem
-from prefect_happyhorse.engine.storage.backend import HiddenOptions
-from prefect_happyhorse.engine.storage.store import DEFAULT_TEMPLATE, Store
 from prefect_happyhorse.gateways import Account
-from prefect_happyhorse.settings import HappyHorseSettings
 
-__all__ = ["GatewayCredentials", "GatewayPool", "HappyHorseSettings", "MediaStore"]
-
-_LOGOS = "https://raw.githubusercontent.com/PrefectHQ/prefect/420d0d6a78bb6df1fc18bcf188fdad43c1d22ea9/assets/block-logos"
+__all__ = ["GatewayCredentials", "environment_names", "no_payer"]
 
 
 def _offer_gateways(schema: dict[str, Any]) -> None:
@@ -97,7 +89,7 @@ class GatewayCredentials(Block):
 
     _block_type_name: ClassVar[str | None] = "HappyHorse Gateway Credentials"
     _block_type_slug: ClassVar[str | None] = "happyhorse-gateway-credentials"
-    _logo_url: ClassVar[HttpUrl | None] = HttpUrl(f"{_LOGOS}/secret.png")
+    _logo_url: ClassVar[HttpUrl | None] = HttpUrl(f"{LOGOS}/secret.png")
     _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
 
     gateway: str = Field(description="The gateway that makes the images and videos.", json_schema_extra=_offer_gateways)
@@ -316,136 +308,3 @@ class GatewayCredentials(Block):
                 what = f"{where} of account {label!r} of {found.gateway}; the job belongs to {account!r} of {gateway}."
                 raise no_payer(ValueError(what), job)
         return found
-
-
-class GatewayPool(Block):
-    """Several gateways for the same requests: each is bought at one of them at most, at the first that does not certainly refuse it.
-
-    Args:
-        credentials: Who may pay, the first choice first: names of GatewayCredentials blocks, or ids of gateways whose keys are in the
-            environment; each of another gateway. Names alone, since Prefect would keep the keys of blocks in a list as plain text.
-        order: As given, what a request should cost at each, or how long its jobs were seen to take there.
-        after_failure: Whether a job that its provider ended without a result, and may have charged, is bought again at the next.
-
-    Example:
-        Load a stored pool:
-        ```python
-        from prefect_happyhorse import GatewayPool
-
-        pool = GatewayPool.load("BLOCK_NAME")
-        ```
-    """
-
-    _block_type_name: ClassVar[str | None] = "HappyHorse Gateway Pool"
-    _block_type_slug: ClassVar[str | None] = "happyhorse-gateway-pool"
-    _logo_url: ClassVar[HttpUrl | None] = HttpUrl(f"{_LOGOS}/secret.png")
-    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
-
-    credentials: list[str] = Field(description="Names of GatewayCredentials blocks, or ids of gateways, the first choice first.")
-    order: Order = Field(default="given", description="given, cheapest by estimate, or fastest by the durations of earlier jobs.")
-    after_failure: bool = Field(
-        default=False, description="Whether a job that ended without a result, and may have been charged, is bought again at the next."
-    )
-
-    @field_validator("credentials")
-    @classmethod
-    def _is_a_pool(cls, value: list[str]) -> list[str]:
-        if problem := pool_problem(value):
-            raise ValueError(problem)
-        return value
-
-    @classmethod
-    async def find(cls, name: str) -> GatewayPool | None:
-        """The pool of a name.
-
-        Args:
-            name: Name of a saved block.
-
-        Returns:
-            The pool, or None when there is none of that name.
-        """
-        try:
-            return await cls.aload(name)
-        except ValueError:
-            return None
-
-
-class MediaStore(Block):
-    """Where results and the journal are kept.
-
-    Args:
-        url: An fsspec URL such as `s3://bucket/folder`, or a folder on this machine.
-        options: What fsspec needs to open it, such as `{"key": ..., "secret": ...}`; kept secret.
-        path_template: Where a result goes below the URL.
-        public_base_url: The web address under which others read the store, where there is one.
-        presign_s: For how many seconds addresses are signed, where the store can sign them.
-
-    Example:
-        Load a stored media store:
-        ```python
-        from prefect_happyhorse import MediaStore
-
-        store = MediaStore.load("BLOCK_NAME")
-        ```
-    """
-
-    _block_type_name: ClassVar[str | None] = "HappyHorse Media Store"
-    _block_type_slug: ClassVar[str | None] = "happyhorse-media-store"
-    _logo_url: ClassVar[HttpUrl | None] = HttpUrl(f"{_LOGOS}/local-file-system.png")
-    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
-
-    url: str = Field(default="outputs", title="URL", description="An fsspec URL such as s3://bucket/folder, or a folder on this machine.")
-    options: SecretDict = Field(
-        default_factory=lambda: SecretDict({}), description="What fsspec needs to open the URL, such as key and secret."
-    )
-    path_template: str = Field(default=DEFAULT_TEMPLATE, description="Where a result goes below the URL.")
-    public_base_url: str | None = Field(
-        default=None, title="Public base URL", description="The web address under which others read the store."
-    )
-    presign_s: int | None = Field(
-        default=None, ge=60, description="For how many seconds addresses are signed, where the store can sign them."
-    )
-
-    def to_store(self) -> Store:
-        """The store as the engine takes it.
-
-        Returns:
-            The store.
-
-        Raises:
-            ValueError: When the path template names a field that there is not.
-
-        Example:
-            >>> MediaStore(url="memory://pictures").to_store().url
-            'memory://pictures'
-        """
-        return Store(
-            url=self.url,
-            options=HiddenOptions(self.options.get_secret_value()),
-            template=self.path_template,
-            public_base_url=self.public_base_url,
-            presign_s=self.presign_s,
-        )
-
-    @classmethod
-    async def find(cls, name: str | Path | None) -> MediaStore:
-        """The store that a name stands for: a saved block, a folder or an fsspec URL; without one `HAPPYHORSE_STORE`, else `outputs`.
-
-        Args:
-            name: Name of a saved block: lower-case letters, digits and dashes. Anything else, and any `Path`, is a folder or a URL.
-
-        Returns:
-            The store.
-
-        Raises:
-            ValueError: When there is no such block.
-        """
-        if not name:
-            return cls(url=current().store or "outputs")
-        if isinstance(name, Path) or not re.fullmatch("[a-z0-9-]+", name):
-            return cls(url=str(name))
-        try:
-            return await cls.aload(name, validate=False)
-        except ValueError as error:
-            # No folder is made of a name that was misspelt: in an empty journal nothing is known to be paid for.
-            raise ValueError(f"There is no MediaStore block named {name!r}; for a folder write './{name}'. Nothing was sent.") from error
