@@ -117,9 +117,10 @@ def empty(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[obje
 
 def engine(job_s: float, url: str, folder: str) -> Callable[[int], Awaitable[object]]:
     from prefect_happyhorse.engine.jobs.poll import Poller
+    from prefect_happyhorse.engine.jobs.prepare import prepare
     from prefect_happyhorse.engine.jobs.results import OutputStore
     from prefect_happyhorse.engine.jobs.shared import PROCESS
-    from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+    from prefect_happyhorse.engine.jobs.submit import Submitter
     from prefect_happyhorse.engine.storage.store import Store
     from prefect_happyhorse.gateways import Account
 

@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 from prefect_happyhorse.cli import main
 from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
-from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.prepare import prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
 

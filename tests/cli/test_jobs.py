@@ -10,7 +10,8 @@ import pytest
 from tests.cli.journal import HORSE, bought, entry_of, riding, run, write
 
 from prefect_happyhorse.domain.errors import JobFailed
-from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.prepare import prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.journal.journal import Failure, Journal, LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer

@@ -21,8 +21,9 @@ from prefect_happyhorse import Route, parse_request, routes
 from prefect_happyhorse.catalog import WireField
 from prefect_happyhorse.domain.requests import MEDIA_FIELDS
 from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.prepare import prepare
 from prefect_happyhorse.engine.jobs.results import OutputStore
-from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.sandbox import SandboxServer

@@ -11,8 +11,9 @@ from pydantic import SecretStr
 
 from prefect_happyhorse.domain.requests import TextToImage
 from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.prepare import prepare
 from prefect_happyhorse.engine.jobs.results import OutputStore
-from prefect_happyhorse.engine.jobs.submit import OnUncertain, Submitter, prepare
+from prefect_happyhorse.engine.jobs.submit import OnUncertain, Submitter
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 

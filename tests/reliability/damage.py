@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from prefect_happyhorse.domain.errors import SubmissionUncertain
-from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.prepare import prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer

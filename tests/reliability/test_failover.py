@@ -16,10 +16,11 @@ from prefect_happyhorse.engine.http.rate_limit import RateLimiter
 from prefect_happyhorse.engine.jobs.failover import Pool
 from prefect_happyhorse.engine.jobs.manage import adopt, forget
 from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.prepare import Prepared
 from prefect_happyhorse.engine.jobs.results import OutputStore
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
-from prefect_happyhorse.engine.jobs.submit import Prepared, Submitted, Turn
+from prefect_happyhorse.engine.jobs.submit import Submitted, Turn
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account

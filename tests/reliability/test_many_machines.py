@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from prefect_happyhorse.domain.requests import TextToImage
-from prefect_happyhorse.engine.jobs.submit import prepare
+from prefect_happyhorse.engine.jobs.prepare import prepare
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.journal.owner import LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store

@@ -18,9 +18,10 @@ from prefect_happyhorse.domain.requests import GenerationRequest, ReferenceToVid
 from prefect_happyhorse.engine.download.exchange import DownloadOptions
 from prefect_happyhorse.engine.jobs.manage import forget
 from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.prepare import prepare
 from prefect_happyhorse.engine.jobs.results import OutputStore
 from prefect_happyhorse.engine.jobs.session import Session
-from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account

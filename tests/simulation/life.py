@@ -22,12 +22,13 @@ from prefect_happyhorse.domain.errors import GenerationError, JobExpired, JobFai
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.requests import ReferenceToVideo
 from prefect_happyhorse.domain.rows import RowResult
-from prefect_happyhorse.engine.http.client import Client
+from prefect_happyhorse.engine.http.connections import Client
 from prefect_happyhorse.engine.jobs import manage
 from prefect_happyhorse.engine.jobs.failover import Pool, PreparedPool
+from prefect_happyhorse.engine.jobs.prepare import Prepared
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
-from prefect_happyhorse.engine.jobs.submit import Prepared, Submitted, Turn
+from prefect_happyhorse.engine.jobs.submit import Submitted, Turn
 from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.storage.store import Store

@@ -38,8 +38,9 @@ from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.engine.http.ssrf import check_base_url
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
 from prefect_happyhorse.engine.jobs.failover import Pool
+from prefect_happyhorse.engine.jobs.prepare import Prepared
 from prefect_happyhorse.engine.jobs.session import Session
-from prefect_happyhorse.engine.jobs.submit import Prepared, Submitted, Turn
+from prefect_happyhorse.engine.jobs.submit import Submitted, Turn
 from prefect_happyhorse.engine.media.source import shown
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, build_body, form_parts, get_gateway

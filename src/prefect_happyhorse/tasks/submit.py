@@ -8,8 +8,9 @@ from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.jobs.failover import Pool
+from prefect_happyhorse.engine.jobs.prepare import Prepared
 from prefect_happyhorse.engine.jobs.session import Session
-from prefect_happyhorse.engine.jobs.submit import OnUncertain, Prepared, Submitted, Turn
+from prefect_happyhorse.engine.jobs.submit import OnUncertain, Submitted, Turn
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.runtime.cancellation import cancelled_with_its_run, flow_run_id
 from prefect_happyhorse.runtime.concurrency import call_rate_limit, submit_slot

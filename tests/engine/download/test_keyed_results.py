@@ -16,7 +16,7 @@ from tests.vault import registered
 from prefect_happyhorse.domain.errors import DownloadFailed
 from prefect_happyhorse.domain.jobs import Output
 from prefect_happyhorse.engine.http.auth import TokenStore
-from prefect_happyhorse.engine.http.client import Client
+from prefect_happyhorse.engine.http.connections import Client
 from prefect_happyhorse.engine.http.result_key import ResultKey
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account

@@ -19,7 +19,7 @@ from tests.engine.scripted_server import Received, Wire, cut, file
 
 from prefect_happyhorse.engine.download import attempt as attempt_module
 from prefect_happyhorse.engine.download.download import DownloadOptions
-from prefect_happyhorse.engine.http.client import Connections
+from prefect_happyhorse.engine.http.connections import Connections
 from prefect_happyhorse.engine.media.probe import decoders, in_decoder
 from prefect_happyhorse.engine.storage.store import Store
 

@@ -16,7 +16,8 @@ from tests.engine.jobs.test_submit import ride
 
 from prefect_happyhorse.domain.errors import AuthenticationFailed, GatewayUnavailable
 from prefect_happyhorse.engine.http.auth import TokenStore
-from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.prepare import prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import AccessToken, Account

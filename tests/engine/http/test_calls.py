@@ -21,9 +21,11 @@ from tests.engine.scripted_server import Received, Step, Wire, raw, refuse
 from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
 from prefect_happyhorse.engine.http import client as client_module
 from prefect_happyhorse.engine.http.auth import TokenStore
-from prefect_happyhorse.engine.http.client import Connections, send
+from prefect_happyhorse.engine.http.client import send
+from prefect_happyhorse.engine.http.connections import Connections
+from prefect_happyhorse.engine.jobs.prepare import prepare
 from prefect_happyhorse.engine.jobs.shared import Shared
-from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, CallRejected, CallUnavailable, MalformedResponse, get_gateway
 from prefect_happyhorse.gateways.failures import retry_after_s

@@ -13,7 +13,8 @@ from pydantic import SecretStr
 
 from prefect_happyhorse.engine.http import client as client_module
 from prefect_happyhorse.engine.http.auth import TokenStore
-from prefect_happyhorse.engine.http.client import Connections, send
+from prefect_happyhorse.engine.http.client import send
+from prefect_happyhorse.engine.http.connections import Connections
 from prefect_happyhorse.gateways import Account, CallUnavailable, MalformedResponse, get_gateway
 
 AT_ONCE = 16

@@ -11,7 +11,7 @@ import trustme
 from tests.engine.scripted_server import Wire, refuse
 
 from prefect_happyhorse.engine.download.exchange import DownloadOptions, FetchProblem, open_result
-from prefect_happyhorse.engine.http.client import Connections
+from prefect_happyhorse.engine.http.connections import Connections
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 

@@ -30,9 +30,10 @@ from prefect_happyhorse.domain.requests import GenerationRequest, ReferenceToVid
 from prefect_happyhorse.engine.jobs import breaker
 from prefect_happyhorse.engine.jobs.failover import Pool
 from prefect_happyhorse.engine.jobs.manage import forget
+from prefect_happyhorse.engine.jobs.prepare import Prepared
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
-from prefect_happyhorse.engine.jobs.submit import Prepared, Submitted, Turn
+from prefect_happyhorse.engine.jobs.submit import Submitted, Turn
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.journal.journal import Failure, Journal
 from prefect_happyhorse.engine.journal.parent import Parents

@@ -22,8 +22,9 @@ from prefect_happyhorse.domain.errors import DownloadFailed, SubmissionUncertain
 from prefect_happyhorse.domain.jobs import Job, Output
 from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
 from prefect_happyhorse.engine.download.download import DownloadOptions, download
+from prefect_happyhorse.engine.jobs.prepare import Prepared, prepare
 from prefect_happyhorse.engine.jobs.results import _origin
-from prefect_happyhorse.engine.jobs.submit import Prepared, Submitter, prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account

@@ -15,8 +15,9 @@ from prefect_happyhorse.catalog import resolve
 from prefect_happyhorse.domain.errors import MediaUnreachable
 from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToVideo, VideoExtension
 from prefect_happyhorse.engine.inputs.upload import upload_inputs
+from prefect_happyhorse.engine.jobs.prepare import prepare
 from prefect_happyhorse.engine.jobs.shared import Shared
-from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer
 

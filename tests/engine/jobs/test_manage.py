@@ -15,9 +15,10 @@ from prefect_happyhorse.domain.errors import JobExpired, JobFailed, SubmissionUn
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.jobs import manage as jobs
 from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.prepare import Prepared, prepare
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
-from prefect_happyhorse.engine.jobs.submit import Prepared, Submitter, prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import Cancellation, Failure, Journal, JournalEntry, LeaseOwner
 from prefect_happyhorse.engine.journal.owner import LEASE_TTL_S

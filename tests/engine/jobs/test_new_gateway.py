@@ -12,8 +12,9 @@ from prefect_happyhorse.blocks import GatewayCredentials
 from prefect_happyhorse.catalog import GATEWAYS, GatewayFacts, loader, register, routes
 from prefect_happyhorse.domain.requests import TextToVideo
 from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.prepare import prepare
 from prefect_happyhorse.engine.jobs.results import OutputStore
-from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer
 

@@ -13,9 +13,10 @@ from prefect_happyhorse.domain.errors import JobExpired, JobFailed, JobTimedOut,
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot, JobStatus
 from prefect_happyhorse.domain.requests import TextToImage
 from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.prepare import prepare
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
-from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from prefect_happyhorse.domain.errors import GatewayUnavailable, PollRejected
 from prefect_happyhorse.domain.jobs import Job, JobStatus
-from prefect_happyhorse.engine.http.client import Client, Connections
+from prefect_happyhorse.engine.http.connections import Client, Connections
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
 from prefect_happyhorse.engine.storage.store import Store

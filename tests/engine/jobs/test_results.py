@@ -16,9 +16,10 @@ from prefect_happyhorse.domain.requests import TextToImage
 from prefect_happyhorse.engine.download.download import DownloadOptions, StoredOutput
 from prefect_happyhorse.engine.jobs import results
 from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.prepare import prepare
 from prefect_happyhorse.engine.jobs.results import OutputStore, stored_thumbnail
 from prefect_happyhorse.engine.jobs.session import Session
-from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store

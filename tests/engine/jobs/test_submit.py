@@ -29,8 +29,9 @@ from prefect_happyhorse.domain.errors import (
 )
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
+from prefect_happyhorse.engine.jobs.prepare import prepare
 from prefect_happyhorse.engine.jobs.session import Session
-from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account

@@ -20,8 +20,9 @@ from tests.engine.jobs.test_submit import ride
 from prefect_happyhorse.domain.errors import BudgetExceeded, SubmissionUncertain
 from prefect_happyhorse.domain.prices import Price
 from prefect_happyhorse.domain.requests import TextToImage
+from prefect_happyhorse.engine.jobs.prepare import prepare
 from prefect_happyhorse.engine.jobs.session import Session
-from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.journal.budget import Budget, BudgetTracker
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
@@ -172,7 +173,8 @@ from prefect_happyhorse.domain.requests import TextToImage
 from prefect_happyhorse.engine.journal.budget import Budget, BudgetTracker
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
-from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.prepare import prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.gateways import Account
 
 async def main(said):

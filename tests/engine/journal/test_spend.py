@@ -16,8 +16,9 @@ from prefect_happyhorse.cli.commands import main
 from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.engine.jobs import manage
 from prefect_happyhorse.engine.jobs.poll import Poller
+from prefect_happyhorse.engine.jobs.prepare import prepare
 from prefect_happyhorse.engine.jobs.results import OutputStore
-from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.journal.index import Line, contents
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.journal.spend import spend

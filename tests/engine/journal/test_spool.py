@@ -15,9 +15,10 @@ from tests.engine.journal.test_lease import ended, intent_of
 
 from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.engine.jobs.manage import find_entry
+from prefect_happyhorse.engine.jobs.prepare import prepare
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
-from prefect_happyhorse.engine.jobs.submit import Submitter, prepare
+from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.journal.spool import Spool
 from prefect_happyhorse.engine.storage.store import Store

@@ -22,7 +22,8 @@ from prefect_happyhorse.domain.jobs import JobStatus
 from prefect_happyhorse.domain.settings import NO_PROXY, current
 from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.engine.http.auth import TokenStore
-from prefect_happyhorse.engine.http.client import Client, Connections, send, ssl_context
+from prefect_happyhorse.engine.http.client import send
+from prefect_happyhorse.engine.http.connections import Client, Connections, ssl_context
 from prefect_happyhorse.engine.jobs.shared import PROCESS
 from prefect_happyhorse.gateways import Account, CallError, CallRejected, CallUnavailable, JobUnknown, get_gateway
 

@@ -16,7 +16,7 @@ from prefect_happyhorse.cli.doctor.server import api_url
 from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.engine.download.exchange import DownloadOptions, FetchProblem, open_result
-from prefect_happyhorse.engine.http.client import Connections
+from prefect_happyhorse.engine.http.connections import Connections
 from prefect_happyhorse.engine.http.ssrf import host_of, is_local_host
 from prefect_happyhorse.engine.inputs.upload import INPUTS_FOLDER
 from prefect_happyhorse.engine.jobs.shared import PROCESS

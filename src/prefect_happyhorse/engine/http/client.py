@@ -1,18 +1,10 @@
-"""One HTTP client per event loop, and the table that says what a broken call means for the bill."""
+"""One call to a gateway, and the table that says what a broken one means for the bill."""
 
 from __future__ import annotations
 
-import asyncio
-import errno
-import ssl
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Generator
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Protocol, TypeVar
 
 import anyio
 import httpx
@@ -20,8 +12,8 @@ from anyio import to_thread
 from pydantic import SecretStr
 
 from prefect_happyhorse.catalog import routes
-from prefect_happyhorse.domain.settings import NO_PROXY, current
 from prefect_happyhorse.engine.http.auth import TokenCache
+from prefect_happyhorse.engine.http.connections import Client
 from prefect_happyhorse.engine.http.quiet import quiet_http_log
 from prefect_happyhorse.engine.http.ssrf import check_base_url, is_loopback, same_origin
 from prefect_happyhorse.gateways import AccessToken, Account, CallError, CallRejected, CallUnavailable, Gateway, MalformedResponse
@@ -30,14 +22,11 @@ from prefect_happyhorse.gateways.redaction import scrub
 __all__ = [
     "NEVER_DELIVERED",
     "OUTCOME_UNKNOWN",
-    "Client",
-    "Connections",
     "Permit",
     "authorize",
     "is_local",
     "is_on_this_machine",
     "send",
-    "ssl_context",
     "translate",
 ]
 
@@ -72,90 +61,6 @@ OUTCOME_UNKNOWN: tuple[type[httpx.TransportError], ...] = (
     httpx.RemoteProtocolError,
 )
 """The gateway may have read the request and may be working on it."""
-
-
-# A connection pool's own queue costs time that grows with the square of its length, so that calls and downloads queue before it: each for
-# its own kind, for a poll must not wait for a long download, nor for another gateway that answers slowly.
-_CALLS = 16
-_DOWNLOADS = 16
-
-
-@dataclass
-class Client:
-    """An event loop's HTTP clients, by the environment's proxies and by none, and the slots that calls and downloads wait for."""
-
-    http: httpx.AsyncClient
-    direct: httpx.AsyncClient
-    call_s: float = field(default_factory=lambda: current().call_timeout_s)
-    users: int = 0
-    calls: defaultdict[str, asyncio.Semaphore] = field(default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(_CALLS)))
-    downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_DOWNLOADS))
-
-
-@lru_cache(maxsize=4)
-def ssl_context(ca_bundle: Path | None) -> ssl.SSLContext:
-    """What certificates are checked by: the public authorities, or those of SSL_CERT_FILE, and the ones of the setting `ca_bundle`."""
-    # Building one costs some 20 ms of CPU, and every task of a mapped flow has an event loop and so a client of its own.
-    context = httpx.create_ssl_context()
-    if ca_bundle is not None:
-        try:
-            context.load_verify_locations(ca_bundle.expanduser())
-        except OSError as error:
-            why = error.strerror or str(error) or "it holds no certificate"
-            message = f"the setting ca_bundle must name a PEM file with certificates ({why}); nothing was sent"
-            raise OSError(error.errno or errno.EINVAL, message, str(ca_bundle)) from error
-    return context
-
-
-# httpx hands these to a proxy too, which would look for them on its own machine.
-_THIS_MACHINE = {"all://localhost": None, "all://127.0.0.1": None, "all://[::1]": None}
-
-
-def _new(call_s: float, *, direct: bool = False) -> httpx.AsyncClient:
-    chosen = current()
-    proxy = "" if chosen.proxy is None else chosen.proxy.get_secret_value()
-    trusted = ssl_context(chosen.ca_bundle)
-    by_proxy: dict[str, Any] = {"mounts": _THIS_MACHINE}
-    if direct or proxy == NO_PROXY:
-        by_proxy = {"trust_env": False}
-    elif proxy:
-        by_proxy["proxy"] = httpx.Proxy(proxy, ssl_context=trusted if proxy.startswith("https:") else None)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=_CALLS)
-    timeout = httpx.Timeout(call_s, connect=chosen.connect_timeout_s)
-    return httpx.AsyncClient(timeout=timeout, limits=limits, verify=trusted, follow_redirects=False, **by_proxy)
-
-
-class Connections:
-    """The HTTP clients of a process, one for each event loop. They carry no key and follow no redirect.
-
-    Args:
-        call_s: How long a call to a gateway may take as a whole, in seconds; None for what is set.
-    """
-
-    def __init__(self, *, call_s: float | None = None) -> None:
-        self._call_s = call_s
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Client] = WeakKeyDictionary()
-
-    @asynccontextmanager
-    async def client(self, make: Callable[[], httpx.AsyncClient] | None = None) -> AsyncGenerator[Client]:
-        """The event loop's client: shared by all who are inside at the same time, closed when the last one leaves."""
-        loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            call_s = self._call_s or current().call_timeout_s
-            http, direct = (make(), make()) if make else (_new(call_s), _new(call_s, direct=True))
-            client = self._clients[loop] = Client(http, direct, call_s)
-        client.users += 1
-        try:
-            yield client
-        finally:
-            client.users -= 1
-            if client.users == 0:
-                self._clients.pop(loop, None)
-                try:
-                    await client.http.aclose()
-                finally:
-                    await client.direct.aclose()
 
 
 def is_local(account: Account) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import httpx
 
 from prefect_happyhorse.engine.http.auth import TokenCache
-from prefect_happyhorse.engine.http.client import Client, authorize
+from prefect_happyhorse.engine.http.client import authorize
+from prefect_happyhorse.engine.http.connections import Client
 from prefect_happyhorse.engine.http.ssrf import check_base_url, same_origin
 from prefect_happyhorse.gateways import Account, get_gateway
 

@@ -44,8 +44,9 @@ from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.jobs.breaker import is_resting, note_failure, note_success
 from prefect_happyhorse.engine.jobs.hints import goes_on, rebuy, resolve_uncertain
+from prefect_happyhorse.engine.jobs.prepare import Prepared
 from prefect_happyhorse.engine.jobs.session import Session
-from prefect_happyhorse.engine.jobs.submit import Prepared, Submitted, Turn
+from prefect_happyhorse.engine.jobs.submit import Submitted, Turn
 from prefect_happyhorse.engine.journal.digest import request_digest
 from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.journal.lease import Superseded, wait_for_owner

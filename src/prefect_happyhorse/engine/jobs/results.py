@@ -16,7 +16,8 @@ from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.domain.texts import without_queries
 from prefect_happyhorse.engine.download.download import DownloadOptions, StoredOutput, download, forget_partial
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
-from prefect_happyhorse.engine.http.client import Client, is_local
+from prefect_happyhorse.engine.http.client import is_local
+from prefect_happyhorse.engine.http.connections import Client
 from prefect_happyhorse.engine.http.result_key import ResultKey
 from prefect_happyhorse.engine.http.ssrf import parse_url
 from prefect_happyhorse.engine.jobs.poll import Poller

@@ -31,10 +31,11 @@ from prefect_happyhorse.engine.http.client import send
 from prefect_happyhorse.engine.jobs import manage
 from prefect_happyhorse.engine.jobs.hints import goes_on, resolve_uncertain
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S, OnPoll, Poller, ignore
+from prefect_happyhorse.engine.jobs.prepare import Prepared, prepare
 from prefect_happyhorse.engine.jobs.results import OutputStore, StoredResult
 from prefect_happyhorse.engine.jobs.settle import Settler
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
-from prefect_happyhorse.engine.jobs.submit import OnUncertain, Prepared, Submitted, Submitter, Turn, prepare
+from prefect_happyhorse.engine.jobs.submit import OnUncertain, Submitted, Submitter, Turn
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.journal.journal import Cancellation, Failure, Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store

@@ -15,7 +15,7 @@ import anyio
 
 from prefect_happyhorse.catalog import Route, gateway_facts
 from prefect_happyhorse.domain.jobs import Job
-from prefect_happyhorse.engine.http.client import Connections
+from prefect_happyhorse.engine.http.connections import Connections
 from prefect_happyhorse.engine.http.rate_limit import RateLimiter
 from prefect_happyhorse.engine.jobs.durations import Durations
 from prefect_happyhorse.engine.journal.budget import Budget, BudgetTracker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -16,10 +16,8 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from prefect_happyhorse.catalog import Route, check, resolve
 from prefect_happyhorse.domain.errors import (
     GenerationError,
-    InvalidRequest,
     JobFailed,
     Money,
     ProtocolError,
@@ -28,27 +26,26 @@ from prefect_happyhorse.domain.errors import (
 )
 from prefect_happyhorse.domain.jobs import Job, Submission
 from prefect_happyhorse.domain.locations import locate
-from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
 from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.download.medium import fetch_medium
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
-from prefect_happyhorse.engine.http.client import Client, authorize, is_local, send
+from prefect_happyhorse.engine.http.client import authorize, is_local, send
+from prefect_happyhorse.engine.http.connections import Client
 from prefect_happyhorse.engine.http.rate_limit import backoff_s
-from prefect_happyhorse.engine.inputs.preflight import inspect_media
 from prefect_happyhorse.engine.inputs.upload import by_reference, upload_inputs
 from prefect_happyhorse.engine.jobs.hints import rebuy, resolve_uncertain
+from prefect_happyhorse.engine.jobs.prepare import Prepared
 from prefect_happyhorse.engine.jobs.settle import Settler
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
 from prefect_happyhorse.engine.journal.budget import BudgetTracker
-from prefect_happyhorse.engine.journal.digest import request_digest
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.journal.lease import Fence, Lease, LeaseLost, wait_for_owner
 from prefect_happyhorse.engine.journal.owner import LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account, CallError, CallUnavailable, Gateway, get_gateway, submit_error
 
-__all__ = ["OnUncertain", "Prepared", "Submitted", "Submitter", "Turn", "prepare"]
+__all__ = ["OnUncertain", "Submitted", "Submitter", "Turn"]
 
 OnUncertain = Literal["settle", "raise", "resubmit"]
 
@@ -56,38 +53,6 @@ _log = logging.getLogger(__name__)
 
 _FINISH_SENDING_S = 75.0
 _LOOK_AGAIN_S = 0.2
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A request that may be submitted: it fits its route, and its digest is known."""
-
-    request: GenerationRequest
-    route: Route
-    account: Account
-    take: int
-    digest: str
-    estimate: Estimate
-    fingerprints: Mapping[tuple[str, int | None], str] = field(default_factory=dict[tuple[str, "int | None"], str])
-
-
-async def prepare(request: GenerationRequest, account: Account, *, take: int = 1, store: Store | None = None) -> Prepared:
-    """Check a request against its route and its media, and give it its digest. Nothing is sent."""
-    if isinstance(take, bool) or not isinstance(take, int) or take < 1:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers are untyped
-        # 2, "2" and 2.0 would be three digests, and so three charges.
-        raise InvalidRequest(f"take must be a whole number from 1 (got {take!r}). Nothing was sent.")
-    route = resolve(request, account.gateway)
-    inspection = await inspect_media(request, route, store)
-    for sentence in inspection.unchecked:
-        _log.info("Not checked before the submit: %s", sentence)
-    for sentence in inspection.advice:
-        _log.warning("Not as the provider advises, which is no limit: %s", sentence)
-    check(request, route, more=inspection.problems)
-    digest = request_digest(request, gateway=account.gateway, account=account.label, take=take, fingerprints=inspection.fingerprints)
-    cost = account.estimate(request)
-    return Prepared(
-        request=request, route=route, account=account, take=take, digest=digest, estimate=cost, fingerprints=inspection.fingerprints
-    )
 
 
 class Submitted(NamedTuple):

@@ -1,0 +1,52 @@
+"""Check a request, free of charge: it fits its route, so do its media, and its digest and estimate are known."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from prefect_happyhorse.catalog import Route, check, resolve
+from prefect_happyhorse.domain.errors import InvalidRequest
+from prefect_happyhorse.domain.prices import Estimate
+from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.engine.inputs.preflight import inspect_media
+from prefect_happyhorse.engine.journal.digest import request_digest
+from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.gateways import Account
+
+__all__ = ["Prepared", "prepare"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that may be submitted: it fits its route, and its digest is known."""
+
+    request: GenerationRequest
+    route: Route
+    account: Account
+    take: int
+    digest: str
+    estimate: Estimate
+    fingerprints: Mapping[tuple[str, int | None], str] = field(default_factory=dict[tuple[str, "int | None"], str])
+
+
+async def prepare(request: GenerationRequest, account: Account, *, take: int = 1, store: Store | None = None) -> Prepared:
+    """Check a request against its route and its media, and give it its digest. Nothing is sent."""
+    if isinstance(take, bool) or not isinstance(take, int) or take < 1:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers are untyped
+        # 2, "2" and 2.0 would be three digests, and so three charges.
+        raise InvalidRequest(f"take must be a whole number from 1 (got {take!r}). Nothing was sent.")
+    route = resolve(request, account.gateway)
+    inspection = await inspect_media(request, route, store)
+    for sentence in inspection.unchecked:
+        _log.info("Not checked before the submit: %s", sentence)
+    for sentence in inspection.advice:
+        _log.warning("Not as the provider advises, which is no limit: %s", sentence)
+    check(request, route, more=inspection.problems)
+    digest = request_digest(request, gateway=account.gateway, account=account.label, take=take, fingerprints=inspection.fingerprints)
+    cost = account.estimate(request)
+    return Prepared(
+        request=request, route=route, account=account, take=take, digest=digest, estimate=cost, fingerprints=inspection.fingerprints
+    )
