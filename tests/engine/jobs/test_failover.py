@@ -339,6 +339,17 @@ async def test_a_gateway_that_fails_often_rests(sandbox: SandboxServer, pools: P
     assert (await pools.submit(pools.of("infiflow", "ttapi"), take=7)).gateway == "infiflow"
 
 
+@pytest.mark.parametrize("gateway", ["infiflow", "dashscope"])
+async def test_uncertain_submits_count_once_as_outages(sandbox: SandboxServer, pools: Pools, gateway: str) -> None:
+    """Also where the list of tasks was looked at in vain; who only finds one that is uncertain counts nothing."""
+    sandbox.fault(at="submit", kind="drop_after", times=None)
+    sandbox.fault(at="list", kind="http", times=None)
+    for take in (1, 1, 2, 2, 3, 3):
+        with pytest.raises(SubmissionUncertain):
+            await pools.submit(pools.of(gateway), ride(gateway), take=take)
+    assert pools.rested == [(gateway, 60.0)]
+
+
 async def test_twenty_runs_at_once_buy_it_once(sandbox: SandboxServer, pools: Pools) -> None:
     """Each in an order of its own, while two of the gateways refuse some of them."""
     sandbox.fault(at="submit", kind="quota", gateway="infiflow", times=3)

@@ -111,9 +111,14 @@ class Submitter:
             capability=prepared.request.capability,
             digest=prepared.digest,
         ):
-            while (submitted := await self._job(prepared, journal)) is None:
-                pass
-        return submitted
+            while True:
+                try:
+                    if (submitted := await self._job(prepared, journal)) is not None:
+                        return submitted
+                except SubmissionUncertain as error:
+                    # What an earlier run left behind was looked at already.
+                    if error.__cause__ is None or not await self._settles(prepared, journal):
+                        raise
 
     async def _job(self, prepared: Prepared, journal: Journal) -> Submitted | None:
         """The job of a request, bought if need be; None when what the journal says has changed meanwhile."""
@@ -128,7 +133,7 @@ class Submitter:
             return None
         if self.on_uncertain == "resubmit":
             return await self._buy(prepared, journal, instead_of=entry)
-        if self.on_uncertain == "settle" and await self._settler(prepared.account, journal).settle(entry):
+        if await self._settles(prepared, journal, entry):
             return None
         if entry.failure is not None:
             raise _uncertain(f"A submit may have been accepted: {entry.failure.message}", entry.digest, task_id=entry.failure.task_id)
@@ -202,8 +207,13 @@ class Submitter:
                 sending.exception()
             raise
 
-    def _settler(self, account: Account, journal: Journal) -> Settler:
-        return Settler(account, journal, tokens=self.tokens, sleep=self.sleep, shared=self.shared)
+    async def _settles(self, prepared: Prepared, journal: Journal, entry: JournalEntry | None = None) -> bool:
+        """Whether an uncertain submit is so no longer, where it may be settled."""
+        if self.on_uncertain != "settle":
+            return False
+        settler = Settler(prepared.account, journal, tokens=self.tokens, sleep=self.sleep, shared=self.shared)
+        entry = entry or await journal.read(prepared.digest)
+        return entry is not None and await settler.settle(entry)
 
     async def _authorize(self, client: Client, gateway: Gateway, account: Account) -> None:
         """Get an access token while there is no lease yet, where the gateway takes one."""
@@ -228,8 +238,6 @@ class Submitter:
                 # Whoever looks for the job has nothing but the answer.
                 error.args = (f"{error.message} Answer: {error.excerpt[:200]!r}",)
             await lease.give_up(error)
-            if self.on_uncertain == "settle" and gateway.facts.list_tasks is not None:
-                return None
             raise _uncertain(f"The submit may have been accepted: {error.message}", prepared.digest, error) from call
         except LeaseLost as lost:
             _log.warning("%s; nothing was sent, and the journal is read again.", lost)
