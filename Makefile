@@ -83,8 +83,8 @@ types: setup  ## Check types
 
 check: lint types test  ## All of these
 
-bench: setup  ## Measure everything beside a baseline in the same run, and write the table of docs/performance.md
-	$(BIN)/python -m tests.bench --page docs/performance.md
+bench: setup  ## Measure everything beside a baseline in the same run, and write the tables of docs/performance.md (PART=figures or batches for one)
+	$(BIN)/python -m tests.bench --page docs/performance.md $(PART:%=--part %)
 
 docs: setup  ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

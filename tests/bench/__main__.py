@@ -1,6 +1,7 @@
-"""Everything that is measured, in one run: `make bench`; `python -m tests.bench --small` tries the same with little, and judges nothing.
+"""Everything that is measured: `make bench`; `python -m tests.bench --small` tries the same with little, and judges nothing.
 
-Each figure is measured in a process of its own, beside a baseline in the same run.
+The large batches take as long as all the rest, and are a part of their own. Each figure is measured in a process of its own, beside a
+baseline in the same run.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tests.bench import schedule
+from tests.bench.batches import batches
 from tests.bench.fetches import fetching
 from tests.bench.journals import bookkeeping, large_journal
 from tests.bench.loads import overhead
@@ -55,25 +58,33 @@ def polling(size: Size, scratch: Path) -> tuple[list[Figure], str]:
     return figures, ""
 
 
+PARTS: dict[str, Sequence[Callable[[Size, Path], tuple[list[Figure], str]]]] = {
+    "figures": (bookkeeping, large_journal, polling, fetching, overhead),
+    "batches": (batches,),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="try everything with little, and judge nothing")
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this part")
     parser.add_argument("--page", type=Path, help="a page with a place for the figures, which they are written into")
     arguments = parser.parse_args()
     size = LITTLE if arguments.small else Size()
-    figures: list[Figure] = []
-    plots: list[str] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for part in (bookkeeping, large_journal, polling, fetching, overhead):
-            some, drawn = part(size, Path(scratch))
-            figures += some
-            plots += [drawn] if drawn else []
-    if arguments.small:
-        figures = [replace(figure, holds=None) for figure in figures]
-    text = table(figures) + "\n\n" + "\n\n".join(plots)
-    print(text)
-    if arguments.page is not None:
-        write_into(arguments.page, text)
+    for part in arguments.part or PARTS:
+        figures: list[Figure] = []
+        plots: list[str] = []
+        with tempfile.TemporaryDirectory() as scratch:
+            for measure in PARTS[part]:
+                some, drawn = measure(size, Path(scratch))
+                figures += some
+                plots += [drawn] if drawn else []
+        if arguments.small:
+            figures = [replace(figure, holds=None) for figure in figures]
+        text = "\n\n".join([table(figures), *plots])
+        print(text)
+        if arguments.page is not None:
+            write_into(arguments.page, text, part)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ class Size:
         many: How many jobs the large journal holds.
         many_open: How many of them are open.
         simulated: How many jobs are simulated.
+        rows: How many rows a manifest has that is made.
+        stored: How many one has of which all is stored.
         rounds: How often short measurements are repeated, the median counts.
     """
 
@@ -45,6 +47,8 @@ class Size:
     many: int = 100_000
     many_open: int = 1000
     simulated: int = 3000
+    rows: int = 10_000
+    stored: int = 100_000
     rounds: int = 3
 
 
@@ -59,6 +63,8 @@ LITTLE = Size(
     many=100,
     many_open=10,
     simulated=50,
+    rows=3,
+    stored=5,
     rounds=1,
 )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_BEGIN, _END = "<!-- figures: begin (written by `make bench`) -->", "<!-- figures: end -->"
+_BEGIN, _END = "<!-- {part}: begin (written by `make bench`) -->", "<!-- {part}: end -->"
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,11 @@ def plot(title: str, unit: str, lines: Mapping[str, Sequence[tuple[int, float]]]
     )
 
 
-def write_into(page: Path, text: str) -> None:
-    """Put the figures where the page has its place for them."""
-    before, _, rest = page.read_text().partition(_BEGIN)
-    _, found, after = rest.partition(_END)
+def write_into(page: Path, text: str, part: str) -> None:
+    """Put the figures of a part where the page has its place for them."""
+    begin, end = _BEGIN.format(part=part), _END.format(part=part)
+    before, _, rest = page.read_text().partition(begin)
+    _, found, after = rest.partition(end)
     if not found:
-        raise ValueError(f"{page} has no place for figures: {_BEGIN} ... {_END}")
-    page.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}")
+        raise ValueError(f"{page} has no place for figures: {begin} ... {end}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")

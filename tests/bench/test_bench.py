@@ -22,6 +22,8 @@ MEASURED = (
     "3 jobs at once, `generate`",
     "3 jobs at once, the same without Prefect",
     "peak memory of 3 jobs",
+    "3 jobs of 0.5 s by `batch`, 500 at once",
+    "a manifest of 5 rows by `batch`, all of them stored already",
     "processor time of a job at 3 jobs: worker, Prefect server",
     "polls of a job, lognormal durations around 120 s, sigma 0.2",
     "100000 jobs of one account submitted together, 20 polls a second (simulated)",
@@ -48,14 +50,15 @@ MEASURED = (
 def test_everything_is_measured_and_written_down(tmp_path: Path) -> None:
     """With few and short jobs: every row has figures on both sides and no verdict, and the page has its table and plots."""
     page = tmp_path / "page.md"
-    page.write_text("# Speed\n\n<!-- figures: begin (written by `make bench`) -->\nold\n<!-- figures: end -->\n\nAfter.\n")
+    places = (f"<!-- {part}: begin (written by `make bench`) -->\nold\n<!-- {part}: end -->\n\n" for part in ("figures", "batches"))
+    page.write_text(f"# Speed\n\n{''.join(places)}After.\n")
     command = [sys.executable, "-m", "tests.bench", "--small", "--page", str(page)]
     # Nothing may hang on for as long as the whole suite may take.
     done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     text = page.read_text()
     assert text.startswith("# Speed\n\n<!-- figures: begin")
-    assert text.endswith("<!-- figures: end -->\n\nAfter.\n")
+    assert text.endswith("<!-- batches: end -->\n\nAfter.\n")
     assert "\nold\n" not in text
     rows = {cells[1]: cells[2:-1] for line in text.splitlines() if len(cells := re.split(r" ?\| ?", line)) == 7}
     assert set(MEASURED) <= set(rows)
@@ -77,5 +80,5 @@ def test_figures_have_a_place(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Speed\n")
     with pytest.raises(ValueError, match="no place for figures"):
-        write_into(page, "1 x")
+        write_into(page, "1 x", "figures")
     assert page.read_text() == "# Speed\n"
