@@ -23,6 +23,7 @@ from prefect_happyhorse.gateways.responses import (
     first_text,
     json_object,
     malformed,
+    named_job,
     outputs_from,
     progress_from,
     request_id_of,
@@ -185,7 +186,7 @@ class Gateway:
             data = json_object(response)
         except MalformedResponse:
             return False
-        if self.facts.token is None or first_text(data, self._paths("task_id", None)) is not None:
+        if self.facts.token is None or self._named_job(data, response, None) is not None:
             return False
         return self.facts.codes.get(self._code(data, response) or "") == "authentication"
 
@@ -202,8 +203,7 @@ class Gateway:
             MalformedResponse: When the response is none that the documentation shows, so that work may have been started.
         """
         data, failed = self._opened(response, route)
-        # Beside an error an id counts wherever the dialect may put one.
-        said = first_text(data, self._paths("task_id", route) + (self.paths.task_id if failed is not None else ()))
+        said = first_text(data, self._paths("task_id", route)) if failed is None else self._named_job(data, response, route)
         task_id = None if said is None or holds_secret(said, response) else as_id(said)
         if failed is None and task_id is not None:
             return self._submission(task_id, data, response, route)
@@ -310,6 +310,10 @@ class Gateway:
     def _paths(self, name: Literal["task_id", "status", "result"], route: Route | None) -> tuple[str, ...]:
         """Where a response holds something: as the route or the gateway has it, else as the dialect does."""
         return getattr(self.facts.response if route is None else route.response, name) or getattr(self.paths, name)
+
+    def _named_job(self, data: dict[str, Any], response: httpx.Response, route: Route | None) -> str | None:
+        """The id of a job that a response names beside an error, where it counts wherever it stands."""
+        return first_text(data, self._paths("task_id", route) + self.paths.task_id) or named_job(response)
 
     def _submission(self, task_id: str, data: dict[str, Any], response: httpx.Response, route: Route) -> Submission:
         word = first_text(data, self._paths("status", route))

@@ -30,7 +30,7 @@ class NewAPIGateway(Gateway):
         JobStatus.CANCELLED: {"canceled", "cancelled"},
     }
     paths: ClassVar[ResponsePaths] = ResponsePaths(
-        task_id=("id", "task_id", "output.task_id", "data.task_id"),
+        task_id=("id", "task_id", "output.task_id", "data.task_id", "data"),
         status=("status", "output.task_status", "data.status"),
         result=("video_url", "result_url", "metadata.url", "results"),
     )

@@ -21,6 +21,7 @@ __all__ = [
     "first_text",
     "json_object",
     "malformed",
+    "named_job",
     "outputs_from",
     "progress_from",
     "request_id_of",
@@ -36,6 +37,9 @@ _MOST_LEVELS = 32
 _BRACKET = re.compile(r"""[\[{\]}]|"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)""", re.DOTALL)
 # Python reads a number of any length only where it is told to (https://docs.python.org/3/library/stdtypes.html#int-max-str-digits).
 _MOST_DIGITS = 4_000
+
+# Also where the text is cut short, and nothing of it can be parsed.
+_JOB = re.compile(r'"(?:(?:task|job|video|generation)[_-]?)?id"\s*:\s*(?:"([^"]+)"|(\d+))', re.IGNORECASE)
 
 _REQUEST_ID_HEADERS = ("x-request-id", "x-dashscope-request-id", "x-oneapi-request-id", "x-trace-id")
 
@@ -134,6 +138,12 @@ def as_text(value: object) -> str | None:
 def first_text(data: object, paths: Iterable[str]) -> str | None:
     """The first text that stands at one of several paths, or None."""
     return next((text for path in paths if (text := as_text(value_at(data, path))) is not None), None)
+
+
+def named_job(response: httpx.Response) -> str | None:
+    """The first id in a response that may be a job's, wherever it stands, or None."""
+    found = _JOB.search(response.content.decode(json.detect_encoding(response.content), "replace"))
+    return None if found is None else found[1] or found[2]
 
 
 def request_id_of(data: object, response: httpx.Response) -> str | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import unicodedata
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ import pytest
 from tests.engine.conftest import AccountMaker, Naps
 
 from prefect_happyhorse.domain.errors import RequestRejected, SubmissionUncertain
-from prefect_happyhorse.domain.jobs import JobSnapshot, TaskPage
+from prefect_happyhorse.domain.jobs import JobSnapshot, ListedTask, TaskPage
 from prefect_happyhorse.domain.requests import GenerationRequest, TextToImage, TextToVideo
 from prefect_happyhorse.engine.jobs import settle
 from prefect_happyhorse.engine.jobs.poll import Poller
@@ -59,15 +60,122 @@ async def test_a_job_whose_answer_was_lost_is_found(sandbox: SandboxServer, sess
     assert (await session.resume(entry)).asset.kind == "video"
 
 
-async def test_without_a_later_job_nothing_is_free(sandbox: SandboxServer, session: Session) -> None:
+async def test_without_a_later_job_nothing_is_free(sandbox: SandboxServer, session: Session, naps: Naps) -> None:
     """A list without it may be behind; a job that was submitted afterwards and is shown says that it is not."""
+    await submit(session, horse("An earlier horse"))
     sandbox.fault(**NEVER_ARRIVED)
     with pytest.raises(SubmissionUncertain, match="jobs adopt"):
         await submit(session, horse())
-    assert not sandbox.ledger()
-    await submit(session, horse("Another horse"))
+    await submit(session, horse("A later horse"))
+    naps.taken.clear()
     assert await submit(session, horse()) == sandbox.ledger()[-1].task_id
+    assert len(sandbox.ledger()) == 3
+    assert sum(naps.taken) >= 900
+
+
+async def test_without_an_earlier_job_nothing_is_free(sandbox: SandboxServer, session: Session) -> None:
+    """A list without it may be cut; a job that was submitted before and is shown says that it is not."""
+    sandbox.fault(**NEVER_ARRIVED)
+    for _ in range(2):
+        with pytest.raises(SubmissionUncertain):
+            await submit(session, horse())
+        await submit(session, horse("A later horse"))
+    assert len(sandbox.ledger()) == 1
+
+
+def told_otherwise(monkeypatch: pytest.MonkeyPatch, tell: Callable[[str], str]) -> None:
+    """The gateway tells prompts in another way than it was sent them."""
+    ask = Poller.snapshot
+
+    async def snapshot(self: Poller, *args: Any) -> JobSnapshot:
+        told = await ask(self, *args)
+        return told.model_copy(update={"prompt": told.prompt and tell(told.prompt)})
+
+    monkeypatch.setattr(Poller, "snapshot", snapshot)
+
+
+def listed_otherwise(monkeypatch: pytest.MonkeyPatch, tell: Callable[[list[ListedTask]], list[ListedTask]]) -> None:
+    """The gateway lists tasks in another way than it took them, and counts what it shows."""
+    read = DashScopeGateway.read_tasks
+
+    def read_tasks(self: DashScopeGateway, response: httpx.Response) -> TaskPage:
+        tasks = tell(list(read(self, response).tasks))
+        return TaskPage(tasks=tuple(tasks), total=len(tasks), pages=1)
+
+    monkeypatch.setattr(DashScopeGateway, "read_tasks", read_tasks)
+
+
+async def accepted_unseen(sandbox: SandboxServer, session: Session, request: TextToVideo) -> str:
+    """A job whose answer was lost, between two whose answers were not; gives its task id."""
+    await submit(session, horse("An earlier horse"))
+    sandbox.fault(**LOST)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, request, on_uncertain="raise")
+    await submit(session, horse("A later horse"))
+    return sandbox.ledger()[1].task_id
+
+
+@pytest.mark.parametrize(
+    "tell", [lambda told: told[:30], lambda told: unicodedata.normalize("NFC", told), lambda told: told.replace("a", "*")]
+)
+async def test_a_prompt_that_is_told_otherwise_frees_nothing(
+    tell: Callable[[str], str], sandbox: SandboxServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only that of the job itself, as where a long one is cut: those of the others come back as they were sent."""
+    request = horse("Un cheval a\u0300 la mer, and a good deal more than that")
+    await accepted_unseen(sandbox, session, request)
+    told_otherwise(monkeypatch, lambda told: tell(told) if len(told) > 30 else told)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, request)
+    assert len(sandbox.ledger()) == 3
+
+
+async def test_a_task_of_a_wrong_time_frees_nothing(sandbox: SandboxServer, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway's clock was a quarter of an hour off just then."""
+    task_id = await accepted_unseen(sandbox, session, horse())
+    late = timedelta(minutes=15)
+    listed_otherwise(
+        monkeypatch,
+        lambda tasks: [one.model_copy(update={"created_at": one.created_at + late * (one.task_id == task_id)}) for one in tasks],
+    )
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+    assert len(sandbox.ledger()) == 3
+
+
+async def test_of_too_many_strangers_none_is_asked(sandbox: SandboxServer, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a person has to look."""
+    await submit(session, horse("An earlier horse"))
+    sandbox.fault(**NEVER_ARRIVED)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse(), on_uncertain="raise")
+    await submit(session, horse("A later horse"))
+    day = timedelta(hours=3)
+    strangers = [ListedTask(task_id=f"s-{number}", created_at=datetime.now(timezone.utc) - day) for number in range(201)]
+    listed_otherwise(monkeypatch, lambda tasks: [*tasks, *strangers])
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
     assert len(sandbox.ledger()) == 2
+
+
+async def test_a_list_of_the_latest_alone_frees_nothing(sandbox: SandboxServer, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts two, and shows two."""
+    await accepted_unseen(sandbox, session, horse())
+    await submit(session, horse("The latest horse"))
+    listed_otherwise(monkeypatch, lambda tasks: sorted(tasks, key=lambda one: one.created_at)[-2:])
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+    assert len(sandbox.ledger()) == 4
+
+
+async def test_a_task_that_is_shown_after_later_ones_is_waited_for(
+    sandbox: SandboxServer, session: Session, naps: Naps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten minutes later than they are."""
+    task_id = await accepted_unseen(sandbox, session, horse())
+    listed_otherwise(monkeypatch, lambda tasks: [one for one in tasks if one.task_id != task_id or sum(naps.taken) > 600])
+    assert await submit(session, horse()) == task_id
+    assert len(sandbox.ledger()) == 3
 
 
 async def test_a_list_that_is_behind_frees_nothing(sandbox: SandboxServer, session: Session) -> None:
@@ -168,13 +276,14 @@ async def test_a_list_that_is_not_whole_settles_nothing(
         return page.model_copy(update=lies[wrong])
 
     monkeypatch.setattr(DashScopeGateway, "read_tasks", lying)
+    await submit(session, horse("An earlier horse"))
     sandbox.fault(**NEVER_ARRIVED)
     with pytest.raises(SubmissionUncertain):
         await submit(session, horse())
-    await submit(session, horse("Another horse"))
+    await submit(session, horse("A later horse"))
     with pytest.raises(SubmissionUncertain):
         await submit(session, horse())
-    assert len(sandbox.ledger()) == 1
+    assert len(sandbox.ledger()) == 2
 
 
 async def test_a_long_list_is_read_page_by_page(
@@ -223,6 +332,7 @@ async def test_times_that_mean_something_else_settle_nothing(
         return page.model_copy(update={"tasks": tuple(tasks)})
 
     monkeypatch.setattr(DashScopeGateway, "read_tasks", shifted)
+    await submit(session, horse("An earlier horse"))
     sandbox.fault(**fault)
     with pytest.raises(SubmissionUncertain):
         await submit(session, horse())
@@ -237,23 +347,18 @@ async def test_prompts_that_come_back_otherwise_settle_nothing(
     sandbox: SandboxServer, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The provider cuts them, say: the job that is known says so. White space makes no difference."""
-    ask = Poller.snapshot
-
-    async def cut(self: Poller, *args: Any) -> JobSnapshot:
-        snapshot = await ask(self, *args)
-        return snapshot.model_copy(update={"prompt": snapshot.prompt and snapshot.prompt[:5]})
-
+    await submit(session, horse("An earlier horse"))
     sandbox.fault(**NEVER_ARRIVED)
     with pytest.raises(SubmissionUncertain):
         await submit(session, horse())
     await submit(session, horse("Another  horse\n"))
     with monkeypatch.context() as patched:
-        patched.setattr(Poller, "snapshot", cut)
+        told_otherwise(patched, lambda told: told[:5])
         with pytest.raises(SubmissionUncertain):
             await submit(session, horse())
-    assert len(sandbox.ledger()) == 1
-    await submit(replace(session, shared=Shared()), horse())
     assert len(sandbox.ledger()) == 2
+    await submit(replace(session, shared=Shared()), horse())
+    assert len(sandbox.ledger()) == 3
 
 
 async def test_a_task_that_tells_no_prompt_settles_nothing(sandbox: SandboxServer, session: Session) -> None:
@@ -358,6 +463,7 @@ async def test_a_submit_under_way_is_left_alone(sandbox: SandboxServer, session:
 async def test_many_are_settled_rightly(sandbox: SandboxServer, session: Session) -> None:
     """Of 200 whose answers were lost half had been accepted; one of two was asked for in the same words as another."""
     requests = [horse(f"Horse {number}") for number in range(200)]
+    await submit(session, horse("Earlier"))
     for number in range(200):
         sandbox.fault(**(LOST if number % 2 else NEVER_ARRIVED))
 
@@ -369,12 +475,12 @@ async def test_many_are_settled_rightly(sandbox: SandboxServer, session: Session
 
     first = [await one(request, settles=lambda request=request: submit(session, request, on_uncertain="raise")) for request in requests]
     assert not any(first)
-    assert len(sandbox.ledger()) == 100
+    assert len(sandbox.ledger()) == 101
     await submit(session, horse("Later"))
     second = await asyncio.gather(*(one(request, settles=lambda request=request: submit(session, request)) for request in requests))
     # Here nobody waits between two looks, so that a list that always changes meanwhile may be given up before it rests.
     second = [found or await submit(session, request) for found, request in zip(second, requests, strict=True)]
     bought = {charge.task_id for charge in sandbox.ledger()}
-    assert len(bought) == 201
+    assert len(bought) == 202
     assert len(set(second)) == 200
     assert bought >= set(second)

@@ -1,9 +1,11 @@
 """Settle a submit of unknown outcome by the provider's own list of tasks: adopt the job that is its own, or free it where there is none.
 
 Money hangs on it, so that nothing is taken for granted. How long ago the submit was begun is counted since this machine was started, by
-no clock that can be set. That the list has caught up is known by a job of ours that was begun after the submit had ended and is shown;
-by that job, too, what the list's times mean is measured, and whether prompts come back as they were sent. Whatever is found has to be found
-twice, minutes apart; and whatever is in doubt stays with a person.
+no clock that can be set. That the list has caught up and reaches back is known by two jobs of ours that it shows, one begun after the
+submit had ended and one before; by those, too, what the list's times mean is measured, and whether prompts come back as they were sent. A
+submit is freed only where no task that nobody knows could be its own: none of its time, whatever its prompt, and none of its prompt,
+whatever its time. A job has to be found twice, minutes apart, and none for a quarter of an hour; and whatever is in doubt stays with a
+person.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ __all__ = ["Settler"]
 
 _PAUSES_S = (15.0, 15.0, 30.0, 60.0, 60.0, 120.0)
 _APART_S = 180.0
+_NONE_FOR_S = 900.0
+"""How long no job must be found: a list may show one job later than another."""
 _PATIENCE_S = 300.0
 _UNTIL_FINISHED_S = 3_600.0
 _LONGEST_SUBMIT = timedelta(seconds=600)
@@ -43,6 +47,8 @@ _TOLERANCE = timedelta(seconds=30)
 _LISTED_FOR_S = 20 * 3600.0
 _MOST_PAGES = 100
 _MOST_WITNESSES = 20
+_MOST_STRANGERS = 200
+"""Of how many tasks of other times the prompt is asked at most."""
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +119,7 @@ class Settler:
                     return False
             if finding is None or finding != before:
                 before, since_s = finding, waited_s
-            elif waited_s - since_s >= _APART_S:
+            elif waited_s - since_s >= (_NONE_FOR_S if finding.task_id is None else _APART_S):
                 await self._act(entry, finding)
                 return True
             # Time counts as it is waited for here; more may have passed.
@@ -190,10 +196,22 @@ class Settler:
         if unreadable:
             raise _Unsure(f"{len(unreadable)} files of the journal cannot be read, and any task may be theirs")
         ours = {line.task_id: line for line in lines if line.gateway == entry.gateway and line.task_id is not None}
-        strangers = [name for name, task in survey.tasks.items() if name not in ours and _fits(entry, task, survey)]
+        strangers = {name: _fits(entry, task, survey) for name, task in survey.tasks.items() if name not in ours}
+        at_its_time = [name for name, fits in strangers.items() if fits]
         mine = self._prompt(entry)
-        found = [name for name in strangers if _is_same(await self._prompt_of(entry, name), mine)]
+        found = [name for name in at_its_time if _is_same(await self._prompt_of(entry, name), mine)]
         if not found:
+            if at_its_time:
+                # A gateway may cut a prompt, or write it in another way.
+                raise _Unsure(f"it may have become task {at_its_time[0]}, which is of its time and of no entry")
+            if len(strangers) > _MOST_STRANGERS:
+                raise _Unsure(
+                    f"{len(strangers)} tasks of the list are of no entry, and at most {_MOST_STRANGERS} are asked for their prompts"
+                )
+            for name in strangers:
+                if _is_same(await self._prompt_of(entry, name), mine):
+                    # The gateway's clock may have been wrong.
+                    raise _Unsure(f"task {name} has its prompt and another time")
             await self._prove(entry, survey, ours)
             return _Finding(None)
         if len(found) > 1:
@@ -220,24 +238,34 @@ class Settler:
         return await told.get(ask, once=True)
 
     async def _prove(self, entry: JournalEntry, survey: _Survey, ours: Mapping[str, Line]) -> None:
-        """See that the list shows a job of ours that was begun after the submit had ended, at its time and with its prompt."""
-        ended_up_s = (entry.owner.up_s or 0.0) + _LONGEST_SUBMIT.total_seconds()
+        """See that the list shows jobs of ours from before the submit and from after its end, at their times and with their prompts."""
+        begun_up_s = entry.owner.up_s or 0.0
+        ended_up_s = begun_up_s + _LONGEST_SUBMIT.total_seconds()
         if entry.failure is not None and entry.failure.up_s is not None:
             ended_up_s = entry.failure.up_s
+        earlier = later = False
         lines = [line for name, line in ours.items() if name in survey.tasks and line.account == entry.account]
-        for line in sorted(lines, key=begun, reverse=True)[:_MOST_WITNESSES]:
-            later = await self.journal.read(line.digest)
-            if later is None or later.job is None or later.owner.up_s is None or later.owner.up_s < ended_up_s:
+        lines.sort(key=begun, reverse=True)
+        # Where they are looked for a clock may say; what they are it does not.
+        after = sum(begun(line) > begun(entry) for line in lines)
+        for line in (*lines[:after][:_MOST_WITNESSES], *lines[after:][:_MOST_WITNESSES]):
+            witness = await self.journal.read(line.digest)
+            if witness is None or witness.job is None or witness.owner.up_s is None or witness.owner.age_s() is None:
                 continue
-            if later.credentials != entry.credentials or later.owner.age_s() is None:
+            is_later, is_earlier = witness.owner.up_s >= ended_up_s, witness.owner.up_s < begun_up_s
+            if witness.credentials != entry.credentials or (later if is_later else earlier or not is_earlier):
                 continue
-            task = survey.tasks[later.job.task_id]
-            if not _fits(later, task, survey):
-                raise _Unsure(f"the list says {task.created_at} of job {task.task_id}, which was begun at {survey.at(later.owner.up_s)}")
-            if not _is_same(await self._prompt_of(later, task.task_id), self._prompt(later)):
+            task = survey.tasks[witness.job.task_id]
+            if not _fits(witness, task, survey):
+                raise _Unsure(f"the list says {task.created_at} of job {task.task_id}, which was begun at {survey.at(witness.owner.up_s)}")
+            if not _is_same(await self._prompt_of(witness, task.task_id), self._prompt(witness)):
                 raise _Unsure(f"of job {task.task_id} the gateway tells another prompt than it was sent")
-            return
-        raise _Unsure("it shows no job of ours that was submitted later, so that it may not have caught up")
+            earlier, later = earlier or is_earlier, later or is_later
+            if earlier and later:
+                return
+        if not later:
+            raise _Unsure("it shows no job of ours that was submitted later, so that it may not have caught up")
+        raise _Unsure("it shows no job of ours that was submitted earlier, so that it may not reach back so far")
 
     def _route(self, entry: JournalEntry) -> Route:
         return find_route(entry.gateway, entry.request.capability, entry.request.model)
