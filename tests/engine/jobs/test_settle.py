@@ -143,6 +143,23 @@ async def test_a_task_of_a_wrong_time_frees_nothing(sandbox: SandboxServer, sess
     assert len(sandbox.ledger()) == 3
 
 
+@pytest.mark.parametrize("other", [{"duration": 3}, {"resolution": "1080p"}, {"aspect_ratio": "9:16"}])
+async def test_a_task_of_other_measures_is_another(
+    other: dict[str, Any], sandbox: SandboxServer, session: Session, account: AccountMaker, store: Store
+) -> None:
+    """Somebody else asked in the same words at the same time for another length, size or shape: it is not adopted, and frees nothing."""
+    asked: dict[str, Any] = {"duration": 5, "resolution": "720p", "aspect_ratio": "16:9"}
+    await submit(session, horse("An earlier horse"))
+    await submit(Session(account("dashscope"), Store(url=f"{store.url}-2")), horse(**(asked | other)))
+    sandbox.fault(**NEVER_ARRIVED)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse(**asked), on_uncertain="raise")
+    await submit(session, horse("A later horse"))
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse(**asked))
+    assert len(sandbox.ledger()) == 3
+
+
 async def test_of_too_many_strangers_none_is_asked(sandbox: SandboxServer, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then a person has to look."""
     await submit(session, horse("An earlier horse"))

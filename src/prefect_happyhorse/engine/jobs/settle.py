@@ -23,7 +23,8 @@ import anyio
 import httpx
 
 from prefect_happyhorse.catalog import Route, find_route
-from prefect_happyhorse.domain.jobs import ListedTask
+from prefect_happyhorse.domain.jobs import JobSnapshot, ListedTask
+from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import send
 from prefect_happyhorse.engine.jobs.poll import Poller
@@ -199,7 +200,8 @@ class Settler:
         strangers = {name: _fits(entry, task, survey) for name, task in survey.tasks.items() if name not in ours}
         at_its_time = [name for name, fits in strangers.items() if fits]
         mine = self._prompt(entry)
-        found = [name for name in at_its_time if _is_same(await self._prompt_of(entry, name), mine)]
+        told = [(name, await self._told_of(entry, name)) for name in at_its_time]
+        found = [name for name, snapshot in told if _is_same(snapshot.prompt, mine) and _may_be(entry.request, snapshot.usage or {})]
         if not found:
             if at_its_time:
                 # A gateway may cut a prompt, or write it in another way.
@@ -209,7 +211,7 @@ class Settler:
                     f"{len(strangers)} tasks of the list are of no entry, and at most {_MOST_STRANGERS} are asked for their prompts"
                 )
             for name in strangers:
-                if _is_same(await self._prompt_of(entry, name), mine):
+                if _is_same((await self._told_of(entry, name)).prompt, mine):
                     # The gateway's clock may have been wrong.
                     raise _Unsure(f"task {name} has its prompt and another time")
             await self._prove(entry, survey, ours)
@@ -223,17 +225,17 @@ class Settler:
             raise _Unsure(f"task {found[0]} may be that of {rivals[0].digest[:12]}, which asked for the same")
         return _Finding(found[0])
 
-    async def _prompt_of(self, entry: JournalEntry, task_id: str) -> str:
-        """The prompt of a task of the list, which is told once it is finished and does not change then."""
-        told: Latest[str] = self._latest("prompt", task_id)
+    async def _told_of(self, entry: JournalEntry, task_id: str) -> JobSnapshot:
+        """A task of the list with its prompt, which is told once it is finished and does not change then."""
+        told: Latest[JobSnapshot] = self._latest("told", task_id)
 
-        async def ask() -> str:
+        async def ask() -> JobSnapshot:
             poller = Poller(account=self.account, store=self.journal.store, tokens=self.tokens, sleep=self.sleep, shared=self.shared)
             snapshot = await poller.snapshot(entry.job_named(task_id), self._route(entry))
             if not snapshot.prompt:
                 patience_s = _PATIENCE_S if snapshot.status.final else _UNTIL_FINISHED_S
                 raise _Unsure(f"task {task_id} is {snapshot.status.value}, and its prompt is not told", patience_s)
-            return snapshot.prompt
+            return snapshot
 
         return await told.get(ask, once=True)
 
@@ -258,7 +260,7 @@ class Settler:
             task = survey.tasks[witness.job.task_id]
             if not _fits(witness, task, survey):
                 raise _Unsure(f"the list says {task.created_at} of job {task.task_id}, which was begun at {survey.at(witness.owner.up_s)}")
-            if not _is_same(await self._prompt_of(witness, task.task_id), self._prompt(witness)):
+            if not _is_same((await self._told_of(witness, task.task_id)).prompt, self._prompt(witness)):
                 raise _Unsure(f"of job {task.task_id} the gateway tells another prompt than it was sent")
             earlier, later = earlier or is_earlier, later or is_later
             if earlier and later:
@@ -280,9 +282,24 @@ def _fits(entry: JournalEntry, task: ListedTask, survey: _Survey) -> bool:
     return begun_at - _TOLERANCE <= task.created_at <= begun_at + _LONGEST_SUBMIT + _TOLERANCE
 
 
-def _is_same(told: str, sent: str) -> bool:
+def _is_same(told: str | None, sent: str) -> bool:
     """Whether two prompts are the same but for white space."""
-    return told.split() == sent.split()
+    return (told or "").split() == sent.split()
+
+
+def _may_be(request: GenerationRequest, usage: Mapping[str, Any]) -> bool:
+    """Whether what a task is billed for may be what was asked for; what either does not say may be."""
+    told = {"duration": usage.get("output_video_duration"), "resolution": usage.get("SR"), "aspect_ratio": usage.get("ratio")}
+    for name, value in told.items():
+        asked: object = getattr(request, name, None)
+        if asked is None or value is None:
+            continue
+        if isinstance(asked, (int, float)) and isinstance(value, (int, float)):
+            if abs(asked - value) >= 1:
+                return False
+        elif str(asked).lower().removesuffix("p") != str(value).lower().removesuffix("p"):
+            return False
+    return True
 
 
 def _date(response: httpx.Response) -> datetime | None:
