@@ -420,6 +420,49 @@ async def test_the_same_machine_knows_after_a_crash(sandbox: SandboxServer, sess
     assert len(sandbox.ledger()) == 1
 
 
+async def test_another_address_lists_other_tasks(sandbox: SandboxServer, session: Session) -> None:
+    """The region was changed meanwhile: what the list there does not show may be at the first."""
+    await submit(session, horse("An earlier horse"))
+    sandbox.fault(**LOST)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse(), on_uncertain="raise")
+    moved = replace(
+        session, account=replace(session.account, base_url=session.account.base_url.replace("127.0.0.1", "localhost")), shared=Shared()
+    )
+    await submit(moved, horse("A later horse"))
+    with pytest.raises(SubmissionUncertain):
+        await submit(moved, horse())
+    assert len(sandbox.ledger()) == 3
+
+
+@pytest.mark.parametrize(("renewal", "is_found"), [("25 claim {sent}", True), (None, False), ("25 claim", False)])
+async def test_a_process_that_waited_long_and_died_may_have_sent_late(
+    renewal: str | None, is_found: bool, sandbox: SandboxServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last renewal says until when: a task of an hour after it was begun may be its own."""
+    await submit(session, horse("An earlier horse"))
+    begun = owner.up_s()
+    with monkeypatch.context() as earlier:
+        earlier.setattr(owner, "up_s", lambda: begun - 3_600)
+        sandbox.fault(**LOST)
+        with pytest.raises(SubmissionUncertain):
+            await submit(session, horse(), on_uncertain="raise")
+    entry = await entry_of(session, horse())
+    # It died before it heard of it: the intent stands.
+    await session.store.delete(f"journal/{entry.digest[:2]}/{entry.digest}.{entry.revision}.json")
+    here = owner._this_process()
+    monkeypatch.setattr(owner, "_this_process", lambda: here._replace(run="another"))
+    if renewal is not None:
+        await session.store.write(f"journal/leases/{entry.digest}.1.json", renewal.format(sent=begun).encode())
+    again = replace(session, shared=Shared())
+    if is_found:
+        assert await submit(again, horse()) == sandbox.ledger()[1].task_id
+    else:
+        with pytest.raises(SubmissionUncertain):
+            await submit(again, horse())
+    assert len(sandbox.ledger()) == 2
+
+
 async def test_a_picture_without_a_prompt_told_stays_with_a_person(sandbox: SandboxServer, session: Session) -> None:
     """The answers of some image models hold no prompt."""
     request = TextToImage(model="wan2.7-image", prompt="A horse")

@@ -31,6 +31,7 @@ from prefect_happyhorse.engine.jobs.poll import Poller
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Latest, Shared
 from prefect_happyhorse.engine.journal.index import Contents, Line, begun, contents
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
+from prefect_happyhorse.engine.journal.lease import sent_until_up_s
 from prefect_happyhorse.engine.journal.owner import up_s
 from prefect_happyhorse.gateways import Account, CallError, get_gateway
 
@@ -42,8 +43,8 @@ _NONE_FOR_S = 900.0
 """How long no job must be found: a list may show one job later than another."""
 _PATIENCE_S = 300.0
 _UNTIL_FINISHED_S = 3_600.0
-_LONGEST_SUBMIT = timedelta(seconds=600)
-"""How long after it was begun a submit may be sent at most: its attempts, the pauses between them and their time-outs, twice over."""
+_ACCEPTED_WITHIN = timedelta(seconds=600)
+"""How long after it was sent a submit may still be accepted, as behind a proxy that gave it up."""
 _TOLERANCE = timedelta(seconds=30)
 _LISTED_FOR_S = 20 * 3600.0
 _MOST_PAGES = 100
@@ -152,9 +153,13 @@ class Settler:
             raise _Unsure(f"the list is of the last 24 hours, and it was begun {age_s / 3600:.0f} hours ago", 0)
         if not self._prompt(entry):
             raise _Unsure("it has no prompt by which it could be told", 0)
+        if entry.base_url != self.account.base_url:
+            raise _Unsure(f"it was submitted at {entry.base_url}, and the list is that of {self.account.base_url}", 0)
+        if (ended_up_s := await sent_until_up_s(entry, self.journal)) is None:
+            raise _Unsure("until when it may have been sent is not known", 0)
         try:
             survey = await self._latest("list", entry.request.model).get(lambda: self._survey(entry.request.model))
-            return await self._compare(entry, survey)
+            return await self._compare(entry, survey, ended_up_s)
         except CallError as error:
             raise _Unsure(f"the gateway could not be asked: {error.message}") from error
 
@@ -192,12 +197,12 @@ class Settler:
         async with self.shared.connections.client() as client:
             return await send(client, gateway, self.account, request, self.tokens)
 
-    async def _compare(self, entry: JournalEntry, survey: _Survey) -> _Finding:
+    async def _compare(self, entry: JournalEntry, survey: _Survey, ended_up_s: float) -> _Finding:
         lines, open_ones, unreadable = survey.journal
         if unreadable:
             raise _Unsure(f"{len(unreadable)} files of the journal cannot be read, and any task may be theirs")
         ours = {line.task_id: line for line in lines if line.gateway == entry.gateway and line.task_id is not None}
-        strangers = {name: _fits(entry, task, survey) for name, task in survey.tasks.items() if name not in ours}
+        strangers = {name: _fits(entry, task, survey, ended_up_s) for name, task in survey.tasks.items() if name not in ours}
         at_its_time = [name for name, fits in strangers.items() if fits]
         mine = self._prompt(entry)
         told = [(name, await self._told_of(entry, name)) for name in at_its_time]
@@ -214,7 +219,7 @@ class Settler:
                 if _is_same((await self._told_of(entry, name)).prompt, mine):
                     # The gateway's clock may have been wrong.
                     raise _Unsure(f"task {name} has its prompt and another time")
-            await self._prove(entry, survey, ours)
+            await self._prove(entry, survey, ours, ended_up_s)
             return _Finding(None)
         if len(found) > 1:
             raise _Unsure(f"{len(found)} tasks have its prompt: {', '.join(found)}", 0)
@@ -239,12 +244,9 @@ class Settler:
 
         return await told.get(ask, once=True)
 
-    async def _prove(self, entry: JournalEntry, survey: _Survey, ours: Mapping[str, Line]) -> None:
+    async def _prove(self, entry: JournalEntry, survey: _Survey, ours: Mapping[str, Line], ended_up_s: float) -> None:
         """See that the list shows jobs of ours from before the submit and from after its end, at their times and with their prompts."""
         begun_up_s = entry.owner.up_s or 0.0
-        ended_up_s = begun_up_s + _LONGEST_SUBMIT.total_seconds()
-        if entry.failure is not None and entry.failure.up_s is not None:
-            ended_up_s = entry.failure.up_s
         earlier = later = False
         lines = [line for name, line in ours.items() if name in survey.tasks and line.account == entry.account]
         lines.sort(key=begun, reverse=True)
@@ -255,10 +257,11 @@ class Settler:
             if witness is None or witness.job is None or witness.owner.up_s is None or witness.owner.age_s() is None:
                 continue
             is_later, is_earlier = witness.owner.up_s >= ended_up_s, witness.owner.up_s < begun_up_s
-            if witness.credentials != entry.credentials or (later if is_later else earlier or not is_earlier):
+            is_elsewhere = (witness.credentials, witness.base_url) != (entry.credentials, entry.base_url)
+            if is_elsewhere or (later if is_later else earlier or not is_earlier):
                 continue
             task = survey.tasks[witness.job.task_id]
-            if not _fits(witness, task, survey):
+            if not _fits(witness, task, survey, witness.owner.up_s):
                 raise _Unsure(f"the list says {task.created_at} of job {task.task_id}, which was begun at {survey.at(witness.owner.up_s)}")
             if not _is_same((await self._told_of(witness, task.task_id)).prompt, self._prompt(witness)):
                 raise _Unsure(f"of job {task.task_id} the gateway tells another prompt than it was sent")
@@ -276,10 +279,10 @@ class Settler:
         return get_gateway(entry.gateway).prompt_sent(entry.request, self._route(entry))
 
 
-def _fits(entry: JournalEntry, task: ListedTask, survey: _Survey) -> bool:
-    """Whether a task was taken while a submit may have been sent."""
-    begun_at = survey.at(entry.owner.up_s or 0.0)
-    return begun_at - _TOLERANCE <= task.created_at <= begun_at + _LONGEST_SUBMIT + _TOLERANCE
+def _fits(entry: JournalEntry, task: ListedTask, survey: _Survey, ended_up_s: float) -> bool:
+    """Whether a task was taken while a submit may have been accepted."""
+    earliest, latest = survey.at(entry.owner.up_s or 0.0), survey.at(ended_up_s)
+    return earliest - _TOLERANCE <= task.created_at <= latest + _ACCEPTED_WITHIN + _TOLERANCE
 
 
 def _is_same(told: str | None, sent: str) -> bool:

@@ -168,6 +168,7 @@ class Submitter:
             take=prepared.take,
             request=await _by_reference(prepared.request),
             estimate=prepared.estimate,
+            base_url=account.base_url,
             credentials=account.credentials,
             flow_run_id=self.flow_run_id,
             labels=self.labels,

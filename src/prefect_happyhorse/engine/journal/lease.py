@@ -15,7 +15,7 @@ from prefect_happyhorse.engine.journal.files import lease_path
 from prefect_happyhorse.engine.journal.journal import Failure, Journal, JournalEntry
 from prefect_happyhorse.engine.journal.owner import HEARTBEAT_S, LEASE_TTL_S, SENDING_TTL_S, up_s
 
-__all__ = ["Fence", "Lease", "LeaseLost", "Superseded", "wait_for_owner"]
+__all__ = ["Fence", "Lease", "LeaseLost", "Superseded", "sent_until_up_s", "wait_for_owner"]
 
 Fence = Callable[[], Awaitable[None]]
 """Raises Superseded when the request may not be bought here any more."""
@@ -104,7 +104,7 @@ class Lease:
         now = _now()
         self._renewals += 1
         try:
-            await self.journal.store.write(self._path, f"{self._renewals} {self.intent.owner.claim}\n".encode())
+            await self.journal.store.write(self._path, f"{self._renewals} {self.intent.owner.claim} {up_s():.3f}\n".encode())
         except OSError as error:
             _log.warning("The lease of %s could not be renewed: %s", self.intent.digest[:12], error)
         else:
@@ -159,6 +159,20 @@ async def wait_for_owner(entry: JournalEntry, journal: Journal, sleep: Callable[
         heard = said
     # It may have finished between the last look and its end.
     return await journal.revision(entry.digest) == entry.revision
+
+
+async def sent_until_up_s(entry: JournalEntry, journal: Journal) -> float | None:
+    """Until when the owner of an intent, which has ended, may have sent its submit, as its `up_s`; None where that is not known."""
+    if entry.failure is not None:
+        return entry.failure.up_s
+    if entry.owner.up_s is None:
+        return None
+    said = await _last_renewal(entry, journal)
+    try:
+        renewed_up_s = entry.owner.up_s if said is None else float(said.split()[-1])
+    except (ValueError, IndexError):
+        return None
+    return renewed_up_s + SENDING_TTL_S
 
 
 async def _last_renewal(entry: JournalEntry, journal: Journal) -> bytes | None:
