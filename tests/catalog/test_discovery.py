@@ -45,6 +45,22 @@ def test_the_files_of_a_folder_are_gateways(tmp_path: Path) -> None:
     assert "missing" in problems
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="The system has no named pipes.")
+def test_what_is_no_file_of_a_gateway_is_left_out(tmp_path: Path) -> None:
+    """However deep, odd or endless it is: each is named, and nothing else is touched by it."""
+    (tmp_path / "stable.toml").write_text(GOOD)
+    (tmp_path / "deep.toml").write_text(f"x = {'[' * 100_000}")
+    other = GOOD.replace('gateway = "stable"', 'gateway = "odd"')
+    (tmp_path / "listed.toml").write_text(other.replace('capability = "', 'response = ["a"]\ncapability = "', 1))
+    (tmp_path / "table.toml").write_text(other.replace("limits = {", "limits = {a = {b = 1}, ", 1))
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "zero.toml").symlink_to("/dev/zero")
+    found, problems = told(HAPPYHORSE_GATEWAYS=os.pathsep.join(["~nosuchuser/x", str(tmp_path)]))
+    assert found == "['stable'] True"
+    for name in ("deep", "listed", "pipe", "zero", "nosuchuser"):
+        assert name in problems, name
+
+
 @pytest.mark.parametrize("taken", ["infiflow", "stable"])
 def test_two_files_of_one_id(tmp_path: Path, taken: str) -> None:
     """The first is kept, and the package's own comes before all."""

@@ -113,6 +113,28 @@ def test_a_task_id_beside_an_error_is_never_sent_again(gateway: str, status: int
 
 
 @every_gateway
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"status": "FAILED", "message": "busy", "jobId": "t-1", "data": null}',
+        '{"code": "busy", "data": {"jobId": "t-1"}}',
+        '{"code": "busy", "output": {"taskId": "t-1"}}',
+        '{"code": "busy", "output": [{"task_id": "t-1"}]}',
+        '{"code": "busy", "data": {"id": 17.0}}',
+        '{"code": "busy", "video_id" : "t-1", "message": "cut sho',
+    ],
+)
+def test_a_job_is_seen_beside_an_error_wherever_it_stands(gateway: str, body: str) -> None:
+    """Also where the dialect puts none, and in JSON that is cut short; an id that is empty is none."""
+    for status in (200, 429, 503):
+        error = error_of(gateway, httpx.Response(status, text=body, request=httpx.Request("POST", "https://gateway.example")))
+        assert (error.money, error.task_id) == ("may be spent", "17" if "17" in body else "t-1")
+    empty = '{"jobId": "", "task_id": null, "request_id": "r-1", "message": "busy"}'
+    refused = httpx.Response(429, text=empty, request=httpx.Request("POST", "https://gateway.example"))
+    assert error_of(gateway, refused).money == "not spent"
+
+
+@every_gateway
 @pytest.mark.parametrize("status", list(REFUSING))
 def test_a_refusal_that_holds_an_accepted_job_is_uncertain(gateway: str, status: int) -> None:
     """A status that turns a submit away does not outweigh the job that its answer names."""

@@ -28,17 +28,23 @@ SANDBOX_DIALECTS = "prefect_happyhorse.sandbox_dialects"
 
 _Class = TypeVar("_Class")
 
+_MOST_BYTES = 4_000_000
+
 
 def discovered() -> Iterator[tuple[str, str | OSError | ImportError | ValueError]]:
     """Each file of a gateway that is none of the package's own: where it is, and its text or why there is none."""
     for name in filter(None, written("gateways").split(os.pathsep)):
-        folder = Path(name).expanduser()
+        folder = Path(name)
         try:
+            folder = folder.expanduser()
             found = sorted(file for file in folder.iterdir() if file.suffix == ".toml")
         except NotADirectoryError:
             found = [folder]
+        except RuntimeError as error:
+            yield name, ValueError(str(error))
+            continue
         except OSError as error:
-            yield str(folder), error
+            yield name, error
             continue
         for file in found:
             yield str(file), _text(file)
@@ -76,7 +82,7 @@ def dialect_class(name: str, kind: type[_Class], group: str = DIALECTS) -> type[
     [(value, point)] = points.items()
     try:
         found = point.load()
-    except Exception as error:  # A stranger's module may raise anything.
+    except (Exception, SystemExit) as error:  # A stranger's module may raise anything.
         raise CatalogError(f"The dialect {name!r} cannot be used: entry point {group}: {value}: {type(error).__name__}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, kind)):
         raise CatalogError(f"The dialect {name!r} cannot be used: entry point {group}: {value} must be a subclass of {kind.__qualname__}.")
@@ -85,6 +91,9 @@ def dialect_class(name: str, kind: type[_Class], group: str = DIALECTS) -> type[
 
 def _text(file: Path) -> str | OSError | ValueError:
     try:
+        # A pipe would be waited for, and a device has no end.
+        if not file.is_file() or file.stat().st_size > _MOST_BYTES:
+            return ValueError(f"it must be a file of at most {_MOST_BYTES:,} bytes")
         return file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         return error

@@ -91,7 +91,7 @@ def load_gateway(text: str, *, origin: str = "") -> tuple[GatewayFacts, tuple[Ro
         data = _DataFile.model_validate(tomllib.loads(text))
     except ValidationError as error:
         raise CatalogError(f"{where}The data of a gateway is wrong:{_told(error, text, ())}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CatalogError(f"{where}The data of a gateway is wrong: {error}") from error
     found: dict[tuple[str, str], Route] = {}
     problems: list[str] = []
@@ -102,7 +102,7 @@ def load_gateway(text: str, *, origin: str = "") -> tuple[GatewayFacts, tuple[Ro
                 raise ValueError(f"{route.capability} of {route.model!r} stands there twice")
         except ValidationError as error:
             problems.append(f"{row.capability} of {row.model!r}:{_told(error, text, ('route', number), row.shape)}")
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             wrong = f"there is no shape, limit or response {error}" if isinstance(error, KeyError) else str(error)
             problems.append(f"{row.capability} of {row.model!r}:\n  line {line_of(text, ('route', number))}: {wrong}")
     if problems:

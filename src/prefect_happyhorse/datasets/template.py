@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from string import Formatter
 from typing import Any, NamedTuple, cast
@@ -14,6 +15,7 @@ __all__ = ["Template"]
 _FORMATTER = Formatter()
 _NEEDED = ("capability", "model")
 _NO_WORDS = (dict, list, bytes)
+_LONG_NUMBER = re.compile(r"[0-9]{4}")
 
 
 class _Part(NamedTuple):
@@ -86,6 +88,8 @@ def _parts(name: str, text: object) -> Iterator[_Part]:
             raise ValueError(f"has a {{}} that names no column (got {text!r}); a brace of the text itself is doubled")
         if spec and "{" in spec:
             raise ValueError(f"must not name a column inside of another's format (got {text!r})")
+        if spec and _LONG_NUMBER.search(spec):
+            raise ValueError(f"must not be made longer than 999 characters by a format (got {text!r})")
         yield _Part(literal, column, spec or "", conversion)
 
 

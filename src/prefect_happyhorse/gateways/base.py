@@ -203,21 +203,25 @@ class Gateway:
             MalformedResponse: When the response is none that the documentation shows, so that work may have been started.
         """
         data, failed = self._opened(response, route)
-        said = first_text(data, self._paths("task_id", route)) if failed is None else self._named_job(data, response, route)
+        said = placed = first_text(data, self._paths("task_id", route))
+        if failed is not None or placed is None:
+            said = self._named_job(data, response, route)
         task_id = None if said is None or holds_secret(said, response) else as_id(said)
-        if failed is None and task_id is not None:
+        if failed is None and placed is not None and task_id is not None:
             return self._submission(task_id, data, response, route)
         if failed is None:
             wrong = (
                 ""
-                if said is None
-                else f" that can be kept: it must be {ID_RULE}, and none of the account's secrets (got {len(said)} characters)"
+                if placed is None
+                else f" that can be kept: it must be {ID_RULE}, and none of the account's secrets (got {len(placed)} characters)"
             )
             failed = malformed(f"The response to the submit holds no task id{wrong}.", response)
         elif said is not None:
             failed = _beside_task_id(failed, response)
         if said is not None:
             failed.task_id, failed.request_id = task_id, request_id_of(data, response)
+        # A traceback may show what a frame holds, and a gateway may have sent the key back.
+        del data, said, placed
         raise failed
 
     @property
@@ -254,6 +258,7 @@ class Gateway:
             raise JobUnknown(
                 error.message, meaning="not_found", code=error.code, status_code=error.status_code, request_id=error.request_id
             ) from error
+        del data
         if snapshot.status is JobStatus.SUCCEEDED and not snapshot.outputs:
             raise malformed("The job is finished but the response holds no result.", response)
         return snapshot
@@ -286,6 +291,7 @@ class Gateway:
         """The body of a response, once it is certain that the call did not fail."""
         data, failed = self._opened(response, route)
         if failed is not None:
+            del data
             raise failed
         return data
 
@@ -312,7 +318,7 @@ class Gateway:
         return getattr(self.facts.response if route is None else route.response, name) or getattr(self.paths, name)
 
     def _named_job(self, data: dict[str, Any], response: httpx.Response, route: Route | None) -> str | None:
-        """The id of a job that a response names beside an error, where it counts wherever it stands."""
+        """The id of a job that a response names where it is none that is documented: then it counts wherever it stands."""
         return first_text(data, self._paths("task_id", route) + self.paths.task_id) or named_job(response)
 
     def _submission(self, task_id: str, data: dict[str, Any], response: httpx.Response, route: Route) -> Submission:

@@ -131,23 +131,28 @@ async def test_a_token_that_cannot_be_had_now_is_waited_for(get: Get, opens: Ope
         assert sent(own) == [KEY]
 
 
-async def test_a_gateway_that_echoes_the_key_shows_it_to_nobody(get: Get, opens: Opens, store: Store) -> None:
-    """Neither in an error, however its traceback is shown, nor in the state of a partial download."""
+@pytest.mark.parametrize("is_keyed", [True, False])
+async def test_a_gateway_that_echoes_the_key_shows_it_to_nobody(get: Get, opens: Opens, store: Store, is_keyed: bool) -> None:
+    """Neither in an error, however its traceback is shown, nor in the state of a partial download; also where the result needs no key."""
     page = b"<html>no</html>"
     answers = [
         refuse(200, f"Content-Type: text/{KEY}\r\n", page),
         refuse(200, f"Content-Encoding: {KEY}\r\n", page),
         refuse(401, f"X: {KEY}\r\n"),
+        redirect(f"ftp://elsewhere.example/{KEY}?k={KEY}"),
+        redirect(f"http://user:{KEY}@elsewhere.example/"),
+        redirect(f"http:\\\\elsewhere.example/{KEY}"),
     ]
     for answer in answers:
         async with Wire([answer] * 9) as own:
-            same = keyed(own)
+            same = keyed(own).model_copy(update={"keyed": is_keyed})
             with pytest.raises(DownloadFailed) as caught:
                 await get(same, key=opens(own.url("")), refresh=Gateway(same, same))
             assert KEY not in shown(caught.value)
     async with Wire([cut(VIDEO, 200_000, tag=f'"{KEY}"'), refuse(404)]) as own:
+        same = keyed(own).model_copy(update={"keyed": is_keyed})
         with pytest.raises(DownloadFailed):
-            await get(keyed(own), key=opens(own.url("")), options=replace(OPTIONS, retries=0))
+            await get(same, key=opens(own.url("")), options=replace(OPTIONS, retries=0))
     left = b"".join(path.read_bytes() for path in store.scratch_dir().rglob("*") if path.is_file())
     assert len(left) > 100_000
     assert KEY.encode() not in left

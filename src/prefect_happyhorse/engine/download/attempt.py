@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import httpx
 from anyio import to_thread
@@ -15,6 +16,7 @@ from prefect_happyhorse.domain.jobs import Output
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.download.exchange import HEADERS, DownloadOptions, FetchProblem, UnknownFormat, is_coded, open_result
 from prefect_happyhorse.engine.download.part_file import Partial
+from prefect_happyhorse.engine.http.decoding import decoded
 from prefect_happyhorse.engine.http.result_key import ResultKey
 from prefect_happyhorse.engine.media.data_url import decode
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, NOUNS, is_text, kind_of, sniff
@@ -28,7 +30,9 @@ __all__ = ["OnBytes", "Pace", "Transfer"]
 OnBytes = Callable[[int, "int | None"], None]
 """Called with how many bytes are there, and how many there will be where the server says so."""
 
-_CONTENT_RANGE = re.compile(r"bytes (?:(?P<start>\d+)-\d+|\*)/(?P<total>\d+|\*)", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(r"bytes (?:(?P<start>\d+)-\d+|\*)/(?P<total>\d{1,18}|\*)", re.IGNORECASE)
+
+_LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Transfer:
         elif expires_at is not None and expires_at <= self.now():
             raise FetchProblem("its address has expired", remedy="refresh")
         elif not partial.is_whole:
-            await self._stream(partial, output.url, self.key if output.keyed else None)
+            await self._stream(partial, output.url, keyed=output.keyed)
         return await in_decoder(self._check_whole, partial, output.is_inline)
 
     def _decode(self, partial: Partial, text: str) -> None:
@@ -72,11 +76,12 @@ class Transfer:
         except ValueError as error:
             raise FetchProblem(f"its base64 is wrong: {error}", remedy="refresh") from error
 
-    async def _stream(self, partial: Partial, url: str, key: ResultKey | None) -> None:
+    async def _stream(self, partial: Partial, url: str, *, keyed: bool) -> None:
         headers = dict(HEADERS)
         if partial.offset and partial.validator is not None:
             headers |= {"Range": f"bytes={partial.offset}-", "If-Range": partial.validator}
-        opened = open_result(self.client, url, headers=headers, options=self.options, local_allowed=self.local_allowed, key=key)
+        where: dict[str, Any] = {"local_allowed": self.local_allowed, "key": self.key, "keyed": keyed}
+        opened = open_result(self.client, url, headers=headers, options=self.options, **where)
         async with opened as response:
             total = _total(response, ranged="Range" in headers)
             if response.status_code == 200 or total is not None:
@@ -94,10 +99,9 @@ class Transfer:
         content_type = scrub(response.headers.get("Content-Type", ""), response) or None
         buffer = bytearray()
         writing: asyncio.Future[None] | None = None
-        pieces = response.aiter_bytes() if is_coded(response) else response.aiter_raw()
         pace = Pace(self.options)
         try:
-            async for piece in pieces:
+            async for piece in decoded(response):
                 pace.check(len(piece))
                 buffer += piece
                 if len(buffer) >= CHUNK_BYTES:
@@ -199,7 +203,7 @@ def _total(response: httpx.Response, *, ranged: bool) -> int | None:
         span = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
         return int(span["total"]) if span is not None and span["start"] == "0" and span["total"] != "*" else None
     length = response.headers.get("Content-Length", "") if response.status_code == 200 else ""
-    return int(length) if length.isdecimal() else None
+    return int(length) if _LENGTH.fullmatch(length) else None
 
 
 def _continues(partial: Partial, response: httpx.Response) -> bool:

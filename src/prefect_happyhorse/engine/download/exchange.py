@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import urllib.request
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ import httpx
 from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.domain.texts import without_queries
 from prefect_happyhorse.domain.values import AssetKind
+from prefect_happyhorse.engine.http.decoding import DECODED, codings
 from prefect_happyhorse.engine.http.quiet import quiet_http_log
 from prefect_happyhorse.engine.http.result_key import ResultKey
 from prefect_happyhorse.engine.http.ssrf import (
@@ -30,7 +30,7 @@ from prefect_happyhorse.engine.http.ssrf import (
 from prefect_happyhorse.engine.http.urls import stable_url
 from prefect_happyhorse.gateways import CallError, CallUnavailable
 from prefect_happyhorse.gateways.failures import retry_after_s
-from prefect_happyhorse.gateways.redaction import scrub
+from prefect_happyhorse.gateways.redaction import mark_secret, scrub
 
 __all__ = ["HEADERS", "DownloadOptions", "FetchProblem", "Remedy", "UnknownFormat", "is_coded", "open_result"]
 
@@ -46,15 +46,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
 _TRANSIENT = frozenset({408, 425, 429})
 _MOST_ADDRESSES = 4
-# S3 keeps "aws-chunked", which is about the upload, when the uploading client does not strip it.
-_PLAIN = frozenset({"", "identity", "aws-chunked"})
-# Those that httpx decodes: https://www.python-httpx.org/quickstart/#binary-response-content
-_DECODED = {
-    "gzip": True,
-    "deflate": True,
-    "br": any(importlib.util.find_spec(name) for name in ("brotli", "brotlicffi")),
-    "zstd": importlib.util.find_spec("zstandard") is not None,
-}
+_SAID_CHARS = 100
 
 
 @dataclass(frozen=True)
@@ -112,29 +104,35 @@ async def open_result(
     options: DownloadOptions,
     local_allowed: bool,
     key: ResultKey | None = None,
+    keyed: bool = False,
 ) -> AsyncGenerator[httpx.Response, None]:
     """Request an output and follow redirects, each to an address that was checked.
 
-    Neither the client's headers nor its cookies nor its authentication are sent, and the key only to addresses that it opens. Where the
-    environment names a proxy for the host and the client trusts the environment, it is the proxy that connects; then names are checked as
-    far as they can be resolved here.
+    Neither the client's headers nor its cookies nor its authentication are sent, and the key only where the output is keyed, to addresses
+    that it opens. Where the environment names a proxy for the host and the client trusts the environment, it is the proxy that connects;
+    then names are checked as far as they can be resolved here.
     """
+    exchange = _Exchange(client, headers, options, local_allowed, key)
     try:
         target = parse_url(url)
     except ValueError as error:
-        raise FetchProblem(f"the address {error}", remedy="refresh") from error
+        # Without the error and its frames, which hold the address in pieces.
+        raise FetchProblem(f"the address {exchange.scrubbed(str(error))}", remedy="refresh") from None
     try:
         # An address is as good as a key: whoever reads its signature may fetch the output.
         with quiet_http_log():
-            response = await _Exchange(client, headers, options, local_allowed).follow(target, key)
+            try:
+                response = await exchange.follow(target, keyed=keyed)
+            except FetchProblem as problem:
+                # Without the frames below and their errors, which hold the addresses of redirects.
+                problem.__cause__ = problem.__context__ = None
+                raise problem.with_traceback(None)  # noqa: B904 -- it is the very one that was caught
             try:
                 _check_status(response)
                 yield response
             finally:
                 with anyio.CancelScope(shield=True):
                     await response.aclose()
-    except httpx.InvalidURL as error:
-        raise FetchProblem(f"a redirect leads to an address that is not valid: {error}", remedy="refresh") from error
     except httpx.TimeoutException as error:
         what = f"no byte came for {options.stall_s:g} s" if isinstance(error, httpx.ReadTimeout) else "it took too long to connect"
         raise FetchProblem(what, remedy="retry") from error
@@ -150,9 +148,11 @@ class _Exchange:
     headers: Mapping[str, str]
     options: DownloadOptions
     local_allowed: bool
+    account_key: ResultKey | None
 
-    async def follow(self, url: httpx.URL, key: ResultKey | None) -> httpx.Response:
+    async def follow(self, url: httpx.URL, *, keyed: bool) -> httpx.Response:
         """Request an output, and go where the answer leads."""
+        key = self.account_key if keyed else None
         for _ in range(self.options.redirects + 1):
             # Behind a redirect to elsewhere somebody else decides where it goes on, so the key stays away for good.
             key = key if key is not None and key.opens(url) else None
@@ -166,24 +166,33 @@ class _Exchange:
             try:
                 check_unambiguous(target)
                 following = parse_url(str(url.join(target)))
-            except ValueError as error:
-                raise FetchProblem(f"the address that a redirect leads to {error}", remedy="none") from error
+            except (ValueError, httpx.InvalidURL) as error:
+                raise FetchProblem(f"the address that a redirect leads to {self.scrubbed(str(error))}", remedy="none") from None
             if url.scheme == "https" and following.scheme == "http":
-                raise FetchProblem(f"a redirect leads from https to http, to {scrub(_named(following), response)}", remedy="none")
+                raise FetchProblem(f"a redirect leads from https to http, to {self._named(following)}", remedy="none")
             url = following
         raise FetchProblem(f"there are more than {self.options.redirects} redirects", remedy="refresh")
 
-    async def _get(self, url: httpx.URL, key: ResultKey | None) -> httpx.Response:
+    async def _request(self, url: httpx.URL, key: ResultKey | None) -> httpx.Request:
         if url.scheme not in {"http", "https"} or not url.host:
-            raise FetchProblem(f"{_named(url)} must be an http or https address", remedy="none")
+            raise FetchProblem(f"{self._named(url)} must be an http or https address", remedy="none")
         if url.userinfo:
-            raise FetchProblem(f"{_named(url)} must hold no user name or password", remedy="none")
+            raise FetchProblem(f"{self._named(url)} must hold no user name or password", remedy="none")
         timeout = {"connect": self.options.connect_s, "read": self.options.stall_s, "write": self.options.stall_s, "pool": None}
         request = httpx.Request("GET", url, headers=dict(self.headers), extensions={"timeout": timeout})
+        if self.account_key is not None:
+            mark_secret(request, *self.account_key.account.secrets())
         if key is not None:
             await _sign(request, key)
+        return request
+
+    async def _get(self, url: httpx.URL, key: ResultKey | None) -> httpx.Response:
+        request = await self._request(url, key)
         client = self.client if key is None else key.connection(url, self.client)
-        addresses = await _addresses(client, url, self.options, self.local_allowed)
+        addresses = await self._addresses(client, url)
+        if self.account_key is not None and None not in addresses:
+            # An address has no name by which the client could tell that no proxy is meant for it.
+            client = self.account_key.client.direct
         for number, address in enumerate(addresses, start=1):
             try:
                 # Not `client.build_request`, which would add the client's headers and cookies.
@@ -191,18 +200,45 @@ class _Exchange:
                 # Each byte of a head that drips would have the whole of the time-outs above for itself.
                 with anyio.fail_after(self.options.connect_s + self.options.stall_s):
                     answer = await _send(client, sent)
-                if isinstance(answer, httpx.TransportError):
+                if isinstance(answer, Exception):
                     raise answer
                 return answer
             except TimeoutError as error:
                 raise FetchProblem(f"no answer came in {self.options.connect_s + self.options.stall_s:g} s", remedy="retry") from error
-            except UnicodeError as error:
-                # The client reads the host of a redirect, though it is not to follow it.
-                raise FetchProblem("a redirect leads to an address that is not valid", remedy="none") from error
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 if number == len(addresses):
                     raise
-        raise FetchProblem(f"{_named(url)} has no address", remedy="retry")
+        raise FetchProblem(f"{self._named(url)} has no address", remedy="retry")
+
+    async def _addresses(self, client: httpx.AsyncClient, url: httpx.URL) -> tuple[str | None, ...]:
+        """The addresses to connect to; a single None where a proxy connects."""
+        host = url.raw_host.decode("ascii")
+        by_proxy = client.trust_env and _has_proxy(url.scheme, host)
+        if by_proxy and not self.local_allowed and is_local_host(host):
+            raise FetchProblem(f"{self._named(url)} is not on the public internet, and nothing is fetched from elsewhere", remedy="none")
+        try:
+            with anyio.fail_after(self.options.connect_s):
+                port = url.port or (443 if url.scheme == "https" else 80)
+                found = await checked_addresses(host, port, local_allowed=self.local_allowed)
+        except AddressRefused as error:
+            raise FetchProblem(f"{error}, and nothing is fetched from elsewhere", remedy="none") from error
+        except (OSError, UnicodeError) as error:
+            if by_proxy:
+                return (None,)
+            why = "in time" if isinstance(error, TimeoutError) else f"({error})"
+            raise FetchProblem(f"the name {host} could not be resolved {why}", remedy="retry") from error
+        return (None,) if by_proxy else found[:_MOST_ADDRESSES]
+
+    def _named(self, url: httpx.URL) -> str:
+        """An address as an error may show it: without a signature, user name and password."""
+        return self.scrubbed(stable_url(str(url.copy_with(query=None, fragment=None))))
+
+    def scrubbed(self, text: str) -> str:
+        """A text without any secret of the account."""
+        request = httpx.Request("GET", "http://localhost")
+        if self.account_key is not None:
+            mark_secret(request, *self.account_key.account.secrets())
+        return without_queries(scrub(text, httpx.Response(0, request=request)))
 
 
 async def _sign(request: httpx.Request, key: ResultKey) -> None:
@@ -213,34 +249,17 @@ async def _sign(request: httpx.Request, key: ResultKey) -> None:
         raise FetchProblem(f"the gateway gives it to its account's key alone, and {error.message}", remedy=remedy) from error
 
 
-async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response | httpx.TransportError:
+async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response | httpx.TransportError | FetchProblem:
     """The response to a request, or why there is none: without the frames below, which may hold a key, as may their errors' texts."""
     try:
         return await client.send(request, stream=True, auth=None, follow_redirects=False)
     except httpx.LocalProtocolError as error:
         return type(error)("the request is no valid HTTP")
+    except (httpx.InvalidURL, UnicodeError):
+        # The client reads the address of a redirect, though it is not to follow it.
+        return FetchProblem("a redirect leads to an address that is not valid", remedy="none")
     except httpx.TransportError as error:
         return type(error)(scrub(str(error), httpx.Response(0, request=request)))
-
-
-async def _addresses(client: httpx.AsyncClient, url: httpx.URL, options: DownloadOptions, local_allowed: bool) -> tuple[str | None, ...]:
-    """The addresses to connect to; a single None where a proxy connects."""
-    host = url.raw_host.decode("ascii")
-    by_proxy = client.trust_env and _has_proxy(url.scheme, host)
-    if by_proxy and not local_allowed and is_local_host(host):
-        raise FetchProblem(f"{_named(url)} is not on the public internet, and nothing is fetched from elsewhere", remedy="none")
-    try:
-        with anyio.fail_after(options.connect_s):
-            port = url.port or (443 if url.scheme == "https" else 80)
-            found = await checked_addresses(host, port, local_allowed=local_allowed)
-    except AddressRefused as error:
-        raise FetchProblem(f"{error}, and nothing is fetched from elsewhere", remedy="none") from error
-    except (OSError, UnicodeError) as error:
-        if by_proxy:
-            return (None,)
-        why = "in time" if isinstance(error, TimeoutError) else f"({error})"
-        raise FetchProblem(f"the name {host} could not be resolved {why}", remedy="retry") from error
-    return (None,) if by_proxy else found[:_MOST_ADDRESSES]
 
 
 def _has_proxy(scheme: str, host: str) -> bool:
@@ -250,25 +269,17 @@ def _has_proxy(scheme: str, host: str) -> bool:
     return bool(proxies.get(scheme) or proxies.get("all")) and not urllib.request.proxy_bypass(host)
 
 
-def _named(url: httpx.URL) -> str:
-    """An address as an error may show it: without a signature, user name and password."""
-    return without_queries(stable_url(str(url)))
-
-
-def _codings(response: httpx.Response) -> frozenset[str]:
-    return frozenset(one.strip().lower() for one in scrub(response.headers.get("Content-Encoding", ""), response).split(",")) - _PLAIN
-
-
 def is_coded(response: httpx.Response) -> bool:
     """Whether the body has to be decoded, though `identity` was requested: its length and ranges are not those of the file."""
-    return bool(_codings(response))
+    return bool(codings(response))
 
 
 def _check_status(response: httpx.Response) -> None:
     status = response.status_code
     if status in {200, 206, 416}:
-        if unknown := sorted(coding for coding in _codings(response) if not _DECODED.get(coding)):
-            said = ", ".join(unknown)
+        named = codings(response)
+        if len(named) > 1 or not DECODED.issuperset(named):
+            said = ", ".join(named)[:_SAID_CHARS]
             raise FetchProblem(f"the server encoded the file as {said!r}, which was not requested", remedy="retry", status_code=status)
         return
     remedy: Remedy = "refresh" if status in _EXPIRED else "retry" if status >= 500 or status in _TRANSIENT else "none"

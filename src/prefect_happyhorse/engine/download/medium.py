@@ -9,7 +9,8 @@ import httpx
 from anyio import to_thread
 
 from prefect_happyhorse.engine.download.attempt import Pace
-from prefect_happyhorse.engine.download.exchange import HEADERS, DownloadOptions, FetchProblem, is_coded, open_result
+from prefect_happyhorse.engine.download.exchange import HEADERS, DownloadOptions, FetchProblem, open_result
+from prefect_happyhorse.engine.http.decoding import decoded
 from prefect_happyhorse.engine.media.source import MediaUnavailable
 
 __all__ = ["fetch_medium"]
@@ -25,7 +26,7 @@ async def fetch_medium(url: str, path: Path, max_bytes: int, *, client: httpx.As
                 raise FetchProblem(f"the server answered {response.status_code}", remedy="none")
             pace = Pace(options)
             with path.open("wb") as file:
-                async for piece in response.aiter_bytes() if is_coded(response) else response.aiter_raw():
+                async for piece in decoded(response):
                     pace.check(len(piece))
                     length += len(piece)
                     if length > max_bytes:

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from prefect_happyhorse.catalog import routes
 from prefect_happyhorse.engine.http.auth import TokenCache
 from prefect_happyhorse.engine.http.connections import Client
+from prefect_happyhorse.engine.http.decoding import decoded
 from prefect_happyhorse.engine.http.quiet import quiet_http_log
 from prefect_happyhorse.engine.http.ssrf import check_base_url, is_loopback, same_origin
 from prefect_happyhorse.gateways import AccessToken, Account, CallError, CallRejected, CallUnavailable, Gateway, MalformedResponse
@@ -222,6 +223,9 @@ async def _exchange(client: Client, request: httpx.Request, account: Account, ma
         return translate(type(error)(scrub(str(error), httpx.Response(0, request=request))), account)
     except httpx.DecodingError as error:
         return MalformedResponse(f"{account.gateway} answered in an encoding that cannot be read: {error}")
+    except (UnicodeError, httpx.InvalidURL):
+        # The client reads the address of a redirect, though it is not to follow it.
+        return MalformedResponse(f"{account.gateway} answered with a redirect to an address that is not valid.")
     if content is None:
         return MalformedResponse(f"{account.gateway} answered with more than {max_bytes} bytes.", status_code=response.status_code)
     if len(content) > _LONG_BYTES and await to_thread.run_sync(_has_too_many_values, content):
@@ -232,7 +236,7 @@ async def _exchange(client: Client, request: httpx.Request, account: Account, ma
 async def _read(response: httpx.Response, max_bytes: int, limit: anyio.CancelScope) -> bytes | None:
     """The answer's body, or None when it is too long; each byte that comes moves the limit on by what it takes on the slowest line."""
     content = bytearray()
-    async for chunk in response.aiter_bytes():
+    async for chunk in decoded(response):
         content += chunk
         limit.deadline += len(chunk) / _SLOWEST_BYTES_PER_S
         if len(content) > max_bytes:

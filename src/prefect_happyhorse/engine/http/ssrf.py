@@ -196,7 +196,7 @@ def check_base_url(url: str, *, private_network: bool) -> httpx.URL:
         raise ValueError("must be scheme, host, port and path alone: a key belongs into api_key")
     if parsed.scheme not in {"http", "https"} or not parsed.host:
         raise ValueError(f"must be an http or https address with a host (got {url!r})")
-    address = _literal(parsed.host)
+    address = _literal(parsed.host.rstrip("."))
     if address is not None and _is_forbidden(address):
         raise ValueError(f"must lead neither to a link-local address nor to a cloud's metadata (got {url!r})")
     if parsed.scheme != "https" and not (private_network or is_loopback(parsed.host)):

@@ -244,11 +244,14 @@ class Submitter:
             _log.warning("%s; nothing was sent, and the journal is read again.", lost)
             await lease.release()
             return None
-        except BaseException:
+        except BaseException as error:
             # Whatever it is, once the call was handed over nobody knows what became of it: then the intent stands.
             if not lease.sent:
                 await lease.release()
-            raise
+            if not lease.sent or not isinstance(error, Exception):
+                raise
+            what = f"The submit may have been accepted, and its answer could not be read: {type(error).__name__}: {error}"
+            raise _uncertain(what, prepared.digest) from error
         job = _job(prepared, submission, self.labels)
         try:
             return Submitted(await lease.journal.accept(lease.intent, job, verify=not lease.is_surely_held()), is_new=True)
@@ -272,7 +275,10 @@ class Submitter:
             for attempt in range(1, self.attempts + 1):
                 try:
                     response = await send(client, gateway, account, request, self.tokens, permit=lease)
-                    return gateway.read_submit(response, route)
+                    submission = gateway.read_submit(response, route)
+                    if not isinstance(submission, Submission):  # pyright: ignore[reportUnnecessaryIsInstance] -- a stranger's dialect
+                        raise TypeError(f"the dialect {gateway.facts.dialect} must read it as a Submission (got {submission!r})")
+                    return submission
                 except CallUnavailable as error:
                     pause_s = max(error.retry_after_s or 0.0, backoff_s(attempt))
                     if error.may_have_acted or attempt == self.attempts or waited_s + pause_s > self.patience_s:

@@ -1,0 +1,61 @@
+"""The bytes of a response, decoded in pieces of bounded length: a kilobyte that was coded well holds a gigabyte."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterator
+
+import httpx
+
+from prefect_happyhorse.gateways.redaction import scrub
+
+__all__ = ["DECODED", "codings", "decoded"]
+
+DECODED = frozenset({"gzip", "x-gzip", "deflate"})
+"""The content codings that are decoded, each alone (https://www.rfc-editor.org/rfc/rfc9110#section-8.4.1)."""
+
+# S3 keeps "aws-chunked", which is about the upload, when the uploading client does not strip it.
+_PLAIN = frozenset({"", "identity", "aws-chunked"})
+_PIECE_BYTES = 64 * 1024
+# With a header of gzip's or of zlib's; some servers leave out the latter.
+_ANY_HEADER, _NO_HEADER = zlib.MAX_WBITS | 32, -zlib.MAX_WBITS
+
+
+def codings(response: httpx.Response) -> list[str]:
+    """How the body is coded, in the order in which it was, without any secret of the account."""
+    named = (one.strip().lower() for one in scrub(response.headers.get("Content-Encoding", ""), response).split(","))
+    return [one for one in named if one not in _PLAIN]
+
+
+async def decoded(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The body of a response that is not read yet.
+
+    Raises:
+        httpx.DecodingError: When it is coded as nothing that is known here, more than once, wrongly, or not to its end.
+    """
+    named = codings(response)
+    if not named:
+        async for chunk in response.aiter_bytes():
+            yield chunk
+        return
+    if len(named) > 1 or named[0] not in DECODED:
+        raise httpx.DecodingError("it must be coded once at most, by gzip or deflate")
+    decoder = zlib.decompressobj(_ANY_HEADER)
+    begun = False
+    try:
+        async for chunk in response.aiter_raw():
+            try:
+                piece = decoder.decompress(chunk, _PIECE_BYTES)
+            except zlib.error:
+                if begun:
+                    raise
+                decoder = zlib.decompressobj(_NO_HEADER)
+                piece = decoder.decompress(chunk, _PIECE_BYTES)
+            begun = True
+            while piece:
+                yield piece
+                piece = decoder.decompress(decoder.unconsumed_tail, _PIECE_BYTES)
+    except zlib.error as error:
+        raise httpx.DecodingError(f"it is not coded as it says: {error}") from error
+    if begun and not decoder.eof:
+        raise httpx.DecodingError("it ends before its coding does")
