@@ -98,6 +98,7 @@ def test_a_column_that_is_missing_is_one_problem(animals: Any, request: pytest.F
         ({**CITIES, "prompt": "A {animal"}, "prompt expected '}'"),
         ({**CITIES, "prompt": "A {}"}, "prompt has a {} that names no column (got 'A {}')"),
         ({**CITIES, "prompt": "{a:{b}}"}, "prompt must not name a column inside of another's format"),
+        ({**CITIES, "prompt": "{a:>9999}"}, "prompt must not be made longer than 999 characters by a format"),
         ({**CITIES, "seed": 7}, "seed must be a text such as"),
     ],
 )

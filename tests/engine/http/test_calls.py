@@ -16,7 +16,7 @@ import pytest
 from pydantic import SecretStr
 from tests.engine.conftest import Naps
 from tests.engine.jobs.test_submit import HORSE, ride
-from tests.engine.scripted_server import Received, Step, Wire, raw, refuse
+from tests.engine.scripted_server import Received, Step, Wire, raw, redirect, refuse
 
 from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
 from prefect_happyhorse.engine.http import client as client_module
@@ -265,6 +265,10 @@ async def test_a_key_shows_in_no_traceback_and_no_log(
     [
         pytest.param(raw(b"HTTP/1.1 200 OK\r\nX: sesame-1234\r\nContent-Length: 99\r\n\r\nsesame-1234"), id="cut short"),
         pytest.param(raw(b"Authorization: Bearer sesame-1234\r\n\r\n"), id="no HTTP"),
+        pytest.param(redirect(f"http://xn--zzzzzz/{KEY}"), id="to no host"),
+        pytest.param(redirect(f"http:\\\\host/{KEY}"), id="to no address"),
+        pytest.param(refuse(200, "", f'{{"task_id": "{KEY} {KEY}"}}'.encode()), id="as task id"),
+        pytest.param(refuse(400, "", f'{{"error": {{"message": "{KEY}"}}, "id": "t-1"}}'.encode()), id="beside an id"),
     ],
 )
 async def test_an_echo_of_a_key_shows_nowhere(

@@ -34,7 +34,7 @@ from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
-from prefect_happyhorse.gateways import Account
+from prefect_happyhorse.gateways import Account, get_gateway
 from prefect_happyhorse.sandbox import SandboxServer
 
 HORSE = TextToImage(model="gpt-image-2", prompt="A white horse")
@@ -91,6 +91,19 @@ async def test_equal_requests_at_the_same_moment_share_a_job(sandbox: SandboxSer
     prepared = await prepare(HORSE, account())
     jobs = await asyncio.gather(*(Submitter(store=store).submit(prepared) for _ in range(20)))
     assert len({job.task_id for job in jobs}) == 1
+    assert len(sandbox.ledger()) == 1
+
+
+@pytest.mark.parametrize("reads", [lambda: None, lambda: "t-1", lambda: 1 / 0])
+async def test_an_answer_that_a_dialect_cannot_read_is_uncertain(
+    reads: Callable[[], Any], sandbox: SandboxServer, account: AccountMaker, submitter: Submitter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dialect is a stranger's code: whatever it does, the job may be there."""
+    monkeypatch.setattr(type(get_gateway("happyhorse")), "read_submit", lambda *_: reads())
+    prepared = await prepare(HORSE, account())
+    for _ in range(2):
+        with pytest.raises(SubmissionUncertain):
+            await submitter.submit(prepared)
     assert len(sandbox.ledger()) == 1
 
 
