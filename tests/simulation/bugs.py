@@ -115,7 +115,7 @@ async def _forgets_first(path: str, store: Store, client: Any, open_digests: set
     return state.is_paused() and (await client.resume_flow_run(UUID(wait["flow_run_id"]))).status.value == "ACCEPT"
 
 
-async def _believes_the_list(self: Settler, entry: JournalEntry, survey: object, ours: object) -> None:
+async def _believes_the_list(self: Settler, *_: object) -> None:
     """A list that does not show it is taken to have caught up."""
 
 
