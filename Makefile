@@ -23,7 +23,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 # The Prefect server takes up to 20 s to start on a small machine, which is its own limit.
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 180
 
-.PHONY: help demo setup unit test test-lowest test-next e2e chaos simulate lint types check bench docs lock clean
+.PHONY: help demo setup unit test test-lowest test-next e2e chaos simulate lint types check bench docs release lock clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -92,6 +92,18 @@ docs: setup  ## Build the documentation into site/
 test-lowest:  ## Run all tests on the oldest dependencies that are allowed
 	$(MAKE) VENV=$(VENV)-lowest $(VENV)-lowest/.requirements-lowest
 	$(VENV)-lowest/bin/python -m pytest $(SIDE_BY_SIDE)
+
+# What is tried is what is published: the very files of dist/, in an environment that has nothing but the lock and the wheel.
+release: setup  ## Build a version's wheel and sdist into dist/, check and try them; DEV=1 does it for what is no release yet
+	$(BIN)/python -m tests.distribution.release $(if $(DEV),--dev)
+	rm -rf dist $(VENV)-release
+	$(BIN)/python -m hatchling build
+	DIST=dist $(BIN)/python -m pytest --quiet tests/distribution/test_wheel.py
+	$(MAKE) VENV=$(VENV)-release $(VENV)-release/.requirements
+	$(VENV)-release/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --force-reinstall dist/*.whl
+	$(VENV)-release/bin/python -m pip --disable-pip-version-check check
+	empty=$$(mktemp -d) && tried=$(CURDIR)/$(VENV)-release/bin/happyhorse && cd $$empty && $$tried --version && $$tried demo; \
+		status=$$?; rm -rf $$empty; exit $$status
 
 # Whatever bound of the newest Prefect the lock does not meet, `pip check` names it and the tests decide.
 test-next:  ## Run the tests of the Prefect face on the newest Prefect
