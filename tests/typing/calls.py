@@ -82,6 +82,7 @@ async def awaiting(job: Job, block: GatewayCredentials) -> None:
 def elsewhere(block: GatewayCredentials) -> None:
     """Futures and copies keep their types."""
     assert_type(generate.submit(HORSE, block).result(), MediaAsset)
+    assert_type(generate.delay(HORSE, "happyhorse").result(), MediaAsset)
     generate.submit("A white horse", block)  # pyright: ignore[reportArgumentType]
     assert_type(generate.map([HORSE, HORSE], unmapped(block)).result(), list[MediaAsset])
     patient = generate.with_options(name="patient", retries=7)

@@ -19,6 +19,7 @@ from prefect.utilities.asyncutils import run_coro_as_sync
 from pydantic import BaseModel
 from typing_extensions import Self, Unpack
 
+from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
 from prefect_happyhorse.datasets.export import Export
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import is_retryable
@@ -34,7 +35,7 @@ T = TypeVar("T")
 _END_WITHIN_S = 20.0
 
 if TYPE_CHECKING:
-    from prefect.futures import PrefectFuture, PrefectFutureList
+    from prefect.futures import PrefectDistributedFuture, PrefectFuture, PrefectFutureList
 
     # No type depends on the flow around a call, and a union would have to be told apart in both worlds. So a call is typed as a result that
     # can be awaited too: both `generate(...).uri` and `(await generate(...)).uri` are checked, but not that one of them fits its flow.
@@ -95,7 +96,22 @@ class DualTask(Task[P, Coroutine[Any, Any, T]]):
         def map(self, *args: Any, **kwargs: Any) -> PrefectFutureList[T]:  # pyright: ignore[reportIncompatibleMethodOverride] -- as above
             """As Prefect's."""
             ...
+
+        def delay(self, *args: P.args, **kwargs: P.kwargs) -> PrefectDistributedFuture[T]:  # pyright: ignore[reportIncompatibleMethodOverride] -- as above
+            """As Prefect's."""
+            ...
     else:
+
+        def apply_async(self, args: tuple[Any, ...] | None = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
+            """As Prefect's, which writes the arguments down for whoever serves the task: the secrets of a block as asterisks."""
+            args, kwargs = _drawn(args or (), kwargs or {})
+            given = {**dict(zip(inspect.signature(self.fn).parameters, args, strict=False)), **kwargs}
+            if blocks := [name for name, value in given.items() if _holds_secrets(value)]:
+                raise ValueError(
+                    f"{' and '.join(blocks)} must be given to .delay by name, as saved under it: arguments are written down without their"
+                    " secrets, so a block would arrive without its key. Nothing was sent."
+                )
+            return super().apply_async(args, kwargs, **options)
 
         def submit(self, *args: Any, **kwargs: Any) -> Any:
             """As Prefect's."""
@@ -168,6 +184,10 @@ def _drawn(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ..
         return list(cast("Iterator[Any]", value)) if isinstance(value, Iterator) else value
 
     return tuple(map(drawn, args)), {name: drawn(value) for name, value in kwargs.items()}
+
+
+def _holds_secrets(value: object) -> bool:
+    return isinstance(value, (GatewayCredentials, MediaStore)) or (isinstance(value, (list, tuple)) and any(map(_holds_secrets, value)))
 
 
 def _in_async_context() -> bool:
