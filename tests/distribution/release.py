@@ -38,11 +38,10 @@ def release_problems(changelog: str, version: str, *, tag: str | None = None, ch
 
 def main() -> None:
     """Print what is wrong, and fail if anything is."""
-    git = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = ["git", "status", "--porcelain"]
+    git = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    problems = list(
-        release_problems(changelog, prefect_happyhorse.__version__, tag=os.environ.get("TAG"), changed=git.stdout + git.stderr)
-    )
+    problems = list(release_problems(changelog, prefect_happyhorse.__version__, tag=os.environ.get("TAG"), changed=git.stdout + git.stderr))
     sys.stderr.write("".join(f"  - {problem}\n" for problem in problems))
     if problems and "--dev" not in sys.argv:
         sys.exit("This is no release. `make release DEV=1` builds, checks and tries it all the same.")

@@ -63,7 +63,8 @@ def test_every_command_that_a_page_shows_is_there(page: Path) -> None:
     for line in "\n".join(blocks(page.read_text(encoding="utf-8"), "bash")).splitlines():
         if line.startswith("happyhorse "):
             _, name, *words = line.split("#")[0].split()
-            command = main.commands[name]
+            command = main.get_command(click.Context(main), name)
+            assert command is not None, line
             if isinstance(command, click.Group) and not (command.invoke_without_command and not words):
                 command = command.commands[words[0]]
             options = {option for parameter in command.params for option in parameter.opts}

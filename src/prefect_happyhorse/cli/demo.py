@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+import click
 from rich.console import Console
 from rich.table import Table
 
+from prefect_happyhorse.cli.output import console, errors, json_option, print_json
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
 
 if TYPE_CHECKING:
+    from prefect_happyhorse.cli.schema import Demo
     from prefect_happyhorse.domain.assets import MediaAsset
 
-__all__ = ["flow_file", "run_demo"]
+__all__ = ["demo", "flow_file"]
 
 _STEPS = {"text_to_image": "image", "reference_to_video": "video", "video_edit": "edit"}
 
@@ -53,7 +56,24 @@ def flow_file(name: str) -> Path:
     return found
 
 
-def run_demo(output: Path, console: Console) -> None:
+@click.command()
+@click.option(
+    "--output",
+    default=Path("outputs"),
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder for the files.",
+)
+@json_option()
+def demo(output: Path, *, as_json: bool) -> None:
+    """Run the flow image_to_video_edit against the sandbox: no account, no server, no cost."""
+    with errors():
+        done = _run_demo(output, console(stderr=as_json))
+    if as_json:
+        print_json(done)
+
+
+def _run_demo(output: Path, console: Console) -> Demo:
     """Make a picture, a video that stars it and an edit of that video, and say where they lie."""
     from prefect_happyhorse.sandbox.http.server import SandboxServer
     from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
@@ -71,7 +91,7 @@ def run_demo(output: Path, console: Console) -> None:
         os.environ["HAPPYHORSE_BASE_URL"] = sandbox.base_url("happyhorse")
         console.print("Starting Prefect's own ephemeral server: this takes up to half a minute.")
         started = time.monotonic()
-        asyncio.run(_run(store, console))
+        assets = asyncio.run(_run(store, console))
         charged = len(sandbox.ledger())
     console.print(f"The sandbox charged {charged} jobs, one for each step. All in {time.monotonic() - started:.0f} s.")
     console.print("Its pictures in a browser, at the run's artifacts, are served by:")
@@ -79,9 +99,10 @@ def run_demo(output: Path, console: Console) -> None:
     beside = Path(sys.executable).with_name("prefect")
     command = "prefect" if shutil.which("prefect") or not beside.is_file() else shlex.quote(os.path.relpath(beside))
     console.print(f"PREFECT_HOME={shlex.quote(str(home))} {command} server start", soft_wrap=True)
+    return {"charged": charged, "assets": assets, "prefect_home": str(home)}
 
 
-async def _run(store: Store, console: Console) -> None:
+async def _run(store: Store, console: Console) -> dict[str, MediaAsset]:
     from prefect.flows import load_flow_from_entrypoint
 
     from prefect_happyhorse.blocks import GatewayCredentials
@@ -121,6 +142,7 @@ async def _run(store: Store, console: Console) -> None:
         watching.cancel()
     await look()
     console.print(_table(chain))
+    return {step: getattr(chain, step) for step in _STEPS.values()}
 
 
 def _sentence(entry: JournalEntry) -> str:

@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 import click
 
 from prefect_happyhorse.cli.jobs import STORE_OPTIONS, find_journal
-from prefect_happyhorse.cli.output import asynchronous, echo, echo_json, fail
+from prefect_happyhorse.cli.output import asynchronous, echo, fail, json_option, print_json
 from prefect_happyhorse.datasets import ExportFormat, journal_entries
 from prefect_happyhorse.datasets import export as write_export
 
@@ -42,7 +42,7 @@ def _read_ids(context: click.Context, parameter: click.Parameter, path: Path | N
     help="A JSON object of the rows' own ids by their digests; a row that is not in it is called by its digest.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print a summary in JSON.")
+@json_option()
 @asynchronous
 async def export(
     target: str, *, store: str, block: str | None, form: ExportFormat | None, ids: dict[str, str], overwrite: bool, as_json: bool
@@ -59,7 +59,7 @@ async def export(
     for problem in done.problems:
         echo(problem, err=True)
     if as_json:
-        echo_json(done.model_dump_json())
+        print_json(done)
     else:
         for file in done.files:
             echo(file.removeprefix("file://"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from prefect_happyhorse.cli.jobs import STORE_OPTIONS, find_journal
-from prefect_happyhorse.cli.output import echo, errors, fail
+from prefect_happyhorse.cli.output import echo, errors, fail, json_option, print_json
 from prefect_happyhorse.domain.locations import locate
 from prefect_happyhorse.engine.journal.journal import Journal
 
@@ -25,7 +25,8 @@ __all__ = ["gallery"]
     help="Write it as plain files in place of serving it; FOLDER is empty or holds an earlier export.",
 )
 @click.option("--copy", is_flag=True, help="With --export: copy the files themselves too, in place of linking to them.")
-def gallery(store: str, *, block: str | None, port: int, opened: bool, folder: str | None, copy: bool) -> None:
+@json_option()
+def gallery(store: str, *, block: str | None, port: int, opened: bool, folder: str | None, copy: bool, as_json: bool) -> None:
     """Show what the journal of a store holds as a page: pictures, videos that play, costs, and what to do.
 
     It is served to this machine alone, and only reads.
@@ -37,29 +38,34 @@ def gallery(store: str, *, block: str | None, port: int, opened: bool, folder: s
     with errors():
         journal = asyncio.run(find_journal(store, block))
         if folder is None:
-            _serve(journal, port, opened=opened)
+            _serve(journal, port, opened=opened, as_json=as_json)
         else:
-            _export(journal, Path(folder), copy=copy)
+            _export(journal, Path(folder), copy=copy, as_json=as_json)
 
 
-def _serve(journal: Journal, port: int, *, opened: bool) -> None:
+def _serve(journal: Journal, port: int, *, opened: bool, as_json: bool) -> None:
     from prefect_happyhorse.gallery.server import serve
 
     def started(address: str) -> None:
-        echo(f"Gallery of {journal.store.url}: {address}  (Ctrl-C ends it)")
+        if as_json:
+            print_json({"url": address})
+        echo(f"Gallery of {journal.store.url}: {address}  (Ctrl-C ends it)", err=as_json)
         if opened:
             click.launch(address)
 
     serve(journal, port=port, started=started)
 
 
-def _export(journal: Journal, folder: Path, *, copy: bool) -> None:
+def _export(journal: Journal, folder: Path, *, copy: bool, as_json: bool) -> None:
     from prefect_happyhorse.gallery.export import export_gallery
 
     done = asyncio.run(export_gallery(journal, folder, copy=copy))
     for problem in done.problems:
         echo(problem, err=True)
-    echo(str(done.page))
+    if as_json:
+        print_json(done._asdict())
+    else:
+        echo(str(done.page))
     echo(f"{done.jobs} jobs from {journal.store.url}; {done.copied} files copied, {done.linked} linked.", err=True)
     if done.unlinked:
         echo(

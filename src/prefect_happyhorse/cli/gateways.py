@@ -6,8 +6,9 @@ import asyncio
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import get_args
@@ -31,7 +32,7 @@ from prefect_happyhorse.catalog.cost import price_of
 from prefect_happyhorse.catalog.discovery import SANDBOX_DIALECTS, dialect_names
 from prefect_happyhorse.catalog.loader import PROBLEMS
 from prefect_happyhorse.cli.docs import example_request
-from prefect_happyhorse.cli.output import REFUSED, console, echo, errors, fail
+from prefect_happyhorse.cli.output import REFUSED, console, echo, errors, fail, json_option, print_json
 from prefect_happyhorse.domain.errors import CatalogError, GenerationError
 from prefect_happyhorse.domain.requests import parse_request
 from prefect_happyhorse.engine.jobs.session import Session
@@ -45,18 +46,24 @@ _EXAMPLES = ("apiyi", "starrise")
 
 
 @click.group(invoke_without_command=True)
+@json_option("Print one JSON document a line, as `happyhorse schema` describes it.")
 @click.pass_context
-def gateways(context: click.Context) -> None:
+def gateways(context: click.Context, *, as_json: bool) -> None:
     """List the gateways: the package's own, those of files in the folders that HAPPYHORSE_GATEWAYS names, and of other packages."""
     if context.invoked_subcommand is not None:
         return
     table = Table("gateway", "title", "dialect", "routes", "base URL", "source")
+    unspoken = _unspoken()
     for name in GATEWAYS:
         facts = gateway_facts(name)
+        if as_json:
+            row = {"gateway": name, "title": facts.title, "dialect": facts.dialect, "routes": len(routes(name)), "base_url": facts.base_url}
+            print_json({**row, "source": facts.source, "dated": facts.dated, "problem": unspoken.get(name)})
         base_url = facts.base_url or f"{name.upper()}_BASE_URL"
         table.add_row(name, facts.title, facts.dialect, str(len(routes(name))), base_url, f"{facts.source}, {facts.dated}")
-    console().print(table)
-    problems = [f"Left out: {problem}" for problem in PROBLEMS] + [f"{name} cannot be used: {why}" for name, why in _unspoken().items()]
+    if not as_json:
+        console().print(table)
+    problems = [f"Left out: {problem}" for problem in PROBLEMS] + [f"{name} cannot be used: {why}" for name, why in unspoken.items()]
     for problem in problems:
         echo(problem, err=True)
     if problems:
@@ -78,7 +85,8 @@ def _unspoken() -> dict[str, str]:
 @click.argument("name")
 @click.option("--dialect", type=click.Choice(_TEMPLATES), help="The wire protocol that it speaks; not for an example.")
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=".", show_default=True, help="Where the file goes.")
-def new(name: str, dialect: str | None, folder: Path) -> None:
+@json_option()
+def new(name: str, dialect: str | None, folder: Path, *, as_json: bool) -> None:
     """Write a first file of the gateway NAME, to be filled from its provider's document.
 
     Two are filled already, as examples: apiyi passes DashScope's calls on, and starrise is one in the manner of new-api.
@@ -97,14 +105,18 @@ def new(name: str, dialect: str | None, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as target:
             target.write(text.replace("NAME_UPPER", name.upper()).replace("NAME", name).replace("DATE", today))
-    echo(f"{file}")
+    if as_json:
+        print_json({"file": file})
+    else:
+        echo(f"{file}")
     first = "Compare it with" if dialect is None else "Fill it from"
     echo(f"{first} the provider's document, then `happyhorse gateways check {file}`.", err=True)
 
 
 @gateways.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def check(file: Path) -> None:
+@json_option()
+def check(file: Path, *, as_json: bool) -> None:
     """Hold FILE to what every gateway has to do: its data, the body of each route, and a job of each capability on the sandbox."""
     with errors():
         facts, found = load_gateway(file.read_text(encoding="utf-8"), origin=str(file))
@@ -114,20 +126,24 @@ def check(file: Path) -> None:
     for route in found:
         wrong = _problems(route)
         problems += [f"{route.capability} of {route.model}: {problem}" for problem in wrong]
-        echo(f"{route.capability} of {route.model}: {'its body is wrong' if wrong else 'body'}")
+        echo(f"{route.capability} of {route.model}: {'its body is wrong' if wrong else 'body'}", err=as_json)
     first = {route.capability: route for route in reversed(found)}
     emulated = facts.dialect in {*get_args(DialectName), *dialect_names(SANDBOX_DIALECTS)}
     if not emulated:
-        echo(f"No job was run: no package says how the sandbox speaks {facts.dialect} (entry point {SANDBOX_DIALECTS}).")
+        echo(f"No job was run: no package says how the sandbox speaks {facts.dialect} (entry point {SANDBOX_DIALECTS}).", err=as_json)
     elif not problems:
-        problems += [problem for route in first.values() for problem in asyncio.run(_ran(route))]
-    for advice in _advice(facts, found):
-        echo(f"Not said: {advice}")
+        problems += [problem for route in first.values() for problem in asyncio.run(_ran(route, tell=partial(echo, err=as_json)))]
+    advice = list(_advice(facts, found))
+    for sentence in advice:
+        echo(f"Not said: {sentence}", err=as_json)
+    if as_json:
+        print_json({"file": file, "gateway": facts.gateway, "problems": problems, "advice": advice})
     for problem in problems:
         echo(problem, err=True)
     if problems:
         fail(f"{file} is not right yet: {len(problems)} problems.", 1)
-    echo(f"{file} is right. Put it into a folder that HAPPYHORSE_GATEWAYS names, and the key into {facts.gateway.upper()}_API_KEY.")
+    key = f"{facts.gateway.upper()}_API_KEY"
+    echo(f"{file} is right. Put it into a folder that HAPPYHORSE_GATEWAYS names, and the key into {key}.", err=as_json)
 
 
 def _problems(route: Route) -> list[str]:
@@ -138,7 +154,7 @@ def _problems(route: Route) -> list[str]:
     return problems
 
 
-async def _ran(route: Route) -> list[str]:
+async def _ran(route: Route, *, tell: Callable[[str], None]) -> list[str]:
     """What goes wrong when a job runs on the sandbox, which serves the very same file."""
     # An extra of the package, and slow to import.
     from prefect_happyhorse.cli.samples import with_samples
@@ -155,7 +171,7 @@ async def _ran(route: Route) -> list[str]:
             asset = (await session.store_outputs(await session.poll(job, deadline_s=60))).asset
         except (GenerationError, OSError) as error:
             return [f"{route.capability} of {route.model}: a job on the sandbox ended with {type(error).__name__}: {error}"]
-    echo(f"{route.capability} of {route.model}: submitted, polled, stored ({asset.bytes:,} bytes, {asset.media_type})")
+    tell(f"{route.capability} of {route.model}: submitted, polled, stored ({asset.bytes:,} bytes, {asset.media_type})")
     return []
 
 

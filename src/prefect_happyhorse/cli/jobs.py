@@ -7,13 +7,25 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial, wraps
+from itertools import islice
 from typing import Any, TypeVar, get_args
 
 import click
-from rich.table import Table
 
 from prefect_happyhorse.catalog import GATEWAYS
-from prefect_happyhorse.cli.output import SPENT, asynchronous, cell, confirm, console, deadline_option, echo, echo_json, fail
+from prefect_happyhorse.cli.output import (
+    SPENT,
+    asynchronous,
+    cell,
+    confirm,
+    console,
+    deadline_option,
+    echo,
+    echo_json,
+    fail,
+    json_option,
+    print_json,
+)
 from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
 from prefect_happyhorse.domain.prices import total
 from prefect_happyhorse.domain.settings import current
@@ -80,6 +92,17 @@ def jobs(context: click.Context, store: str, block: str | None) -> None:
     context.obj = partial(find_journal, store, block)
 
 
+def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """What a shell suggests: the digests in the journal of a folder; an object store would be asked for too long."""
+    del parameter
+    url = context.parent and context.parent.params.get("store")
+    folder = Store(url=url() if callable(url) else url or "outputs").folder
+    if folder is None or re.fullmatch("[0-9a-f]*", incomplete) is None:
+        return []
+    found = islice(folder.glob(f"journal/{incomplete[:2]}*/{incomplete}*.json"), _SHOWN)
+    return sorted({file.name[:_DIGEST] for file in found if len(file.parent.name) == 2})
+
+
 async def find_journal(url: str, block: str | None) -> Journal:
     """The journal of a store that is named by its URL or its block."""
     if block is None:
@@ -102,7 +125,7 @@ def _on_journal(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[.
 
 
 @jobs.command("list", params=[*_FILTERS])
-@click.option("--json", "as_json", is_flag=True, help="Journal entries, one a line, in JSON.")
+@json_option("Print journal entries, one JSON document a line.")
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
@@ -126,10 +149,12 @@ async def list_jobs(
     most = (0 if as_json else _SHOWN) if limit is None else limit
     shown = rest if not most else rest[:most] if after is not None else rest[-most:]
     opened = {entry.digest: entry for entry in found.open_entries}
+    from rich.table import Table
+
     table = Table("digest", "state", "gateway", "account", "model", "task id", "begun", "cost", "prompt")
     async for entry in _entries(journal, shown, opened):
         if as_json:
-            echo_json(entry.model_dump_json(exclude_none=True))
+            print_json(entry)
         else:
             table.add_row(*map(cell, _row(entry)))
     if not as_json:
@@ -187,7 +212,8 @@ def _ago(at: datetime) -> str:
 
 
 @jobs.command()
-@click.argument("name")
+@click.argument("name", shell_complete=_names)
+@json_option("Change nothing: it prints JSON anyway.", expose_value=False)
 @_on_journal
 async def show(journal: Journal, name: str) -> None:
     """Show all that the journal knows of one job, and what can be done about it."""
@@ -197,10 +223,11 @@ async def show(journal: Journal, name: str) -> None:
 
 
 @jobs.command(params=[*_FILTERS])
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=_names)
 @deadline_option("How long a job may take in all, in seconds since its submit.")
+@json_option("Print one JSON document a line, as `happyhorse schema` describes it.")
 @_on_journal
-async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, only_open: bool, **filters: Any) -> None:
+async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, only_open: bool, *, as_json: bool, **filters: Any) -> None:
     """Wait for open jobs and keep their files: those that are named, else all that fit the filters. Nothing is bought."""
     if names:
         chosen = [await engine.find_entry(journal, name) for name in names]
@@ -215,14 +242,18 @@ async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, on
         async with slots:
             try:
                 stored = await (await _session(journal, entry)).resume(entry, deadline_s=deadline_s, again=bool(names))
+                assets, failure = [asset for asset, _ in stored.with_thumbnails()], stored.failure
             except (GenerationError, ValueError, OSError) as error:
-                echo(f"{entry.digest[:12]}: {type(error).__name__}: {error}", err=True)
-                return False
-        for asset, _ in stored.with_thumbnails():
-            echo(asset.uri.removeprefix("file://"))
-        if stored.failure is not None:
-            echo(f"{entry.digest[:12]}: {type(stored.failure).__name__}: {stored.failure}", err=True)
-        return stored.failure is None
+                assets, failure = [], error
+        told = None if failure is None else f"{type(failure).__name__}: {failure}"
+        if as_json:
+            print_json({"digest": entry.digest, "assets": assets, "failure": told})
+        else:
+            for asset in assets:
+                echo(asset.uri.removeprefix("file://"))
+        if told is not None:
+            echo(f"{entry.digest[:12]}: {told}", err=True)
+        return told is None
 
     try:
         kept = await asyncio.gather(*(one(entry) for entry in chosen))
@@ -241,10 +272,11 @@ async def _session(journal: Journal, entry: JournalEntry) -> Session:
 
 @jobs.command()
 @click.argument("task_id")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_names)
 @click.option("--unchecked", is_flag=True, help="Take your word for it, and do not ask the gateway whether it knows the job.")
+@json_option()
 @_on_journal
-async def adopt(journal: Journal, task_id: str, name: str | None, *, unchecked: bool) -> None:
+async def adopt(journal: Journal, task_id: str, name: str | None, *, unchecked: bool, as_json: bool) -> None:
     """Give an uncertain submit the job that it became, by the TASK_ID that the provider's console shows. Nothing is bought."""
     if name is not None:
         entry = await engine.find_entry(journal, name)
@@ -255,15 +287,18 @@ async def adopt(journal: Journal, task_id: str, name: str | None, *, unchecked: 
             raise ValueError(f"Say which request the job belongs to; those without a job: {digests}.")
         entry = without_job[0]
     entry = await (engine.adopt(journal, entry, task_id) if unchecked else (await _session(journal, entry)).adopt(entry, task_id))
+    if as_json:
+        print_json(entry)
     short = entry.digest[:12]
-    echo(f"{short} is job {task_id} of {entry.gateway}. Run the flow again, or: happyhorse jobs resume {short}")
+    echo(f"{short} is job {task_id} of {entry.gateway}. Run the flow again, or: happyhorse jobs resume {short}", err=as_json)
 
 
 @jobs.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=_names)
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option("Print one JSON document a line, as `happyhorse schema` describes it.")
 @_on_journal
-async def forget(journal: Journal, names: tuple[str, ...], *, yes: bool) -> None:
+async def forget(journal: Journal, names: tuple[str, ...], *, yes: bool, as_json: bool) -> None:
     """Let the same requests be bought again. Files stay, and so do jobs that were bought, each by itself.
 
     A file of the journal that cannot be read is moved out of the way: NAME is then the file's name, as `happyhorse jobs list` says it.
@@ -279,19 +314,24 @@ async def forget(journal: Journal, names: tuple[str, ...], *, yes: bool) -> None
                 confirm(f"{error} Move {name} out of the way?")
             if (away := await journal.put_away(name)) is None:
                 raise
-            echo(f"Moved to {away}.")
+            if as_json:
+                print_json({"name": name, "moved_to": away})
+            echo(f"Moved to {away}.", err=as_json)
     for entry in chosen:
         known = "an uncertain submit" if entry.job is None else f"job {entry.job.task_id}, {entry.state}"
         if not yes:
             confirm(f"Forget {entry.digest[:12]} ({known})? The same request would be paid for again.")
         await engine.forget(journal, entry)
-        echo(f"Forgot {entry.digest[:12]} ({known}).")
+        if as_json:
+            print_json({"name": entry.digest[:_DIGEST], "digest": entry.digest})
+        echo(f"Forgot {entry.digest[:12]} ({known}).", err=as_json)
 
 
 @jobs.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=_names)
+@json_option("Print one JSON document a line, as `happyhorse schema` describes it.")
 @_on_journal
-async def cancel(journal: Journal, names: tuple[str, ...]) -> None:
+async def cancel(journal: Journal, names: tuple[str, ...], *, as_json: bool) -> None:
     """Ask the gateways to cancel jobs, where they can. A job that already runs goes on, and can be resumed."""
     refused = 0
     for name in names:
@@ -299,7 +339,9 @@ async def cancel(journal: Journal, names: tuple[str, ...]) -> None:
         if entry.job is None or not entry.is_open:
             raise ValueError(f"{name}: its state is {entry.state}, so there is nothing to cancel.")
         answer = await (await _session(journal, entry)).cancel(entry.job)
-        echo(f"{name}: {answer.message}", err=not answer.accepted)
+        if as_json:
+            print_json({"name": name, "accepted": answer.accepted, "message": answer.message})
+        echo(f"{name}: {answer.message}", err=as_json or not answer.accepted)
         refused += not answer.accepted
     if refused:
         fail(f"{refused} of {len(names)} jobs were not cancelled.", 1)

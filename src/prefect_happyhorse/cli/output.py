@@ -8,18 +8,15 @@ import sys
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
 
 import click
-import httpx
-from pydantic import ValidationError
-from rich.console import Console
-from rich.markup import escape
 
 from prefect_happyhorse.domain.errors import CatalogError, GenerationError, InvalidRequest, Money
 from prefect_happyhorse.domain.texts import harmless, without_queries
-from prefect_happyhorse.domain.validation import validation_problems
-from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = [
     "REFUSED",
@@ -34,6 +31,8 @@ __all__ = [
     "echo_json",
     "errors",
     "fail",
+    "json_option",
+    "print_json",
 ]
 
 _P = ParamSpec("_P")
@@ -56,12 +55,25 @@ class Seconds(click.FloatRange):
 
 def deadline_option(what: str) -> Callable[[_Command], _Command]:
     """The option that limits how long a job may take."""
+    from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
+
     return click.option("--deadline", "deadline_s", default=DEADLINE_S, show_default=True, type=Seconds(min=0), help=what)
+
+
+def json_option(what: str = "Print one JSON document, as `happyhorse schema` describes it.", **how: Any) -> Callable[[_Command], _Command]:
+    """The option for whoever reads the output by a program."""
+    return click.option("--json", "as_json", is_flag=True, help=what, **how)
 
 
 @contextmanager
 def errors() -> Generator[None]:
     """Turn what a command may raise into a message without a traceback, and the exit code that it stands for."""
+    # Help and suggestions need neither, and come at once.
+    import httpx
+    from pydantic import ValidationError
+
+    from prefect_happyhorse.domain.validation import validation_problems
+
     try:
         yield
     except BrokenPipeError:
@@ -105,6 +117,15 @@ def echo_json(text: str) -> None:
     click.echo(without_queries(harmless(text, in_json=True)))
 
 
+def print_json(value: object) -> None:
+    """Print a document of `happyhorse schema` as a line, without what is not set."""
+    from pydantic_core import to_json
+
+    if isinstance(value, dict):
+        value = {name: one for name, one in cast("dict[str, Any]", value).items() if one is not None}
+    echo_json(to_json(value, exclude_none=True).decode())
+
+
 def confirm(question: str) -> None:
     """Ask, and end the command unless the answer is yes."""
     click.confirm(harmless(question), abort=True, err=True)
@@ -112,10 +133,14 @@ def confirm(question: str) -> None:
 
 def cell(text: str) -> str:
     """A text as it stands in a table or a progress bar: neither a control of the terminal nor markup."""
+    from rich.markup import escape
+
     return escape(harmless(text))
 
 
 def console(*, stderr: bool = False) -> Console:
     """Where tables and progress go."""
+    from rich.console import Console
+
     # A pipe or a log file has no width; the usual 80 would cut the tables.
     return Console(stderr=stderr, width=None if sys.stdout.isatty() else 200, highlight=False)

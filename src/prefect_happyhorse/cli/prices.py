@@ -10,7 +10,7 @@ from rich.table import Table
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts, list_prices, routes
 from prefect_happyhorse.catalog.cost import price_of
 from prefect_happyhorse.cli.docs import prices_page
-from prefect_happyhorse.cli.output import console, echo, echo_json, errors, fail
+from prefect_happyhorse.cli.output import console, echo, errors, fail, json_option, print_json
 from prefect_happyhorse.domain.prices import Price
 
 __all__ = ["old_prices", "prices"]
@@ -21,7 +21,7 @@ _OLD_DAYS = 90
 @click.group(invoke_without_command=True)
 @click.option("--gateway", type=click.Choice(GATEWAYS), help="Only this gateway.")
 @click.option("--region", help="One of the gateway's regions; by default that of its environment, else of its default address.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@json_option("Print one JSON document a line, as `happyhorse schema` describes it.")
 @click.option("--page", is_flag=True, help="The page docs/prices.md, by the lists in the package alone.")
 @click.pass_context
 def prices(context: click.Context, gateway: str | None, region: str | None, as_json: bool, page: bool) -> None:
@@ -50,11 +50,7 @@ def prices(context: click.Context, gateway: str | None, region: str | None, as_j
                 "you" if row in block.prices else "the gateway" if row.gateway or route.facts.is_maker else "the maker, not your contract"
             )
             if as_json:
-                echo_json(
-                    row.model_copy(
-                        update={"gateway": route.gateway, "capability": route.capability, "model": route.model}
-                    ).model_dump_json()
-                )
+                print_json(row.model_copy(update={"gateway": route.gateway, "capability": route.capability, "model": route.model}))
             resolution = f" at {row.resolution}" if row.resolution else ""
             table.add_row(route.gateway, route.capability, route.model, f"{row}{resolution}", whose, row.dated.isoformat())
     if not as_json:
@@ -63,15 +59,18 @@ def prices(context: click.Context, gateway: str | None, region: str | None, as_j
 
 
 @prices.command()
-def check() -> None:
+@json_option()
+def check(*, as_json: bool) -> None:
     """Tell which rows were read more than 90 days ago, your own among them; a code of 1 says that there are some."""
     with errors():
         old, _ = old_prices()
+    if as_json:
+        print_json({"days": _OLD_DAYS, "old": old})
     for line in old:
-        echo(line)
+        echo(line, err=as_json)
     if old:
         fail(f"{len(old)} prices are more than {_OLD_DAYS} days old.", 1)
-    echo(f"No price is more than {_OLD_DAYS} days old.")
+    echo(f"No price is more than {_OLD_DAYS} days old.", err=as_json)
 
 
 def old_prices() -> tuple[list[str], int]:

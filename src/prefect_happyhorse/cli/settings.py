@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 
 from prefect_happyhorse.catalog import GATEWAYS
-from prefect_happyhorse.cli.output import cell, console, errors
+from prefect_happyhorse.cli.output import cell, console, errors, json_option, print_json
 from prefect_happyhorse.domain.settings import PREFIXES, Settings, current
 
 __all__ = ["settings", "settings_page", "use_settings"]
@@ -61,7 +61,8 @@ def _may_set(file: Path) -> bool:
 
 @click.command()
 @click.option("--page", is_flag=True, help="The page docs/settings.md.")
-def settings(page: bool) -> None:
+@json_option("Print one JSON document a line, as `happyhorse schema` describes it.")
+def settings(page: bool, *, as_json: bool) -> None:
     """Show every setting, its variable, and what it is now."""
     if page:
         click.echo(settings_page(), nl=False)
@@ -71,8 +72,12 @@ def settings(page: bool) -> None:
     table = Table("setting", "now", "variable")
     for name, field in Settings.model_fields.items():
         value = getattr(found, name)
+        if as_json:
+            plain = value if isinstance(value, (bool, int, float)) or value is None else str(value)
+            print_json({"setting": name, "variable": _variable(name), "value": plain, "default": value == field.default})
         table.add_row(name, cell("" if value is None else str(value)) + (" (default)" if value == field.default else ""), _variable(name))
-    console().print(table)
+    if not as_json:
+        console().print(table)
 
 
 def _variable(field: str) -> str:

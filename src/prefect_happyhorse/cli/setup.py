@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
-from prefect_happyhorse.cli.output import Seconds, asynchronous
+from prefect_happyhorse.cli.output import Seconds, asynchronous, json_option, print_json
 
 __all__ = ["setup"]
 
@@ -24,8 +26,9 @@ def setup() -> None:
     type=Seconds(min=0, min_open=True),
     help="How many calls the account may make a second, over all workers. By default what the provider documents, if it does.",
 )
+@json_option()
 @asynchronous
-async def limits(gateway: str, account: str, jobs: int | None, calls_per_s: float | None) -> None:
+async def limits(gateway: str, account: str, jobs: int | None, calls_per_s: float | None, *, as_json: bool) -> None:
     """Limit an account's open jobs and calls over all workers. Runs find the limits within a minute."""
     from prefect_happyhorse.runtime.concurrency import save_limits
 
@@ -34,16 +37,16 @@ async def limits(gateway: str, account: str, jobs: int | None, calls_per_s: floa
     calls_per_s = calls_per_s or facts.polls_per_s
     if jobs is None and calls_per_s is None:
         raise click.UsageError(f"{gateway} documents no limit: say --jobs, --calls-per-s or both.")
-    for name in await save_limits(gateway, account, jobs=jobs, calls_per_s=calls_per_s):
-        click.echo(name)
+    _tell("limits", await save_limits(gateway, account, jobs=jobs, calls_per_s=calls_per_s), as_json=as_json)
     if whose:
         click.echo(f"{calls_per_s:g} calls a second are {whose}.", err=True)
 
 
 @setup.command()
 @click.option("--notify", metavar="TYPE/NAME", help="A saved notification block that hears of refusals, for example slack-webhook/studio.")
+@json_option()
 @asynchronous
-async def automations(notify: str | None) -> None:
+async def automations(notify: str | None, *, as_json: bool) -> None:
     """Pause a deployment when a submit is uncertain; tell somebody what the content rules refuse, and that a budget is nearly spent."""
     from prefect.client.orchestration import get_client
 
@@ -58,5 +61,12 @@ async def automations(notify: str | None) -> None:
             except Exception as error:
                 raise ValueError(f"There is no block {notify!r}: {error}") from error
         made += [await save(moderation_automation(block.id)), await save(budget_automation(block.id))]
-    for name in made:
-        click.echo(name)
+    _tell("automations", made, as_json=as_json)
+
+
+def _tell(kind: str, names: Sequence[str], *, as_json: bool) -> None:
+    if as_json:
+        print_json({kind: names})
+    else:
+        for name in names:
+            click.echo(name)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 from rich.table import Table
 
 from prefect_happyhorse.cli.jobs import STORE_OPTIONS, find_journal
-from prefect_happyhorse.cli.output import asynchronous, cell, console, echo, echo_json
+from prefect_happyhorse.cli.output import asynchronous, cell, console, echo, json_option, print_json
 from prefect_happyhorse.engine.journal.index import contents
-from prefect_happyhorse.engine.journal.spend import FACTS, spend
+from prefect_happyhorse.engine.journal.spend import FACTS
+from prefect_happyhorse.engine.journal.spend import spend as summed
 
-__all__ = ["spent"]
+__all__ = ["spend"]
 
 
-@click.command("spend", params=[*STORE_OPTIONS])
+@click.command(params=[*STORE_OPTIONS])
 @click.option(
     "--by", default="model", show_default=True, metavar="NAMES", help=f"Some of {', '.join(FACTS)} and of your labels, with commas."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@json_option("Print one JSON document a line, as `happyhorse schema` describes it.")
 @asynchronous
-async def spent(store: str, *, block: str | None, by: str, as_json: bool) -> None:
+async def spend(store: str, *, block: str | None, by: str, as_json: bool) -> None:
     """Sum up what the jobs of a journal should cost, and what they cost by the seconds that their providers counted."""
     names = list(dict.fromkeys(filter(None, (name.strip() for name in by.split(",")))))
     if not names:
@@ -30,11 +29,9 @@ async def spent(store: str, *, block: str | None, by: str, as_json: bool) -> Non
     for unreadable in found.unreadable:
         echo(str(unreadable.error), err=True)
     table = Table(*map(cell, names), "jobs", "estimated", "billed", "difference")
-    for one in spend(found.lines, names):
+    for one in summed(found.lines, names):
         if as_json:
-            echo_json(
-                json.dumps(one.group | {"jobs": one.jobs, "estimated": one.estimated, "billed": one.billed, "difference": one.difference})
-            )
+            print_json(one.group | {"jobs": one.jobs, "estimated": one.estimated, "billed": one.billed, "difference": one.difference})
         table.add_row(*(cell(one.group[name]) for name in names), str(one.jobs), one.estimated, one.billed, one.difference)
     if not as_json:
         console().print(table)

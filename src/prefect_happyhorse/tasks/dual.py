@@ -187,7 +187,9 @@ def _drawn(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ..
 
 
 def _holds_secrets(value: object) -> bool:
-    return isinstance(value, (GatewayCredentials, MediaStore)) or (isinstance(value, (list, tuple)) and any(map(_holds_secrets, value)))
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_secrets, cast("list[object]", value)))
+    return isinstance(value, (GatewayCredentials, MediaStore))
 
 
 def _in_async_context() -> bool:

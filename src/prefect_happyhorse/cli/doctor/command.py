@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from collections.abc import Coroutine
@@ -12,7 +11,7 @@ from typing import Any
 import click
 
 from prefect_happyhorse.cli.doctor.findings import Finding, ok, problem, warning
-from prefect_happyhorse.cli.output import Seconds, echo, echo_json
+from prefect_happyhorse.cli.output import Seconds, echo, json_option, print_json
 from prefect_happyhorse.cli.prices import old_prices
 from prefect_happyhorse.domain.settings import current
 
@@ -33,7 +32,7 @@ _Checks = dict[str, Coroutine[Any, Any, list[Finding]]]
 @click.option(
     "--timeout", "timeout_s", default=15.0, show_default=True, type=Seconds(min=1), help="How long to wait for all answers, in seconds."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@json_option("Print one JSON document a line, as `happyhorse schema` describes it.")
 def doctor(store: str | None, block: str | None, credentials: tuple[str, ...], timeout_s: float, as_json: bool) -> None:
     """Say whether a run would work, and what to do where it would not. Nothing is bought.
 
@@ -110,7 +109,7 @@ async def _prices() -> list[Finding]:
 def _tell(found: list[Finding], *, as_json: bool) -> None:
     for one in found:
         if as_json:
-            echo_json(json.dumps(one._asdict()))
+            print_json(one._asdict())
         else:
             echo(f"{one.level:8} " + " ".join(f"{one.check}: {one.what.rstrip('.')}. {one.advice}".split()))
     counts = {level: sum(one.level == level for one in found) for level in ("problem", "warning")}

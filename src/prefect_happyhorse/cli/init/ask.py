@@ -16,7 +16,7 @@ from prefect_happyhorse.cli.output import REFUSED, fail
 from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.engine.storage.store import Store
 
-__all__ = ["Wishes", "complete"]
+__all__ = ["Save", "Wishes", "complete"]
 
 Save = Literal["blocks", "env"]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +13,13 @@ from pydantic import ValidationError
 
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
 from prefect_happyhorse.cli.init import dotenv
-from prefect_happyhorse.cli.init.ask import Wishes, complete
-from prefect_happyhorse.cli.output import REFUSED, asynchronous, confirm, echo, fail
+from prefect_happyhorse.cli.init.ask import Save, Wishes, complete
+from prefect_happyhorse.cli.output import REFUSED, asynchronous, confirm, echo, fail, json_option, print_json
 from prefect_happyhorse.domain.validation import validation_problems
 
 if TYPE_CHECKING:
     from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
+    from prefect_happyhorse.cli.schema import SetUp
 
 __all__ = ["init"]
 
@@ -43,8 +46,9 @@ __all__ = ["init"]
 @click.option("--deploy", "pool", metavar="POOL", help="Deploy the flows to this process pool.")
 @click.option("--overwrite", is_flag=True, help="Replace blocks, lines of .env and deployments that are there.")
 @click.option("--yes", is_flag=True, help="Do not ask whether to go on.")
+@json_option()
 @asynchronous
-async def init(**given: Any) -> None:
+async def init(*, as_json: bool, **given: Any) -> None:
     """Set up a gateway, its key and a store, and what the Prefect server should know.
 
     What no option says is asked on a terminal. A key is never an argument, which others on the machine could read: it is asked for, or
@@ -61,10 +65,12 @@ async def init(**given: Any) -> None:
         told = ["It cannot be set up like this. Nothing was changed.", *(f"  - {one}" for one in (*problems, *more))]
         fail("\n".join(told), REFUSED)
     for line in _plan(wishes, credentials, store):
-        echo(line)
+        echo(line, err=as_json)
     if sys.stdin.isatty() and not wishes.yes:
         confirm("Go on?")
-    await _make(wishes, credentials, store, text)
+    done = await _make(wishes, credentials, store, text, tell=partial(echo, err=as_json))
+    if as_json:
+        print_json(done)
 
 
 def _checked(wishes: Wishes) -> tuple[GatewayCredentials | None, MediaStore | None, list[str]]:
@@ -179,33 +185,41 @@ def _plan(wishes: Wishes, credentials: GatewayCredentials, store: MediaStore) ->
     return lines
 
 
-async def _make(wishes: Wishes, credentials: GatewayCredentials, store: MediaStore, text: str) -> None:
+async def _make(wishes: Wishes, credentials: GatewayCredentials, store: MediaStore, text: str, *, tell: Callable[[str], None]) -> SetUp:
+    saved: Save = wishes.save or "env"
+    done: SetUp = {"saved": saved, "blocks": [], "limits": [], "automations": [], "deployments": []}
     if wishes.save == "env":
         if dotenv.write(wishes.env_file, text):
-            echo(f"{wishes.env_file} could be read by others, and cannot any more.")
-        echo(f"Written: {wishes.env_file}. Keep it out of version control; load it where flows run: set -a; . {wishes.env_file}; set +a")
+            tell(f"{wishes.env_file} could be read by others, and cannot any more.")
+        done["env_file"] = str(wishes.env_file)
+        tell(f"Written: {wishes.env_file}. Keep it out of version control; load it where flows run: set -a; . {wishes.env_file}; set +a")
     else:
         await credentials.asave(_name(wishes), overwrite=wishes.overwrite)
         # The same was saved before, or it may be replaced.
         await store.asave(wishes.store_name, overwrite=True)
-        echo(f"Saved: the blocks {_name(wishes)} and {wishes.store_name}.")
+        done["blocks"] = [_name(wishes), wishes.store_name]
+        tell(f"Saved: the blocks {_name(wishes)} and {wishes.store_name}.")
     if wishes.limits:
         from prefect_happyhorse.runtime.concurrency import save_limits
 
         label = credentials.to_account().label
         calls_per_s = gateway_facts(credentials.gateway).polls_per_s
         for name in await save_limits(credentials.gateway, label, jobs=wishes.jobs, calls_per_s=calls_per_s):
-            echo(f"Made: the limit {name}.")
+            done["limits"].append(name)
+            tell(f"Made: the limit {name}.")
     if wishes.automations:
         from prefect_happyhorse.runtime.automations import save, uncertain_automation
 
-        echo(f"Made: the automation {await save(uncertain_automation())!r}.")
+        done["automations"].append(name := await save(uncertain_automation()))
+        tell(f"Made: the automation {name!r}.")
     if wishes.pool is not None:
         from prefect_happyhorse.cli.init.server import deploy
 
-        saved = wishes.save == "blocks"
+        named = wishes.save == "blocks"
         made = await deploy(
-            wishes.pool, credentials=_name(wishes) if saved else credentials.gateway, store=wishes.store_name if saved else store.url
+            wishes.pool, credentials=_name(wishes) if named else credentials.gateway, store=wishes.store_name if named else store.url
         )
-        echo(f"Deployed: {', '.join(made)}. `prefect worker start --pool {wishes.pool}` runs them.")
-    echo("`happyhorse doctor` says whether all of it works.")
+        done["deployments"] = made
+        tell(f"Deployed: {', '.join(made)}. `prefect worker start --pool {wishes.pool}` runs them.")
+    tell("`happyhorse doctor` says whether all of it works.")
+    return done
