@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from tests.cli.commands import request_file, run
+from tests.cli.test_json import valid
 
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer
@@ -218,19 +219,21 @@ def test_the_sandbox_serves_until_it_is_stopped() -> None:
 
 
 def test_the_demo_makes_three_files(tmp_path: Path) -> None:
-    """As a new user runs it: step by step, a table at the end, three files, three charges."""
+    """As a new user runs it: step by step, a table at the end, three files, three charges; what was made as JSON."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HAPPYHORSE_"))}
     environment |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PATH": "/usr/bin:/bin"}
-    command = [sys.executable, "-m", "prefect_happyhorse.cli", "demo", "--output", str(tmp_path / "outputs")]
+    command = [sys.executable, "-m", "prefect_happyhorse.cli", "demo", "--output", str(tmp_path / "outputs"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "charged 3 jobs" in done.stdout
-    rows = [line for line in done.stdout.splitlines() if line.startswith("│")]
+    assert "charged 3 jobs" in done.stderr
+    (made,) = valid("demo", done.stdout)
+    assert (made["charged"], [*made["assets"]]) == (3, ["image", "video", "edit"])
+    rows = [line for line in done.stderr.splitlines() if line.startswith("│")]
     assert [row.split("│")[1].strip() for row in rows] == ["image", "video", "edit"]
     for row in rows:
         assert tmp_path.joinpath(row.split("│")[5].strip()).stat().st_size > 1000
-    assert done.stdout.count("kept at outputs/") == 3
-    assert "%" in done.stdout
-    command = done.stdout.splitlines()[-1]
+    assert done.stderr.count("kept at outputs/") == 3
+    assert "%" in done.stderr
+    command = done.stderr.splitlines()[-1]
     shown = subprocess.run(f"{command} --help", shell=True, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)  # noqa: S602 -- as printed
     assert shown.returncode == 0, command + shown.stderr

@@ -60,8 +60,7 @@ def test_without_a_terminal_all_that_is_missing_is_told_at_once(here: Path) -> N
 
 def test_the_key_is_no_argument() -> None:
     """Others on the machine could read it."""
-    (init,) = [command for name, command in main.commands.items() if name == "init"]
-    assert not {"--key", "--api-key", "--secret-key"} & {option for parameter in init.params for option in parameter.opts}
+    assert not {"--key", "--api-key", "--secret-key"} & {option for parameter in command.init.params for option in parameter.opts}
 
 
 def test_a_file_env(here: Path) -> None:
@@ -106,6 +105,16 @@ def test_lines_that_are_there_are_kept(here: Path) -> None:
     before = file.read_text()
     ttapi()
     assert file.read_text() == before
+
+
+def test_a_system_without_modes_is_not_said_to_be_open(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows shows 0o666 of every file."""
+    (here / ".env").write_text("A=b")
+    (here / ".env").chmod(0o644)
+    monkeypatch.setattr("os.name", "nt")
+    was_open = dotenv.write(here / ".env", "A=c\n")
+    monkeypatch.undo()
+    assert (was_open, (here / ".env").read_text()) == (False, "A=c\n")
 
 
 def test_a_linked_file_env(here: Path, tmp_path: Path) -> None:

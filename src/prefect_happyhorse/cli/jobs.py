@@ -95,8 +95,8 @@ def jobs(context: click.Context, store: str, block: str | None) -> None:
 def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """What a shell suggests: the digests in the journal of a folder; an object store would be asked for too long."""
     del parameter
-    url = context.parent and context.parent.params.get("store")
-    folder = Store(url=url() if callable(url) else url or "outputs").folder
+    url: Any = None if context.parent is None else context.parent.params.get("store")
+    folder = Store(url=str(url or "outputs")).folder
     if folder is None or re.fullmatch("[0-9a-f]*", incomplete) is None:
         return []
     found = islice(folder.glob(f"journal/{incomplete[:2]}*/{incomplete}*.json"), _SHOWN)

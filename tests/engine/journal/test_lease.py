@@ -87,13 +87,20 @@ def test_an_owner_says_when_it_was_started() -> None:
 
 
 def test_an_owner_may_not_be_asked_for_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process of another user is alive, and on Windows nobody is asked, since asking would end it."""
+    """A process of another user is alive; on Windows nobody is asked, since asking would end it, and nothing is known of others."""
 
     def refuse(process: int, signal: int) -> None:
         raise PermissionError(errno.EPERM, "not yours")
 
     monkeypatch.setattr("os.kill", refuse)
-    assert LeaseOwner(process=1, run="another").lives() is True
+    theirs, earlier = LeaseOwner(process=1, run="another"), LeaseOwner(run="another")
+    assert theirs.lives() is True
+    asked: list[int] = []
+    monkeypatch.setattr("os.kill", lambda process, _: asked.append(process))
+    with monkeypatch.context() as windows:
+        windows.setattr("os.name", "nt")
+        found = theirs.lives(), earlier.lives()
+    assert (found, asked) == ((None, False), [])
 
 
 async def test_of_many_who_resubmit_one_does(sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps) -> None:

@@ -130,11 +130,15 @@ async def test_keep_without_links(code: int, tmp_path: Path, monkeypatch: pytest
     assert names_below(tmp_path / "outputs") == ["a.png", "b.png", "deep"]
 
 
-async def test_no_claim_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no safe way to claim a file, nothing is claimed, and the error says what to do."""
+@pytest.mark.parametrize(("code", "windows"), [(errno.EPERM, None), (errno.EINVAL, 1), (errno.EINVAL, 50)])
+async def test_no_claim_without_links(code: int, windows: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no safe way to claim a file, nothing is claimed, and the error says what to do; Windows has codes of its own."""
+
+    class Refused(OSError):
+        winerror = windows  # pyright: ignore[reportIncompatibleVariableOverride, reportAssignmentType]
 
     def refuse(*_: object) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        raise Refused(code, os.strerror(code))
 
     monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(OSError, match="no hard links, so a file cannot be created exclusively there; use another folder"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import stat
@@ -65,9 +66,10 @@ def _value(text: str) -> str | None:
 
 
 def write(file: Path, text: str) -> bool:
-    """Write the file for its owner alone; whether others could read it before."""
+    """Write the file for its owner alone, where the system knows that; whether others could read it before."""
     # A link stays one.
     target = file.resolve()
-    was_open = target.exists() and bool(stat.S_IMODE(target.stat().st_mode) & ~_MODE)
+    # Windows shows a mode that says nothing of who may read.
+    was_open = os.name != "nt" and target.exists() and bool(stat.S_IMODE(target.stat().st_mode) & ~_MODE)
     replace_file(target, text.encode(), mode=_MODE)
     return was_open

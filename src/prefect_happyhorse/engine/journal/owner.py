@@ -119,14 +119,14 @@ class LeaseOwner(Value):
         return max(0.0, up_s() - self.up_s)
 
     def lives(self) -> bool | None:
-        """Whether the submit is still at work; None where it cannot be known, as of another machine's."""
+        """Whether the submit is still at work; None where it cannot be known, as of another machine's, or of another process on Windows."""
         if self.is_this_process:
             return self.claim in _SUBMITTING
         here = _this_process()
         if self.machine != here.machine:
             return None
         # A process of the same id as this one was an earlier one, as in a container that was started again.
-        return self.process != here.process and _alive(self.process, self.started)
+        return False if self.process == here.process else _alive(self.process, self.started)
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"
@@ -148,10 +148,10 @@ def _own_start(process: int) -> int | None:
     return None if seen is None else seen.started
 
 
-def _alive(process: int, started: int | None) -> bool:
+def _alive(process: int, started: int | None) -> bool | None:
     if os.name == "nt":
-        # There, signal 0 is no question but Ctrl-C.
-        return True
+        # There, signal 0 is no question but Ctrl-C, so only silence tells, as of another machine's process.
+        return None
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -21,6 +21,9 @@ TEMPORARY_SUFFIX = ".tmp"
 """What the names of unfinished files end with; they begin with a dot."""
 
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+# Windows says it by codes of its own, on FAT by the first and on network drives by the second:
+# https://learn.microsoft.com/windows/win32/debug/system-error-codes--0-499-
+_NO_HARD_LINKS_ON_WINDOWS = frozenset({1, 50})
 
 
 def replace_file(target: Path, data: bytes, *, mode: int = 0o666) -> None:
@@ -40,7 +43,7 @@ def create_file(target: Path, data: bytes) -> bool:
         except FileExistsError:
             return False
         except OSError as error:
-            if error.errno in _NO_HARD_LINKS:
+            if _has_no_hard_links(error):
                 message = "the file system has no hard links, so a file cannot be created exclusively there; use another folder"
                 raise OSError(error.errno, message, str(target)) from error
             raise
@@ -147,10 +150,14 @@ def _link(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno == errno.EXDEV:
             _copy(source, target)
-        elif error.errno in _NO_HARD_LINKS:
+        elif _has_no_hard_links(error):
             _rename(source, target)
         else:
             raise
+
+
+def _has_no_hard_links(error: OSError) -> bool:
+    return error.errno in _NO_HARD_LINKS or getattr(error, "winerror", None) in _NO_HARD_LINKS_ON_WINDOWS
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -160,7 +167,7 @@ def _copy(source: Path, target: Path) -> None:
         try:
             os.link(draft, target)
         except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
+            if not _has_no_hard_links(error):
                 raise
             _rename(draft, target)
 
