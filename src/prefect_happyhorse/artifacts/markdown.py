@@ -47,6 +47,7 @@ def card(asset: MediaAsset, *, thumbnail: bytes | None, link: str) -> str:
         "usage": asset.usage and ", ".join(f"{name} {value}" for name, value in asset.usage.items()),
         "size": _size(asset),
         "file": f"{asset.bytes:,} bytes, {asset.media_type}",
+        "C2PA data": "in the file" if asset.c2pa else "",
         "sha256": asset.sha256,
         "kept at": asset.uri,
     }
@@ -54,6 +55,7 @@ def card(asset: MediaAsset, *, thumbnail: bytes | None, link: str) -> str:
     title = f"### {job.capability} with {inline(job.model)}" if job else f"### {asset.kind}"
     parts = [
         title,
+        "\n".join(f"- **Warning:** {inline(warning)}" for warning in asset.warnings),
         _picture(thumbnail, asset.kind),
         _quote(job and job.prompt),
         "\n".join(["| | |", "|---|---|", *rows]),

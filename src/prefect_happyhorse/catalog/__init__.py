@@ -2,6 +2,7 @@
 
 from prefect_happyhorse.catalog.check import check, find_advice, find_problems, wire_value
 from prefect_happyhorse.catalog.cost import estimate, list_prices, read_prices
+from prefect_happyhorse.catalog.differences import ROUNDED_S, find_differences
 from prefect_happyhorse.catalog.facts import DialectName, GatewayFacts, ResponsePaths
 from prefect_happyhorse.catalog.families import as_offered, of_family
 from prefect_happyhorse.catalog.fields import MediaLimit, WireField
@@ -10,6 +11,7 @@ from prefect_happyhorse.catalog.routes import Route
 
 __all__ = [
     "GATEWAYS",
+    "ROUNDED_S",
     "DialectName",
     "GatewayFacts",
     "MediaLimit",
@@ -20,6 +22,7 @@ __all__ = [
     "check",
     "estimate",
     "find_advice",
+    "find_differences",
     "find_problems",
     "find_route",
     "gateway_facts",

@@ -251,6 +251,8 @@ async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, on
         else:
             for asset in assets:
                 echo(asset.uri.removeprefix("file://"))
+        for warning in (warning for asset in assets for warning in asset.warnings):
+            echo(f"{entry.digest[:12]}: {warning}", err=True)
         if told is not None:
             echo(f"{entry.digest[:12]}: {told}", err=True)
         return told is None

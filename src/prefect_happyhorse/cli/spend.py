@@ -28,11 +28,12 @@ async def spend(store: str, *, block: str | None, by: str, as_json: bool) -> Non
     found = await contents(await find_journal(store, block))
     for unreadable in found.unreadable:
         echo(str(unreadable.error), err=True)
-    table = Table(*map(cell, names), "jobs", "estimated", "billed", "difference")
+    table = Table(*map(cell, names), "jobs", "estimated", "billed", "difference", "with warnings")
     for one in summed(found.lines, names):
+        facts = {"jobs": one.jobs, "estimated": one.estimated, "billed": one.billed, "difference": one.difference, "warned": one.warned}
         if as_json:
-            print_json(one.group | {"jobs": one.jobs, "estimated": one.estimated, "billed": one.billed, "difference": one.difference})
-        table.add_row(*(cell(one.group[name]) for name in names), str(one.jobs), one.estimated, one.billed, one.difference)
+            print_json(one.group | facts)
+        table.add_row(*(cell(one.group[name]) for name in names), *map(str, facts.values()))
     if not as_json:
         console().print(table)
         echo(

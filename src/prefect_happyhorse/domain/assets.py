@@ -44,6 +44,11 @@ class MediaAsset(Value):
     height: int | None = Field(default=None, description="The height in pixels.")
     duration_s: float | None = Field(default=None, description="The playing time in seconds.")
     fps: float | None = Field(default=None, description="Frames per second.")
+    has_sound: bool | None = Field(default=None, description="Whether a video has a sound track; None where that is not known.")
+    c2pa: bool | None = Field(
+        default=None, description="Whether the file holds C2PA data, which say where it comes from; None where it was not looked for."
+    )
+    warnings: tuple[str, ...] = Field(default=(), description="What is not as it was asked for, or black, still or silent, as sentences.")
     job: Job | None = Field(default=None, description="The job that produced it; empty for a film that was joined here.")
     finished_at: AwareDatetime | None = Field(default=None, description="When that job was seen to be finished.")
     estimate: Estimate | None = Field(default=None, description="What that job should have cost, by the price list at its submit.")

@@ -143,7 +143,8 @@ def _input(name: str, position: int | None, medium: MediaAsset | str) -> dict[st
 
 def _file(asset: MediaAsset) -> dict[str, Any]:
     facts = {"media_type": asset.media_type, "bytes": asset.bytes, "sha256": asset.sha256, "fps": asset.fps, "uri": asset.uri}
-    return _picture(asset) | facts | {"shown": shown_type(asset) is not None}
+    told = {"shown": shown_type(asset) is not None, "c2pa": asset.c2pa, "warnings": list(asset.warnings)}
+    return _picture(asset) | facts | told
 
 
 def _history(entry: JournalEntry) -> list[list[str]]:

@@ -38,6 +38,8 @@ async def download(result: JobResult, credentials: Credentials, store: StoreRef 
     stored = await session.store_outputs(result)
     for asset, thumbnail in stored.with_thumbnails():
         run_logger().info("%s kept at %s (%d bytes)", asset.kind, asset.uri, asset.bytes)
+        for warning in asset.warnings:
+            run_logger().warning("%s: %s", asset.uri, warning)
         await show_asset(asset, thumbnail=thumbnail, store=session.store)
         record_lineage(asset, stored.inputs)
     if stored.failure is not None:

@@ -198,6 +198,8 @@ async def downloading(row: RowResult, payer: Session | Pool, gallery: Gallery) -
     stored = await payer.of(row.result.job).store_outputs(row.result)
     for number, (asset, thumbnail) in enumerate(stored.with_thumbnails(), start=1):
         record_lineage(asset, stored.inputs)
+        for warning in asset.warnings:
+            run_logger().warning("Row %s: %s: %s", row.id, asset.uri, warning)
         head = f"row {row.id}" if number == 1 else f"row {row.id}, {number}"
         await gallery.add(head, asset, place=row.row, thumbnail=thumbnail)
     # The asset knows its job, and its addresses at the provider are of no use any more.

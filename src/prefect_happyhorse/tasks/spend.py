@@ -26,7 +26,7 @@ async def show_spend(store: StoreRef = None, *, by: Sequence[str] = ("model",)) 
 
     Returns:
         A row for each group: what its jobs have in common, how many they are, what they should cost, what they cost by the seconds that
-        the providers counted, and the difference of the two.
+        the providers counted, the difference of the two, and how many of them have warnings.
 
     Raises:
         OSError: When the store cannot be read.

@@ -121,7 +121,7 @@ def test_pictures(form: MediaFormat, tmp_path: Path) -> None:
 def test_videos(form: MediaFormat, codec: str, tmp_path: Path) -> None:
     """A video's sides, playing time, frame rate and codec are told."""
     found = probe(put(tmp_path, MOVIES[form]))
-    assert found == MediaInfo(form, "video", len(MOVIES[form]), 320, 240, pytest.approx(1.0, abs=0.1), 12.0, codec)  # pyright: ignore[reportArgumentType]
+    assert found == MediaInfo(form, "video", len(MOVIES[form]), 320, 240, pytest.approx(1.0, abs=0.1), 12.0, codec, False)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("form", SOUNDS)

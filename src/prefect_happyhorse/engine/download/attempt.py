@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from prefect_happyhorse.engine.download.exchange import HEADERS, DownloadOptions
 from prefect_happyhorse.engine.download.part_file import Partial
 from prefect_happyhorse.engine.http.decoding import decoded
 from prefect_happyhorse.engine.http.result_key import ResultKey
+from prefect_happyhorse.engine.media.c2pa import has_c2pa
 from prefect_happyhorse.engine.media.data_url import decode
 from prefect_happyhorse.engine.media.formats import HEAD_BYTES, NOUNS, is_text, kind_of, sniff
 from prefect_happyhorse.engine.media.probe import FormatUnknown, MediaInfo, MediaNotReadable, in_decoder, probe
@@ -159,7 +160,8 @@ class Transfer:
     def _check_whole(self, partial: Partial, inline: bool) -> tuple[MediaInfo, bytes | None]:
         """Look into the whole file, which is dropped when it is damaged."""
         try:
-            return probe_and_thumbnail(partial.path) if self.with_thumbnail else (probe(partial.path), None)
+            info, thumbnail = probe_and_thumbnail(partial.path) if self.with_thumbnail else (probe(partial.path), None)
+            return replace(info, c2pa=has_c2pa(partial.path, info.format)), thumbnail
         except MediaNotReadable as error:
             if self.unknown_allowed and isinstance(error, FormatUnknown):
                 return MediaInfo("bin", self.kind, partial.offset), None

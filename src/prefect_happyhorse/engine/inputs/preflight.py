@@ -10,7 +10,7 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from prefect_happyhorse.catalog import MediaLimit, Route, find_advice
+from prefect_happyhorse.catalog import ROUNDED_S, MediaLimit, Route, find_advice
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.locations import locate
 from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
@@ -27,8 +27,6 @@ __all__ = ["Inspection", "file_problems", "inspect_media", "limit_of"]
 
 _VIDEO_FIELDS = frozenset({"video", "clip", "reference_videos"})
 _USER = re.compile(r"\A([A-Za-z][A-Za-z0-9+.\-]*://)([^/?#]*)@")
-# A container's playing time is rounded to its frames and samples.
-_ROUNDED_S = 0.1
 _SOUND_FIELDS = frozenset({"audio", "voice"})
 
 
@@ -215,7 +213,7 @@ def _duration_problems(info: MediaInfo, limit: MediaLimit, findings: _Findings) 
 
 
 def _lasts(duration_s: float, between: tuple[float, float]) -> bool:
-    return between[0] - _ROUNDED_S <= duration_s <= between[1] + _ROUNDED_S
+    return between[0] - ROUNDED_S <= duration_s <= between[1] + ROUNDED_S
 
 
 def _frame_rate_problems(info: MediaInfo, limit: MediaLimit, findings: _Findings) -> Iterable[str]:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from prefect_happyhorse.catalog import find_differences, find_route
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.errors import GenerationError, JobExpired, Money, ProtocolError, error_context
+from prefect_happyhorse.domain.errors import CatalogError, GenerationError, InvalidRequest, JobExpired, Money, ProtocolError, error_context
 from prefect_happyhorse.domain.jobs import Job, JobResult, JobStatus, Output
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import iter_media
@@ -28,6 +29,8 @@ from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 
 __all__ = ["OutputStore", "StoredResult", "stored_thumbnail"]
+
+_MOST_WARNINGS, _LONGEST_WARNING = 10, 200
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class OutputStore:
                     await journal.known_failure(failure, job)
                 raise failure
         cost = None if entry is None else entry.estimate
-        first, *others = (_asset(one, result, cost) for one in kept)
+        first, *others = (_compared(_asset(one, result, cost), entry, len(result.outputs)) for one in kept)
         asset = first.model_copy(update={"siblings": tuple(others)})
         thumbnails = {one.sha256: one.thumbnail for one in kept if one.thumbnail is not None}
         pictures = {thumbnail_path(sha256): jpeg for sha256, jpeg in thumbnails.items()}
@@ -193,6 +196,18 @@ def _inputs(entry: JournalEntry | None) -> tuple[str, ...]:
     return tuple(medium if isinstance(medium, str) else medium.uri for medium in media)
 
 
+def _compared(asset: MediaAsset, entry: JournalEntry | None, outputs: int) -> MediaAsset:
+    """The asset with what of it is not as the journal says that it was asked for."""
+    if entry is None:
+        return asset
+    route = None
+    # A gateway may be gone by now.
+    with suppress(InvalidRequest, CatalogError):
+        route = find_route(entry.gateway, entry.request.capability, entry.request.model)
+    found = (*find_differences(asset, entry.request, route, outputs=outputs), *asset.warnings)
+    return asset.model_copy(update={"warnings": tuple(text[:_LONGEST_WARNING] for text in found[:_MOST_WARNINGS])})
+
+
 def _asset(kept: StoredOutput, result: JobResult, cost: Estimate | None) -> MediaAsset:
     return MediaAsset(
         kind=kept.info.kind,
@@ -207,6 +222,9 @@ def _asset(kept: StoredOutput, result: JobResult, cost: Estimate | None) -> Medi
         height=kept.info.height,
         duration_s=kept.info.duration_s,
         fps=kept.info.fps,
+        has_sound=kept.info.has_sound,
+        c2pa=kept.info.c2pa,
+        warnings=kept.info.warnings,
         job=result.job,
         finished_at=result.finished_at,
         estimate=cost,

@@ -35,6 +35,7 @@ class Line(NamedTuple):
         reason: Why the cost is unknown.
         billed: What it cost by the seconds that the provider counted, in the same currency, where both are known.
         by_maker: Whether the cost is by the list of the model's maker, which binds no gateway.
+        warned: Whether an output is not as it was asked for, or black, still or silent.
     """
 
     digest: str
@@ -51,13 +52,15 @@ class Line(NamedTuple):
     by_maker: bool = False
     billed: Decimal | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    warned: bool = False
 
     @classmethod
     def of(cls, entry: JournalEntry) -> Line:
         """The line of an entry; one under which nothing is bought costs nothing, in no currency."""
         task_id = None if entry.job is None else entry.job.task_id
         line = cls(entry.digest, entry.revision, entry.begun_at, entry.state, entry.gateway, entry.account, entry.request.model, task_id)
-        line = line._replace(labels=tuple(entry.labels.items()))
+        outputs = () if entry.asset is None else (entry.asset, *entry.asset.siblings)
+        line = line._replace(labels=tuple(entry.labels.items()), warned=any(one.warnings for one in outputs))
         if entry.may_be_bought_again:
             return line._replace(cost=Decimal(0))
         if entry.estimate is None or entry.estimate.amount is None:

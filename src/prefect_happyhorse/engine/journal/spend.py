@@ -24,6 +24,7 @@ class Spend(NamedTuple):
         estimated: What they should cost, each currency by itself.
         billed: What those cost of which the provider counted the seconds; how many of the others there are is said.
         difference: By how much these cost more than was estimated, each currency by itself; less is negative.
+        warned: How many have an output that is not as it was asked for, or black, still or silent.
     """
 
     group: dict[str, str]
@@ -31,6 +32,7 @@ class Spend(NamedTuple):
     estimated: str
     billed: str
     difference: str
+    warned: int
 
 
 def spend(lines: Iterable[Line], by: Sequence[str]) -> list[Spend]:
@@ -63,6 +65,7 @@ def _summed(group: dict[str, str], lines: list[Line]) -> Spend:
         total(_estimate(line, line.cost) for line in lines),
         total(_estimate(line, line.billed) for line in lines),
         " and ".join(f"{amount:+f} {currency}" for currency, amount in sorted(differences.items())) or "unknown",
+        sum(line.warned for line in lines),
     )
 
 

@@ -75,6 +75,9 @@ class MediaInfo:
     duration_s: float | None = None
     fps: float | None = None
     codec: str | None = None
+    has_sound: bool | None = None
+    c2pa: bool | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def media_type(self) -> str:
@@ -92,12 +95,13 @@ def can_measure(kind: AssetKind) -> bool:
     return importlib.util.find_spec("PIL" if kind == "image" else "av") is not None
 
 
-def probe(path: Path, *, on_video: Callable[[Any], None] | None = None) -> MediaInfo:
+def probe(path: Path, *, on_video: Callable[[Any, Any], None] | None = None) -> MediaInfo:
     """Look at a media file. This blocks: call it in a thread.
 
     Args:
         path: The file.
-        on_video: Called with PyAV's container of a video that is whole, while it is open: to open one costs as much as to decode a frame.
+        on_video: Called with PyAV's container of a video that is whole and its first frame, while it is open: to open one costs as much as
+            to decode a frame.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -187,7 +191,7 @@ def _measure_picture(path: Path, form: MediaFormat) -> dict[str, Any]:
     return {"width": height if is_turned else width, "height": width if is_turned else height}
 
 
-def _measure_stream(path: Path, kind: AssetKind, on_video: Callable[[Any], None] | None) -> dict[str, Any]:
+def _measure_stream(path: Path, kind: AssetKind, on_video: Callable[[Any, Any], None] | None) -> dict[str, Any]:
     import av  # an extra, and slow to import
 
     with _reading("a video" if kind == "video" else "a sound"), cast("Any", av.open(str(path), mode="r")) as container:
@@ -209,9 +213,10 @@ def _measure_stream(path: Path, kind: AssetKind, on_video: Callable[[Any], None]
             "duration_s": None if container.duration is None else container.duration / av.time_base,
             "fps": None if not stream.average_rate else float(stream.average_rate),
             "codec": stream.codec_context.name,
+            "has_sound": bool(container.streams.audio),
         }
         if on_video is not None:
-            on_video(container)
+            on_video(container, frame)
         return measures
 
 

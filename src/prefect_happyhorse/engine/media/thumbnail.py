@@ -6,11 +6,13 @@ import io
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 from prefect_happyhorse.domain.values import AssetKind
+from prefect_happyhorse.engine.media.blank import blank_warnings
 from prefect_happyhorse.engine.media.probe import FEW_PIXELS, MOST_PIXELS, MediaInfo, MediaNotReadable, can_measure, probe
 
 __all__ = ["probe_and_thumbnail", "thumbnail", "thumbnail_path"]
@@ -60,16 +62,21 @@ def _translated() -> Generator[None]:
 
 
 def probe_and_thumbnail(path: Path) -> tuple[MediaInfo, bytes | None]:
-    """As `probe`, with the thumbnail or None where none can be made; a video is opened once for both. This blocks."""
+    """As `probe`, with what is blank, and the thumbnail or None where none can be made; a video is opened once for all. This blocks."""
     made: list[bytes] = []
+    warnings: list[str] = []
 
-    def on_video(container: Any) -> None:
+    def on_video(container: Any, first: Any) -> None:
         # The file itself may well be whole.
+        with suppress(MediaNotReadable), _translated():
+            warnings.extend(blank_warnings(container, first))
         with suppress(MediaNotReadable), _translated():
             if (image := _frame_of(container, _SIZE)) is not None:
                 made.append(_encode(image, _SIZE, _MAX_BYTES))
 
     info = probe(path, on_video=on_video)
+    # Only once it was looked at.
+    info = replace(info, warnings=tuple(warnings))
     if info.kind == "image":
         with suppress(MediaNotReadable, OSError):
             return info, thumbnail(path, "image")

@@ -8,7 +8,7 @@
     const size = one.width && one.height ? `${one.width} × ${one.height}` : null;
     const length = one.seconds ? page.seconds(one.seconds) : null;
     const rate = one.fps ? `${Number(one.fps.toFixed(2))} frames a second` : null;
-    const facts = [one.kind, size, length, rate, page.bytes(one.bytes), one.media_type].filter(Boolean).join(", ");
+    const facts = [one.kind, size, length, rate, page.bytes(one.bytes), one.media_type, one.c2pa ? "C2PA data" : null].filter(Boolean).join(", ");
     const poster = one.thumbnail ? page.thumbnail(one.thumbnail) : null;
     let shown = null;
     if (source && one.shown && one.kind === "video") shown = make("video", { src: source, controls: true, loop: true, playsinline: true, preload: "metadata", poster });
@@ -18,6 +18,7 @@
     const open = source ? make("a", { href: source, download: true }, "Save the file") : null;
     return make("figure", {}, shown, make(
       "figcaption", {}, facts, open ? [make("br"), open] : null,
+      one.warnings.flatMap((warning) => [make("br"), make("strong", {}, `Warning: ${warning}`)]),
       one.problem ? [make("br"), make("strong", {}, one.problem)] : null,
       one.uri ? [make("br"), one.uri] : null, make("br"), `SHA-256 ${one.sha256}`,
     ));
