@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from prefect_happyhorse.domain.errors import AuthenticationFailed as AuthenticationFailed
     from prefect_happyhorse.domain.errors import BudgetExceeded as BudgetExceeded
     from prefect_happyhorse.domain.errors import CatalogError as CatalogError
+    from prefect_happyhorse.domain.errors import CheckFailed as CheckFailed
     from prefect_happyhorse.domain.errors import DownloadFailed as DownloadFailed
     from prefect_happyhorse.domain.errors import GatewayUnavailable as GatewayUnavailable
     from prefect_happyhorse.domain.errors import GenerationError as GenerationError
@@ -106,8 +107,8 @@ _EXPORTS = {
     "datasets.rows": "BadRow Row",
     "domain.assets": "MediaAsset",
     "domain.errors": (
-        "AuthenticationFailed BudgetExceeded CatalogError DownloadFailed GatewayUnavailable GenerationError InvalidRequest JobExpired "
-        "JobFailed JobTimedOut MediaUnreachable ModerationRejected Money PollRejected ProtocolError QuotaExceeded RateLimited "
+        "AuthenticationFailed BudgetExceeded CatalogError CheckFailed DownloadFailed GatewayUnavailable GenerationError InvalidRequest "
+        "JobExpired JobFailed JobTimedOut MediaUnreachable ModerationRejected Money PollRejected ProtocolError QuotaExceeded RateLimited "
         "RequestRejected SubmissionUncertain"
     ),
     "domain.jobs": "Job JobResult JobSnapshot JobStatus Output",

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefect_happyhorse.domain import errors
+from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import (
     CatalogError,
+    CheckFailed,
     DownloadFailed,
     GatewayUnavailable,
     GenerationError,
@@ -50,6 +52,7 @@ OWN: dict[type[GenerationError], dict[str, Any]] = {
     GatewayUnavailable: {"retry_after_s": 2.5},
     RateLimited: {"retry_after_s": 2.5},
     ProtocolError: {"excerpt": "<html>"},
+    CheckFailed: {"assets": (MediaAsset(kind="image", uri="memory://a.png", media_type="image/png", bytes=3, sha256="00"),)},
 }
 every_error = pytest.mark.parametrize("kind", OF_GENERATION, ids=lambda kind: kind.__name__)
 

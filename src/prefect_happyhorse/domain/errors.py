@@ -11,6 +11,7 @@
     │   └── RateLimited          the gateway asks for fewer calls; wait as it says, then call again
     ├── SubmissionUncertain      nobody knows whether the submit was accepted: never sent again by itself
     ├── PollRejected             the gateway refuses to say how a job is doing; the job is paid for and goes on
+    ├── CheckFailed              what was made did not pass the caller's own check, or the check itself failed; it is kept
     ├── JobFailed                the provider ended the job without a result
     ├── JobTimedOut              the deadline passed first; the job may still finish and be collected
     ├── JobExpired               the gateway no longer knows the job or no longer keeps its result
@@ -31,12 +32,14 @@ from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from prefect_happyhorse.domain.assets import MediaAsset
     from prefect_happyhorse.domain.jobs import Job
 
 __all__ = [
     "AuthenticationFailed",
     "BudgetExceeded",
     "CatalogError",
+    "CheckFailed",
     "DownloadFailed",
     "GatewayUnavailable",
     "GenerationError",
@@ -229,6 +232,22 @@ class PollRejected(GenerationError):
     """When the gateway refuses to say how a job is doing, for example since the key is wrong; the job is paid for and goes on."""
 
     usual_money = Money.SPENT
+
+
+class CheckFailed(GenerationError):
+    """When nothing that was made passed the caller's own check, or the check itself failed; what was made is paid for and kept.
+
+    Args:
+        message: What happened.
+        assets: Every take that was made and did not pass, in their order.
+        facts: See `GenerationError`.
+    """
+
+    usual_money = Money.SPENT
+
+    def __init__(self, message: str = "", *, assets: tuple[MediaAsset, ...] = (), **facts: object) -> None:
+        super().__init__(message, **facts)  # pyright: ignore[reportArgumentType] -- the facts are GenerationError's
+        self.assets = assets
 
 
 class JobFailed(GenerationError):

@@ -15,6 +15,7 @@ from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.submit import OnUncertain
 from prefect_happyhorse.engine.journal.budget import Budget
+from prefect_happyhorse.tasks.check import Check
 from prefect_happyhorse.tasks.dual import retried_task
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef
 from prefect_happyhorse.tasks.rows import AT_ONCE, OnRow, Order, Shown, downloading, named_by_rows, polling, run_rows, submitting
@@ -36,6 +37,8 @@ async def generate_many(
     labels: Labels | None = None,
     title: str | None = None,
     on_row: OnRow | None = None,
+    check: Check | None = None,
+    max_takes: int = 1,
 ) -> list[RowResult]:
     """Submit, poll and download many requests in one task run: a few hundred, or as many as fit into memory.
 
@@ -55,6 +58,8 @@ async def generate_many(
         labels: What the jobs are called by; see `submit`.
         title: What the rows are, for the run's name, its progress and its gallery.
         on_row: Awaited with each row as it ends.
+        check: See `generate`. A row of which no take passes has failed; its `take` and `asset` are those that passed, else the last.
+        max_takes: See `generate`; for each row.
 
     Returns:
         For each request what became of it.
@@ -80,6 +85,8 @@ async def generate_many(
         budget=budget,
         deadline_s=deadline_s,
         labels=labels,
+        check=check,
+        max_takes=max_takes,
     )
 
 

@@ -190,6 +190,8 @@ def argument_problems(
     budget: object = None,
     deadline_s: object = DEADLINE_S,
     labels: object = None,
+    check: object = None,
+    max_takes: object = 1,
 ) -> list[str]:
     """What is wrong with the arguments that the tasks have in common."""
     rules = {
@@ -201,8 +203,17 @@ def argument_problems(
         f"on_uncertain must be 'settle', 'raise' or 'resubmit' (got {on_uncertain!r})": on_uncertain in get_args(OnUncertain),
         f"budget must be a Budget (got {budget!r}), as Budget(amount=100, currency='CNY')": budget is None or isinstance(budget, Budget),
         f"deadline_s must be a number of seconds from 0 (got {deadline_s!r})": isinstance(deadline_s, (int, float)) and deadline_s >= 0,
+        f"check must be a function of an asset (got {type(check).__name__})": check is None or callable(check),
+        f"max_takes must be a whole number from 1 (got {max_takes!r})": _is_count(max_takes),
+        f"max_takes above 1 needs a check that says when another take is bought (got {max_takes!r})": check is not None
+        or not _is_count(max_takes)
+        or max_takes == 1,
     }
     return [*(problem for problem, holds in rules.items() if not holds), *_label_problems(labels)]
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _pays(credentials: object) -> bool:

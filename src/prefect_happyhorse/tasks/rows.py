@@ -13,6 +13,7 @@ from prefect_happyhorse.artifacts.gallery import Gallery
 from prefect_happyhorse.artifacts.tally import Tally
 from prefect_happyhorse.blocks import GatewayCredentials
 from prefect_happyhorse.datasets import Row
+from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import InvalidRequest, JobFailed
 from prefect_happyhorse.domain.jobs import Job, JobResult
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest
@@ -27,6 +28,7 @@ from prefect_happyhorse.runtime.concurrency import job_slot, keeping_slot
 from prefect_happyhorse.runtime.lineage import record_lineage
 from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.bulk import ItemsFailed, gather_limited
+from prefect_happyhorse.tasks.check import Check, checked
 from prefect_happyhorse.tasks.poll import poll_in
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, argument_problems, check_payer, payer_of, store_of
 from prefect_happyhorse.tasks.submit import AGAIN, submit_in
@@ -93,6 +95,8 @@ async def run_rows(
     *,
     concurrency: int,
     find_session: Callable[[Store], Awaitable[FindSession]] | None = None,
+    check: Check | None = None,
+    max_takes: int = 1,
     **others: Any,
 ) -> list[RowResult]:
     """Take each item through the steps, a limited number at a time, and show how far they are, however it ends.
@@ -100,10 +104,11 @@ async def run_rows(
     Wrong arguments, `others` as for `argument_problems` among them, and items that can be no row are refused at once. A row that fails
     stops no other; where Prefect has a retry left for those that may be tried again, it is made to run the task again.
     """
-    rows = _checked(items, credentials, store, shown, concurrency=concurrency, **others)
+    rows = _checked(items, credentials, store, shown, concurrency=concurrency, check=check, max_takes=max_takes, **others)
     place = await store_of(store)
     find = await (_payers(credentials, place) if find_session is None else find_session(place))
     tally, gallery = Tally(shown.title, len(rows), goal=shown.goal), Gallery(store=place, title=shown.title)
+    way = _Way(find, steps, gallery, check, max_takes)
     ended: list[RowResult] = []
 
     async def one(row: RowResult) -> RowResult:
@@ -114,7 +119,7 @@ async def run_rows(
 
         if row.error is None:
             try:
-                await _carry(row, await find(row), steps, gallery, on_step)
+                await way.take(row, on_step)
             except Exception as error:  # noqa: BLE001 -- the other rows are paid for; what ends a run is no Exception in Prefect
                 run_logger().error("Row %s: %s: %s", row.id, type(error).__name__, error)
                 row = row.failed(error)
@@ -141,7 +146,30 @@ async def run_rows(
     return cast("list[RowResult]", asked) if shown.order == "asked" else ended
 
 
-async def _carry(row: RowResult, payer: Session | Pool, steps: Sequence[Step], gallery: Gallery, on_step: OnRow) -> None:
+class _Way(NamedTuple):
+    """What rows are taken through."""
+
+    find: FindSession
+    steps: Sequence[Step]
+    gallery: Gallery
+    check: Check | None
+    max_takes: int
+
+    async def take(self, asked: RowResult, on_step: OnRow) -> None:
+        """Take a row through the steps, and where the check refuses what came, as further takes."""
+
+        async def make(number: int) -> MediaAsset | None:
+            fresh = asked.model_copy(update={"take": number, "job": None, "result": None, "asset": None})
+            row = asked if number == asked.take else fresh
+            row = await _carry(row, await self.find(row), self.steps, self.gallery, on_step)
+            # Where some outputs are missing it is not whole.
+            return None if row.error is not None else row.asset
+
+        # Of a job alone it is not known what to buy again.
+        await checked(make, self.check, take=asked.take, max_takes=1 if asked.request is None else self.max_takes)
+
+
+async def _carry(row: RowResult, payer: Session | Pool, steps: Sequence[Step], gallery: Gallery, on_step: OnRow) -> RowResult:
     """Take a row through the steps, from the first anew where a pool is asked to buy a failure again."""
     asked = row
     for left in range(payer.rounds, 0, -1):
@@ -151,13 +179,14 @@ async def _carry(row: RowResult, payer: Session | Pool, steps: Sequence[Step], g
                     await _hold_slot(held, payer, row.job)
                     row = await step(row, payer, gallery)
                     await on_step(row)
-            return
+            return row
         except JobFailed as error:
             # What another run bought is not bought again here.
             if left == 1 or row.job is None or asked.job is not None:
                 raise
             run_logger().warning("Row %s: %s %s", row.id, error.message, AGAIN)
             row = asked
+    raise AssertionError("unreachable: the last round returns or raises")
 
 
 async def _hold_slot(held: AsyncExitStack, payer: Session | Pool, job: Job | None) -> None:
@@ -200,7 +229,8 @@ async def downloading(row: RowResult, payer: Session | Pool, gallery: Gallery) -
         record_lineage(asset, stored.inputs)
         for warning in asset.warnings:
             run_logger().warning("Row %s: %s: %s", row.id, asset.uri, warning)
-        head = f"row {row.id}" if number == 1 else f"row {row.id}, {number}"
+        take = "" if row.take == 1 else f", take {row.take}"
+        head = f"row {row.id}{take}" if number == 1 else f"row {row.id}{take}, {number}"
         await gallery.add(head, asset, place=row.row, thumbnail=thumbnail)
     # The asset knows its job, and its addresses at the provider are of no use any more.
     row = row.model_copy(update={"asset": stored.asset, "result": None})

@@ -31,7 +31,7 @@ async def test_whole_file(get: Get, store: Store) -> None:
             path=PLACE,
             uri=store.uri(PLACE),
             sha256=hashlib.sha256(VIDEO).hexdigest(),
-            info=MediaInfo("mp4", "video", len(VIDEO), 320, 240, 1.0, 12.0, "h264"),
+            info=MediaInfo("mp4", "video", len(VIDEO), 320, 240, 1.0, 12.0, "h264", has_sound=False, c2pa=False),
             url=wire.url("/a/horse.bin?Signature=1"),
         )
     assert kept == expected

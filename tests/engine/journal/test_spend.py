@@ -103,6 +103,7 @@ def test_what_is_not_known_is_counted_and_never_zero() -> None:
         "4.5 CNY and 1.0 USD and 1 of unknown price",
         "3.5 CNY and 0.5 USD and 2 of unknown price",
         "+1.0 CNY and -0.5 USD",
+        0,
     )
 
 
