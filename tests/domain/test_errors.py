@@ -157,6 +157,7 @@ def test_money_is_known_by_class_where_the_error_does_not_say() -> None:
     assert {kind.__name__: kind().money for kind in OF_GENERATION} == {
         "AuthenticationFailed": "not spent",
         "BudgetExceeded": "not spent",
+        "CheckFailed": "spent",
         "DownloadFailed": "spent",
         "GatewayUnavailable": None,
         "GenerationError": None,
