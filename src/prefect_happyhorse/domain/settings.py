@@ -93,7 +93,13 @@ class Settings(BaseModel):
             " `SSL_CERT_FILE`, else the public ones alone."
         ),
     )
-    thumbnails: bool = Field(default=True, description="Whether small pictures are made of outputs, for cards and galleries.")
+    thumbnails: bool = Field(
+        default=True,
+        description=(
+            "Whether outputs are decoded: for small pictures, which cards and galleries show, and to tell videos that are black, stand still"
+            " or are silent."
+        ),
+    )
     gallery: bool = Field(default=True, description="Whether runs make galleries.")
     gallery_url: str | None = Field(
         default=None, description="Where people find the gallery that was exported of the store: the galleries of runs link to it."
