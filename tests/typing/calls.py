@@ -58,6 +58,8 @@ def waiting(job: Job, result: JobResult, folder: Path) -> None:
 
     generate(HORSE)  # pyright: ignore[reportCallIssue]
     generate("A white horse", "happyhorse")  # pyright: ignore[reportArgumentType]
+    generate(HORSE, "happyhorse", check=lambda one: one.width == 3 or "too wide", max_takes=2)
+    generate(HORSE, "happyhorse", check=lambda one: one.width)  # pyright: ignore[reportArgumentType]
     generate(HORSE, "happyhorse", budget=100)  # pyright: ignore[reportArgumentType]
     generate(HORSE, "happyhorse", dead_line=60)  # pyright: ignore[reportCallIssue]
     poll(result, "happyhorse")  # pyright: ignore[reportArgumentType]

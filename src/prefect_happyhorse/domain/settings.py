@@ -96,8 +96,8 @@ class Settings(BaseModel):
     thumbnails: bool = Field(
         default=True,
         description=(
-            "Whether outputs are decoded: for small pictures, which cards and galleries show, and to tell videos that are black, stand still"
-            " or are silent."
+            "Whether outputs are decoded: for small pictures, which cards and galleries show, and to tell videos that are black, stand"
+            " still or are silent."
         ),
     )
     gallery: bool = Field(default=True, description="Whether runs make galleries.")
