@@ -48,7 +48,9 @@ async def checked(make: Callable[[int], Awaitable[_Made]], check: Check | None, 
         max_takes: How many there may be.
     """
     refused: list[_Refused] = []
-    for number in range(take, take + max_takes):
+    for further in range(max_takes):
+        # A first one that is no number is refused where it is made.
+        number = take + further if further else take
         with _naming(refused):
             asset = await make(number)
             if asset is None or check is None or (reason := await _refusal(check, asset)) is None:

@@ -18,7 +18,7 @@
     const open = source ? make("a", { href: source, download: true }, "Save the file") : null;
     return make("figure", {}, shown, make(
       "figcaption", {}, facts, open ? [make("br"), open] : null,
-      one.warnings.flatMap((warning) => [make("br"), make("strong", {}, `Warning: ${warning}`)]),
+      (one.warnings || []).flatMap((warning) => [make("br"), make("strong", {}, `Warning: ${warning}`)]),
       one.problem ? [make("br"), make("strong", {}, one.problem)] : null,
       one.uri ? [make("br"), one.uri] : null, make("br"), `SHA-256 ${one.sha256}`,
     ));
