@@ -181,6 +181,7 @@ class Spent(TypedDict):
     estimated: str
     billed: str
     difference: str
+    warned: int
 
 
 class Written(TypedDict):
