@@ -26,6 +26,7 @@ from prefect_happyhorse.cli.output import (
     json_option,
     print_json,
 )
+from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
 from prefect_happyhorse.domain.prices import total
 from prefect_happyhorse.domain.settings import current
@@ -245,17 +246,7 @@ async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, on
                 assets, failure = [asset for asset, _ in stored.with_thumbnails()], stored.failure
             except (GenerationError, ValueError, OSError) as error:
                 assets, failure = [], error
-        told = None if failure is None else f"{type(failure).__name__}: {failure}"
-        if as_json:
-            print_json({"digest": entry.digest, "assets": assets, "failure": told})
-        else:
-            for asset in assets:
-                echo(asset.uri.removeprefix("file://"))
-        for warning in (warning for asset in assets for warning in asset.warnings):
-            echo(f"{entry.digest[:12]}: {warning}", err=True)
-        if told is not None:
-            echo(f"{entry.digest[:12]}: {told}", err=True)
-        return told is None
+        return _say_kept(entry, assets, failure, as_json=as_json)
 
     try:
         kept = await asyncio.gather(*(one(entry) for entry in chosen))
@@ -263,6 +254,21 @@ async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, on
         fail("Interrupted; the jobs that are not kept stay in the journal: happyhorse jobs list --open", SPENT)
     if failed := kept.count(False):
         fail(f"{failed} of the jobs are not kept; they stay in the journal.", SPENT)
+
+
+def _say_kept(entry: JournalEntry, assets: Sequence[MediaAsset], failure: Exception | None, *, as_json: bool) -> bool:
+    """Print what was kept of a job, and what is wrong with it; whether it is all there."""
+    told = None if failure is None else f"{type(failure).__name__}: {failure}"
+    if as_json:
+        print_json({"digest": entry.digest, "assets": assets, "failure": told})
+    else:
+        for asset in assets:
+            echo(asset.uri.removeprefix("file://"))
+    for warning in (warning for asset in assets for warning in asset.warnings):
+        echo(f"{entry.digest[:12]}: {warning}", err=True)
+    if told is not None:
+        echo(f"{entry.digest[:12]}: {told}", err=True)
+    return told is None
 
 
 async def _session(journal: Journal, entry: JournalEntry) -> Session:
