@@ -21,6 +21,7 @@ COMMANDS = {
     "generate": ("generate", "Make what a request asks for, and print where the file lies."),
     "init": ("init.command", "Set up a gateway, its key and a store."),
     "jobs": ("jobs", "See what was bought and what is still open; adopt, resume, cancel or forget it."),
+    "metrics": ("metrics", "Write how the jobs of a journal stand, as Prometheus reads it."),
     "models": ("models", "List the routes: which gateway offers which capability of which model."),
     "preview": ("preview", "Show the HTTP call that a request becomes. Nothing is sent."),
     "prices": ("prices", "Show what each route costs and by whose list."),

@@ -104,6 +104,13 @@ class Settings(BaseModel):
     gallery_url: str | None = Field(
         default=None, description="Where people find the gallery that was exported of the store: the galleries of runs link to it."
     )
+    traces: bool = Field(
+        default=False, description="Whether each job is traced by OpenTelemetry, in one trace from its submit to its file."
+    )
+    trace_prompts: bool = Field(default=False, description="Whether prompts stand in traces.")
+    metrics: bool = Field(
+        default=False, description="Whether submits, polls, refusals for their rate and downloads are counted for Prometheus."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = Field(
         default=None, description="From which level on the package logs: `DEBUG`, `INFO`, `WARNING` or `ERROR`. By default as Prefect logs."
     )

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import httpx
 
 from prefect_happyhorse.domain.settings import NO_PROXY, current
+from prefect_happyhorse.engine.telemetry import Telemetry, chosen
 
 __all__ = ["Client", "Connections", "ssl_context"]
 
@@ -28,11 +29,12 @@ _DOWNLOADS = 16
 
 @dataclass
 class Client:
-    """An event loop's HTTP clients, by the environment's proxies and by none, and the slots that calls and downloads wait for."""
+    """An event loop's HTTP clients, by the environment's proxies and by none; the slots that calls wait for, and where it is told of them."""
 
     http: httpx.AsyncClient
     direct: httpx.AsyncClient
     call_s: float = field(default_factory=lambda: current().call_timeout_s)
+    telemetry: Telemetry = field(default_factory=chosen)
     users: int = 0
     calls: defaultdict[str, asyncio.Semaphore] = field(default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(_CALLS)))
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_DOWNLOADS))

@@ -29,8 +29,10 @@ from prefect_happyhorse.engine.http.client import send
 from prefect_happyhorse.engine.jobs.durations import Durations
 from prefect_happyhorse.engine.jobs.hints import rebuy, repoll
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
+from prefect_happyhorse.engine.journal.index import billed
 from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.engine.telemetry import Step
 from prefect_happyhorse.gateways import (
     Account,
     CallError,
@@ -108,9 +110,13 @@ class Poller:
         durations = self.shared.durations(job, route, self.store)
         try:
             # Held for the whole wait, so that the connection lives from one poll to the next.
-            async with self.shared.connections.client():
-                known_expired = entry is not None and entry.state == "expired"
-                result, took_s = await self._wait(job, route, durations, known_expired=known_expired)
+            async with self.shared.connections.client() as client:
+                parent = None if entry is None else entry.traceparent
+                with client.telemetry.step("poll", self.account, job, digest=job.digest, parent=parent) as step:
+                    known_expired = entry is not None and entry.state == "expired"
+                    result, took_s = await self._wait(job, route, durations, step, known_expired=known_expired)
+                    estimate = None if entry is None else entry.estimate
+                    step.tell_cost("billed", billed(estimate, result.usage), estimate and estimate.currency)
         except (JobFailed, JobExpired) as error:
             if isinstance(error, JobExpired) and (known := _result_with_addresses(entry, job)) is not None:
                 # An address may outlive what the gateway remembers, and what our clock says of it: it is tried before it is given up.
@@ -122,7 +128,9 @@ class Poller:
             await durations.learn(took_s, self.store)
         return result
 
-    async def _wait(self, job: Job, route: Route, durations: Durations, *, known_expired: bool) -> tuple[JobResult, float | None]:
+    async def _wait(
+        self, job: Job, route: Route, durations: Durations, step: Step, *, known_expired: bool
+    ) -> tuple[JobResult, float | None]:
         """The result, and how long the job took, where that is known."""
         already_s = max(0.0, (datetime.now(timezone.utc) - job.submitted_at).total_seconds())
         started = self.clock()
@@ -140,6 +148,7 @@ class Poller:
             retry_after_s = None
             try:
                 polls += 1
+                step.tell("happyhorse.polls", polls)
                 snapshot = await self.snapshot(job, route)
                 if snapshot.status is JobStatus.EXPIRED:
                     reason = snapshot.message or "no reason was given"
@@ -194,12 +203,14 @@ class Poller:
         if self.rate_limit is not None:
             await self.rate_limit()
         async with self.shared.connections.client() as client:
+            client.telemetry.count("polls", account.gateway)
             response: httpx.Response = await send(client, gateway, account, request, self.tokens)
         try:
             return gateway.read_poll(response, route, task_id=job.task_id, account=account)
         except CallUnavailable as error:
             if error.rate_limited:
                 limiter.refuse(turn)
+                client.telemetry.count("rate_limited", account.gateway)
             raise
 
 

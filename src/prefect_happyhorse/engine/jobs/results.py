@@ -26,6 +26,7 @@ from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
 from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.media.thumbnail import thumbnail_path
 from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.engine.telemetry import Step
 from prefect_happyhorse.gateways import Account
 
 __all__ = ["OutputStore", "StoredResult", "stored_thumbnail"]
@@ -81,12 +82,24 @@ class OutputStore:
         whole = None if entry is None or entry.state != "kept" else entry.asset
         if whole is not None and whole.job == job and await self._all_there(whole):
             return StoredResult(whole, await self._thumbnails(whole), _inputs(entry))
+        async with self.shared.connections.client() as client:
+            parent = None if entry is None else entry.traceparent
+            url = result.outputs[0].url if result.outputs else None
+            with client.telemetry.step("download", self.account, job, digest=job.digest, parent=parent, url=url) as step:
+                return await self._store(client, result, entry, step)
+
+    async def _store(self, client: Client, result: JobResult, entry: JournalEntry | None, step: Step) -> StoredResult:
+        """Fetch a job's outputs, and write down which are kept."""
+        job = result.job
+        journal = self.shared.journal(self.store)
         with error_context(job):
-            async with self.shared.connections.client() as client:
-                fetched = await asyncio.gather(
-                    *(self._fetch(client, result, index) for index in range(len(result.outputs))), return_exceptions=True
-                )
+            fetched = await asyncio.gather(
+                *(self._fetch(client, result, index) for index in range(len(result.outputs))), return_exceptions=True
+            )
             kept = [one for one in fetched if isinstance(one, StoredOutput)]
+            came_bytes = sum(one.info.bytes for one in kept if not one.reused)
+            step.tell("happyhorse.bytes", came_bytes)
+            client.telemetry.count("downloaded_bytes", job.gateway, amount=came_bytes)
             # No failure of a download but a defect or the like: it is raised as it is, once what is there is recorded.
             other = next((one for one in fetched if isinstance(one, BaseException) and not isinstance(one, GenerationError)), None)
             if other is not None and not kept:
@@ -112,6 +125,8 @@ class OutputStore:
                 await forget_partial(job, index=index, store=self.store)
         if other is not None:
             raise other
+        if failure is not None:
+            step.failed(failure)
         return StoredResult(asset, thumbnails, _inputs(entry), failure)
 
     async def _all_there(self, asset: MediaAsset) -> bool:

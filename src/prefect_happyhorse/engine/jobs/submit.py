@@ -43,6 +43,7 @@ from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.journal.lease import Fence, Lease, LeaseLost, wait_for_owner
 from prefect_happyhorse.engine.journal.owner import LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.engine.telemetry import Step, Telemetry
 from prefect_happyhorse.gateways import Account, CallError, CallUnavailable, Gateway, get_gateway, submit_error
 
 __all__ = ["OnUncertain", "Submitted", "Submitter", "Turn"]
@@ -180,9 +181,13 @@ class Submitter:
         await self.shared.prove(journal)
         async with self.shared.connections.client() as client:
             await self._authorize(client, gateway, account)
+            telemetry = client.telemetry
         if (limiter := self.shared.submit_limiter(account, prepared.route)) is not None:
             # Before the lease too: whoever waits for a turn holds none that others wait for.
             await limiter.wait()
+        step = self._step(telemetry, prepared, instead_of)
+        if (traceparent := step.traceparent) is not None:
+            intent = intent.model_copy(update={"traceparent": traceparent})
         with ExitStack() as at_work:
             at_work.enter_context(intent.owner.submitting())
             try:
@@ -195,7 +200,7 @@ class Submitter:
                 await self.sleep(_LOOK_AGAIN_S)
                 return None
             lease = Lease(acquired, instead_of, journal, self.fence)
-            sending = asyncio.ensure_future(self._submit(gateway, prepared, request, lease))
+            sending = asyncio.ensure_future(step.around(self._submit(gateway, prepared, request, lease, step)))
             # Whoever waits for it may be cancelled first: it is at work until it ends.
             until_it_ends = at_work.pop_all()
             sending.add_done_callback(lambda _: until_it_ends.close())
@@ -207,6 +212,14 @@ class Submitter:
             if sending.done() and not sending.cancelled():
                 sending.exception()
             raise
+
+    @staticmethod
+    def _step(telemetry: Telemetry, prepared: Prepared, instead_of: JournalEntry | None) -> Step:
+        # Where nothing was bought yet, it is still the same asset.
+        parent = instead_of.traceparent if instead_of is not None and instead_of.state == "released" else None
+        step = telemetry.step("submit", prepared.account, prepared.request, digest=prepared.digest, parent=parent)
+        step.tell_cost("estimated", prepared.estimate.amount, prepared.estimate.currency)
+        return step
 
     async def _settles(self, prepared: Prepared, journal: Journal, entry: JournalEntry | None = None) -> bool:
         """Whether an uncertain submit is so no longer, where it may be settled."""
@@ -223,13 +236,13 @@ class Submitter:
         except CallError as call:
             raise submit_error(call, gateway=account.gateway) from call
 
-    async def _submit(self, gateway: Gateway, prepared: Prepared, request: httpx.Request, lease: Lease) -> Submitted | None:
+    async def _submit(self, gateway: Gateway, prepared: Prepared, request: httpx.Request, lease: Lease, step: Step) -> Submitted | None:
         try:
             # A long journal takes its time to read, and a lease that is not renewed expires.
             async with lease.heartbeat():
                 if self.tracker is not None:
                     await self.tracker.admit(lease.intent, lease.before)
-                submission = await self._send(gateway, prepared, request, lease)
+                submission = await self._send(gateway, prepared, request, lease, step)
         except CallError as call:
             error = submit_error(call, gateway=prepared.account.gateway)
             if error.money is Money.NOT_SPENT:
@@ -241,6 +254,7 @@ class Submitter:
             await lease.give_up(error)
             raise _uncertain(f"The submit may have been accepted: {error.message}", prepared.digest, error) from call
         except LeaseLost as lost:
+            step.failed(lost)
             _log.warning("%s; nothing was sent, and the journal is read again.", lost)
             await lease.release()
             return None
@@ -253,6 +267,7 @@ class Submitter:
             what = f"The submit may have been accepted, and its answer could not be read: {type(error).__name__}: {error}"
             raise _uncertain(what, prepared.digest) from error
         job = _job(prepared, submission, self.labels)
+        step.tell("happyhorse.task_id", job.task_id)
         try:
             return Submitted(await lease.journal.accept(lease.intent, job, verify=not lease.is_surely_held()), is_new=True)
         except OSError as error:
@@ -267,7 +282,7 @@ class Submitter:
             )
             return Submitted(job, is_new=True)
 
-    async def _send(self, gateway: Gateway, prepared: Prepared, request: httpx.Request, lease: Lease) -> Submission:
+    async def _send(self, gateway: Gateway, prepared: Prepared, request: httpx.Request, lease: Lease, step: Step) -> Submission:
         """Send until the gateway takes it; only what certainly did no work is sent again."""
         account, route = prepared.account, prepared.route
         waited_s = 0.0
@@ -275,11 +290,14 @@ class Submitter:
             for attempt in range(1, self.attempts + 1):
                 try:
                     response = await send(client, gateway, account, request, self.tokens, permit=lease)
+                    step.tell("http.response.status_code", response.status_code)
                     submission = gateway.read_submit(response, route)
                     if not isinstance(submission, Submission):  # pyright: ignore[reportUnnecessaryIsInstance] -- a stranger's dialect
                         raise TypeError(f"the dialect {gateway.facts.dialect} must read it as a Submission (got {submission!r})")
                     return submission
                 except CallUnavailable as error:
+                    if error.rate_limited:
+                        client.telemetry.count("rate_limited", account.gateway)
                     pause_s = max(error.retry_after_s or 0.0, backoff_s(attempt))
                     if error.may_have_acted or attempt == self.attempts or waited_s + pause_s > self.patience_s:
                         raise

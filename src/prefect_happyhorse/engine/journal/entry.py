@@ -106,6 +106,7 @@ class JournalEntry(Value):
     asset: MediaAsset | None = None
     failure: Failure | None = None
     cancellation: Cancellation | None = None
+    traceparent: str | None = Field(default=None, description="The span of its submit, of whose trace are those of its job.")
     aside: tuple[str, ...] = Field(default=(), description="Digests of the entries of further jobs that were bought for this request.")
     updated_at: AwareDatetime = Field(default_factory=_now)
     revision: int = Field(

@@ -11,15 +11,15 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
-from prefect_happyhorse.domain.prices import EXACT, Currency
+from prefect_happyhorse.domain.prices import EXACT, Currency, Estimate
 from prefect_happyhorse.engine.journal.files import index_path
 from prefect_happyhorse.engine.journal.journal import OPEN_STATES, Journal, JournalEntry, JournalState, Listing, Unreadable
 
-__all__ = ["Contents", "Index", "Line", "begun", "contents", "open_entries"]
+__all__ = ["Contents", "Index", "Line", "begun", "billed", "contents", "open_entries"]
 
 _AT_ONCE = 32
 _MOST_SECONDS = 1e6
@@ -66,7 +66,8 @@ class Line(NamedTuple):
         if entry.estimate is None or entry.estimate.amount is None:
             return line._replace(reason=None if entry.estimate is None else entry.estimate.reason)
         by_maker = entry.estimate.basis == "maker"
-        return line._replace(cost=entry.estimate.amount, currency=entry.estimate.currency, by_maker=by_maker, billed=_billed(entry))
+        line = line._replace(cost=entry.estimate.amount, currency=entry.estimate.currency, by_maker=by_maker)
+        return line._replace(billed=billed(entry.estimate, _usage(entry)))
 
     @property
     def is_open(self) -> bool:
@@ -74,9 +75,13 @@ class Line(NamedTuple):
         return self.state in OPEN_STATES
 
 
-def _billed(entry: JournalEntry) -> Decimal | None:
-    usage = (entry.result and entry.result.usage) or (entry.asset and entry.asset.usage) or {}
-    seconds, price = usage.get("duration"), entry.estimate and entry.estimate.per_second
+def _usage(entry: JournalEntry) -> Mapping[str, Any] | None:
+    return (entry.result and entry.result.usage) or (entry.asset and entry.asset.usage)
+
+
+def billed(estimate: Estimate | None, usage: Mapping[str, Any] | None) -> Decimal | None:
+    """What a job cost by the seconds that its provider counted, where both are known."""
+    seconds, price = (usage or {}).get("duration"), estimate and estimate.per_second
     if price is None or isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < _MOST_SECONDS:
         return None
     return EXACT.multiply(price, Decimal(str(seconds)))
