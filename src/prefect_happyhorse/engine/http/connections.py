@@ -29,7 +29,7 @@ _DOWNLOADS = 16
 
 @dataclass
 class Client:
-    """An event loop's HTTP clients, by the environment's proxies and by none; the slots that calls wait for, and where it is told of them."""
+    """An event loop's HTTP clients, by the environment's proxies and by none; the slots that calls wait for; where it is told of them."""
 
     http: httpx.AsyncClient
     direct: httpx.AsyncClient
