@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from opentelemetry import trace
@@ -15,9 +16,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import REGISTRY, generate_latest
 from tests.engine.conftest import AccountMaker, Naps
 
-from prefect_happyhorse.domain.errors import AuthenticationFailed, GatewayUnavailable
-from prefect_happyhorse.domain.requests import ReferenceToVideo
+from prefect_happyhorse.domain.errors import AuthenticationFailed, DownloadFailed, GatewayUnavailable
+from prefect_happyhorse.domain.jobs import Output
+from prefect_happyhorse.domain.requests import GenerationRequest, ReferenceToVideo, TextToImage, TextToVideo
 from prefect_happyhorse.engine import telemetry
+from prefect_happyhorse.engine.download.download import StoredOutput
+from prefect_happyhorse.engine.jobs import results
 from prefect_happyhorse.engine.jobs.results import StoredResult
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
@@ -47,8 +51,8 @@ def exporter(provider: TracerProvider) -> InMemorySpanExporter:
     return exporter
 
 
-async def make(session: Session) -> StoredResult:
-    job = (await session.submit(await session.prepare(RIDE))).job
+async def make(session: Session, request: GenerationRequest = RIDE) -> StoredResult:
+    job = (await session.submit(await session.prepare(request))).job
     return await session.store_outputs(await session.poll(job))
 
 
@@ -190,6 +194,36 @@ async def test_a_refusal_and_what_follows_it_are_one_trace(
     assert [span.parent and span.parent.span_id for span in told[2:]] == [told[1].context.span_id] * 2
 
 
+async def test_a_job_that_the_gateways_list_shows_stays_in_its_trace(
+    exporter: InMemorySpanExporter, sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps
+) -> None:
+    """The submit of which nobody knew the outcome says so, and the job that it became goes on from it."""
+    sandbox.settings(list_delay_s=0)
+    sandbox.fault(at="submit", kind="drop_after")
+    await make(Session(account("dashscope"), store, sleep=naps), TextToVideo(model="happyhorse-1.1-t2v", prompt="A zebra runs"))
+    submit = span_of(exporter, "submit")
+    assert submit.status.status_code is trace.StatusCode.ERROR
+    assert facts(submit)["error.type"] == "SubmissionUncertain"
+    assert [span.parent and span.parent.span_id for span in exporter.get_finished_spans()] == [None, *[submit.context.span_id] * 2]
+
+
+async def test_a_download_of_which_something_is_missing_has_failed(
+    exporter: InMemorySpanExporter, account: AccountMaker, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could be kept is kept, and counted."""
+    fetch = results.download
+
+    async def second_is_gone(output: Output, **how: Any) -> StoredOutput:
+        if how["index"] == 1:
+            raise DownloadFailed("It is gone.")
+        return await fetch(output, **how)
+
+    monkeypatch.setattr(results, "download", second_is_gone)
+    stored = await make(Session(account(), store), TextToImage(model="gpt-image-2", prompt="Two zebras", n=2))
+    download = span_of(exporter, "download")
+    assert facts(download).items() >= {"error.type": "DownloadFailed", "happyhorse.bytes": stored.asset.bytes}.items()
+
+
 async def test_what_is_found_in_the_journal_makes_no_span(exporter: InMemorySpanExporter, account: AccountMaker, store: Store) -> None:
     """A run that finds everything done did nothing."""
     session = Session(account(), store)
@@ -287,11 +321,12 @@ async def test_what_is_done_is_counted(
 
     before = values()
     sandbox.fault(at="submit", kind="throttle", times=2, retry_after_s=7)
+    sandbox.fault(at="poll", kind="throttle", retry_after_s=7)
     session = Session(account(), store, sleep=naps)
     stored = await make(session)
     nowhere = Session(account(base_url="http://127.0.0.1:9"), store, sleep=naps)
     with pytest.raises(GatewayUnavailable):
         await nowhere.submit(await nowhere.prepare(RIDE, take=2))
-    assert [after - then for after, then in zip(values(), before, strict=True)] == [1, 1, 1, 2, stored.asset.bytes]
+    assert [after - then for after, then in zip(values(), before, strict=True)] == [1, 1, 2, 3, stored.asset.bytes]
     await make(session)
-    assert [after - then for after, then in zip(values(), before, strict=True)] == [1, 1, 1, 2, stored.asset.bytes]
+    assert [after - then for after, then in zip(values(), before, strict=True)] == [1, 1, 2, 3, stored.asset.bytes]

@@ -10,10 +10,11 @@ import json
 import logging
 import threading
 from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Literal, TypeVar, final
 from urllib.parse import urlsplit
 
 from prefect_happyhorse.domain.errors import GenerationError
@@ -46,7 +47,8 @@ _log = logging.getLogger(__name__)
 _registering = threading.Lock()
 
 
-class Telemetry(NamedTuple):
+@dataclass(frozen=True)
+class Telemetry:
     """Where it is told what becomes of jobs: nowhere, unless a setting asks for it.
 
     Args:
@@ -93,7 +95,8 @@ class Telemetry(NamedTuple):
 
             span = self.tracer.start_span(
                 f"happyhorse.{name}",
-                context=_context(parent),
+                # Of none, or of one that is damaged, it makes a context without a span, whatever is current.
+                context=_propagator().extract({"traceparent": parent or ""}),
                 kind=SpanKind.CLIENT,
                 attributes={name: value for name, value in facts.items() if value is not None},
                 links=_links(),
@@ -208,14 +211,6 @@ def _propagator():
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     return TraceContextTextMapPropagator()
-
-
-def _context(parent: str | None) -> Context:
-    """The context of a span: that of its trace's first, else none, whatever is current."""
-    from opentelemetry.context import Context
-
-    # One that is damaged is taken for none.
-    return _propagator().extract({"traceparent": parent or ""}, Context())
 
 
 def _links() -> list[Link]:
