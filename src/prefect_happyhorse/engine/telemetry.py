@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -101,7 +101,7 @@ class Telemetry:
                 attributes={name: value for name, value in facts.items() if value is not None},
                 links=_links(),
             )
-        except Exception as error:  # noqa: BLE001 -- a tracer provider is anybody's, and a job that is paid for does not fail for it
+        except Exception as error:  # noqa: BLE001 -- as where it is written
             _log.warning("A span could not be begun: %s", type(error).__name__)
             return Step(self, account.gateway)
         return Step(self, account.gateway, span)
@@ -131,25 +131,29 @@ class Step:
 
     def tell(self, name: str, value: str | int) -> None:
         """Tell a fact."""
-        if self._span is not None:
-            self._span.set_attribute(name, value)
+        self._on_span(lambda span: span.set_attribute(name, value))
 
     def tell_cost(self, which: Literal["estimated", "billed"], amount: Decimal | None, currency: str | None) -> None:
         """Tell what the job should cost, or does; nothing where nobody knows."""
-        if self._span is not None and amount is not None and currency is not None:
-            self._span.set_attributes({f"happyhorse.cost.{which}": float(amount), "happyhorse.cost.currency": currency})
+        if amount is not None and currency is not None:
+            costs = {f"happyhorse.cost.{which}": float(amount), "happyhorse.cost.currency": currency}
+            self._on_span(lambda span: span.set_attributes(costs))
 
     def failed(self, error: BaseException) -> None:
         """Tell that it failed, by the kind of the error alone."""
         self.outcome = type(error).__name__ if isinstance(error, GenerationError) else "other"
+        self.tell("error.type", type(error).__qualname__)
+        if isinstance(error, GenerationError) and error.status_code is not None:
+            self.tell("http.response.status_code", error.status_code)
+        self._on_span(_set_error)
+
+    def _on_span(self, do: Callable[[Span], None]) -> None:
         if self._span is None:
             return
-        from opentelemetry.trace import StatusCode
-
-        self._span.set_status(StatusCode.ERROR)
-        self._span.set_attribute("error.type", type(error).__qualname__)
-        if isinstance(error, GenerationError) and error.status_code is not None:
-            self._span.set_attribute("http.response.status_code", error.status_code)
+        try:
+            do(self._span)
+        except Exception as error:  # noqa: BLE001 -- a tracer provider is anybody's, and a job that is paid for does not fail for it
+            _log.warning("A span could not be written: %s", type(error).__name__)
 
     async def around(self, submit: Awaitable[_Result]) -> _Result:
         """Await a submit, and count its outcome."""
@@ -169,15 +173,12 @@ class Step:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if error is not None:
             self.failed(error)
-        if self._span is None or self._token is None:
+        if self._token is None:
             return
         from opentelemetry import context
 
         context.detach(self._token)
-        try:
-            self._span.end()
-        except Exception as problem:  # noqa: BLE001 -- as where it is begun
-            _log.warning("A span could not be ended: %s", type(problem).__name__)
+        self._on_span(lambda span: span.end())
 
 
 def chosen() -> Telemetry:
@@ -211,6 +212,12 @@ def _propagator():
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     return TraceContextTextMapPropagator()
+
+
+def _set_error(span: Span) -> None:
+    from opentelemetry.trace import StatusCode
+
+    span.set_status(StatusCode.ERROR)
 
 
 def _links() -> list[Link]:
