@@ -19,6 +19,7 @@ from prefect_happyhorse.domain.errors import (
     RequestRejected,
 )
 from prefect_happyhorse.domain.jobs import JobStatus
+from prefect_happyhorse.domain.requests import ImageToVideo
 from prefect_happyhorse.gateways import Account, CallRejected, MalformedResponse, get_gateway
 
 from .dialect import KEY, TASK_ID, URL, Refusal, response
@@ -314,3 +315,72 @@ class TestTheListOfTasks:
         route = find_route("dashscope", "text_to_video", "happyhorse-1.1-t2v")
         output = {"task_id": "t-1", "task_status": "SUCCEEDED", "orig_prompt": "A horse", "video_url": "https://example.com/a.mp4"}
         assert self.gateway.read_poll(response({"request_id": "r", "output": output}), route).prompt == "A horse"
+
+
+class TestTheTemporaryStorage:
+    """A policy becomes a form, and a submit says that it names what was uploaded."""
+
+    gateway = get_gateway("dashscope")
+    account = Account(gateway="dashscope", base_url="https://dashscope.aliyuncs.com")
+    policy: ClassVar[dict[str, Any]] = {
+        "oss_access_key_id": "LTAI1",
+        "signature": "s=",
+        "policy": "p=",
+        "x_oss_object_acl": "private",
+        "x_oss_forbid_overwrite": "true",
+        "upload_dir": "dashscope-instant/d",
+        "upload_host": "https://dashscope-file.oss-cn-beijing.aliyuncs.com",
+        "expire_in_seconds": 300,
+    }
+
+    def test_it_is_asked_for_by_model(self) -> None:
+        """What is uploaded is bound to the model."""
+        request = self.gateway.policy_request(self.account, "wan2.7-i2v")
+        assert str(request.url) == "https://dashscope.aliyuncs.com/api/v1/uploads?action=getPolicy&model=wan2.7-i2v"
+        assert request.method == "GET"
+
+    def test_a_policy_is_a_form(self) -> None:
+        """Its repr shows nothing by which something could be uploaded."""
+        form = self.gateway.read_policy(response({"request_id": "r", "data": self.policy}), "a.png")
+        assert form.url == self.policy["upload_host"]
+        assert form.address == "oss://dashscope-instant/d/a.png"
+        assert form.fields == {
+            "OSSAccessKeyId": "LTAI1",
+            "Signature": "s=",
+            "policy": "p=",
+            "x-oss-object-acl": "private",
+            "x-oss-forbid-overwrite": "true",
+            "key": "dashscope-instant/d/a.png",
+            "success_action_status": "200",
+        }
+        assert form.secrets == ("LTAI1", "s=", "p=")
+        assert "LTAI1" not in repr(form)
+
+    @pytest.mark.parametrize("lost", ["oss_access_key_id", "signature", "policy", "upload_dir", "upload_host"])
+    def test_what_is_no_policy_is_malformed(self, lost: str) -> None:
+        """What of it there is is not shown."""
+        with pytest.raises(MalformedResponse, match="no policy") as caught:
+            self.gateway.read_policy(response({"data": {**self.policy, lost: ""}}), "a.png")
+        assert caught.value.excerpt == ""
+
+    def test_a_refusal_is_one(self) -> None:
+        """As of every call."""
+        with pytest.raises(CallRejected):
+            self.gateway.read_policy(response(code("InvalidApiKey"), 401), "a.png")
+
+    def test_a_submit_says_that_it_names_an_upload(self) -> None:
+        """And none that names none."""
+        for url, said in (("oss://dashscope-instant/d/a.png", "enable"), ("https://example.com/a.png", None)):
+            request = ImageToVideo(model="wan2.7-i2v", prompt="It runs", image=url)
+            sent = self.gateway.submit_request(request, find_route("dashscope", "image_to_video", "wan2.7-i2v"), self.account)
+            assert sent.headers.get("X-DashScope-OssResourceResolve") == said
+
+    def test_another_gateway_has_none(self) -> None:
+        """Nothing can be asked for, and a dialect that uploads nothing cannot be told to."""
+        with pytest.raises(CatalogError, match="infiflow documents no temporary storage"):
+            get_gateway("infiflow").policy_request(Account(gateway="infiflow", base_url="https://example.com"), "m")
+        newapi = get_gateway("happyhorse")
+        with pytest.raises(NotImplementedError):
+            newapi.read_policy(response({}), "a.png")
+        with pytest.raises(CatalogError, match="uploads nothing"):
+            type(newapi)(newapi.facts.model_copy(update={"upload_policy": "GET /uploads"}))

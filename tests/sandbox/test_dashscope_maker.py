@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import dashscope
@@ -13,6 +14,8 @@ import pytest
 import requests
 from dashscope import ImageSynthesis, VideoSynthesis
 from dashscope.aigc.image_generation import ImageGeneration
+from dashscope.common.error import UploadFileException
+from dashscope.utils.oss_utils import OssUtils
 from tests.contract.facts import VECTORS, name_of
 
 from prefect_happyhorse.catalog import resolve
@@ -90,3 +93,47 @@ def test_what_is_made_can_be_fetched(server: SandboxServer, vector: dict[str, An
         content = client.get(url).content
     is_video = "video-generation" in path
     assert content[4:8] == b"ftyp" if is_video else content[1:4] == b"PNG"
+
+
+def test_the_package_uploads_a_file(server: SandboxServer, tmp_path: Path) -> None:
+    """What its own upload puts into the temporary storage can be named by a submit of that model and key, for two days, and by no other."""
+    file = tmp_path / "horse.png"
+    file.write_bytes(b"\x89PNG")
+    address, certificate = OssUtils.upload(model="wan2.7-i2v", file_path=str(file), api_key="key-1")
+    assert address.startswith("oss://dashscope-instant/")
+    with pytest.raises(UploadFileException, match="FileAlreadyExists"):
+        OssUtils.upload(model="wan2.7-i2v", file_path=str(file), api_key="key-1", upload_certificate=certificate)
+    with pytest.raises(UploadFileException, match="SignatureDoesNotMatch"):
+        OssUtils.upload(model="wan2.7-i2v", file_path=str(file), api_key="key-1", upload_certificate={**certificate, "signature": "x"})
+    with pytest.raises(UploadFileException, match="Invalid according to Policy"):
+        OssUtils.upload(
+            model="wan2.7-i2v", file_path=str(file), api_key="key-1", upload_certificate={**certificate, "oss_access_key_id": "x"}
+        )
+    with pytest.raises(UploadFileException, match="certificate failed"):
+        OssUtils.upload(model="nothing", file_path=str(file), api_key="key-1")
+    path = "/api/v1/services/aigc/video-generation/video-synthesis"
+    resolving = {"X-DashScope-Async": "enable", "X-DashScope-OssResourceResolve": "enable"}
+    with httpx.Client(trust_env=False, base_url=server.base_url("dashscope")) as client:
+
+        def submit(model: str = "wan2.7-i2v", key: str = "key-1", **headers: str) -> int:
+            body = {"model": model, "input": {"prompt": "It runs", "media": [{"type": "first_frame", "url": address}]}}
+            return client.post(path, json=body, headers={"Authorization": f"Bearer {key}", **resolving, **headers}).status_code
+
+        assert submit() == HTTPStatus.OK
+        assert submit(model="happyhorse-1.1-i2v") == HTTPStatus.BAD_REQUEST
+        assert submit(key="key-2") == HTTPStatus.BAD_REQUEST
+        assert submit(**{"X-DashScope-OssResourceResolve": ""}) == HTTPStatus.BAD_REQUEST
+        server.advance(172_801)
+        assert submit() == HTTPStatus.BAD_REQUEST
+        assert len(server.ledger()) == 1
+
+
+def test_an_upload_carries_no_key(server: SandboxServer) -> None:
+    """A form that is signed twice is refused, as is what is no form or does not end with its file."""
+    upload = f"{server.url}/uploads"
+    with httpx.Client(trust_env=False) as client:
+        assert client.post(upload, headers={"Authorization": "Bearer key-1"}).status_code == HTTPStatus.BAD_REQUEST
+        assert client.post(upload, content=b"x", headers={"Content-Type": "multipart/form-data"}).status_code == HTTPStatus.BAD_REQUEST
+        assert client.post(upload, data={"key": "a"}, files={"other": b"x"}).status_code == HTTPStatus.BAD_REQUEST
+        server.settings(input_max_bytes=1)
+        assert "EntityTooLarge" in client.post(upload, files={"file": b"xy"}).text

@@ -73,6 +73,7 @@ async def test_blocks_reach_other_processes_whole(prefect_server: None) -> None:
         ({"gateway": "ttapi", "base_url": "https://169.254.169.254"}, "link-local"),
         ({"gateway": "ttapi", "base_url": "http://2852039166", "private_network": "true"}, "link-local"),
         ({"gateway": "ttapi", "base_url": "https://good.example/?a=b"}, "belongs into api_key"),
+        ({"gateway": "ttapi", "temporary_upload": True}, "temporary_upload must stay false for ttapi"),
         ({"gateway": "ttapi", "submit_path": "no-slash"}, "begin with one slash"),
         ({"gateway": "ttapi", "poll_path": "/jobs"}, "must hold {task_id}"),
         ({"gateway": "chanjing", "app_id": "app-1"}, "go together"),

@@ -30,11 +30,14 @@ def _offer_gateways(schema: dict[str, Any]) -> None:
 
 def environment_names(gateway: str) -> dict[str, str]:
     """The environment variables that give a gateway's credentials, by field."""
+    facts = gateway_facts(gateway)
     fields = ["api_key", "base_url", "account", "submit_path", "poll_path", "private_network", "prices"]
-    if gateway_facts(gateway).token is not None:
+    if facts.token is not None:
         fields += ["app_id", "secret_key"]
-    if gateway_facts(gateway).regions:
+    if facts.regions:
         fields += ["region", "workspace"]
+    if facts.upload_policy is not None:
+        fields += ["temporary_upload"]
     return {field: f"{gateway}_{field}".upper() for field in fields}
 
 
@@ -72,6 +75,8 @@ class GatewayCredentials(Block):
         secret_key: The secret key that belongs to the app id.
         submit_path: A path in place of the catalog's submit path.
         poll_path: A path in place of the catalog's poll path; `{task_id}` stands for the job.
+        temporary_upload: Whether local inputs that the store has no public address for are uploaded to the gateway's own temporary
+            storage. They live there for a short time, and its provider says that it is not for production.
         private_network: Whether the gateway lies in a private network, so that it may be called by http and its results fetched from there.
         prices: What the account pays, for estimates and budgets.
 
@@ -116,6 +121,13 @@ class GatewayCredentials(Block):
     submit_path: str | None = Field(default=None, description="A path in place of the catalog's submit path.")
     poll_path: str | None = Field(default=None, description="A path in place of the catalog's poll path; {task_id} stands for the job.")
 
+    temporary_upload: bool = Field(
+        default=False,
+        description=(
+            "Whether local inputs that the store has no public address for are uploaded to the gateway's own temporary storage: for trials,"
+            " not for production."
+        ),
+    )
     private_network: bool = Field(
         default=False,
         description="Whether the gateway lies in a private network, so that it may be called by http and its results fetched from there.",
@@ -163,6 +175,8 @@ class GatewayCredentials(Block):
         self._check_region()
         if self.app_id is not None and gateway_facts(self.gateway).token is None:
             raise ValueError(f"app_id and secret_key must stay empty for {self.gateway}, which exchanges no access tokens; give api_key")
+        if self.temporary_upload and gateway_facts(self.gateway).upload_policy is None:
+            raise ValueError(f"temporary_upload must stay false for {self.gateway}, which documents no temporary storage")
         return self
 
     def _check_region(self) -> None:
@@ -208,6 +222,7 @@ class GatewayCredentials(Block):
             secret_key=self.secret_key,
             submit_path=self.submit_path,
             poll_path=self.poll_path,
+            temporary_upload=self.temporary_upload,
             private_network=self.private_network,
             prices=tuple(self.prices),
             credentials=self._block_document_name,
@@ -223,8 +238,8 @@ class GatewayCredentials(Block):
         """Credentials from `<GATEWAY>_API_KEY`, `_BASE_URL` and `_ACCOUNT`.
 
         `_SUBMIT_PATH` and `_POLL_PATH` replace the catalog's paths. A gateway that exchanges access tokens also has `_APP_ID` and
-        `_SECRET_KEY`, one with regions `_REGION` and `_WORKSPACE`. `_PRIVATE_NETWORK` is true or false. `_PRICES` names a price list in
-        TOML, as `prefect_happyhorse.catalog.read_prices` reads it.
+        `_SECRET_KEY`, one with regions `_REGION` and `_WORKSPACE`, one with a temporary storage `_TEMPORARY_UPLOAD`, which is true or
+        false, as is `_PRIVATE_NETWORK`. `_PRICES` names a price list in TOML, as `prefect_happyhorse.catalog.read_prices` reads it.
 
         Args:
             gateway: Id of the gateway.

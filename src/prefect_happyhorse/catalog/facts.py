@@ -92,6 +92,9 @@ class GatewayFacts(Value):
     )
     list_tasks: str | None = Field(default=None, pattern=CALL, description="Method and path that list an account's tasks, if any do.")
     token: str | None = Field(default=None, pattern=CALL, description="Method and path that give an access token, where there is one.")
+    upload_policy: str | None = Field(
+        default=None, pattern=CALL, description="Method and path that open the gateway's temporary storage for an input, where it has one."
+    )
     alternative_submit: str | None = Field(default=None, pattern=CALL, description="Another submit path that the source names.")
     alternative_poll: str | None = Field(default=None, pattern=ABOUT_A_JOB, description="Another poll path that the source names.")
     task_ttl_s: _Seconds | None = Field(default=None, description="How long a job can be polled.")

@@ -87,6 +87,7 @@ def gateways_page() -> str:
             "key": f"`{facts.auth}`",
             "access token": facts.token and f"`{facts.token}`",
             "cancel": facts.cancel and f"`{facts.cancel}`{noted('cancel')}",
+            "temporary storage": facts.upload_policy and f"`{facts.upload_policy}`, by `temporary_upload`",
             "results": facts.content and f"`{facts.content}`, with the key",
             "other submit path": facts.alternative_submit and f"`{facts.alternative_submit}`, by `submit_path`",
             "other poll path": facts.alternative_poll and f"`{facts.alternative_poll}`, by `poll_path`",

@@ -27,6 +27,7 @@ _OF_CREDENTIALS = {
     "secret_key": "the secret key that belongs to the app id",
     "region": "one of the gateway's regions",
     "workspace": "id of the workspace that the key belongs to",
+    "temporary_upload": "whether local inputs go to the gateway's own temporary storage, for trials: `true` or `false`",
 }
 
 

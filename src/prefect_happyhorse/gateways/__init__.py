@@ -4,7 +4,7 @@ from functools import cache
 
 from prefect_happyhorse.catalog import gateway_facts
 from prefect_happyhorse.catalog.discovery import dialect_class
-from prefect_happyhorse.gateways.account import AccessToken, Account
+from prefect_happyhorse.gateways.account import AccessToken, Account, UploadForm
 from prefect_happyhorse.gateways.base import Gateway
 from prefect_happyhorse.gateways.chanjing import ChanjingGateway
 from prefect_happyhorse.gateways.dashscope import DashScopeGateway
@@ -30,6 +30,7 @@ __all__ = [
     "Gateway",
     "JobUnknown",
     "MalformedResponse",
+    "UploadForm",
     "build_body",
     "form_parts",
     "get_gateway",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -11,7 +12,7 @@ from prefect_happyhorse.catalog import estimate, gateway_facts
 from prefect_happyhorse.domain.prices import Estimate, Price
 from prefect_happyhorse.domain.requests import GenerationRequest
 
-__all__ = ["AccessToken", "Account"]
+__all__ = ["AccessToken", "Account", "UploadForm"]
 
 _APP_ID_CHARS = 4
 
@@ -29,6 +30,7 @@ class Account:
     submit_path: str | None = None
     poll_path: str | None = None
     private_network: bool = False
+    temporary_upload: bool = False
     prices: tuple[Price, ...] = ()
     credentials: str | None = None
     region: str | None = None
@@ -43,6 +45,16 @@ class Account:
         keys = [key.get_secret_value() for key in (self.key, self.secret_key) if key is not None]
         app_ids = [] if self.app_id is None or len(self.app_id) < _APP_ID_CHARS else [self.app_id]
         return tuple(filter(None, keys + app_ids))
+
+
+@dataclass(frozen=True)
+class UploadForm:
+    """A form by which one file may be uploaded, without a key; `address` is what a submit then names, and the file comes last."""
+
+    url: str
+    address: str
+    fields: Mapping[str, str] = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

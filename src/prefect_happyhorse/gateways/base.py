@@ -15,7 +15,7 @@ from prefect_happyhorse.catalog import GatewayFacts, ResponsePaths, Route
 from prefect_happyhorse.domain.errors import CatalogError
 from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, Output, Submission, TaskPage
 from prefect_happyhorse.domain.requests import GenerationRequest
-from prefect_happyhorse.gateways.account import AccessToken, Account
+from prefect_happyhorse.gateways.account import AccessToken, Account, UploadForm
 from prefect_happyhorse.gateways.errors import CallError, CallRejected, CallUnavailable, JobUnknown, MalformedResponse
 from prefect_happyhorse.gateways.failures import failure, moderation_code
 from prefect_happyhorse.gateways.redaction import CODE_CHARS, ID_RULE, as_id, as_usage, excerpt, holds_secret, mark_secret, sentence, shown
@@ -81,6 +81,8 @@ class Gateway:
             raise CatalogError(f"{facts.gateway}: token = {facts.token!r}, but the dialect {facts.dialect} exchanges no access tokens.")
         if facts.list_tasks is not None and type(self).read_tasks is Gateway.read_tasks:
             raise CatalogError(f"{facts.gateway}: list_tasks = {facts.list_tasks!r}, but the dialect {facts.dialect} lists no tasks.")
+        if facts.upload_policy is not None and type(self).read_policy is Gateway.read_policy:
+            raise CatalogError(f"{facts.gateway}: upload_policy is given, but the dialect {facts.dialect} uploads nothing.")
 
     def submit_request(self, request: GenerationRequest, route: Route, account: Account) -> httpx.Request:
         """The call that submits a job, without the key: `sign` adds it.
@@ -133,6 +135,22 @@ class Gateway:
     def tasks_query(self, model: str, page: int) -> dict[str, str | int]:
         """The query that asks for a page of the tasks of a model."""
         raise NotImplementedError
+
+    def policy_request(self, account: Account, model: str) -> httpx.Request:
+        """The call that opens the gateway's temporary storage for one input of a model, without the key.
+
+        Args:
+            account: Who pays.
+            model: The model, as the gateway names it.
+
+        Raises:
+            CatalogError: When the gateway has none.
+        """
+        if self.facts.upload_policy is None:
+            raise CatalogError(f"{self.facts.gateway} documents no temporary storage.")
+        request = _call(self.facts.upload_policy, account)
+        request.url = request.url.copy_merge_params({"model": model})
+        return request
 
     def prompt_sent(self, request: GenerationRequest, route: Route) -> str:
         """The prompt of a request as the gateway is sent it; empty where there is none.
@@ -268,6 +286,19 @@ class Gateway:
 
         Args:
             response: The response, read to its end.
+
+        Raises:
+            CallError: When the gateway refuses or fails to answer.
+            MalformedResponse: When the response is none that the documentation shows.
+        """
+        raise NotImplementedError
+
+    def read_policy(self, response: httpx.Response, name: str) -> UploadForm:
+        """How one file may be uploaded to the gateway's temporary storage.
+
+        Args:
+            response: The response, read to its end.
+            name: The file's name there.
 
         Raises:
             CallError: When the gateway refuses or fails to answer.

@@ -10,7 +10,8 @@ import httpx
 
 from prefect_happyhorse.catalog import ResponsePaths, Route
 from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, ListedTask, TaskPage
-from prefect_happyhorse.gateways.account import Account
+from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
+from prefect_happyhorse.gateways.account import Account, UploadForm
 from prefect_happyhorse.gateways.base import Gateway, Paths
 from prefect_happyhorse.gateways.errors import CallError
 from prefect_happyhorse.gateways.redaction import as_id
@@ -21,6 +22,18 @@ __all__ = ["DashScopeGateway"]
 # The largest is not documented. A smaller page that comes all the same is read by its own count of pages.
 _PAGE_SIZE = 100
 _LATEST_MS = 1e14
+
+_UPLOADED = "oss://"
+_RESOLVE = {"X-DashScope-OssResourceResolve": "enable"}
+# What of a policy goes into the form, by its name there.
+_FORM = {
+    "oss_access_key_id": "OSSAccessKeyId",
+    "signature": "Signature",
+    "policy": "policy",
+    "x_oss_object_acl": "x-oss-object-acl",
+    "x_oss_forbid_overwrite": "x-oss-forbid-overwrite",
+}
+_SECRET = ("OSSAccessKeyId", "Signature", "policy")
 
 
 class DashScopeGateway(Gateway):
@@ -44,6 +57,28 @@ class DashScopeGateway(Gateway):
     failed_code_paths: Paths = ("output.code",)
     failed_reason_paths: Paths = ("output.message",)
     prompt_paths: Paths = ("output.orig_prompt", "output.results.0.orig_prompt")
+
+    def submit_request(self, request: GenerationRequest, route: Route, account: Account) -> httpx.Request:
+        """As every gateway's; it is told where an input lies in its temporary storage."""
+        call = super().submit_request(request, route, account)
+        if any(str(medium).startswith(_UPLOADED) for _, _, medium in iter_media(request)):
+            call.headers.update(_RESOLVE)
+        return call
+
+    def read_policy(self, response: httpx.Response, name: str) -> UploadForm:
+        """The form of an upload to OSS (https://help.aliyun.com/zh/oss/developer-reference/postobject)."""
+        data = self._checked(response)
+        host, folder = (value_at(data, f"data.{field}") for field in ("upload_host", "upload_dir"))
+        values = {field: as_text(value_at(data, f"data.{said}")) for said, field in _FORM.items()}
+        if not isinstance(host, str) or not isinstance(folder, str) or not (host and folder) or not all(values.values()):
+            error = malformed("The response is no policy for an upload.", response)
+            # It may hold a part of one, which is as good as a key.
+            error.excerpt = ""
+            raise error
+        key = f"{folder.strip('/')}/{name}"
+        fields = {field: value for field, value in values.items() if value is not None}
+        more = {"key": key, "success_action_status": "200"}
+        return UploadForm(host, _UPLOADED + key, {**fields, **more}, secrets=tuple(fields[name] for name in _SECRET))
 
     def read_poll(
         self, response: httpx.Response, route: Route, *, task_id: str | None = None, account: Account | None = None

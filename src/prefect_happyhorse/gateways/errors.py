@@ -93,7 +93,7 @@ def submit_error(error: CallError, *, gateway: str) -> GenerationError:
         kind, advice = _REJECTED[error.meaning]
         return kind(error.message, advice=error.advice or advice, **facts)
     if isinstance(error, CallUnavailable):
-        advice = _LOOK_FIRST if error.may_have_acted else "Wait, then send it again."
+        advice = _LOOK_FIRST if error.may_have_acted else error.advice or "Wait, then send it again."
         return _unavailable(error, Money.MAY_BE_SPENT if error.may_have_acted else Money.NOT_SPENT, advice, facts)
     return ProtocolError(error.message, excerpt=error.excerpt, money=Money.MAY_BE_SPENT, advice=_LOOK_FIRST, **facts)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.request
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,21 +11,13 @@ from typing import Literal
 import anyio
 import httpx
 
-from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.domain.texts import without_queries
 from prefect_happyhorse.domain.values import AssetKind
+from prefect_happyhorse.engine.http.addresses import NameNotResolved, addresses_to_connect
 from prefect_happyhorse.engine.http.decoding import DECODED, codings
 from prefect_happyhorse.engine.http.quiet import quiet_http_log
 from prefect_happyhorse.engine.http.result_key import ResultKey
-from prefect_happyhorse.engine.http.ssrf import (
-    AddressRefused,
-    check_unambiguous,
-    checked_addresses,
-    is_local_host,
-    is_loopback,
-    parse_url,
-    pin_to_ip,
-)
+from prefect_happyhorse.engine.http.ssrf import AddressRefused, check_unambiguous, parse_url, pin_to_ip
 from prefect_happyhorse.engine.http.urls import stable_url
 from prefect_happyhorse.gateways import CallError, CallUnavailable
 from prefect_happyhorse.gateways.failures import retry_after_s
@@ -45,7 +36,6 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # How object stores respond to an expired address: Google's with 400, and a proxy in front of one may ask for a login.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
 _TRANSIENT = frozenset({408, 425, 429})
-_MOST_ADDRESSES = 4
 _SAID_CHARS = 100
 
 
@@ -212,22 +202,12 @@ class _Exchange:
 
     async def _addresses(self, client: httpx.AsyncClient, url: httpx.URL) -> tuple[str | None, ...]:
         """The addresses to connect to; a single None where a proxy connects."""
-        host = url.raw_host.decode("ascii")
-        by_proxy = client.trust_env and _has_proxy(url.scheme, host)
-        if by_proxy and not self.local_allowed and is_local_host(host):
-            raise FetchProblem(f"{self._named(url)} is not on the public internet, and nothing is fetched from elsewhere", remedy="none")
         try:
-            with anyio.fail_after(self.options.connect_s):
-                port = url.port or (443 if url.scheme == "https" else 80)
-                found = await checked_addresses(host, port, local_allowed=self.local_allowed)
+            return await addresses_to_connect(client, url, connect_s=self.options.connect_s, local_allowed=self.local_allowed)
         except AddressRefused as error:
-            raise FetchProblem(f"{error}, and nothing is fetched from elsewhere", remedy="none") from error
-        except (OSError, UnicodeError) as error:
-            if by_proxy:
-                return (None,)
-            why = "in time" if isinstance(error, TimeoutError) else f"({error})"
-            raise FetchProblem(f"the name {host} could not be resolved {why}", remedy="retry") from error
-        return (None,) if by_proxy else found[:_MOST_ADDRESSES]
+            raise FetchProblem(f"{self.scrubbed(str(error))}, and nothing is fetched from elsewhere", remedy="none") from error
+        except NameNotResolved as error:
+            raise FetchProblem(str(error), remedy="retry") from error
 
     def _named(self, url: httpx.URL) -> str:
         """An address as an error may show it: without a signature, user name and password."""
@@ -260,13 +240,6 @@ async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Resp
         return FetchProblem("a redirect leads to an address that is not valid", remedy="none")
     except httpx.TransportError as error:
         return type(error)(scrub(str(error), httpx.Response(0, request=request)))
-
-
-def _has_proxy(scheme: str, host: str) -> bool:
-    if current().proxy is not None:
-        return not is_loopback(host)
-    proxies = urllib.request.getproxies()
-    return bool(proxies.get(scheme) or proxies.get("all")) and not urllib.request.proxy_bypass(host)
 
 
 def is_coded(response: httpx.Response) -> bool:

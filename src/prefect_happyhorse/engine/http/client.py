@@ -28,6 +28,7 @@ __all__ = [
     "is_local",
     "is_on_this_machine",
     "send",
+    "transfer_s",
     "translate",
 ]
 
@@ -205,7 +206,7 @@ async def _exchange(client: Client, request: httpx.Request, account: Account, ma
     # A proxy reads what goes through it by http, and so the key; of https it sees the host alone.
     http = client.direct if request.url.scheme == "http" else client.http
     try:
-        with quiet_http_log(), anyio.fail_after(client.call_s + sent_bytes / _SLOWEST_BYTES_PER_S) as limit:
+        with quiet_http_log(), anyio.fail_after(client.call_s + transfer_s(sent_bytes)) as limit:
             response = await http.send(request, stream=True)
             try:
                 content = await _read(response, max_bytes, limit)
@@ -233,12 +234,17 @@ async def _exchange(client: Client, request: httpx.Request, account: Account, ma
     return httpx.Response(response.status_code, headers=_headers(response), content=content, request=request)
 
 
+def transfer_s(size: int) -> float:
+    """How long so many bytes take on the slowest line that is waited for, in seconds."""
+    return size / _SLOWEST_BYTES_PER_S
+
+
 async def _read(response: httpx.Response, max_bytes: int, limit: anyio.CancelScope) -> bytes | None:
     """The answer's body, or None when it is too long; each byte that comes moves the limit on by what it takes on the slowest line."""
     content = bytearray()
     async for chunk in decoded(response):
         content += chunk
-        limit.deadline += len(chunk) / _SLOWEST_BYTES_PER_S
+        limit.deadline += transfer_s(len(chunk))
         if len(content) > max_bytes:
             return None
     return bytes(content)

@@ -265,4 +265,5 @@ def pin_to_ip(request: httpx.Request, address: str) -> httpx.Request:
     # Connections are pooled by address: one whose certificate was checked for another name must not be reused.
     headers["Connection"] = "close"
     extensions = {**request.extensions, "sni_hostname": name}
-    return httpx.Request(request.method, request.url.copy_with(host=address), headers=headers, extensions=extensions)
+    url = request.url.copy_with(host=address)
+    return httpx.Request(request.method, url, headers=headers, stream=request.stream, extensions=extensions)

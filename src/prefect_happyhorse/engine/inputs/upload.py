@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
+from typing import cast
 
 from anyio import to_thread
 
@@ -29,13 +30,16 @@ from prefect_happyhorse.engine.media.source import MediaUnavailable, local_file,
 from prefect_happyhorse.engine.storage.local import hash_file
 from prefect_happyhorse.engine.storage.store import Store
 
-__all__ = ["INPUTS_FOLDER", "Fetch", "by_reference", "upload_inputs"]
+__all__ = ["INPUTS_FOLDER", "Fetch", "Publish", "by_reference", "upload_inputs"]
 
 INPUTS_FOLDER = "inputs"
 """The store's folder for media that are uploaded for a gateway to read; each under its SHA-256, so once."""
 
 Fetch = Callable[[str, Path, int], Awaitable[None]]
 """Writes what lies at a web address into a file of at most so many bytes; MediaUnavailable where it cannot."""
+
+Publish = Callable[[Path, str], Awaitable[str]]
+"""Uploads a file under a name to where the gateway alone reads it, and gives its address; MediaUnavailable where it is refused."""
 
 _MARGIN = timedelta(minutes=10)
 _UNREADABLE = "where the gateway cannot read it"
@@ -51,12 +55,13 @@ async def upload_inputs(
     gateway_is_local: bool,
     fingerprints: Mapping[tuple[str, int | None], str] = MappingProxyType({}),
     fetch: Fetch | None = None,
+    publish: Publish | None = None,
 ) -> GenerationRequest:
     """Replace the media of a request by addresses that its gateway can read; one that is not what its fingerprint says is refused.
 
     What the gateway takes as a file becomes a data URL, for which it is read, or fetched from the web. Of all else, in this order: the
     provider's own address of an asset, until it expires; the store's public or presigned address, for which a file from elsewhere is
-    uploaded once; a data URL, where the route accepts one.
+    uploaded once; the gateway's temporary storage, where `publish` uploads to it; a data URL, where the route accepts one.
 
     Example:
         >>> from datetime import timezone
@@ -67,15 +72,18 @@ async def upload_inputs(
         >>> asyncio.run(upload_inputs(request, route, None, now=datetime.now(timezone.utc), gateway_is_local=False)).references
         ('https://example.com/a.png',)
     """
-    uploader = _Uploader(route, store, now, gateway_is_local, fetch)
+    uploader = _Uploader(route, store, now, gateway_is_local, fetch, publish)
     media = list(iter_media(request))
-    found = await asyncio.gather(*(uploader.address(name, position, medium) for name, position, medium in media))
+    tried = await asyncio.gather(*(uploader.address(name, position, medium) for name, position, medium in media), return_exceptions=True)
+    # Only now, so that none is at work when the connections are closed.
+    if (error := next((one for one in tried if isinstance(one, BaseException)), None)) is not None:
+        raise error
     found = [
         # What was bought would be known for ever under the digest of another picture.
         _Address(problem="it has changed since it was checked; run again")
         if result.sha256 and fingerprints.get((name, position), content_fingerprint(result.sha256)) != content_fingerprint(result.sha256)
         else result
-        for (name, position, _), result in zip(media, found, strict=True)
+        for (name, position, _), result in zip(media, cast("list[_Address]", tried), strict=True)
     ]
     problems = [
         f"{where(name, position)}={_name(medium)}: {result.problem}"
@@ -153,6 +161,7 @@ class _Uploader:
     now: datetime
     gateway_is_local: bool
     fetch: Fetch | None
+    publish: Publish | None
 
     async def address(self, name: str, position: int | None, medium: MediaAsset | str) -> _Address:
         """The address of one medium, or why it has none."""
@@ -170,7 +179,7 @@ class _Uploader:
             if location == "inline" and self.route.base64:
                 return _Address(text)
         try:
-            return await self._stored(text) or await self._inline(name, text)
+            return await self._stored(text) or await self._published(text) or await self._inline(name, text)
         except (MediaUnavailable, OSError) as error:
             return _Address(problem=str(error))
 
@@ -228,6 +237,17 @@ class _Uploader:
         local = local_path_of(text)
         return self.store.path_of(text if local is None else f"file://{local.as_posix()}")
 
+    async def _published(self, text: str) -> _Address | None:
+        """Its address in the gateway's temporary storage, new at each call; None where nothing is uploaded there."""
+        if self.publish is None:
+            return None
+        async with local_file(text, store=self.store) as file:
+            path, _, sha256 = await to_thread.run_sync(_content_path, file)
+            address = await self.publish(file, path.rpartition("/")[2])
+            if await to_thread.run_sync(hash_file, file) != sha256:
+                return _Address(problem="it changed while it was uploaded; run again")
+        return _Address(address, sha256=sha256)
+
     async def _inline(self, name: str, text: str) -> _Address:
         """The medium as a data URL, where the route accepts one."""
         return await self._data_url(name, text) if self.route.base64 else _Address(problem=self._no_address())
@@ -274,6 +294,8 @@ def _ways_out(route: Route) -> str:
         "give http(s) addresses that anybody can read",
         "use a MediaStore with public_base_url, or an object store with presign_s",
     ]
+    if route.facts.upload_policy is not None:
+        ways.append("for a trial, set temporary_upload in the credentials, which uploads to the gateway's own temporary storage")
     if not route.base64:
         ways.append(f"or use a gateway that accepts media inside the request, which {route.gateway} does not here")
     return f"Ways out: {'; '.join(ways)}."

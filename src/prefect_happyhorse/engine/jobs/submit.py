@@ -33,6 +33,7 @@ from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import authorize, is_local, send
 from prefect_happyhorse.engine.http.connections import Client
 from prefect_happyhorse.engine.http.rate_limit import backoff_s
+from prefect_happyhorse.engine.inputs.temporary import upload_temporarily
 from prefect_happyhorse.engine.inputs.upload import by_reference, upload_inputs
 from prefect_happyhorse.engine.jobs.hints import rebuy, resolve_uncertain
 from prefect_happyhorse.engine.jobs.prepare import Prepared
@@ -151,15 +152,20 @@ class Submitter:
         now = datetime.now(timezone.utc)
         # Uploading is free and may fail, so it comes before the lease; and so does all else that may.
         async with self.shared.connections.client() as client:
-            uploaded = await upload_inputs(
-                prepared.request,
-                prepared.route,
-                self.store,
-                now=now,
-                gateway_is_local=is_local(account),
-                fingerprints=prepared.fingerprints,
-                fetch=partial(fetch_medium, client=client.http, local_allowed=is_local(account)),
-            )
+            how = {"client": client, "gateway": gateway, "account": account, "model": prepared.route.model, "tokens": self.tokens}
+            try:
+                uploaded = await upload_inputs(
+                    prepared.request,
+                    prepared.route,
+                    self.store,
+                    now=now,
+                    gateway_is_local=is_local(account),
+                    fingerprints=prepared.fingerprints,
+                    fetch=partial(fetch_medium, client=client.http, local_allowed=is_local(account)),
+                    publish=partial(upload_temporarily, **how) if account.temporary_upload else None,
+                )
+            except CallError as call:
+                raise submit_error(call, gateway=account.gateway) from call
         request = gateway.submit_request(uploaded, prepared.route, account)
         intent = JournalEntry(
             digest=prepared.digest,

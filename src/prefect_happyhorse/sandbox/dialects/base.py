@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from prefect_happyhorse.catalog import GatewayFacts
 from prefect_happyhorse.sandbox.jobs.job import Failure, Job, LedgerState, Meaning, fingerprint
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
+from prefect_happyhorse.sandbox.jobs.uploads import Grant
 
 __all__ = ["Answer", "Dialect", "PollView"]
 
@@ -108,6 +109,14 @@ class Dialect(ABC):
     def issue_token(self, body: Mapping[str, object]) -> Answer:
         """The answer to a call for an access token."""
         raise Failure("unsupported", "there are no access tokens here")
+
+    def policy(self, grant: Grant, url: str) -> Answer:
+        """The answer to a call for an upload to the temporary storage at an address."""
+        raise Failure("unsupported", "there is no temporary storage here")
+
+    def resolves_uploads(self, headers: Headers) -> bool:
+        """Whether a submit asks for what was uploaded to be found."""
+        return False
 
     def listed(self, jobs: Sequence[Job], query: Mapping[str, str]) -> Answer:
         """The answer to a call for the list of an account's tasks."""

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 
+from starlette.datastructures import Headers
+
 from prefect_happyhorse.catalog import GatewayFacts
 from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollView
 from prefect_happyhorse.sandbox.jobs.job import Failure, Job, LedgerState, Meaning
 from prefect_happyhorse.sandbox.jobs.state import SandboxState
+from prefect_happyhorse.sandbox.jobs.uploads import Grant
 
 __all__ = ["DashScope"]
 
@@ -93,6 +96,24 @@ class DashScope(Dialect):
         elif view.state == "failed" and job.failure:
             output["code"], output["message"] = _ERRORS[job.failure.meaning][1], job.failure.message
         return answer
+
+    def policy(self, grant: Grant, url: str) -> Answer:
+        """The policy's fields in `data`."""
+        data = {
+            "policy": grant.policy,
+            "signature": grant.signature,
+            "upload_dir": grant.folder,
+            "upload_host": url,
+            "expire_in_seconds": int(self.state.settings.policy_ttl_s),
+            "oss_access_key_id": grant.key_id,
+            "x_oss_object_acl": "private",
+            "x_oss_forbid_overwrite": "true",
+        }
+        return {"request_id": self.state.new_id(), "data": data}
+
+    def resolves_uploads(self, headers: Headers) -> bool:
+        """By a header of its own."""
+        return headers.get("x-dashscope-ossresourceresolve", "").lower() == "enable"
 
     def listed(self, jobs: Sequence[Job], query: Mapping[str, str]) -> Answer:
         """A page of tasks without what they were sent and made; its size is 10 unless asked for, and at most 100."""

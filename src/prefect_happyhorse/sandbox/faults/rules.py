@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["FaultInjector", "FaultKind", "FaultPoint", "FaultRule"]
 
-FaultPoint = Literal["submit", "poll", "list", "download", "token"]
+FaultPoint = Literal["submit", "poll", "list", "download", "token", "policy", "upload"]
 FaultKind = Literal[
     "refuse", "unauthorized", "quota", "throttle", "moderation", "fail_job", "http", "html", "garbage", "error_in_200", "unknown_status",
     "backwards", "no_task_id", "vanish", "empty_result", "drop_before", "drop_after", "stall_before", "stall_after",
@@ -28,6 +28,8 @@ _KINDS: dict[FaultPoint, frozenset[str]] = {
     "list": frozenset(_EVERYWHERE),
     "download": frozenset({*_EVERYWHERE, "truncate", "stall_body", "wrong_type", "redirect", "expire"}),
     "token": frozenset({*_EVERYWHERE, "refuse", "error_in_200"}),
+    "policy": frozenset(_EVERYWHERE),
+    "upload": frozenset({"unauthorized", "throttle", "http", "drop_before", "drop_after"}),
 }
 # A submit that one of these strikes is accepted and charged, unless the rule says otherwise.
 _ACCEPTING_KINDS = frozenset({"garbage", "no_task_id", "unknown_status", "fail_job", "drop_after", "stall_before", "stall_after"})

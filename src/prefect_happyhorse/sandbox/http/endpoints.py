@@ -7,8 +7,6 @@ import base64
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from email.parser import BytesParser
-from email.policy import HTTP
 from functools import partial
 from typing import cast
 
@@ -20,10 +18,12 @@ from prefect_happyhorse.catalog import Route, routes
 from prefect_happyhorse.sandbox.dialects.base import Answer, Dialect, PollView
 from prefect_happyhorse.sandbox.faults.rules import FaultPoint, FaultRule
 from prefect_happyhorse.sandbox.http.files import Files
+from prefect_happyhorse.sandbox.http.forms import read_body
 from prefect_happyhorse.sandbox.http.transport import Dropped
 from prefect_happyhorse.sandbox.jobs.inputs import InputFetcher
 from prefect_happyhorse.sandbox.jobs.job import Failure, Job, Meaning
-from prefect_happyhorse.sandbox.jobs.validate import FilePart, ValidatedBody, validate
+from prefect_happyhorse.sandbox.jobs.uploads import UPLOADED
+from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody, validate
 
 __all__ = ["Endpoints"]
 
@@ -68,6 +68,7 @@ class Endpoints:
         for route in self._routes:
             handlers |= dict.fromkeys(_submits(route), self._submit) | dict.fromkeys(_polls(route), self._poll)
         handlers |= {facts.list_tasks: self._list, facts.cancel: self._cancel, facts.content: self._content}
+        handlers |= {facts.upload_policy: self._allow_upload}
         handlers |= {facts.token: self._issue_token, self._dialect.batch_call: self._poll_batch}
         paths: list[Path] = []
         for call, handler in handlers.items():
@@ -115,12 +116,22 @@ class Endpoints:
             if request.headers.get(name, "").lower() != value.lower():
                 raise Failure("invalid", f"the header {name}: {value} is required")
         body = self._validate(request, call, sent)
+        self._check_uploads(request, body, account)
         checks = self._state.settings.check_inputs if body.inputs else "never"
         probes = await self._inputs.fetch(body, self._state.settings) if checks == "submit" else ()
         job = self._state.accept(body, sent, account, self._dialect.new_task_id(), probes)
         if checks == "job":
             job.input_check = asyncio.create_task(self._check_later(job))
         return job
+
+    def _check_uploads(self, request: Request, body: ValidatedBody, account: str) -> None:
+        """Refuse what lies in no temporary storage that this account's model reads."""
+        uploaded = [wire for wire in body.inputs if wire.url.startswith(UPLOADED)]
+        owner, now = (self._gateway, account, body.route.model), self._state.now()
+        if uploaded and not self._dialect.resolves_uploads(request.headers):
+            raise Failure("invalid", f"{uploaded[0].where}: url error, it is not asked to be resolved")
+        if missing := [wire.where for wire in uploaded if self._state.uploads.find(wire.url, owner, now) is None]:
+            raise Failure("invalid", f"{', '.join(missing)}: there is no such object for this model and account")
 
     async def _check_later(self, job: Job) -> None:
         try:
@@ -200,6 +211,17 @@ class Endpoints:
         jobs = self._state.listed(self._gateway, account, request.query_params.get("model_name"))
         return await self._finish(rule, self._dialect.listed(jobs, request.query_params))
 
+    async def _allow_upload(self, request: Request, _: str) -> Response:
+        """Give the policy for an upload."""
+        account = self._account(request)
+        rule = await self._strike("policy", request, request.query_params.get("model"))
+        model = request.query_params.get("model", "")
+        if request.query_params.get("action") != "getPolicy" or all(route.model != model for route in self._routes):
+            raise Failure("invalid", "action: must be getPolicy; model: must be one of this gateway")
+        ends_at = self._state.now() + self._state.settings.policy_ttl_s
+        grant = self._state.uploads.grant((self._gateway, account, model), self._state.new_id(), ends_at)
+        return await self._finish(rule, self._dialect.policy(grant, f"{self._files.origin(request)}/uploads"))
+
     async def _cancel(self, request: Request, call: str) -> Response:
         """Cancel a job where the dialect does; what is deleted is gone, and stays charged."""
         job, now = self._state.find(self._gateway, request.path_params["task_id"], self._account(request)), self._state.now()
@@ -219,7 +241,7 @@ class Endpoints:
 
     async def _read(self, request: Request, meaning: Meaning) -> dict[str, object]:
         try:
-            return _read_body(await request.body(), request.headers.get("content-type", ""))
+            return read_body(await request.body(), request.headers.get("content-type", ""))
         except ValueError as error:
             raise Failure(meaning, str(error)) from error
 
@@ -312,39 +334,3 @@ def _submits(route: Route) -> list[str]:
 
 def _polls(route: Route) -> list[str]:
     return [call for call in (route.poll, route.facts.alternative_poll) if call is not None]
-
-
-def _read_body(raw: bytes, content_type: str) -> dict[str, object]:
-    """A body as a mapping; a ValueError when it is not what its Content-Type says."""
-    if content_type.lower().startswith("multipart/form-data"):
-        return _read_form(raw, content_type)
-    try:
-        value: object = json.loads(raw)
-    except ValueError as error:
-        raise ValueError("the body is not valid JSON") from error
-    if not isinstance(value, dict):
-        raise ValueError("the body is not a JSON object")
-    return cast("dict[str, object]", value)
-
-
-def _read_form(raw: bytes, content_type: str) -> dict[str, object]:
-    # A form is a MIME message without its head: https://www.rfc-editor.org/rfc/rfc7578
-    message = BytesParser(policy=HTTP).parsebytes(b"Content-Type: " + content_type.encode("latin-1") + b"\r\n\r\n" + raw)
-    if not message.is_multipart() or message.defects:
-        raise ValueError("the body is not a valid multipart form")
-    fields: dict[str, object] = {}
-    for part in message.iter_parts():
-        name = part.get_param("name", header="content-disposition")
-        if not isinstance(name, str):
-            raise ValueError("a part of the form has no name")
-        if name in fields:
-            raise ValueError(f"{name}: given twice")
-        payload = part.get_payload(decode=True)
-        content = payload if isinstance(payload, bytes) else b""
-        is_file = part.get_filename() is not None
-        fields[name] = _file(part.get_content_type(), content) if is_file else content.decode("utf-8", "replace")
-    return fields
-
-
-def _file(media_type: str, content: bytes) -> FilePart:
-    return FilePart(f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}")

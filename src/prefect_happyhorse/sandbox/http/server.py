@@ -45,7 +45,7 @@ def create_app(settings: SandboxSettings | None = None, *, clock: Callable[[], f
     """The sandbox as an ASGI application."""
     state = SandboxState(settings or SandboxSettings(), clock)
     renders = RenderCache()
-    inputs = InputFetcher(renders)
+    inputs = InputFetcher(renders, state)
     files = Files(state, renders)
     routers: dict[str, tuple[GatewayFacts, Router]] = {}
 

@@ -12,6 +12,8 @@ import httpx
 
 from prefect_happyhorse.sandbox.jobs.job import Failure
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
+from prefect_happyhorse.sandbox.jobs.state import SandboxState
+from prefect_happyhorse.sandbox.jobs.uploads import UPLOADED
 from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody, WireInput
 from prefect_happyhorse.sandbox.media.probe import Probe, find_limit_problems, probe
 from prefect_happyhorse.sandbox.media.render import RenderCache
@@ -27,8 +29,9 @@ _IN_MEMORY = 2_000_000
 class InputFetcher:
     """Fetches and checks input media, and looks into them in the threads of the render cache."""
 
-    def __init__(self, renders: RenderCache) -> None:
+    def __init__(self, renders: RenderCache, state: SandboxState) -> None:
         self._renders = renders
+        self._state = state
         # A proxy that the environment names cannot reach this machine's own addresses.
         direct = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
         limits = httpx.Limits(max_keepalive_connections=0)
@@ -56,7 +59,9 @@ class InputFetcher:
         try:
             async with self._at_once:
                 with SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
-                    if wire.url.startswith("data:"):
+                    if wire.url.startswith(UPLOADED):
+                        file.write(self._state.uploads.content(wire.url))
+                    elif wire.url.startswith("data:"):
                         file.write(base64.b64decode(wire.url.partition(",")[2], validate=True))
                     else:
                         await asyncio.wait_for(self._download(wire.url, file, settings), settings.input_timeout_s)

@@ -33,6 +33,8 @@ class SandboxSettings(BaseModel):
     result_ttl_s: Seconds = Field(default=86_400.0, description="How long the address of a result works, in seconds; a poll renews it.")
     task_ttl_s: Seconds = Field(default=86_400.0, description="How long a job can be polled, in seconds from its submit.")
     token_ttl_s: Seconds = Field(default=86_400.0, description="How long an issued access token works, in seconds.")
+    policy_ttl_s: Seconds = Field(default=300.0, description="How long a policy for an upload works, in seconds.")
+    upload_ttl_s: Seconds = Field(default=172_800.0, description="How long what was uploaded can be used, in seconds.")
     queries_per_s: float | None = Field(default=None, gt=0, description="How many polls an account has in a second; None is no limit.")
     list_delay_s: Seconds = Field(
         default=2.0, description="How long a job may be missing in the list of tasks, in seconds, each for its own."

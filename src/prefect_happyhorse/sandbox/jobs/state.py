@@ -15,6 +15,7 @@ from uuid import UUID
 from prefect_happyhorse.sandbox.faults.rules import FaultInjector
 from prefect_happyhorse.sandbox.jobs.job import Job, LedgerEntry
 from prefect_happyhorse.sandbox.jobs.settings import SandboxSettings
+from prefect_happyhorse.sandbox.jobs.uploads import Uploads
 from prefect_happyhorse.sandbox.jobs.validate import ValidatedBody
 from prefect_happyhorse.sandbox.media.probe import Probe
 
@@ -35,6 +36,7 @@ class SandboxState:
         self.faults = FaultInjector(self.random)
         self.jobs: dict[str, Job] = {}
         self.tokens: dict[str, tuple[str, float]] = {}
+        self.uploads = Uploads()
         self.refused = 0
         self.queries = Counter[tuple[str, str, int]]()
         self._released = asyncio.Event()
@@ -57,6 +59,7 @@ class SandboxState:
         self.release()
         self.jobs.clear()
         self.tokens.clear()
+        self.uploads = Uploads()
         self.queries.clear()
         self.faults.clear()
         self.refused = 0

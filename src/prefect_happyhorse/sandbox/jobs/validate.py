@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from prefect_happyhorse.catalog import Route, WireField
 from prefect_happyhorse.domain.prompts import weighted_length
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES
+from prefect_happyhorse.sandbox.jobs.uploads import UPLOADED
 
 __all__ = ["FilePart", "ValidatedBody", "WireInput", "validate"]
 
@@ -276,6 +277,8 @@ def _address_problem(value: object, route: Route) -> str | None:
         if not route.base64:
             return "data URLs are not accepted"
         return None if re.match(r"data:[\w.+-]+/[\w.+-]+;base64,", value) else "must be a base64 data URL with a media type"
+    if value.startswith(UPLOADED) and route.facts.upload_policy is not None:
+        return None
     try:
         parts = urlsplit(value)
         is_web = parts.scheme.lower() in {"http", "https"} and bool(parts.hostname)
