@@ -23,14 +23,14 @@ from pydantic import BaseModel, Field, PositiveInt
 from prefect_happyhorse import (
     Budget,
     Estimate,
-    GatewayCredentials,
+    GenerationError,
     ItemsFailed,
     Job,
     MediaStore,
+    Outlay,
     RowResult,
     check_ready,
     generate_many,
-    request_problems,
     show_table,
     submit_many,
     suspend_until_done,
@@ -115,26 +115,23 @@ def _line(row: RowResult) -> dict[str, object]:
     }
 
 
-class _Problems:
-    """What the route of each row of a manifest would refuse, asked from the thread that reads it."""
+class _Count:
+    """Counts what each row of a manifest is yet to cost, asked from the thread that reads it; what its route would refuse is a problem."""
 
-    def __init__(self, credentials: GatewayCredentials, store: MediaStore) -> None:
-        self._store = store
-        self._default = credentials
-        self._found: dict[str, GatewayCredentials] = {}
+    def __init__(self, outlay: Outlay, credentials: str, *, refuse: bool) -> None:
+        self._outlay = outlay
+        self._credentials = credentials
+        self._refuse = refuse
 
     def __call__(self, row: Row) -> Sequence[str]:
-        return anyio.from_thread.run(self._ask, row)
+        problems = anyio.from_thread.run(self._ask, row)
+        return problems if self._refuse else ()
 
     async def _ask(self, row: Row) -> Sequence[str]:
-        payer = self._default
-        if row.credentials is not None:
-            try:
-                payer = self._found.get(row.credentials) or await GatewayCredentials.find(row.credentials)
-            except ValueError as error:
-                return [str(error)]
-            self._found[row.credentials] = payer
-        return await request_problems(row.request, payer, self._store)
+        try:
+            return await self._outlay.add(row.request, row.credentials or self._credentials, take=row.take)
+        except (GenerationError, ValueError) as error:
+            return [str(error)]
 
 
 def _as_result(row: Row | BadRow) -> Row | RowResult:
@@ -158,6 +155,7 @@ async def batch(
     wait: Literal["process", "suspend"] = "process",
     detach: bool = False,
     budget: Budget | None = None,
+    over_budget: Literal["refuse", "skip"] = "refuse",
     labels: dict[str, str] | None = None,
 ) -> BatchResult:
     """Make everything that a manifest asks for, some hundred jobs in a task run, side by side on the flow's task runner.
@@ -178,6 +176,8 @@ async def batch(
         wait: Whether the jobs are waited for in this process, or the run is suspended until the flow collect has kept them all.
         detach: Whether the jobs are only submitted, for the flow collect to keep later. `concurrency` then counts submits.
         budget: The most that all jobs of the store's journal may cost, earlier runs' included. Rows that would pass it are not bought.
+        over_budget: Whether the run is refused, before anything is bought, when what it is yet to buy can never fit into what is left of
+            the budget; or as many rows are made as fit.
         labels: What the jobs are called by in the journal and in `happyhorse spend`, such as a project.
 
     Returns:
@@ -185,15 +185,18 @@ async def batch(
 
     Raises:
         InvalidRequest: When blocks, store or manifest are not as they should be; every problem is named by its row, and nothing was sent.
+        BudgetExceeded: When what is yet to be bought does not fit into the budget and `over_budget` refuses that; nothing was sent.
         RowsFailed: At the end, when a row failed and `fail_on_failed_rows` is set. Running again makes only what is missing.
     """
     await check_ready(store, credentials, suspend=wait == "suspend")
     place = await MediaStore.find(store)
-    payer = await GatewayCredentials.find(credentials)
     form: dict[str, Any] = {"format": format, "template": template, "id_column": id_column}
-    more = _Problems(payer, place) if bad_rows == "refuse" else None
-    checked = await anyio.to_thread.run_sync(lambda: check_manifest(manifest, **form, more=more))
+    async with Outlay(place, budget=budget) as outlay:
+        more = _Count(outlay, credentials, refuse=bad_rows == "refuse")
+        checked = await anyio.to_thread.run_sync(lambda: check_manifest(manifest, **form, more=more))
     checked.refuse(bad_rows=bad_rows == "refuse")
+    await outlay.show()
+    await outlay.refuse(over_budget=over_budget)
     at_once = -(-concurrency // shard_rows)
     how: dict[str, Any] = {"concurrency": concurrency // at_once, "budget": budget, "labels": labels}
 

@@ -181,6 +181,7 @@ async def image_to_video_edit(
 
     Raises:
         InvalidRequest: When any of the three steps cannot be sent as it is, or blocks or store are not as they should be.
+        BudgetExceeded: When what is yet to be bought does not fit into what is left of the budget; nothing was sent.
         NotApproved: When a person stopped the run after the picture.
     """
     payers = [step.credentials for step in (image, video, edit)[source_image is not None :]]
@@ -191,7 +192,7 @@ async def image_to_video_edit(
     ]
     if source_image is None:
         planned.insert(0, ("image", _request(TextToImage, image), image.credentials))
-    await check_requests(planned, store)
+    await check_requests(planned, store, budget=budget, takes=[take] * len(planned), to_come=_TO_COME)
     place = await MediaStore.find(store)
     how: dict[str, Any] = {"wait": wait, "take": take, "deadline_s": deadline_s, "budget": budget, "labels": labels}
     picture: MediaAsset | str

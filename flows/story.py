@@ -237,13 +237,15 @@ async def story(
 
     Raises:
         InvalidRequest: When the script, the blocks or the store are not as they should be; nothing was sent.
+        BudgetExceeded: When what is yet to be bought does not fit into what is left of the budget; nothing was sent.
         ShotsFailed: At the end, when a shot failed or cannot be concatenated. Running again makes only what is missing.
     """
     written = read_script(await anyio.to_thread.run_sync(_load, script), is_json=script.lower().endswith(".json"))
     steps = (written.image, written.video, written.extension)
     await check_ready(store, *(step.credentials for step in steps if step is not None), concat=True, suspend=wait == "suspend")
     planned, problems = _plan(written)
-    await check_requests(planned, store, problems=problems)
+    takes = [shot.take for shot in written.shots for _, step, _ in _steps_of(written, shot) if step is not None]
+    await check_requests(planned, store, problems=problems, budget=budget, takes=takes, to_come=_TO_COME)
     place = await MediaStore.find(store)
     gallery = Gallery(store=place.to_store(), title=written.title)
 

@@ -14,6 +14,7 @@ SUFFIXES = (
     "_SECRET_KEY",
     "_PRICES",
     "_PRIVATE_NETWORK",
+    "_TEMPORARY_UPLOAD",
     "_SUBMIT_PATH",
     "_POLL_PATH",
     "_REGION",

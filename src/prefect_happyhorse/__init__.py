@@ -83,6 +83,8 @@ if TYPE_CHECKING:
     from prefect_happyhorse.tasks.many import generate_many as generate_many
     from prefect_happyhorse.tasks.many import poll_many as poll_many
     from prefect_happyhorse.tasks.many import submit_many as submit_many
+    from prefect_happyhorse.tasks.outlay import Outlay as Outlay
+    from prefect_happyhorse.tasks.outlay import estimate_requests as estimate_requests
     from prefect_happyhorse.tasks.poll import poll as poll
     from prefect_happyhorse.tasks.readiness import check_ready as check_ready
     from prefect_happyhorse.tasks.readiness import check_requests as check_requests
@@ -129,6 +131,7 @@ _EXPORTS = {
     "tasks.export": "export_assets",
     "tasks.generate": "generate",
     "tasks.many": "download_many generate_many poll_many submit_many",
+    "tasks.outlay": "Outlay estimate_requests",
     "tasks.poll": "poll",
     "tasks.readiness": "check_ready check_requests request_problems",
     "tasks.spend": "show_spend",

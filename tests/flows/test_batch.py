@@ -12,7 +12,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.exceptions import ParameterTypeError
 from prefect.flows import Flow, load_flow_from_entrypoint
 
-from prefect_happyhorse import InvalidRequest
+from prefect_happyhorse import BudgetExceeded, InvalidRequest
 from prefect_happyhorse.cli.demo import flow_file
 from prefect_happyhorse.sandbox import SandboxServer
 
@@ -100,7 +100,7 @@ async def test_shards_are_task_runs_of_their_own(sandbox_env: SandboxServer, bat
         "generate 2 requests, batch, rows 1 to 2",
         "generate 2 requests, batch, rows 3 to 4",
     ]
-    assert sorted(artifact.type for artifact in artifacts if artifact.type) == ["markdown"] * 3 + ["progress"] * 3 + ["table"]
+    assert sorted(artifact.type for artifact in artifacts if artifact.type) == ["markdown"] * 4 + ["progress"] * 3 + ["table"]
 
 
 async def test_running_again_buys_only_what_is_missing(sandbox_env: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:
@@ -154,7 +154,12 @@ async def test_a_budget_holds_over_runs(
     manifest.write_text("\n".join(row(f"shot {number}") for number in range(2)))
     await batch(str(manifest))
     manifest.write_text("\n".join(row(f"shot {number}") for number in range(8)))
-    results = rows_of(await batch(str(manifest), budget={"amount": "1.00", "currency": "CNY"}, concurrency=1, fail_on_failed_rows=False))
+    budget = {"amount": "1.00", "currency": "CNY"}
+    with pytest.raises(BudgetExceeded, match=r"costs 1\.50 CNY, and 0\.50 CNY are left.*Nothing was sent") as caught:
+        await batch(str(manifest), budget=budget)
+    assert "6 yet to be bought for 1.50 CNY; 2 bought already" in str(caught.value)
+    assert len(sandbox_env.ledger()) == 2
+    results = rows_of(await batch(str(manifest), budget=budget, over_budget="skip", concurrency=1, fail_on_failed_rows=False))
     assert [result.state for result in results] == ["kept"] * 4 + ["failed"] * 4
     assert {(result.error or "").partition(":")[0] for result in results[4:]} == {"BudgetExceeded"}
     assert str(results[0].asset.estimate) == "0.25 CNY (1 at 0.25 CNY by your price list of 2026-11-01)"

@@ -13,7 +13,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.exceptions import ParameterTypeError
 from prefect.flows import Flow, load_flow_from_entrypoint
 
-from prefect_happyhorse import InvalidRequest, MediaAsset
+from prefect_happyhorse import BudgetExceeded, InvalidRequest, MediaAsset
 from prefect_happyhorse.cli.demo import flow_file
 from prefect_happyhorse.engine.media import film as film_module
 from prefect_happyhorse.sandbox import SandboxServer
@@ -204,3 +204,23 @@ async def test_nobody_at_a_time_is_refused(sandbox_env: SandboxServer, story: Fl
     """Nought at a time would wait for ever."""
     with pytest.raises(ParameterTypeError, match="concurrency: Input should be greater than 0"):
         await story(str(tmp_path / "none.toml"), concurrency=0)
+
+
+async def test_what_is_made_already_needs_no_room_in_the_budget(
+    sandbox_env: SandboxServer, story: Flow[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script that does not fit is refused with the figure before its first shot; one that is made runs again though nothing is left."""
+    prices = tmp_path / "prices.toml"
+    row = '[[price]]\nmodel = "{}"\nper = "{}"\namount = "{}"\ncurrency = "CNY"\ndated = 2026-11-01\n'
+    prices.write_text(row.format("gpt-image-2", "output", "0.25") + row.format("happyhorse-1.0-r2v", "second", "1"))
+    monkeypatch.setenv("HAPPYHORSE_PRICES", str(prices))
+    written = script(tmp_path, HEAD + shot("a") + shot("b"))
+    with pytest.raises(BudgetExceeded, match=r"4 yet to be bought for 6\.50 CNY; 0 bought already.*and 6 CNY are left"):
+        await story(written, budget={"amount": "6", "currency": "CNY"})
+    assert sandbox_env.ledger() == []
+    for _ in range(2):
+        await story(written, budget={"amount": "6.50", "currency": "CNY"})
+        assert len(sandbox_env.ledger()) == 4
+    more = script(tmp_path, HEAD + shot("a") + shot("b") + shot("c"))
+    with pytest.raises(BudgetExceeded, match=r"2 yet to be bought for 3\.25 CNY; 4 bought already.*3\.25 CNY, and 0\.00 CNY are left"):
+        await story(more, budget={"amount": "6.50", "currency": "CNY"})

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 from pydantic import ValidationError
 
 from prefect_happyhorse.catalog import find_problems, resolve
 from prefect_happyhorse.domain.errors import AuthenticationFailed, CatalogError, InvalidRequest
-from prefect_happyhorse.domain.prices import Estimate, total
 from prefect_happyhorse.domain.requests import GenerationRequest, parse_request
 from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
 from prefect_happyhorse.engine.jobs.failover import Pool
-from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.media.film import check_can_concat
 from prefect_happyhorse.engine.storage.store import Store
-from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.dual import dual
+from prefect_happyhorse.tasks.outlay import TO_COME, Outlay, estimate_requests
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, accounts_of, payer_of, store_of
 from prefect_happyhorse.tasks.suspend import suspension_problems
 
@@ -87,18 +87,28 @@ async def check_requests(
     store: StoreRef = None,
     *,
     problems: Iterable[str] = (),
-) -> None:
-    """Refuse requests that their routes would refuse, with every problem at once, before the first is paid for; log what all should cost.
+    budget: Budget | None = None,
+    takes: Iterable[int] | None = None,
+    to_come: str = TO_COME,
+) -> Outlay:
+    """Refuse requests that their routes would refuse, with every problem at once, before the first is paid for; and what no budget allows.
 
-    A medium that an earlier step has yet to make is left out of the check by any https URL in its place: what is on the web is not read.
+    What is yet to be bought of them is logged and shown as an artifact of the run.
 
     Args:
         requests: For each what it is called in the error, the request or its fields, and who is to pay.
-        store: The store in which media may lie.
+        store: The store in which media may lie, and what is bought already is known.
         problems: What the caller found wrong; it is raised together with what is found here.
+        budget: The most that the jobs of the store's journal may cost together; None for no limit.
+        takes: The take of each; None for the first of all.
+        to_come: Stands for a medium that the request before has yet to make. As any https URL it is left out of the check.
+
+    Returns:
+        What is yet to be bought.
 
     Raises:
         InvalidRequest: When there is any problem. Nothing was sent.
+        BudgetExceeded: When what is yet to be bought can never fit into what is left of the budget. Nothing was sent.
 
     Example:
         ```python
@@ -113,8 +123,11 @@ async def check_requests(
         found += [f"{name}: {problem}" for problem in await request_problems(request, credentials, store)]
     if found:
         raise InvalidRequest("The run cannot do what it is asked for. Nothing was sent.", problems=tuple(found))
-    costs = [await _estimate(request, credentials, store) for _, request, credentials in asked]
-    run_logger().info("What is asked for should cost %s, unless it is bought already.", total(costs))
+    counted = [(request, credentials, take) for (_, request, credentials), take in zip(asked, takes or repeat(1), strict=False)]
+    outlay = await estimate_requests(counted, store, budget=budget, to_come=to_come)
+    await outlay.show()
+    await outlay.refuse()
+    return outlay
 
 
 @dual
@@ -148,12 +161,3 @@ async def request_problems(
     except InvalidRequest as error:
         return (error.message, *error.problems)
     return (*find_problems(parsed, route), *(await inspect_media(parsed, route, payer.store)).problems)
-
-
-async def _estimate(request: GenerationRequest | Mapping[str, Any], credentials: Credentials, store: StoreRef) -> Estimate:
-    """What a request should cost, at a pool at the gateway that is asked first."""
-    parsed = parse_request(dict(request)) if isinstance(request, Mapping) else request
-    payer = await payer_of(credentials, store)
-    if isinstance(payer, Session):
-        return payer.account.estimate(parsed)
-    return (await payer.prepare(parsed)).candidates[0].prepared.estimate

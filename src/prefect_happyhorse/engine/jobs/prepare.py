@@ -33,16 +33,18 @@ class Prepared:
     fingerprints: Mapping[tuple[str, int | None], str] = field(default_factory=dict[tuple[str, "int | None"], str])
 
 
-async def prepare(request: GenerationRequest, account: Account, *, take: int = 1, store: Store | None = None) -> Prepared:
+async def prepare(
+    request: GenerationRequest, account: Account, *, take: int = 1, store: Store | None = None, tell: bool = True
+) -> Prepared:
     """Check a request against its route and its media, and give it its digest. Nothing is sent."""
     if isinstance(take, bool) or not isinstance(take, int) or take < 1:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers are untyped
         # 2, "2" and 2.0 would be three digests, and so three charges.
         raise InvalidRequest(f"take must be a whole number from 1 (got {take!r}). Nothing was sent.")
     route = resolve(request, account.gateway)
     inspection = await inspect_media(request, route, store)
-    for sentence in inspection.unchecked:
+    for sentence in inspection.unchecked if tell else ():
         _log.info("Not checked before the submit: %s", sentence)
-    for sentence in inspection.advice:
+    for sentence in inspection.advice if tell else ():
         _log.warning("Not as the provider advises, which is no limit: %s", sentence)
     check(request, route, more=inspection.problems)
     digest = request_digest(request, gateway=account.gateway, account=account.label, take=take, fingerprints=inspection.fingerprints)

@@ -112,6 +112,17 @@ class BudgetTracker:
         """How much of the budget is spent, as far as this tracker has read; 1 is all of it."""
         return float(self._totals.spent / self._budget.amount)
 
+    def problem(self, line: Line) -> str | None:
+        """Why a job cannot be counted, so that it is refused whatever else is bought; None where it can."""
+        return self._totals.problem(line)
+
+    async def remaining(self) -> Decimal:
+        """What is left of the budget now, which may be less than nothing; BudgetExceeded where the journal cannot be counted."""
+        await self._refresh()
+        if self._totals.problems:
+            raise self._uncountable(list(self._totals.problems.values()))
+        return EXACT.subtract(self._budget.amount, self._totals.spent)
+
     def check(self, entry: JournalEntry) -> None:
         """Refuse a job that can have no room whatever else is bought. Nothing is read, so this may come before the lease."""
         line = Line.of(entry)
