@@ -177,10 +177,11 @@ async def test_the_feed_hears_of_a_jobs_life(sandbox_env: SandboxServer, feed: l
 
     asset = await one()
     events = told()
-    assert set(events) == {"happyhorse.job.submitted", "happyhorse.job.running", "happyhorse.job.succeeded"}
+    assert set(events) == {f"happyhorse.job.{name}" for name in ("submitted", "running", "succeeded", "kept")}
     for labels in events.values():
         assert labels["prefect.resource.id"] == f"happyhorse.job.happyhorse.{asset.job.task_id}"
         assert (labels["happyhorse.model"], labels["happyhorse.account"]) == ("gpt-image-2", "sandbox")
+    assert events["happyhorse.job.kept"]["happyhorse.url"] == asset.uri
     assert "sesame" not in str(events)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from prefect_happyhorse import Budget
 from prefect_happyhorse.runtime import events
-from prefect_happyhorse.runtime.automations import budget_automation
+from prefect_happyhorse.runtime.automations import notifications
 
 
 @pytest.fixture
@@ -33,6 +33,6 @@ def test_it_is_told_once_in_a_process(emitted: list[dict[str, Any]], monkeypatch
         ("10 CNY", 0.8),
         ("20 CNY", 0.9),
     ]
-    trigger = budget_automation(uuid4()).trigger
+    (trigger,) = (one.trigger for one in notifications(uuid4()) if "budget" in one.name)
     assert trigger.expect == {emitted[0]["event"]}  # pyright: ignore[reportAttributeAccessIssue]
     assert trigger.match.matches(emitted[0]["resource"])  # pyright: ignore[reportAttributeAccessIssue]

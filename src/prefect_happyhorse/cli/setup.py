@@ -43,16 +43,31 @@ async def limits(gateway: str, account: str, jobs: int | None, calls_per_s: floa
 
 
 @setup.command()
-@click.option("--notify", metavar="TYPE/NAME", help="A saved notification block that hears of refusals, for example slack-webhook/studio.")
+@click.option("--notify", metavar="TYPE/NAME", help="A saved notification block that hears of what needs a person: slack-webhook/studio.")
+@click.option("--results", is_flag=True, help="Tell --notify of every result too, with its link.")
+@click.option(
+    "--silence-s",
+    type=Seconds(min=10),
+    help="Set a flow run of any flow to Crashed when no heartbeat came for so long. By default 600, three of Prefect's heartbeats.",
+)
 @json_option()
 @asynchronous
-async def automations(notify: str | None, *, as_json: bool) -> None:
-    """Pause a deployment when a submit is uncertain; tell somebody what the content rules refuse, and that a budget is nearly spent."""
+async def automations(notify: str | None, *, results: bool, silence_s: float | None, as_json: bool) -> None:
+    """End runs whose worker is gone, pause a deployment when a submit is uncertain, and tell somebody what needs a person."""
     from prefect.client.orchestration import get_client
 
-    from prefect_happyhorse.runtime.automations import budget_automation, moderation_automation, save, uncertain_automation
+    from prefect_happyhorse.runtime.automations import (
+        SILENCE_S,
+        notifications,
+        result_automation,
+        save,
+        uncertain_automation,
+        zombie_automation,
+    )
 
-    made = [await save(uncertain_automation())]
+    if results and notify is None:
+        raise click.UsageError("--results goes with --notify.")
+    made = [uncertain_automation(), zombie_automation(silence_s or SILENCE_S)]
     if notify is not None:
         kind, _, block_name = notify.partition("/")
         async with get_client() as client:
@@ -60,8 +75,8 @@ async def automations(notify: str | None, *, as_json: bool) -> None:
                 block = await client.read_block_document_by_name(block_name, kind)
             except Exception as error:
                 raise ValueError(f"There is no block {notify!r}: {error}") from error
-        made += [await save(moderation_automation(block.id)), await save(budget_automation(block.id))]
-    _tell("automations", made, as_json=as_json)
+        made += [*notifications(block.id), *([result_automation(block.id)] if results else [])]
+    _tell("automations", [await save(automation) for automation in made], as_json=as_json)
 
 
 def _tell(kind: str, names: Sequence[str], *, as_json: bool) -> None:

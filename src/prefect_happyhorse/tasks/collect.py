@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
 from functools import partial
 
 from prefect_happyhorse.artifacts.gallery import Gallery
@@ -16,7 +17,7 @@ from prefect_happyhorse.engine.jobs.shared import PROCESS
 from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
-from prefect_happyhorse.runtime.events import emitting_failure
+from prefect_happyhorse.runtime.events import emit_expiring, emit_unreadable, emitting_failure
 from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.dual import dual_task, retried_task
 from prefect_happyhorse.tasks.resolve import Credentials, Payer, StoreRef, payer_of, session_of, store_of
@@ -34,7 +35,8 @@ async def open_jobs(store: StoreRef = None) -> list[JournalEntry]:
 
     Returns:
         The journal's entries; one without a job is a submit of which nobody knows whether it was accepted. A file that cannot be read is
-        told in the run's log as an error, and the others are returned. What killed processes left of closed entries is removed.
+        told in the run's log as an error and by an event, and the others are returned. A job that its gateway will not know for much
+        longer is told by an event too. What killed processes left of closed entries is removed.
 
     Raises:
         OSError: When the store cannot be read.
@@ -47,6 +49,11 @@ async def open_jobs(store: StoreRef = None) -> list[JournalEntry]:
     listing = await open_entries(PROCESS.journal(await store_of(store)), tidy=True)
     for unreadable in listing.unreadable:
         run_logger().error("%s It is left out, and may stand for a paid job.", unreadable.error)
+        emit_unreadable(unreadable)
+    now = datetime.now(timezone.utc)
+    for entry in listing.entries:
+        if entry.job is not None:
+            emit_expiring(entry.job, now)
     return listing.entries
 
 

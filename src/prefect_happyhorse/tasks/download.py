@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from prefect_happyhorse.artifacts.cards import show_asset
+from prefect_happyhorse.artifacts.run import link_to
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import JobResult
+from prefect_happyhorse.runtime.events import emit
 from prefect_happyhorse.runtime.lineage import record_lineage
 from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.dual import retried_task
@@ -42,6 +44,7 @@ async def download(result: JobResult, credentials: Credentials, store: StoreRef 
             run_logger().warning("%s: %s", asset.uri, warning)
         await show_asset(asset, thumbnail=thumbnail, store=session.store)
         record_lineage(asset, stored.inputs)
+    emit("kept", result.job, url=await link_to(stored.asset, session.store))
     if stored.failure is not None:
         raise stored.failure
     return stored.asset
