@@ -49,8 +49,10 @@ def zombie_automation(silence_s: float = SILENCE_S) -> Automation:
         ),
         actions=[
             ChangeFlowRunState(
+                name=None,
                 state=StateType.CRASHED,
                 message=f"No heartbeat came for {silence_s:g} s: its process is gone. Run it again, and it goes on with what is paid for.",
+                force=False,
             )
         ],
     )
