@@ -25,8 +25,8 @@ from prefect_happyhorse.engine.jobs.prepare import Prepared, prepare
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import PROCESS
 from prefect_happyhorse.engine.journal.budget import Budget
-from prefect_happyhorse.engine.journal.index import Index, Line
-from prefect_happyhorse.engine.journal.journal import Journal
+from prefect_happyhorse.engine.journal.index import Line, contents
+from prefect_happyhorse.engine.journal.journal import Journal, JournalState
 from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.dual import dual
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, payer_of, store_of
@@ -148,7 +148,7 @@ class Outlay:
             if self._bought is None:
                 self._bought = await _Bought.read(PROCESS.journal(await store_of(self._store)))
             for one in prepared:
-                is_bought, asset = await self._bought.look(one.digest)
+                is_bought, asset = await self._bought.look(one.digest, with_asset=bool(to_come))
                 if is_bought:
                     self.bought += 1
                     return asset
@@ -243,28 +243,26 @@ class Outlay:
 
 
 class _Bought:
-    """What stands in a journal as bought; of closed entries it reads the index alone."""
+    """What stands in a journal as bought."""
 
-    def __init__(self, journal: Journal, revisions: dict[str, int], index: Index) -> None:
+    def __init__(self, journal: Journal, states: Mapping[str, JournalState]) -> None:
         self._journal = journal
-        self._revisions = revisions
-        self._index = index
+        self._states = states
 
     @classmethod
     async def read(cls, journal: Journal) -> _Bought:
-        await journal.restore_all()
-        revisions = await journal.revisions()
-        index = Index(journal)
-        await index.load(revisions)
-        return cls(journal, revisions, index)
+        lines, _, unreadable = await contents(journal)
+        # What cannot be read may be bought.
+        states: dict[str, JournalState] = {one.error.digest: "uncertain" for one in unreadable if one.error.digest is not None}
+        states.update((line.digest, line.state) for line in lines)
+        return cls(journal, states)
 
-    async def look(self, digest: str) -> tuple[bool, MediaAsset | None]:
-        """Whether a request is bought, or will not be since nobody knows; and what it made, where that is kept."""
-        revision = self._revisions.get(digest)
-        if revision is None:
+    async def look(self, digest: str, *, with_asset: bool) -> tuple[bool, MediaAsset | None]:
+        """Whether a request is bought, or will not be since nobody knows; and what it made, where that is wanted and kept."""
+        state = self._states.get(digest)
+        if state is None:
             return False, None
-        line = self._index.get(digest, revision)
-        if line is not None and line.state not in {"kept", *_PERHAPS_AGAIN}:
+        if state not in _PERHAPS_AGAIN and not (with_asset and state == "kept"):
             return True, None
         try:
             entry = await self._journal.read(digest)
