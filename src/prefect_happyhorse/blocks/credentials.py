@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,8 +15,7 @@ from prefect_happyhorse.domain.errors import AuthenticationFailed, Money, PollRe
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.prices import Price
 from prefect_happyhorse.domain.validation import validation_problems
-from prefect_happyhorse.engine.http.client import is_on_this_machine
-from prefect_happyhorse.engine.http.ssrf import check_base_url
+from prefect_happyhorse.engine.http.ssrf import check_base_url, host_of, is_loopback
 from prefect_happyhorse.gateways import Account
 
 __all__ = ["GatewayCredentials", "environment_names", "no_payer"]
@@ -189,11 +187,27 @@ class GatewayCredentials(Block):
         if self.region is not None and self.base_url is None and facts.address(self.region, self.workspace) is None:
             raise ValueError(f"workspace must be given for the region {self.region}, which has no address for keys of any workspace")
 
+    @property
+    def account_label(self) -> str:
+        """The label of the account that pays: `account`, else "sandbox" for a gateway on this machine, else the region, else "default".
+
+        Example:
+            >>> GatewayCredentials(gateway="ttapi", base_url="http://127.0.0.1:8808/ttapi").account_label
+            'sandbox'
+        """
+        if self.account is None and is_loopback(host_of(self._address() or "") or ""):
+            # A sandbox's jobs must never pass for a paid gateway's in the journal.
+            return "sandbox"
+        return self.account or self.region or "default"
+
+    def _address(self) -> str | None:
+        return self.base_url or gateway_facts(self.gateway).address(self.region, self.workspace)
+
     def to_account(self) -> Account:
         """The account as the engine takes it.
 
         Returns:
-            The account; its label is `account`, else "sandbox" for a gateway on this machine, else the region, else "default".
+            The account, with `account_label` as its label.
 
         Raises:
             AuthenticationFailed: When there is no base URL or no key.
@@ -202,7 +216,7 @@ class GatewayCredentials(Block):
             >>> GatewayCredentials(gateway="ttapi", api_key="k").to_account().base_url
             'https://api.ttapi.io'
         """
-        base_url = self.base_url or gateway_facts(self.gateway).address(self.region, self.workspace)
+        base_url = self._address()
         needed = {"base_url": base_url, "api_key": self.app_id if self.api_key is None else self.api_key}
         names = environment_names(self.gateway)
         missing = [f"{field} (or {names[field]})" for field, value in needed.items() if value is None]
@@ -213,10 +227,10 @@ class GatewayCredentials(Block):
                 account=self.account,
                 advice="Nothing was sent. Save a GatewayCredentials block with it, or set the environment variable.",
             )
-        account = Account(
+        return Account(
             gateway=self.gateway,
             base_url=base_url,
-            label=self.account or self.region or "default",
+            label=self.account_label,
             key=self.api_key,
             app_id=self.app_id,
             secret_key=self.secret_key,
@@ -228,10 +242,6 @@ class GatewayCredentials(Block):
             credentials=self._block_document_name,
             region=self.region,
         )
-        if self.account is None and is_on_this_machine(account):
-            # A sandbox's jobs must never pass for a paid gateway's in the journal.
-            return replace(account, label="sandbox")
-        return account
 
     @classmethod
     def from_environment(cls, gateway: str) -> GatewayCredentials:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
-from prefect_happyhorse.cli.output import Seconds, asynchronous, json_option, print_json
+from prefect_happyhorse.cli.output import Seconds, asynchronous, echo, json_option, print_json
 
 __all__ = ["setup"]
 
@@ -19,7 +19,7 @@ def setup() -> None:
 
 @setup.command()
 @click.option("--gateway", type=click.Choice(GATEWAYS), required=True, help="The gateway.")
-@click.option("--account", default="default", show_default=True, help="The account label of the credentials.")
+@click.option("--account", help="The account's label.  [default: that of the block of the gateway's name, else of the environment]")
 @click.option("--jobs", type=click.IntRange(min=1), help="How many of the account's jobs may be open at once, over all workers.")
 @click.option(
     "--calls-per-s",
@@ -28,8 +28,9 @@ def setup() -> None:
 )
 @json_option()
 @asynchronous
-async def limits(gateway: str, account: str, jobs: int | None, calls_per_s: float | None, *, as_json: bool) -> None:
+async def limits(gateway: str, account: str | None, jobs: int | None, calls_per_s: float | None, *, as_json: bool) -> None:
     """Limit an account's open jobs and calls over all workers. Runs find the limits within a minute."""
+    from prefect_happyhorse.blocks import GatewayCredentials
     from prefect_happyhorse.runtime.concurrency import save_limits
 
     facts = gateway_facts(gateway)
@@ -37,6 +38,9 @@ async def limits(gateway: str, account: str, jobs: int | None, calls_per_s: floa
     calls_per_s = calls_per_s or facts.polls_per_s
     if jobs is None and calls_per_s is None:
         raise click.UsageError(f"{gateway} documents no limit: say --jobs, --calls-per-s or both.")
+    if account is None:
+        account = (await GatewayCredentials.find(gateway)).account_label
+    echo(f"For the account {account!r} of {gateway}; runs that pay by another need limits of their own: --account.", err=True)
     _tell("limits", await save_limits(gateway, account, jobs=jobs, calls_per_s=calls_per_s), as_json=as_json)
     if whose:
         click.echo(f"{calls_per_s:g} calls a second are {whose}.", err=True)
