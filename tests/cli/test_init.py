@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import stat
 import subprocess
 from contextlib import suppress
@@ -171,6 +172,39 @@ def test_on_a_terminal_it_asks(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (here / ".env").exists()
 
 
+def test_one_interrupt_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a question, where asyncio would only take note of it and wait for the answer."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("It went on.")
+
+    monkeypatch.setattr(command, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr("click.prompt", interrupted)
+    assert "Aborted!" in run(code=1).output
+
+
+@pytest.mark.parametrize(
+    ("gateway", "rule"), [("ttapi", "left empty for ttapi, which has none"), ("dashscope", "one of beijing, singapore")]
+)
+def test_a_region_that_there_is_not(gateway: str, rule: str) -> None:
+    """Is what is told, and not that an address is missing."""
+    told = run("--gateway", gateway, "--region", "mars", "--store", "/srv/films", "--key-from-env", "MY_KEY", code=2).stderr
+    assert f"region must be {rule}" in told
+    assert "--base-url" not in told
+
+
+def test_a_number_of_jobs_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it needs a server, as --limits do, and goes not with --no-limits."""
+
+    async def unreachable() -> str:
+        return "ConnectError: refused"
+
+    monkeypatch.setattr(server, "unreachable", unreachable)
+    assert "the Prefect server does not answer" in ttapi("--jobs", "20", "--save", "env", code=2).stderr
+    assert "--no-limits" in ttapi("--jobs", "20", "--no-limits", code=2).stderr
+
+
 def saved(name: str, store: str) -> tuple[GatewayCredentials, MediaStore]:
     async def load() -> Any:
         return await GatewayCredentials.aload(name), await MediaStore.aload(store)
@@ -208,7 +242,7 @@ class TestServer:
 
     def test_limits_and_automations(self) -> None:
         """As `happyhorse setup` makes them."""
-        words = ("--name", "init-limits", "--store-name", "init-limits", "--account", "init", "--jobs", "7", "--limits", "--automations")
+        words = ("--name", "init-limits", "--store-name", "init-limits", "--account", "init", "--jobs", "7", "--automations")
         told = ttapi(*words).stdout
 
         async def limits() -> list[tuple[str, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ __all__ = [
     "echo_json",
     "errors",
     "fail",
+    "interruptible",
     "json_option",
     "print_json",
 ]
@@ -86,7 +88,8 @@ def errors() -> Generator[None]:
         fail(f"The Prefect server cannot be asked: {type(error).__name__}: {error}. Look at PREFECT_API_URL.", 1)
     except ValidationError as error:
         fail("\n".join(validation_problems(error)), 1)
-    except (CatalogError, ValueError, OSError) as error:
+    except (CatalogError, ValueError, OSError, ImportError) as error:
+        # An import that fails is of an extra that is not installed, whose message says which.
         fail(f"{error}", 1)
 
 
@@ -128,7 +131,18 @@ def print_json(value: object) -> None:
 
 def confirm(question: str) -> None:
     """Ask, and end the command unless the answer is yes."""
-    click.confirm(harmless(question), abort=True, err=True)
+    with interruptible():
+        click.confirm(harmless(question), abort=True, err=True)
+
+
+@contextmanager
+def interruptible() -> Generator[None]:
+    """Let Ctrl-C end a question: asyncio would only take note of the first, and wait for the answer."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def cell(text: str) -> str:

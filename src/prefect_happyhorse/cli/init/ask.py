@@ -72,7 +72,9 @@ async def complete(wishes: Wishes, *, has_server: bool, may_ask: bool) -> None:
     )
     if gateway is not None and wishes.base_url is None:
         wishes.base_url = os.environ.get(f"{gateway.upper()}_BASE_URL") or None
-        if wishes.base_url is None and gateway_facts(gateway).address(wishes.region, wishes.workspace) is None:
+        # A region that there is not is told with all else that is wrong.
+        facts = gateway_facts(gateway)
+        if wishes.base_url is None and facts.base_url is None and facts.address(wishes.region, wishes.workspace) is None:
             wishes.base_url = asker.ask("Base URL, for the gateway's document names none", "--base-url, which its document does not name")
     _take_key(wishes, asker)
     where = "a folder, or a URL such as s3://bucket/outputs"

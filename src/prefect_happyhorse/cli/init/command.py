@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
 from prefect_happyhorse.cli.init import dotenv
 from prefect_happyhorse.cli.init.ask import Save, Wishes, complete
-from prefect_happyhorse.cli.output import REFUSED, asynchronous, confirm, echo, fail, json_option, print_json
+from prefect_happyhorse.cli.output import REFUSED, asynchronous, confirm, echo, fail, interruptible, json_option, print_json
 from prefect_happyhorse.domain.validation import validation_problems
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ __all__ = ["init"]
 @click.option("--store-name", default="studio", show_default=True, help="The name of the store's block.")
 @click.option("--env-file", type=click.Path(dir_okay=False, path_type=Path), default=Path(".env"), show_default=True, help="The file.")
 @click.option("--limits/--no-limits", default=None, help="Limit the account's open jobs (--jobs) and calls over all workers.")
-@click.option("--jobs", type=click.IntRange(min=1), help="How many of the account's jobs may be open at once.")
+@click.option("--jobs", type=click.IntRange(min=1), help="How many of the account's jobs may be open at once; with it come --limits.")
 @click.option("--automations/--no-automations", default=None, help="Pause a deployment when one of its submits is uncertain.")
 @click.option("--deploy", "pool", metavar="POOL", help="Deploy the flows to this process pool.")
 @click.option("--overwrite", is_flag=True, help="Replace blocks, lines of .env and deployments that are there.")
@@ -58,7 +58,12 @@ async def init(*, as_json: bool, **given: Any) -> None:
     # With them comes Prefect, which takes a second or two.
     from prefect_happyhorse.cli.doctor.server import api_url
 
-    await complete(wishes, has_server=api_url() is not None, may_ask=sys.stdin.isatty() and not wishes.key_stdin)
+    if wishes.jobs is not None:
+        if wishes.limits is False:
+            raise click.UsageError("--jobs is a limit, and --no-limits makes none.")
+        wishes.limits = True
+    with interruptible():
+        await complete(wishes, has_server=api_url() is not None, may_ask=sys.stdin.isatty() and not wishes.key_stdin)
     credentials, store, problems = _checked(wishes)
     text, more = await _check_what_is_there(wishes, credentials, store)
     if credentials is None or store is None or problems or more:
