@@ -218,6 +218,16 @@ def test_the_sandbox_serves_until_it_is_stopped() -> None:
     assert "export TTAPI_BASE_URL=" in said
 
 
+@pytest.mark.parametrize("is_sandbox", [True, False])
+def test_a_sandbox_whose_port_is_taken_says_by_whom(is_sandbox: bool) -> None:
+    """In a line, and nothing is promised before."""
+    with SandboxServer() if is_sandbox else socket.create_server(("127.0.0.1", 0)) as other:
+        port = int(other.url.rpartition(":")[2]) if isinstance(other, SandboxServer) else other.getsockname()[1]
+        told = run("sandbox", "--port", str(port))
+    who = f"another sandbox: http://127.0.0.1:{port}/_sandbox/" if is_sandbox else "another program"
+    assert (told.exit_code, told.stdout, told.stderr) == (1, "", f"Port {port} is in use by {who}. Give another --port.\n")
+
+
 def test_the_demo_makes_three_files(tmp_path: Path) -> None:
     """As a new user runs it: step by step, a table at the end, three files, three charges; what was made as JSON."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HAPPYHORSE_"))}

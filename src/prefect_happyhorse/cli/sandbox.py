@@ -7,7 +7,7 @@ from typing import Literal
 import click
 
 from prefect_happyhorse.catalog import GATEWAYS
-from prefect_happyhorse.cli.output import Seconds, console, fail, json_option, print_json
+from prefect_happyhorse.cli.output import Seconds, console, errors, fail, json_option, print_json
 
 __all__ = ["sandbox"]
 
@@ -32,12 +32,16 @@ def sandbox(host: str, port: int, job_s: float, media: Literal["full", "tiny"], 
     except ImportError as error:
         fail(f"The sandbox needs more: pip install 'prefect-happyhorse[sandbox]' ({error}).", 1)
     url = f"http://{host}:{port}"
-    if as_json:
-        print_json({"url": f"{url}/_sandbox/", "gateways": {name: f"{url}/{name}" for name in GATEWAYS}})
-    else:
-        out = console()
-        out.print("Point a gateway at the sandbox with any key:")
-        for name in GATEWAYS:
-            out.print(f"  export {name.upper()}_BASE_URL={url}/{name} {name.upper()}_API_KEY=sandbox", soft_wrap=True)
-        out.print(f"Jobs, pictures and ledger: {url}/_sandbox/", soft_wrap=True)
-    serve(host, port, SandboxSettings(job_s=job_s, media=media))
+
+    def started() -> None:
+        if as_json:
+            print_json({"url": f"{url}/_sandbox/", "gateways": {name: f"{url}/{name}" for name in GATEWAYS}})
+        else:
+            out = console()
+            out.print("Point a gateway at the sandbox with any key:")
+            for name in GATEWAYS:
+                out.print(f"  export {name.upper()}_BASE_URL={url}/{name} {name.upper()}_API_KEY=sandbox", soft_wrap=True)
+            out.print(f"Jobs, pictures and ledger: {url}/_sandbox/", soft_wrap=True)
+
+    with errors():
+        serve(host, port, SandboxSettings(job_s=job_s, media=media), started=started)

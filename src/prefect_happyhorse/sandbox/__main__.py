@@ -26,9 +26,15 @@ def main() -> None:
     except ValidationError as error:
         parser.error("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
     address = f"http://{given.host}:{given.port}"
-    sys.stdout.write("\n".join([f"sandbox on {address}/_sandbox/", *(f"  {address}/{name}" for name in GATEWAYS)]) + "\n")
-    sys.stdout.flush()
-    serve(given.host, given.port, settings)
+
+    def started() -> None:
+        sys.stdout.write("\n".join([f"sandbox on {address}/_sandbox/", *(f"  {address}/{name}" for name in GATEWAYS)]) + "\n")
+        sys.stdout.flush()
+
+    try:
+        serve(given.host, given.port, settings, started=started)
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

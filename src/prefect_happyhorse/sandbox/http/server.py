@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any, TypeVar, cast
 
+import httpx
 import uvicorn
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from fastapi import FastAPI, HTTPException
@@ -36,6 +38,7 @@ from prefect_happyhorse.sandbox.media.render import RenderCache
 
 __all__ = ["SandboxServer", "create_app", "serve"]
 
+_BACKLOG = 4096
 _DIALECTS: dict[str, type[Dialect]] = {"dashscope": DashScope, "newapi": NewAPI, "chanjing": Chanjing}
 
 Result = TypeVar("Result")
@@ -84,12 +87,46 @@ def _dialect(facts: GatewayFacts) -> type[Dialect]:
         raise HTTPException(501, f"{facts.gateway} is not served here. {error}") from error
 
 
-def serve(host: str = "127.0.0.1", port: int = 8808, settings: SandboxSettings | None = None) -> None:
-    """Run a sandbox until it is interrupted."""
-    uvicorn.Server(_config(settings, host=host, port=port)).run()
+def serve(
+    host: str = "127.0.0.1", port: int = 8808, settings: SandboxSettings | None = None, *, started: Callable[[], object] | None = None
+) -> None:
+    """Run a sandbox until it is interrupted; `started` is called once it listens, a ValueError says who has the port."""
+    try:
+        listener = _listen(host, port)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise ValueError(f"Port {port} is in use by {_who_has(host, port)}. Give another --port.") from error
+    with listener:
+        if started is not None:
+            started()
+        uvicorn.Server(_config(settings)).run([listener])
 
 
-def _config(settings: SandboxSettings | None, **more: Any) -> uvicorn.Config:
+def _listen(host: str, port: int) -> socket.socket:
+    # Named as TCP, not just as a stream: only then does asyncio switch off Nagle's delay, 40 ms an answer, on what it accepts.
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _who_has(host: str, port: int) -> str:
+    """Whether it is a sandbox that listens there."""
+    page = f"http://{f'[{host}]' if ':' in host else host}:{port}/_sandbox/"
+    try:
+        SandboxSettings.model_validate(httpx.get(f"{page}settings", timeout=2.0, trust_env=False).json())
+    except (httpx.HTTPError, ValueError):
+        return "another program"
+    return f"another sandbox: {page}"
+
+
+def _config(settings: SandboxSettings | None) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(settings),
         http=SandboxProtocol,
@@ -98,8 +135,7 @@ def _config(settings: SandboxSettings | None, **more: Any) -> uvicorn.Config:
         date_header=False,
         log_level="warning",
         timeout_graceful_shutdown=2,
-        backlog=4096,
-        **more,
+        backlog=_BACKLOG,
     )
 
 
@@ -141,12 +177,8 @@ class SandboxServer:
         """Begin to serve; a RuntimeError when it did before."""
         if self._portal is not None or self._server.started:
             raise RuntimeError("The sandbox is running already; a new one needs a new SandboxServer.")
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         with ExitStack() as begun:
-            # Named as TCP, not just as a stream: only then does asyncio switch off Nagle's delay, 40 ms an answer, on what it accepts.
-            listener = begun.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((self._host, self._port))
+            listener = begun.enter_context(_listen(self._host, self._port))
             self._port = listener.getsockname()[1]
             portal = begun.enter_context(start_blocking_portal())
             serving = portal.start_task_soon(self._server.serve, [listener])
