@@ -36,12 +36,20 @@ def forget() -> None:
 
 @pytest.mark.parametrize("dialect", ["dashscope", "newapi"])
 def test_a_first_file_is_a_good_gateway(tmp_path: Path, dialect: str) -> None:
-    """As it is written it passes every check, a job of each capability included, and it is never written over."""
+    """It passes every check, a job of each capability included, but for what is to be filled; and it is never written over."""
     made = run("new", "acme", "--dialect", dialect, "--folder", str(tmp_path))
-    assert (made.exit_code, made.stdout) == (0, f"{tmp_path / 'acme.toml'}\n")
-    checked = run("check", str(tmp_path / "acme.toml"))
+    file = tmp_path / "acme.toml"
+    assert (made.exit_code, made.stdout) == (0, f"{file}\n")
+    checked = run("check", str(file))
+    assert (checked.exit_code, checked.stdout.count("submitted, polled, stored")) == (1, 2), checked.output
+    for field in ("title", "source", "base_url"):
+        assert f"{field} is not filled" in checked.stderr
+    assert "acme.toml is right" not in checked.output
+    forget()
+    filled = file.read_text().replace("The title of acme", "Acme").replace("Its document, and the page in it", "https://acme.com/docs")
+    file.write_text(filled.replace("https://acme.example", "https://acme.com"))
+    checked = run("check", str(file))
     assert checked.exit_code == 0, checked.output
-    assert checked.stdout.count("submitted, polled, stored") == 2
     assert "HAPPYHORSE_GATEWAYS names, and the key into ACME_API_KEY." in checked.stdout
     forget()
     again = run("new", "acme", "--dialect", dialect, "--folder", str(tmp_path))

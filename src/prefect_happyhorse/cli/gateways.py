@@ -42,6 +42,8 @@ from prefect_happyhorse.gateways import Account, build_body, get_gateway
 __all__ = ["gateways"]
 
 _TEMPLATES = ("dashscope", "newapi")
+_PLACEHOLDERS = {"title": "The title of {}", "source": "Its document, and the page in it", "base_url": "https://{}.example"}
+"""What the templates say where only the provider's document knows."""
 _EXAMPLES = ("apiyi", "starrise")
 
 
@@ -133,6 +135,9 @@ def check(file: Path, *, as_json: bool) -> None:
         echo(f"No job was run: no package says how the sandbox speaks {facts.dialect} (entry point {SANDBOX_DIALECTS}).", err=as_json)
     elif not problems:
         problems += [problem for route in first.values() for problem in asyncio.run(_ran(route, tell=partial(echo, err=as_json)))]
+    for field, text in _PLACEHOLDERS.items():
+        if getattr(facts, field) == (placeholder := text.format(facts.gateway)):
+            problems.append(f"{field} is not filled: it is {placeholder!r}, as `happyhorse gateways new` wrote it.")
     advice = list(_advice(facts, found))
     for sentence in advice:
         echo(f"Not said: {sentence}", err=as_json)
