@@ -52,10 +52,7 @@ async def export(
     A row tells of a file and holds the request that it was made of; `batch` reads it as a manifest.
     """
     journal = await find_journal(store, block)
-    try:
-        done = await write_export(journal_entries(journal), journal.store, target, format=form, ids=ids, overwrite=overwrite)
-    except ImportError as error:
-        fail(str(error), 1)
+    done = await write_export(journal_entries(journal), journal.store, target, format=form, ids=ids, overwrite=overwrite)
     for problem in done.problems:
         echo(problem, err=True)
     if as_json:

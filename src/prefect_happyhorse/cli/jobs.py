@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial, wraps
 from itertools import islice
@@ -105,12 +106,18 @@ def _names(context: click.Context, parameter: click.Parameter, incomplete: str) 
 
 
 async def find_journal(url: str, block: str | None) -> Journal:
-    """The journal of a store that is named by its URL or its block."""
+    """The journal of a store that is named by its URL or its block; that there is none yet is told."""
     if block is None:
-        return PROCESS.journal(Store(url=url))
-    from prefect_happyhorse.blocks import MediaStore
+        store = Store(url=url)
+    else:
+        from prefect_happyhorse.blocks import MediaStore
 
-    return PROCESS.journal((await MediaStore.find(block)).to_store())
+        store = (await MediaStore.find(block)).to_store()
+    # A store that cannot be listed is told by what reads it next.
+    with suppress(OSError):
+        if not await store.folders("journal"):
+            echo(f"There is no journal in {store.url}: nothing was bought there yet, or another store is meant.", err=True)
+    return PROCESS.journal(store)
 
 
 def _on_journal(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:

@@ -67,17 +67,19 @@ async def export_gallery(journal: Journal, folder: Path, *, copy: bool = False) 
         OSError: When the journal cannot be read, or the folder not be written.
         SubmissionUncertain: When the journal is one of an earlier form.
     """
-    folder = await to_thread.run_sync(_prepared, folder)
+    folder = await to_thread.run_sync(_checked, folder)
     reader = JournalReader(journal)
     try:
         await reader.load()
     except OSError as error:
         raise OSError(not_listed(journal, error)) from error
     await reader.read_details()
+    for name in _FOLDERS:
+        await to_thread.run_sync(partial((folder / name).mkdir, parents=True, exist_ok=True))
     return await _Export(reader, folder, copy=copy).write()
 
 
-def _prepared(folder: Path) -> Path:
+def _checked(folder: Path) -> Path:
     """The folder as an absolute path; one that holds other files than a gallery's is refused."""
     folder = folder.absolute()
     if folder.exists() and not folder.is_dir():
@@ -85,8 +87,6 @@ def _prepared(folder: Path) -> Path:
     data = folder / "data.js"
     if folder.is_dir() and any(folder.iterdir()) and not (data.is_file() and data.read_bytes()[: len(_MARK)] == _MARK):
         raise ValueError(f"{folder} must be empty or hold an earlier gallery, whose files are replaced. Nothing was written.")
-    for name in _FOLDERS:
-        (folder / name).mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -65,7 +65,8 @@ async def check_store(url: str | None, block: str | None, *, call_s: float) -> l
     try:
         await store.prove(f"journal/proofs/{uuid.uuid4().hex}")
     except (OSError, ImportError) as error:
-        advice = "Give a store that can be written, and that knows conditional writes. Until then nothing is submitted."
+        what = "Install it" if isinstance(error, ImportError) else "Give a store that can be written, and that knows conditional writes"
+        advice = f"{what}. Until then nothing is submitted."
         return [*found, problem("store", f"{store.url}: {error}", advice)]
     return [*found, ok("store", f"{store.url} refuses the second of two who create a file"), await _public(store, call_s)]
 

@@ -39,12 +39,24 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
             fs.connect()
             fs.session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_timestamp)
     except Exception as error:  # noqa: BLE001 -- it is raised again below
-        failed = error.with_traceback(None)
+        failed = _with_package(url, error).with_traceback(None)
         failed.__cause__ = failed.__context__ = None
     else:
         return fs, path
     # Without the frames below, which hold the options: a traceback may show their locals.
     raise failed
+
+
+def _with_package(url: str, error: Exception) -> Exception:
+    """The error, or for a client library that is not installed one that says how it is."""
+    from fsspec.registry import known_implementations  # pyright: ignore[reportMissingTypeStubs]
+
+    scheme = url.partition("://")[0]
+    if not isinstance(error, ImportError) or scheme not in known_implementations:
+        return error
+    package = known_implementations[scheme]["class"].partition(".")[0]
+    extra = "'prefect-happyhorse[s3]'" if package == "s3fs" else package
+    return ImportError(f"{url} needs {package}: pip install {extra} ({error})")
 
 
 def _parse_timestamp(value: Any) -> datetime:
