@@ -53,7 +53,7 @@ def test_a_first_file_is_a_good_gateway(tmp_path: Path, dialect: str) -> None:
     assert "HAPPYHORSE_GATEWAYS names, and the key into ACME_API_KEY." in checked.stdout
     forget()
     again = run("new", "acme", "--dialect", dialect, "--folder", str(tmp_path))
-    assert (again.exit_code, "exists" in again.stderr) == (1, True)
+    assert (again.exit_code, "acme.toml is there already" in again.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(("name", "capabilities"), [("apiyi", 4), ("starrise", 2)])

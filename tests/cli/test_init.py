@@ -67,7 +67,7 @@ def test_the_key_is_no_argument() -> None:
 def test_a_file_env(here: Path) -> None:
     """Is its owner's alone, is read by a shell as it was meant, and says how."""
     done = ttapi("--account", "film & co", "--base-url", "https://ttapi.example")
-    assert "set -a; . .env; set +a" in done.stdout
+    assert "set -a; . ./.env; set +a" in done.stdout
     file = here / ".env"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     shown = subprocess.run(

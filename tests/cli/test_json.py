@@ -102,8 +102,8 @@ def test_a_gateways_file(tmp_path: Path) -> None:
     """Written, checked, and found wrong."""
     (written,) = documents("gateways new", "acme", "--dialect", "newapi")
     try:
-        (checked,) = documents("gateways check", written["file"])
-        assert (checked["gateway"], checked["problems"]) == ("acme", [])
+        (checked,) = documents("gateways check", written["file"], code=1)
+        assert (checked["gateway"], len(checked["problems"])) == ("acme", 3)
     finally:
         forget_gateways()
 
@@ -134,6 +134,8 @@ def test_jobs_from_their_submit_to_the_end(sandbox_env: SandboxServer, store: St
     damaged.write_text("{")
     assert "moved_to" in documents("jobs forget", damaged.name, "--yes")[0]
     assert {row["model"] for row in documents("spend", "--by", "model")} >= {"gpt-image-2"}
+    assert "No job has the label 'projct'. There are account, day, " in run("spend", "--by", "projct").stderr
+    assert run("spend", "--by", "month").stderr.count("\n") == 1
     assert documents("export", str(tmp_path / "shots.jsonl"))[0]["rows"] == 2
     assert documents("gallery", "--export", str(tmp_path / "page"))[0]["jobs"] >= 4
 
@@ -146,7 +148,7 @@ def test_what_is_made_on_a_server(sandbox_env: SandboxServer) -> None:
     assert (made["saved"], made["blocks"], len(made["limits"]), len(made["automations"])) == ("blocks", ["json", "json-films"], 1, 1)
     assert documents("init", *given, "--save", "env", "--no-limits", "--no-automations")[0]["env_file"] == ".env"
     assert len(documents("setup limits", "--gateway", "ttapi", "--jobs", "3")[0]["limits"]) == 2
-    assert len(documents("setup automations")[0]["automations"]) == 1
+    assert len(documents("setup automations")[0]["automations"]) == 2
 
 
 @pytest.mark.parametrize("command", ["sandbox", "gallery"])

@@ -30,6 +30,13 @@ def test_models_are_listed_and_filtered() -> None:
     assert run("models", "--model", "no such").exit_code == 1
 
 
+def test_what_is_missing_or_mistyped_is_named(tmp_path: Path) -> None:
+    """And nothing that was given."""
+    assert "text_to_video" in run("models", "--capability", "text_to_vdeo").stderr
+    assert "Give --gateway, or" in run("preview", request_file(tmp_path)).stderr
+    assert "Give REQUEST.json, or" in run("preview", "--gateway", "ttapi").stderr
+
+
 def test_models_star_only_what_a_request_must_hold() -> None:
     """Media of which any one will do, and a voice, are optional."""
     table = run("models", "--capability", "multimodal_to_video", "--model", "wan2.7-r2v").output

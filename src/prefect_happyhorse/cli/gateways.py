@@ -103,6 +103,8 @@ def new(name: str, dialect: str | None, folder: Path, *, as_json: bool) -> None:
     text = (files("prefect_happyhorse.catalog") / place[0] / f"{place[1]}.toml").read_text(encoding="utf-8")
     today = datetime.now().astimezone().date().isoformat()
     file = folder / f"{name}.toml"
+    if file.exists():
+        fail(f"{file} is there already. Fill it, or remove it first.", REFUSED)
     with errors():
         folder.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as target:

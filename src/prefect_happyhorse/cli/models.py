@@ -7,6 +7,7 @@ import click
 from prefect_happyhorse.catalog import GATEWAYS, routes
 from prefect_happyhorse.cli.docs import costly_defaults, gateways_page, routes_table
 from prefect_happyhorse.cli.output import console, fail
+from prefect_happyhorse.domain.requests import REQUEST_CLASSES
 
 __all__ = ["models"]
 
@@ -19,7 +20,7 @@ def _names(context: click.Context, parameter: click.Parameter, incomplete: str) 
 
 @click.command()
 @click.option("--gateway", type=click.Choice(GATEWAYS), help="Only this gateway.")
-@click.option("--capability", help="Only this capability, for example reference_to_video.")
+@click.option("--capability", type=click.Choice(tuple(REQUEST_CLASSES)), metavar="NAME", help="Only this, for example reference_to_video.")
 @click.option("--model", shell_complete=_names, help="Only models whose name contains this.")
 @click.option("--json", "shape", flag_value="json", help="One JSON document a line, with every field and limit.")
 @click.option("--markdown", "shape", flag_value="markdown", help="A markdown table, as it stands in the README.")

@@ -40,8 +40,9 @@ async def preview(request_file: Path | None, gateway: str | None, capability: st
             fail(f"{gateway} does not offer {capability}. `happyhorse models --capability {capability}` lists who does.", 1)
         click.echo(json.dumps(example_request(route), indent=2))
         return
+    missing = [name for name, given in (("REQUEST.json", request_file), ("--gateway", gateway)) if given is None]
     if request_file is None or gateway is None:
-        raise click.UsageError("Give REQUEST.json and --gateway, or --example for a request to copy.")
+        raise click.UsageError(f"Give {' and '.join(missing)}, or --example for a request to copy.")
     request = read_request(request_file)
     route = resolve(request, gateway)
     inspection = await inspect_media(request, route)

@@ -28,6 +28,10 @@ async def spend(store: str, *, block: str | None, by: str, as_json: bool) -> Non
     found = await contents(await find_journal(store, block))
     for unreadable in found.unreadable:
         echo(str(unreadable.error), err=True)
+    known = set(FACTS).union(*(dict(line.labels) for line in found.lines))
+    for name in names:
+        if name not in known and found.lines:
+            echo(f"No job has the label {name!r}. There are {', '.join(sorted(known))}.", err=True)
     table = Table(*map(cell, names), "jobs", "estimated", "billed", "difference", "with warnings")
     for one in summed(found.lines, names):
         facts = {"jobs": one.jobs, "estimated": one.estimated, "billed": one.billed, "difference": one.difference, "warned": one.warned}

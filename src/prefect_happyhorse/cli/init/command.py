@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -197,7 +198,10 @@ async def _make(wishes: Wishes, credentials: GatewayCredentials, store: MediaSto
         if dotenv.write(wishes.env_file, text):
             tell(f"{wishes.env_file} could be read by others, and cannot any more.")
         done["env_file"] = str(wishes.env_file)
-        tell(f"Written: {wishes.env_file}. Keep it out of version control; load it where flows run: set -a; . {wishes.env_file}; set +a")
+        # Without a slash a shell looks for it among its commands.
+        place = wishes.env_file if wishes.env_file.name != str(wishes.env_file) else f"./{wishes.env_file}"
+        load = f"set -a; . {shlex.quote(str(place))}; set +a"
+        tell(f"Written: {wishes.env_file}. Keep it out of version control; load it where flows run: {load}")
     else:
         await credentials.asave(_name(wishes), overwrite=wishes.overwrite)
         # The same was saved before, or it may be replaced.

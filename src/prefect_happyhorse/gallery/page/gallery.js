@@ -65,7 +65,7 @@
     current.forEach((one, digest) => tiles.set(digest, one));
     at("grid").replaceChildren(...(found.rows.length ? [...current.values()].map((one) => one.tile) : [make("p", { class: "empty" }, nothing(found))]));
     const jobs = `${found.count.toLocaleString()} ${found.count === 1 ? "job" : "jobs"}`;
-    const parts = [found.cost ? `${jobs} for ${found.cost}` : jobs];
+    const parts = [found.cost && found.count ? `${jobs} for ${found.cost}` : jobs];
     if (found.reading) parts.push(`reading the journal: ${found.reading.map((count) => count.toLocaleString()).join(" of ")}; the newest of these are shown`);
     if (found.unsearched) parts.push(`${found.unsearched.toLocaleString()} prompts are still to be searched`);
     at("summary").textContent = parts.join("; ");
