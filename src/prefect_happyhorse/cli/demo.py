@@ -87,7 +87,7 @@ def _run_demo(output: Path, console: Console) -> Demo:
     environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE} | _SETTINGS
     environment |= {"HAPPYHORSE_STORE": store.url, "PREFECT_HOME": str(home)}
     environment |= {"HAPPYHORSE_API_KEY": "sandbox", "HAPPYHORSE_ACCOUNT": "demo"}
-    with SandboxServer(SandboxSettings(job_s=4.0)) as sandbox, patch.dict(os.environ, environment, clear=True):
+    with SandboxServer(SandboxSettings(job_s=4.0, long_side_px=1280)) as sandbox, patch.dict(os.environ, environment, clear=True):
         os.environ["HAPPYHORSE_BASE_URL"] = sandbox.base_url("happyhorse")
         console.print("Starting Prefect's own ephemeral server: this takes up to half a minute.")
         started = time.monotonic()

@@ -23,8 +23,15 @@ __all__ = ["sandbox"]
     show_default=True,
     help="Pictures that show the request, or plain small ones.",
 )
+@click.option(
+    "--long-side-px",
+    default=1280,
+    show_default=True,
+    type=click.IntRange(64, 4096),
+    help="The longer side of pictures and videos, in pixels: 1280 makes 720p.",
+)
 @json_option()
-def sandbox(host: str, port: int, job_s: float, media: Literal["full", "tiny"], *, as_json: bool) -> None:
+def sandbox(host: str, port: int, job_s: float, media: Literal["full", "tiny"], long_side_px: int, *, as_json: bool) -> None:
     """Serve every gateway on this machine, for free: real answers, real files, and a ledger of what was charged."""
     try:
         from prefect_happyhorse.sandbox.http.server import serve
@@ -44,4 +51,4 @@ def sandbox(host: str, port: int, job_s: float, media: Literal["full", "tiny"], 
             out.print(f"Jobs, pictures and ledger: {url}/_sandbox/", soft_wrap=True)
 
     with errors():
-        serve(host, port, SandboxSettings(job_s=job_s, media=media), started=started)
+        serve(host, port, SandboxSettings(job_s=job_s, media=media, long_side_px=long_side_px), started=started)
