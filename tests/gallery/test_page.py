@@ -175,7 +175,7 @@ def test_it_is_live_while_a_batch_runs(tab: Tab, journal: Path, movie_bytes: byt
 
 def test_what_is_wrong_is_said_on_the_page(tab: Tab, folder: Path) -> None:
     """An empty journal, a file that cannot be read, a job and a file that are not there."""
-    with serving(folder) as address:
+    with serving(folder, warned="There is no journal") as address:
         tab.open(address)
         tab.until(f"document.querySelector('.empty')?.textContent === 'No job stands in the journal of file://{folder} yet.'")
         place(folder, kept(folder, "gone", media_type="video/webm"))

@@ -132,7 +132,7 @@ async def test_after_an_uncertain_submit_no_other_is_asked(sandbox: SandboxServe
         with pytest.raises(SubmissionUncertain) as caught:
             await pools.submit(pools.of(*gateways))
         assert caught.value.gateway == "infiflow"
-        assert "happyhorse jobs adopt TASK_ID" in str(caught.value)
+        assert "happyhorse jobs adopt " in str(caught.value)
     assert {gateway for gateway, _ in bought(sandbox)} <= {"infiflow"}
     if not bought(sandbox):
         entry = await Journal(pools.store).read(caught.value.digest or "")

@@ -21,7 +21,7 @@ from prefect_happyhorse.engine.jobs.poll import Poller
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
 from prefect_happyhorse.engine.journal import owner
-from prefect_happyhorse.engine.journal.journal import JournalEntry
+from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways.dashscope import DashScopeGateway
 from prefect_happyhorse.sandbox import SandboxServer
@@ -491,6 +491,23 @@ async def test_a_journal_that_cannot_be_read_settles_nothing(sandbox: SandboxSer
     await store.write(f"journal/ab/ab{'0' * 62}.1.json", b"{")
     with pytest.raises(SubmissionUncertain):
         await submit(session, horse())
+
+
+async def test_a_store_that_fails_just_then_hides_no_uncertain_submit(
+    sandbox: SandboxServer, session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That money may be spent is what has to be heard, and a job that the answer named is in the log where it can stand nowhere else."""
+    sandbox.fault(at="submit", kind="garbage")
+
+    async def fails(*_: object) -> None:
+        raise OSError("gone")
+
+    monkeypatch.setattr(Journal, "give_up", fails)
+    monkeypatch.setattr(settle.Settler, "settle", fails)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse())
+    assert f"happyhorse jobs adopt {sandbox.ledger()[0].task_id}" in caplog.text
+    assert "cannot be looked up: gone" in caplog.text
 
 
 async def test_resuming_one_settles_it_first(sandbox: SandboxServer, session: Session) -> None:

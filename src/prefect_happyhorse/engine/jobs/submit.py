@@ -229,11 +229,16 @@ class Submitter:
 
     async def _settles(self, prepared: Prepared, journal: Journal, entry: JournalEntry | None = None) -> bool:
         """Whether an uncertain submit is so no longer, where it may be settled."""
-        if self.on_uncertain != "settle":
+        if self.on_uncertain != "settle" or get_gateway(prepared.account.gateway).facts.list_tasks is None:
             return False
         settler = Settler(prepared.account, journal, tokens=self.tokens, sleep=self.sleep, shared=self.shared)
-        entry = entry or await journal.read(prepared.digest)
-        return entry is not None and await settler.settle(entry)
+        try:
+            entry = entry or await journal.read(prepared.digest)
+            return entry is not None and await settler.settle(entry)
+        except OSError as error:
+            # It is uncertain all the same, and that is what has to be heard.
+            _log.warning("Whether %s was accepted cannot be looked up: %s", prepared.digest[:12], error)
+            return False
 
     async def _authorize(self, client: Client, gateway: Gateway, account: Account) -> None:
         """Get an access token while there is no lease yet, where the gateway takes one."""
