@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -90,7 +91,8 @@ class Telemetry:
         if self.with_prompts and subject.prompt:
             said = [{"role": "user", "parts": [{"type": "text", "content": subject.prompt}]}]
             facts["gen_ai.input.messages"] = json.dumps(said, ensure_ascii=False)
-        try:
+        span: Span | None = None
+        with _harmless():
             from opentelemetry.trace import SpanKind
 
             span = self.tracer.start_span(
@@ -101,10 +103,15 @@ class Telemetry:
                 attributes={name: value for name, value in facts.items() if value is not None},
                 links=_links(),
             )
-        except Exception as error:  # noqa: BLE001 -- as where it is written
-            _log.warning("A span could not be begun: %s", type(error).__name__)
-            return Step(self, account.gateway)
         return Step(self, account.gateway, span)
+
+
+@contextmanager
+def _harmless() -> Generator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 -- a tracer provider is anybody's, and a job that is paid for does not fail for it
+        _log.warning("A span could not be written: %s", type(error).__name__)
 
 
 @final
@@ -150,10 +157,8 @@ class Step:
     def _on_span(self, do: Callable[[Span], None]) -> None:
         if self._span is None:
             return
-        try:
+        with _harmless():
             do(self._span)
-        except Exception as error:  # noqa: BLE001 -- a tracer provider is anybody's, and a job that is paid for does not fail for it
-            _log.warning("A span could not be written: %s", type(error).__name__)
 
     async def around(self, submit: Awaitable[_Result]) -> _Result:
         """Await a submit, and count its outcome."""

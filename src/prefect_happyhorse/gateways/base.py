@@ -133,8 +133,8 @@ class Gateway:
         return request
 
     def tasks_query(self, model: str, page: int) -> dict[str, str | int]:
-        """The query that asks for a page of the tasks of a model."""
-        raise NotImplementedError
+        """The query that asks for a page of the tasks of a model; CatalogError where the dialect lists none."""
+        raise CatalogError(f"{self.facts.gateway} speaks the dialect {self.facts.dialect}, which lists no tasks.")
 
     def policy_request(self, account: Account, model: str) -> httpx.Request:
         """The call that opens the gateway's temporary storage for one input of a model, without the key.
@@ -291,7 +291,7 @@ class Gateway:
             CallError: When the gateway refuses or fails to answer.
             MalformedResponse: When the response is none that the documentation shows.
         """
-        raise NotImplementedError
+        raise CatalogError(f"{self.facts.gateway} speaks the dialect {self.facts.dialect}, which lists no tasks.")
 
     def read_policy(self, response: httpx.Response, name: str) -> UploadForm:
         """How one file may be uploaded to the gateway's temporary storage.
@@ -304,7 +304,7 @@ class Gateway:
             CallError: When the gateway refuses or fails to answer.
             MalformedResponse: When the response is none that the documentation shows.
         """
-        raise NotImplementedError
+        raise CatalogError(f"{self.facts.gateway} speaks the dialect {self.facts.dialect}, which uploads nothing.")
 
     def read_cancel(self, response: httpx.Response) -> str | None:
         """The provider's request id of a cancel that it took, or None where it gives none.

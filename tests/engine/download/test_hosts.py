@@ -48,7 +48,7 @@ async def test_proxy_knows_the_name(get: Get, store: Store, monkeypatch: pytest.
         monkeypatch.delenv("no_proxy", raising=False)
         async with httpx.AsyncClient() as client:
             with monkeypatch.context() as patch:
-                patch.setattr("prefect_happyhorse.engine.http.addresses.checked_addresses", getaddrinfo)
+                patch.setattr("prefect_happyhorse.engine.http.proxy.checked_addresses", getaddrinfo)
                 await get("http://results.example/a", client=client, local_allowed=False)
     assert [request.target for request in wire.received] == ["http://results.example/a"]
     assert lying(store) == {PLACE: VIDEO}

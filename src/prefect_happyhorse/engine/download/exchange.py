@@ -13,8 +13,8 @@ import httpx
 
 from prefect_happyhorse.domain.texts import without_queries
 from prefect_happyhorse.domain.values import AssetKind
-from prefect_happyhorse.engine.http.addresses import NameNotResolved, addresses_to_connect
 from prefect_happyhorse.engine.http.decoding import DECODED, codings
+from prefect_happyhorse.engine.http.proxy import NameNotResolved, addresses_to_connect
 from prefect_happyhorse.engine.http.quiet import quiet_http_log
 from prefect_happyhorse.engine.http.result_key import ResultKey
 from prefect_happyhorse.engine.http.ssrf import AddressRefused, check_unambiguous, parse_url, pin_to_ip
@@ -111,12 +111,9 @@ async def open_result(
     try:
         # An address is as good as a key: whoever reads its signature may fetch the output.
         with quiet_http_log():
-            try:
-                response = await exchange.follow(target, keyed=keyed)
-            except FetchProblem as problem:
-                # Without the frames below and their errors, which hold the addresses of redirects.
-                problem.__cause__ = problem.__context__ = None
-                raise problem.with_traceback(None)  # noqa: B904 -- it is the very one that was caught
+            response = await exchange.answer(target, keyed=keyed)
+            if isinstance(response, FetchProblem):
+                raise response
             try:
                 _check_status(response)
                 yield response
@@ -140,7 +137,15 @@ class _Exchange:
     local_allowed: bool
     account_key: ResultKey | None
 
-    async def follow(self, url: httpx.URL, *, keyed: bool) -> httpx.Response:
+    async def answer(self, url: httpx.URL, *, keyed: bool) -> httpx.Response | FetchProblem:
+        """The response, or why there is none: without the frames below and their errors, which hold the addresses of redirects."""
+        try:
+            return await self._follow(url, keyed=keyed)
+        except FetchProblem as problem:
+            problem.__cause__ = problem.__context__ = None
+            return problem.with_traceback(None)
+
+    async def _follow(self, url: httpx.URL, *, keyed: bool) -> httpx.Response:
         """Request an output, and go where the answer leads."""
         key = self.account_key if keyed else None
         for _ in range(self.options.redirects + 1):

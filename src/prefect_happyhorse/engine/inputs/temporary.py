@@ -11,10 +11,10 @@ import anyio
 import httpx
 from anyio import to_thread
 
-from prefect_happyhorse.engine.http.addresses import NameNotResolved, addresses_to_connect
 from prefect_happyhorse.engine.http.auth import TokenCache
 from prefect_happyhorse.engine.http.client import is_local, send, transfer_s
 from prefect_happyhorse.engine.http.connections import Client
+from prefect_happyhorse.engine.http.proxy import NameNotResolved, addresses_to_connect
 from prefect_happyhorse.engine.http.quiet import quiet_http_log
 from prefect_happyhorse.engine.http.ssrf import AddressRefused, parse_url, pin_to_ip
 from prefect_happyhorse.engine.media.source import MediaUnavailable

@@ -1,4 +1,4 @@
-"""The addresses at which another server than the gateway may be connected to, with or without a proxy."""
+"""Whether a proxy connects to another server than the gateway, and at which addresses it is reached without one."""
 
 from __future__ import annotations
 
