@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 from pathlib import Path
 from typing import Any
@@ -255,6 +256,30 @@ async def test_a_redirect_is_not_followed(sandbox: SandboxServer, session: Sessi
         with pytest.raises(MediaUnreachable, match="307"):
             await submit(session, horse)
     assert len(storage.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "words"),
+    [
+        (b"307 X\r\nLocation: http://xn--zzzzzz/", b"", "not valid"),
+        (b"200 X\r\nContent-Encoding: gzip, gzip", gzip.compress(gzip.compress(bytes(10_000_000))), "coded once at most"),
+    ],
+)
+async def test_an_answer_that_is_nonsense_buys_nothing(
+    head: bytes, body: bytes, words: str, sandbox: SandboxServer, session: Session, horse: Path
+) -> None:
+    """And costs no memory."""
+
+    async def answer(request: Received, reader: Any, writer: Any) -> None:
+        await reader.readexactly(int(request.headers["content-length"]))
+        await raw(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (head, len(body), body))(request, reader, writer)
+
+    async with Wire([answer] * 9) as storage:
+        sandbox.settings(public_url=storage.url(""))
+        with pytest.raises(GatewayUnavailable, match=words) as caught:
+            await submit(session, horse)
+    assert caught.value.money is Money.NOT_SPENT
+    assert sandbox.ledger() == []
 
 
 async def test_the_submit_must_ask_for_it(sandbox: SandboxServer, session: Session, horse: Path, monkeypatch: pytest.MonkeyPatch) -> None:

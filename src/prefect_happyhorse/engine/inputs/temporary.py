@@ -14,6 +14,7 @@ from anyio import to_thread
 from prefect_happyhorse.engine.http.auth import TokenCache
 from prefect_happyhorse.engine.http.client import is_local, send, transfer_s
 from prefect_happyhorse.engine.http.connections import Client
+from prefect_happyhorse.engine.http.decoding import decoded
 from prefect_happyhorse.engine.http.proxy import NameNotResolved, addresses_to_connect
 from prefect_happyhorse.engine.http.quiet import quiet_http_log
 from prefect_happyhorse.engine.http.ssrf import AddressRefused, parse_url, pin_to_ip
@@ -67,7 +68,8 @@ async def _post(client: Client, form: UploadForm, file: Path, *, local_allowed: 
     limit_s = client.call_s + transfer_s((await to_thread.run_sync(file.stat)).st_size)
     broken = "TimeoutError"
     for address in addresses:
-        answer = await _send(http, form, file, address, limit_s)
+        # An address has no name by which the client could tell that no proxy is meant for it.
+        answer = await _send(http if address is None else client.direct, form, file, address, limit_s)
         if isinstance(answer, tuple):
             return answer
         broken = answer
@@ -83,6 +85,9 @@ async def _send(http: httpx.AsyncClient, form: UploadForm, file: Path, address: 
         try:
             with quiet_http_log(), anyio.fail_after(limit_s):
                 return await _exchange(http, request if address is None else pin_to_ip(request, address))
+        except (UnicodeError, httpx.InvalidURL):
+            # The client reads the address of a redirect, though it is not to follow it.
+            return "it was answered with a redirect to an address that is not valid"
         except (TimeoutError, httpx.TransportError, httpx.DecodingError) as error:
             return f"{type(error).__name__}: {scrub(str(error), httpx.Response(0, request=request))}".rstrip(": ")
 
@@ -91,7 +96,7 @@ async def _exchange(http: httpx.AsyncClient, request: httpx.Request) -> tuple[in
     response = await http.send(request, stream=True, auth=None, follow_redirects=False)
     content = bytearray()
     try:
-        async for piece in response.aiter_bytes():
+        async for piece in decoded(response):
             content += piece
             if len(content) > _MAX_ANSWER_BYTES:
                 break
