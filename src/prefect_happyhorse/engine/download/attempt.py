@@ -81,7 +81,8 @@ class Transfer:
         headers = dict(HEADERS)
         if partial.offset and partial.validator is not None:
             headers |= {"Range": f"bytes={partial.offset}-", "If-Range": partial.validator}
-        where: dict[str, Any] = {"local_allowed": self.local_allowed, "key": self.key, "keyed": keyed}
+        direct = None if self.key is None else self.key.client.direct
+        where: dict[str, Any] = {"local_allowed": self.local_allowed, "key": self.key, "keyed": keyed, "direct": direct}
         opened = open_result(self.client, url, headers=headers, options=self.options, **where)
         async with opened as response:
             total = _total(response, ranged="Range" in headers)

@@ -95,14 +95,15 @@ async def open_result(
     local_allowed: bool,
     key: ResultKey | None = None,
     keyed: bool = False,
+    direct: httpx.AsyncClient | None = None,
 ) -> AsyncGenerator[httpx.Response, None]:
     """Request an output and follow redirects, each to an address that was checked.
 
     Neither the client's headers nor its cookies nor its authentication are sent, and the key only where the output is keyed, to addresses
     that it opens. Where the environment names a proxy for the host and the client trusts the environment, it is the proxy that connects;
-    then names are checked as far as they can be resolved here.
+    then names are checked as far as they can be resolved here. Where it names none, `direct` connects, which knows of no proxy.
     """
-    exchange = _Exchange(client, headers, options, local_allowed, key)
+    exchange = _Exchange(client, headers, options, local_allowed, key, direct)
     try:
         target = parse_url(url)
     except ValueError as error:
@@ -136,6 +137,7 @@ class _Exchange:
     options: DownloadOptions
     local_allowed: bool
     account_key: ResultKey | None
+    direct: httpx.AsyncClient | None
 
     async def answer(self, url: httpx.URL, *, keyed: bool) -> httpx.Response | FetchProblem:
         """The response, or why there is none: without the frames below and their errors, which hold the addresses of redirects."""
@@ -185,9 +187,9 @@ class _Exchange:
         request = await self._request(url, key)
         client = self.client if key is None else key.connection(url, self.client)
         addresses = await self._addresses(client, url)
-        if self.account_key is not None and None not in addresses:
+        if self.direct is not None and None not in addresses:
             # An address has no name by which the client could tell that no proxy is meant for it.
-            client = self.account_key.client.direct
+            client = self.direct
         for number, address in enumerate(addresses, start=1):
             try:
                 # Not `client.build_request`, which would add the client's headers and cookies.

@@ -5,23 +5,24 @@ from __future__ import annotations
 from http import HTTPStatus
 from pathlib import Path
 
-import httpx
 from anyio import to_thread
 
 from prefect_happyhorse.engine.download.attempt import Pace
 from prefect_happyhorse.engine.download.exchange import HEADERS, DownloadOptions, FetchProblem, open_result
+from prefect_happyhorse.engine.http.connections import Client
 from prefect_happyhorse.engine.http.decoding import decoded
 from prefect_happyhorse.engine.media.source import MediaUnavailable
 
 __all__ = ["fetch_medium"]
 
 
-async def fetch_medium(url: str, path: Path, max_bytes: int, *, client: httpx.AsyncClient, local_allowed: bool) -> None:
+async def fetch_medium(url: str, path: Path, max_bytes: int, *, client: Client, local_allowed: bool) -> None:
     """Write what lies at an address into a file, as carefully as an output; MediaUnavailable says why it could not be had."""
     options = DownloadOptions()
     length = 0
     try:
-        async with open_result(client, url, headers=HEADERS, options=options, local_allowed=local_allowed) as response:
+        opened = open_result(client.http, url, headers=HEADERS, options=options, local_allowed=local_allowed, direct=client.direct)
+        async with opened as response:
             if response.status_code != HTTPStatus.OK:
                 raise FetchProblem(f"the server answered {response.status_code}", remedy="none")
             pace = Pace(options)

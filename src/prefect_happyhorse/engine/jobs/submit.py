@@ -161,7 +161,7 @@ class Submitter:
                     now=now,
                     gateway_is_local=is_local(account),
                     fingerprints=prepared.fingerprints,
-                    fetch=partial(fetch_medium, client=client.http, local_allowed=is_local(account)),
+                    fetch=partial(fetch_medium, client=client, local_allowed=is_local(account)),
                     publish=partial(upload_temporarily, **how) if account.temporary_upload else None,
                 )
             except CallError as call:
