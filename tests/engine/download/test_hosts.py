@@ -15,7 +15,11 @@ from tests.engine.scripted_server import Wire, cut, file, redirect, refuse
 
 from prefect_happyhorse.domain.errors import DownloadFailed
 from prefect_happyhorse.engine.download.download import DownloadOptions
+from prefect_happyhorse.engine.http.auth import TokenStore
+from prefect_happyhorse.engine.http.connections import Client
+from prefect_happyhorse.engine.http.result_key import ResultKey
 from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.gateways import Account
 
 
 async def test_redirects(get: Get, store: Store) -> None:
@@ -214,3 +218,15 @@ async def test_proxy_of_the_environment(get: Get, store: Store, monkeypatch: pyt
                 await get("http://127.1/a", client=client, local_allowed=False, index=1)
     assert [request.target for request in wire.received] == ["http://results.example/a"]
     assert lying(store) == {PLACE: VIDEO}
+
+
+async def test_a_host_that_no_proxy_is_meant_for(get: Get, tokens: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is connected to by its address, which the environment does not name."""
+    async with Wire([file(VIDEO)]) as wire, Wire([refuse(502)] * 9) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url(""))
+        monkeypatch.setenv("no_proxy", "results.example")
+        Names(monkeypatch, results_example=["127.0.0.1"])
+        async with httpx.AsyncClient() as client, httpx.AsyncClient(trust_env=False) as direct:
+            key = ResultKey(Client(client, direct), Account(gateway="ttapi", base_url="https://api.ttapi.io"), tokens)
+            await get(f"http://results.example:{wire.port}/a", client=client, key=key)
+    assert (len(wire.received), len(proxy.received)) == (1, 0)
