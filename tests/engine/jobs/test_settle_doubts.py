@@ -285,7 +285,10 @@ async def test_another_address_lists_other_tasks(sandbox: SandboxServer, session
     assert len(sandbox.ledger()) == 3
 
 
-@pytest.mark.parametrize(("renewal", "is_found"), [("25 claim {sent}", True), (None, False), ("25 claim", False)])
+@pytest.mark.parametrize(
+    ("renewal", "is_found"),
+    [("25 claim {sent}", True), (None, False), ("25 claim", False), ("nan", False), ("1e400", False), ("-5", False), ("\\xff", False)],
+)
 async def test_a_process_that_waited_long_and_died_may_have_sent_late(
     renewal: str | None, is_found: bool, sandbox: SandboxServer, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -174,7 +174,8 @@ async def sent_until_up_s(entry: JournalEntry, journal: Journal) -> float | None
         renewed_up_s = entry.owner.up_s if said is None else float(said.split()[-1])
     except (ValueError, IndexError):
         return None
-    return renewed_up_s + SENDING_TTL_S
+    # What is no time of this machine's since the submit was begun was not written by its owner.
+    return renewed_up_s + SENDING_TTL_S if entry.owner.up_s <= renewed_up_s <= up_s() else None
 
 
 async def _last_renewal(entry: JournalEntry, journal: Journal) -> bytes | None:

@@ -117,7 +117,5 @@ def _sounds(container: Any, stream: Any) -> Iterator[Any]:
 
 def _points(container: Any, after_s: float) -> Iterator[float]:
     """Times spread evenly over a video, in seconds; those up to one are left out."""
-    import av
-
-    length_s = 0.0 if container.duration is None else container.duration / av.time_base
+    length_s = _length_s(container)
     return (at_s for number in range(1, _POINTS) if (at_s := length_s * number / _POINTS) > after_s)
