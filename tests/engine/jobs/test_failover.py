@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.engine.conftest import AccountMaker, Naps
-from tests.engine.jobs.test_submit import ride
+from tests.engine.jobs.pools import RIDE, Pools, bought, states
 
 from prefect_happyhorse.domain.errors import (
     AuthenticationFailed,
     BudgetExceeded,
-    GatewayUnavailable,
     GenerationError,
     InvalidRequest,
     JobFailed,
@@ -25,9 +22,7 @@ from prefect_happyhorse.domain.errors import (
     SubmissionUncertain,
 )
 from prefect_happyhorse.domain.jobs import Job
-from prefect_happyhorse.domain.prices import Estimate, Price
-from prefect_happyhorse.domain.requests import GenerationRequest, ReferenceToVideo
-from prefect_happyhorse.engine.jobs import breaker
+from prefect_happyhorse.domain.prices import Price
 from prefect_happyhorse.engine.jobs.failover import Pool
 from prefect_happyhorse.engine.jobs.manage import forget
 from prefect_happyhorse.engine.jobs.prepare import Prepared
@@ -37,50 +32,7 @@ from prefect_happyhorse.engine.jobs.submit import Submitted, Turn
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.journal.journal import Failure, Journal
 from prefect_happyhorse.engine.journal.parent import Parents
-from prefect_happyhorse.engine.storage.store import Store
-from prefect_happyhorse.gateways import Account
 from prefect_happyhorse.sandbox import SandboxServer
-
-RIDE = ride("infiflow")
-
-
-class Pools:
-    """Makes pools at the sandbox, each as a process of its own would, and submits to them."""
-
-    def __init__(self, account: AccountMaker, store: Store, naps: Naps) -> None:
-        self.account = account
-        self.store = store
-        self.naps = naps
-        self.told: list[str] = []
-        self.rested: list[tuple[str, float]] = []
-
-    def session(self, gateway: str, **changes: Any) -> Session:
-        return Session(self.account(gateway, **changes), self.store, sleep=self.naps, shared=Shared())
-
-    def of(self, *gateways: str, accounts: dict[str, dict[str, Any]] | None = None, **how: Any) -> Pool:
-        sessions = [self.session(gateway, **(accounts or {}).get(gateway, {})) for gateway in gateways]
-        rest = lambda account, seconds: self.rested.append((account.gateway, seconds))  # noqa: E731 -- it is handed in
-        return Pool(sessions, tell=self.told.append, on_rest=rest, **how)
-
-    async def submit(self, pool: Pool, request: ReferenceToVideo = RIDE, *, take: int = 1, **how: Any) -> Job:
-        async def one(session: Session, prepared: Prepared, turn: Turn) -> Submitted:
-            return await session.submit(prepared, turn=turn, **how)
-
-        return (await pool.submit(await pool.prepare(request, take=take), one)).job
-
-
-@pytest.fixture
-def pools(account: AccountMaker, store: Store, naps: Naps, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pools:
-    monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path / "home"))
-    return Pools(account, store, naps)
-
-
-def bought(sandbox: SandboxServer) -> list[tuple[str, str]]:
-    return [(entry.gateway, entry.model) for entry in sandbox.ledger() if not entry.refunded]
-
-
-async def states(store: Store) -> dict[str, str]:
-    return {entry.gateway: entry.state for entry in (await Journal(store).entries()).entries}
 
 
 async def test_the_first_that_takes_it_makes_it(sandbox: SandboxServer, pools: Pools) -> None:
@@ -163,16 +115,6 @@ async def test_what_the_next_would_refuse_too_or_a_person_has_to_mend_is_raised(
     assert await states(pools.store) == {"infiflow": "released"}
 
 
-async def test_a_gateway_that_is_not_there_is_passed_by_sooner_than_the_last(sandbox: SandboxServer, pools: Pools) -> None:
-    """It is asked once more, for it may be back at once; the last one is waited for as if it were alone."""
-    gone = {"infiflow": {"base_url": "http://127.0.0.1:1"}}
-    assert (await pools.submit(pools.of("infiflow", "ttapi", accounts=gone))).gateway == "ttapi"
-    assert len(pools.naps.taken) == 1
-    with pytest.raises(GatewayUnavailable):
-        await pools.submit(pools.of("infiflow", accounts=gone), take=2)
-    assert len(pools.naps.taken) == 5
-
-
 async def test_nobody_takes_it(sandbox: SandboxServer, pools: Pools) -> None:
     """Each is named; the refusal that may pass is raised, so that the step is tried again; and then all are asked from the first on."""
     sandbox.fault(at="submit", kind="throttle", gateway="infiflow", times=None)
@@ -184,51 +126,6 @@ async def test_nobody_takes_it(sandbox: SandboxServer, pools: Pools) -> None:
         await pools.submit(pools.of("ttapi"), take=2)
     sandbox.clear_faults()
     assert (await pools.submit(pools.of("infiflow", "ttapi"))).gateway == "infiflow"
-
-
-async def test_what_cannot_carry_the_request_is_left_out_and_told(sandbox: SandboxServer, pools: Pools) -> None:
-    """A seed is nothing to Infiflow, and Chanjing has no word for @1; where nobody can, all problems are named and nothing is sent."""
-    seeded = RIDE.model_copy(update={"seed": 7, "prompt": "@1 runs"})
-    assert (await pools.submit(pools.of("infiflow", "chanjing", "ttapi"), seeded)).gateway == "ttapi"
-    assert [
-        line for line in pools.told if line.startswith("A gateway of the pool is left out, since it cannot carry the request: infiflow: ")
-    ]
-    assert any("chanjing: " in line for line in pools.told)
-    with pytest.raises(InvalidRequest, match="No gateway of the pool can take this reference_to_video") as caught:
-        await pools.submit(pools.of("infiflow", "chanjing"), seeded)
-    assert {problem.partition(":")[0] for problem in caught.value.problems} == {"infiflow", "chanjing"}
-    assert len(bought(sandbox)) == 1
-
-
-async def test_a_medium_that_cannot_reach_one_gateway_may_reach_another(sandbox: SandboxServer, pools: Pools, tmp_path: Path) -> None:
-    """A file of this machine is nothing to a gateway elsewhere that takes none inside the body."""
-    from tests.engine.samples import picture
-
-    (tmp_path / "horse.png").write_bytes(picture())
-    request = RIDE.model_copy(update={"references": (str(tmp_path / "horse.png"),)})
-    pool = pools.of("ttapi", "infiflow", accounts={"ttapi": {"base_url": "https://api.example.com"}})
-    assert (await pools.submit(pool, request)).gateway == "infiflow"
-    assert pools.told[0].startswith("ttapi (account 'default') did not take the request")
-
-
-@pytest.mark.parametrize(
-    ("gateways", "problem"),
-    [
-        ([], r"A pool needs at least one gateway \(got an empty list\)"),
-        (["ttapi", "infiflow", "ttapi"], r"Each gateway may stand in a pool once \(got ttapi more than once\)"),
-    ],
-)
-def test_what_makes_no_pool_is_refused(pools: Pools, gateways: list[str], problem: str) -> None:
-    """Before anything is sent."""
-    with pytest.raises(InvalidRequest, match=problem):
-        pools.of(*gateways)
-
-
-async def test_a_family_that_nobody_offers_is_refused(sandbox: SandboxServer, pools: Pools) -> None:
-    """With what there is."""
-    with pytest.raises(InvalidRequest, match="No gateway offers reference_to_video with model 'unicorn-1'"):
-        await pools.submit(pools.of("ttapi"), RIDE.model_copy(update={"model": "unicorn-1"}))
-    assert await states(pools.store) == {}
 
 
 async def test_what_was_made_alone_is_found(sandbox: SandboxServer, pools: Pools) -> None:
@@ -279,75 +176,6 @@ async def test_a_budget_holds_for_each_gateway(sandbox: SandboxServer, pools: Po
     with pytest.raises(BudgetExceeded, match="would pass the budget of 1 CNY"):
         await pools.submit(pool, budget=Budget(amount=Decimal(1), currency="CNY"))
     assert bought(sandbox) == []
-
-
-def _prices(amount: int, currency: str = "CNY") -> dict[str, Any]:
-    facts: dict[str, Any] = {"model": "happyhorse-*", "amount": amount, "currency": currency, "per": "job"}
-    return {"prices": (Price(**facts, dated="2026-11-01", source="mine"),)}  # pyright: ignore[reportArgumentType]
-
-
-async def test_the_cheapest_is_asked_first(sandbox: SandboxServer, pools: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the estimates; what is unknown comes last, and what cannot be compared is left as it was given, both told."""
-    prices = {"infiflow": _prices(9), "ttapi": _prices(3)}
-    pool = pools.of("dashscope", "infiflow", "ttapi", accounts=prices, order="cheapest")
-    estimate = Account.estimate
-
-    def unknown_at_dashscope(account: Account, request: GenerationRequest) -> Estimate:
-        return Estimate(reason="nobody says") if account.gateway == "dashscope" else estimate(account, request)
-
-    monkeypatch.setattr(Account, "estimate", unknown_at_dashscope)
-    job = await pools.submit(pool)
-    assert job.gateway == "ttapi"
-    assert pools.told == ["What it costs at dashscope is unknown, so it is asked last: nobody says"]
-    pools.told.clear()
-    mixed = {"infiflow": _prices(9), "ttapi": _prices(3, "USD")}
-    pool = pools.of("infiflow", "ttapi", accounts=mixed, order="cheapest")
-    assert [(await pools.submit(pool, take=take)).gateway for take in (2, 3)] == ["infiflow", "infiflow"]
-    assert pools.told == ["Prices in CNY and USD cannot be compared: the pool's gateways are asked in the given order."]
-
-
-async def test_the_fastest_is_asked_first(sandbox: SandboxServer, pools: Pools) -> None:
-    """By how long its jobs were seen to take; of whom nothing is known comes last, and that is told."""
-    pool = pools.of("uniall", "infiflow", "ttapi", order="fastest")
-    for session, seconds in zip(pool.sessions, (None, 90.0, 30.0), strict=True):
-        prepared = await session.prepare(ride(session.account.gateway))
-        for _ in range(0 if seconds is None else 3):
-            await session.shared.durations_of(session.account, prepared.route, pools.store).learn(seconds or 1.0, pools.store)
-    assert (await pools.submit(pool)).gateway == "ttapi"
-    assert pools.told == ["How long uniall takes is not learned yet, so it is asked last."]
-
-
-async def test_a_gateway_that_fails_often_rests(sandbox: SandboxServer, pools: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In every process of the machine: it is asked after the others, for ever longer, and is in its place again once it works."""
-    now = [1000.0]
-    monkeypatch.setattr(breaker, "_now", lambda: now[0])
-    sandbox.fault(at="submit", kind="quota", gateway="infiflow", times=4)
-    for take in (1, 2, 3):
-        assert (await pools.submit(pools.of("infiflow", "ttapi"), take=take)).gateway == "ttapi"
-    assert pools.rested == [("infiflow", 60.0)]
-    assert pools.told[-2] == "infiflow failed again and again, and rests for 60 s."
-    pools.told.clear()
-    assert (await pools.submit(pools.of("infiflow", "ttapi"), take=4)).gateway == "ttapi"
-    assert pools.told == ["infiflow failed often and rests: the others are asked before it."]
-    now[0] += 61
-    assert (await pools.submit(pools.of("infiflow", "ttapi"), take=5)).gateway == "ttapi"
-    assert pools.rested == [("infiflow", 60.0), ("infiflow", 120.0)]
-    # Where it is the only one it is asked all the same, and told of nobody.
-    pools.told.clear()
-    assert (await pools.submit(pools.of("infiflow"), take=6)).gateway == "infiflow"
-    assert pools.told == []
-    assert (await pools.submit(pools.of("infiflow", "ttapi"), take=7)).gateway == "infiflow"
-
-
-@pytest.mark.parametrize("gateway", ["infiflow", "dashscope"])
-async def test_uncertain_submits_count_once_as_outages(sandbox: SandboxServer, pools: Pools, gateway: str) -> None:
-    """Also where the list of tasks was looked at in vain; who only finds one that is uncertain counts nothing."""
-    sandbox.fault(at="submit", kind="drop_after", times=None)
-    sandbox.fault(at="list", kind="http", times=None)
-    for take in (1, 1, 2, 2, 3, 3):
-        with pytest.raises(SubmissionUncertain):
-            await pools.submit(pools.of(gateway), ride(gateway), take=take)
-    assert pools.rested == [(gateway, 60.0)]
 
 
 async def test_twenty_runs_at_once_buy_it_once(sandbox: SandboxServer, pools: Pools) -> None:

@@ -15,17 +15,10 @@ from prefect_happyhorse.domain.errors import RequestRejected, SubmissionUncertai
 from prefect_happyhorse.domain.requests import GenerationRequest, TextToImage
 from prefect_happyhorse.engine.jobs import settle
 from prefect_happyhorse.engine.jobs.session import Session
-from prefect_happyhorse.engine.jobs.shared import Shared
 from prefect_happyhorse.engine.journal import owner
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways.dashscope import DashScopeGateway
 from prefect_happyhorse.sandbox import SandboxServer
-
-
-@pytest.fixture
-def session(sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps) -> Session:
-    sandbox.settings(list_delay_s=0)
-    return Session(account("dashscope"), store, sleep=naps, shared=Shared())
 
 
 async def test_a_job_whose_answer_was_lost_is_found(sandbox: SandboxServer, session: Session, naps: Naps) -> None:

@@ -25,12 +25,6 @@ from prefect_happyhorse.gateways.dashscope import DashScopeGateway
 from prefect_happyhorse.sandbox import SandboxServer
 
 
-@pytest.fixture
-def session(sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps) -> Session:
-    sandbox.settings(list_delay_s=0)
-    return Session(account("dashscope"), store, sleep=naps, shared=Shared())
-
-
 @pytest.mark.parametrize(
     "tell", [lambda told: told[:30], lambda told: unicodedata.normalize("NFC", told), lambda told: told.replace("a", "*")]
 )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 
 from prefect_happyhorse.catalog import Route, check, resolve
 from prefect_happyhorse.domain.errors import InvalidRequest
+from prefect_happyhorse.domain.jobs import Job, Submission
 from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.domain.requests import GenerationRequest
+from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.inputs.preflight import inspect_media
 from prefect_happyhorse.engine.journal.digest import request_digest
 from prefect_happyhorse.engine.storage.store import Store
@@ -31,6 +35,24 @@ class Prepared:
     digest: str
     estimate: Estimate
     fingerprints: Mapping[tuple[str, int | None], str] = field(default_factory=dict[tuple[str, "int | None"], str])
+
+    def accepted(self, submission: Submission, labels: Labels) -> Job:
+        """The job that it became just now."""
+        now = datetime.fromtimestamp(time.time(), timezone.utc)
+        lives_s = self.route.facts.task_ttl_s
+        return Job(
+            gateway=self.account.gateway,
+            account=self.account.label,
+            capability=self.request.capability,
+            model=self.request.model,
+            task_id=submission.task_id,
+            request_id=submission.request_id,
+            digest=self.digest,
+            prompt=self.request.prompt,
+            submitted_at=now,
+            expires_at=None if lives_s is None else now + timedelta(seconds=lives_s),
+            labels=labels,
+        )
 
 
 async def prepare(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -17,8 +17,6 @@ import anyio.to_thread
 import httpx
 
 from prefect_happyhorse.domain.errors import (
-    GenerationError,
-    JobFailed,
     Money,
     ProtocolError,
     SubmissionUncertain,
@@ -35,7 +33,7 @@ from prefect_happyhorse.engine.http.connections import Client
 from prefect_happyhorse.engine.http.rate_limit import backoff_s
 from prefect_happyhorse.engine.inputs.temporary import upload_temporarily
 from prefect_happyhorse.engine.inputs.upload import by_reference, upload_inputs
-from prefect_happyhorse.engine.jobs.hints import rebuy, resolve_uncertain
+from prefect_happyhorse.engine.jobs.outcomes import job_of, uncertain
 from prefect_happyhorse.engine.jobs.prepare import Prepared
 from prefect_happyhorse.engine.jobs.settle import Settler
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
@@ -130,7 +128,7 @@ class Submitter:
         if entry is None or entry.may_be_bought_again:
             return await self._buy(prepared, journal, instead_of=entry)
         if entry.job is not None:
-            return Submitted(_job_of(entry, entry.job), is_new=False)
+            return Submitted(job_of(entry, entry.job), is_new=False)
         if entry.state == "intent" and not await wait_for_owner(entry, journal, self.sleep):
             return None
         if self.on_uncertain == "resubmit":
@@ -138,8 +136,8 @@ class Submitter:
         if await self._settles(prepared, journal, entry):
             return None
         if entry.failure is not None:
-            raise _uncertain(f"A submit may have been accepted: {entry.failure.message}", entry.digest, task_id=entry.failure.task_id)
-        raise _uncertain(
+            raise uncertain(f"A submit may have been accepted: {entry.failure.message}", entry.digest, task_id=entry.failure.task_id)
+        raise uncertain(
             f"A submit was begun at {entry.owner.at.isoformat(timespec='seconds')} by {entry.owner}, and nobody knows whether it was"
             " accepted.",
             entry.digest,
@@ -263,7 +261,7 @@ class Submitter:
                 # Whoever looks for the job has nothing but the answer.
                 error.args = (f"{error.message} Answer: {error.excerpt[:200]!r}",)
             await lease.give_up(error)
-            raise _uncertain(f"The submit may have been accepted: {error.message}", prepared.digest, error) from call
+            raise uncertain(f"The submit may have been accepted: {error.message}", prepared.digest, error) from call
         except LeaseLost as lost:
             step.failed(lost)
             _log.warning("%s; nothing was sent, and the journal is read again.", lost)
@@ -276,8 +274,8 @@ class Submitter:
             if not lease.sent or not isinstance(error, Exception):
                 raise
             what = f"The submit may have been accepted, and its answer could not be read: {type(error).__name__}: {error}"
-            raise _uncertain(what, prepared.digest) from error
-        job = _job(prepared, submission, self.labels)
+            raise uncertain(what, prepared.digest) from error
+        job = prepared.accepted(submission, self.labels)
         step.tell("happyhorse.task_id", job.task_id)
         try:
             return Submitted(await lease.journal.accept(lease.intent, job, verify=not lease.is_surely_held()), is_new=True)
@@ -331,48 +329,3 @@ async def _wait_for_answer(sending: asyncio.Future[Submitted | None]) -> None:
         while not sending.done() and (left_s := end - time.monotonic()) > 0:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({sending}, timeout=left_s)
-
-
-def _job(prepared: Prepared, submission: Submission, labels: Labels) -> Job:
-    now = datetime.fromtimestamp(time.time(), timezone.utc)
-    lives_s = prepared.route.facts.task_ttl_s
-    return Job(
-        gateway=prepared.account.gateway,
-        account=prepared.account.label,
-        capability=prepared.request.capability,
-        model=prepared.request.model,
-        task_id=submission.task_id,
-        request_id=submission.request_id,
-        digest=prepared.digest,
-        prompt=prepared.request.prompt,
-        submitted_at=now,
-        expires_at=None if lives_s is None else now + timedelta(seconds=lives_s),
-        labels=labels,
-    )
-
-
-def _job_of(entry: JournalEntry, job: Job) -> Job:
-    # That a gateway did not know a job may have been its mistake, so an expired one is polled again.
-    if entry.state not in {"failed", "cancelled"}:
-        return job
-    reason = "" if entry.failure is None else f": {entry.failure.message}"
-    raise JobFailed(
-        f"This very request was submitted at {job.submitted_at.isoformat(timespec='seconds')} and ended as {entry.state}{reason}",
-        task_id=job.task_id,
-        request_id=job.request_id,
-        code=None if entry.failure is None else entry.failure.code,
-        advice=rebuy(entry.digest),
-    )
-
-
-def _uncertain(message: str, digest: str, error: GenerationError | None = None, *, task_id: str | None = None) -> SubmissionUncertain:
-    task_id = task_id if error is None else error.task_id
-    return SubmissionUncertain(
-        message,
-        task_id=task_id,
-        code=None if error is None else error.code,
-        status_code=None if error is None else error.status_code,
-        request_id=None if error is None else error.request_id,
-        digest=digest,
-        advice=resolve_uncertain(digest, task_id),
-    )
