@@ -357,10 +357,11 @@ class TestTheTemporaryStorage:
         assert "LTAI1" not in repr(form)
 
     @pytest.mark.parametrize("lost", ["oss_access_key_id", "signature", "policy", "upload_dir", "upload_host"])
-    def test_what_is_no_policy_is_malformed(self, lost: str) -> None:
+    @pytest.mark.parametrize("value", ["", None, [], "x" * 900_000])
+    def test_what_is_no_policy_is_malformed(self, lost: str, value: object) -> None:
         """What of it there is is not shown."""
         with pytest.raises(MalformedResponse, match="no policy") as caught:
-            self.gateway.read_policy(response({"data": {**self.policy, lost: ""}}), "a.png")
+            self.gateway.read_policy(response({"data": {**self.policy, lost: value}}), "a.png")
         assert caught.value.excerpt == ""
 
     def test_a_refusal_is_one(self) -> None:

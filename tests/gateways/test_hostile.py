@@ -120,7 +120,12 @@ def test_a_task_id_beside_an_error_is_never_sent_again(gateway: str, status: int
         '{"code": "busy", "data": {"jobId": "t-1"}}',
         '{"code": "busy", "output": {"taskId": "t-1"}}',
         '{"code": "busy", "output": [{"task_id": "t-1"}]}',
-        '{"code": "busy", "data": {"id": 17.0}}',
+        '{"code": "busy", "data": {"id": 17}}',
+        '{"code": "busy", "data": {"unique_id": "t-1"}}',
+        '{"code": "busy", "task_ids": ["t-1"]}',
+        '{"code": "busy", "data": ["t-1"], "task_id": ["t-1"]}',
+        '{"message": "upstream said {\\"task_id\\": \\"t-1\\"}"}',
+        '{"code": "busy", "task_id": "t-1',
         '{"code": "busy", "video_id" : "t-1", "message": "cut sho',
     ],
 )
@@ -129,6 +134,8 @@ def test_a_job_is_seen_beside_an_error_wherever_it_stands(gateway: str, body: st
     for status in (200, 429, 503):
         error = error_of(gateway, httpx.Response(status, text=body, request=httpx.Request("POST", "https://gateway.example")))
         assert (error.money, error.task_id) == ("may be spent", "17" if "17" in body else "t-1")
+    headed = httpx.Response(429, json={"message": "busy"}, headers={"X-Task-Id": "t-1"}, request=httpx.Request("POST", "https://g.example"))
+    assert error_of(gateway, headed).task_id == "t-1"
     empty = '{"jobId": "", "task_id": null, "request_id": "r-1", "message": "busy"}'
     refused = httpx.Response(429, text=empty, request=httpx.Request("POST", "https://gateway.example"))
     assert error_of(gateway, refused).money == "not spent"

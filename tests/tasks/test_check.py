@@ -144,6 +144,42 @@ async def test_a_check_that_fails_itself(sandbox_env: SandboxServer, answer: obj
     assert len(sandbox_env.ledger()) == 1
 
 
+async def test_a_check_that_cannot_be_shown_is_told(sandbox_env: SandboxServer) -> None:
+    """Whatever it raises or says; and nothing of it reaches a terminal as it is."""
+
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    def breaks(_: MediaAsset) -> None:
+        raise Odd
+
+    with pytest.raises(CheckFailed, match=r"The check itself failed: .*Odd") as caught:
+        await made(check=breaks)
+    assert len(caught.value.assets) == 1
+    with pytest.raises(CheckFailed) as caught:
+        await made(check=lambda _: "no\x1b[31m")
+    assert "\x1b" not in str(caught.value)
+    assert len(sandbox_env.ledger()) == 1
+
+
+async def test_checks_that_take_their_time_hold_up_nothing_else(sandbox_env: SandboxServer) -> None:
+    """However many there are: the store and the journal have threads of their own."""
+    rows = 50
+    waiting = threading.Barrier(rows, timeout=60)
+
+    def together(_: MediaAsset) -> None:
+        waiting.wait()
+
+    requests = [HORSE.model_copy(update={"prompt": f"Horse {number}"}) for number in range(rows)]
+
+    @flow
+    async def many() -> list[str | None]:
+        return [row.error for row in await generate_many(requests, "happyhorse", concurrency=rows, check=together)]
+
+    assert await many() == [None] * rows
+
+
 async def test_no_take_after_one_whose_outcome_is_unknown(sandbox_env: SandboxServer, tmp_path: Path) -> None:
     """An uncertain second take ends the run, and so does each rerun: there never is a third. The first is named."""
     for _ in range(2):

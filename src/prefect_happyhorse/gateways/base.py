@@ -350,7 +350,8 @@ class Gateway:
 
     def _named_job(self, data: dict[str, Any], response: httpx.Response, route: Route | None) -> str | None:
         """The id of a job that a response names where it is none that is documented: then it counts wherever it stands."""
-        return first_text(data, self._paths("task_id", route) + self.paths.task_id) or named_job(response)
+        paths = self._paths("task_id", route) + self.paths.task_id
+        return first_text(data, (*paths, *(f"{path}.0" for path in paths))) or named_job(response)
 
     def _submission(self, task_id: str, data: dict[str, Any], response: httpx.Response, route: Route) -> Submission:
         word = first_text(data, self._paths("status", route))

@@ -21,6 +21,8 @@ __all__ = ["DashScopeGateway"]
 
 # The largest is not documented. A smaller page that comes all the same is read by its own count of pages.
 _PAGE_SIZE = 100
+# Of a field: what is a secret is looked for in all that is shown, spelling by spelling.
+_MOST_POLICY_CHARS = 8_192
 _LATEST_MS = 1e14
 
 _UPLOADED = "oss://"
@@ -70,7 +72,8 @@ class DashScopeGateway(Gateway):
         data = self._checked(response)
         host, folder = (value_at(data, f"data.{field}") for field in ("upload_host", "upload_dir"))
         values = {field: as_text(value_at(data, f"data.{said}")) for said, field in _FORM.items()}
-        if not isinstance(host, str) or not isinstance(folder, str) or not (host and folder) or not all(values.values()):
+        is_whole = isinstance(host, str) and isinstance(folder, str) and all((host, folder, *values.values()))
+        if not is_whole or max(len(str(value)) for value in (host, folder, *values.values())) > _MOST_POLICY_CHARS:
             error = malformed("The response is no policy for an upload.", response)
             # It may hold a part of one, which is as good as a key.
             error.excerpt = ""

@@ -38,8 +38,11 @@ _BRACKET = re.compile(r"""[\[{\]}]|"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)""", re.DOT
 # Python reads a number of any length only where it is told to (https://docs.python.org/3/library/stdtypes.html#int-max-str-digits).
 _MOST_DIGITS = 4_000
 
-# Also where the text is cut short, and nothing of it can be parsed.
-_JOB = re.compile(r'"(?:(?:task|job|video|generation)[_-]?)?id"\s*:\s*(?:"([^"]+)"|(\d+))', re.IGNORECASE)
+# Also where the text is cut short, so that nothing of it can be parsed, and inside of a text that is JSON itself.
+_JOB = re.compile(
+    r'\\*"(?:(?:task|job|video|generation|unique)[_-]?)?(?:ids?|uuid)\\*"\s*:\s*\[?\s*(?:\\*"([^"\\]+)|(\d[\d.eE+]*))', re.IGNORECASE
+)
+_JOB_HEADER = re.compile(r"(?:.*-)?(?:task|job)-?id", re.IGNORECASE)
 
 _REQUEST_ID_HEADERS = ("x-request-id", "x-dashscope-request-id", "x-oneapi-request-id", "x-trace-id")
 
@@ -142,6 +145,8 @@ def first_text(data: object, paths: Iterable[str]) -> str | None:
 
 def named_job(response: httpx.Response) -> str | None:
     """The first id in a response that may be a job's, wherever it stands, or None."""
+    if (header := next((value for name, value in response.headers.items() if _JOB_HEADER.fullmatch(name) and value), None)) is not None:
+        return header
     found = _JOB.search(response.content.decode(json.detect_encoding(response.content), "replace"))
     return None if found is None else found[1] or found[2]
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
+from traceback import format_exception_only
 from typing import NamedTuple, TypeVar
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import CheckFailed, GenerationError, error_context
 from prefect_happyhorse.domain.prices import total
+from prefect_happyhorse.domain.texts import harmless
 from prefect_happyhorse.runtime.log import run_logger
 
 __all__ = ["Check", "Verdict", "checked"]
@@ -63,21 +65,30 @@ async def checked(make: Callable[[int], Awaitable[_Made]], check: Check | None, 
 async def _refusal(check: Check, asset: MediaAsset) -> str | None:
     """Why a check does not let an asset pass, or None where it does."""
     try:
-        said = check(asset) if inspect.iscoroutinefunction(check) else await to_thread.run_sync(check, asset)
+        if inspect.iscoroutinefunction(check):
+            said = check(asset)
+        else:
+            # Not one of the threads that all else of the process waits for: a check may take its time.
+            said = await to_thread.run_sync(check, asset, limiter=CapacityLimiter(1))
         verdict = await said if inspect.isawaitable(said) else said
         if verdict is None or isinstance(verdict, bool):
             return "the check said False" if verdict is False else None
         if isinstance(verdict, str) and verdict:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers are untyped
-            return verdict[:_LONGEST_REASON]
+            return harmless(verdict[:_LONGEST_REASON])
         raise TypeError(f"a check must return True, False, None or a reason (got {verdict!r})")
     except Exception as error:
         with error_context(asset.job):
             raise CheckFailed(
-                f"The check itself failed: {type(error).__name__}: {error}. The asset is kept at {asset.uri}.",
+                f"The check itself failed: {_said(error)}. The asset is kept at {asset.uri}.",
                 assets=(asset,),
                 advice="Repair the check and run the same request again: what is kept is not bought anew.",
             ) from error
     raise AssertionError("unreachable: the check said something or failed")
+
+
+def _said(error: Exception) -> str:
+    # One that cannot even be shown is told as such.
+    return harmless("".join(format_exception_only(type(error), error)).strip()[:_LONGEST_REASON])
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from copy import copy
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
@@ -16,7 +16,7 @@ from prefect.context import TaskRunContext, get_run_context
 from prefect.exceptions import MissingContextError, TerminationSignal
 from prefect.tasks import Task, TaskOptions
 from prefect.utilities.asyncutils import run_coro_as_sync
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from typing_extensions import Self, Unpack
 
 from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
@@ -189,7 +189,9 @@ def _drawn(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ..
 def _holds_secrets(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_holds_secrets, cast("list[object]", value)))
-    return isinstance(value, (GatewayCredentials, MediaStore))
+    if isinstance(value, Mapping):
+        return any(map(_holds_secrets, cast("Mapping[object, object]", value).values()))
+    return isinstance(value, (GatewayCredentials, MediaStore, SecretStr))
 
 
 def _in_async_context() -> bool:

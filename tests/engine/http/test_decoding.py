@@ -38,6 +38,8 @@ async def read(response: httpx.Response) -> tuple[bytes, int]:
         ("X-GZip, identity", gzip.compress(TEXT)),
         ("deflate", zlib.compress(TEXT)),
         ("deflate", zlib.compress(TEXT)[2:-4]),
+        ("gzip", gzip.compress(TEXT[:999]) + gzip.compress(TEXT[999:])),
+        ("gzip", gzip.compress(TEXT) + b"what nobody asked for"),
         ("gzip", b""),
     ],
 )
@@ -60,6 +62,7 @@ async def test_what_swells_comes_in_small_pieces() -> None:
         ("br", TEXT),
         ("gzip", TEXT),
         ("gzip", gzip.compress(TEXT)[:-5]),
+        ("gzip", gzip.compress(TEXT) + gzip.compress(TEXT)[:-5]),
         ("gzip", gzip.compress(TEXT)[:10] + b"\xff" * 100),
     ],
 )

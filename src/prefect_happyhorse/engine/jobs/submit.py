@@ -274,7 +274,9 @@ class Submitter:
             if not lease.sent or not isinstance(error, Exception):
                 raise
             what = f"The submit may have been accepted, and its answer could not be read: {type(error).__name__}: {error}"
-            raise uncertain(what, prepared.digest) from error
+            unread = uncertain(what, prepared.digest)
+            await lease.give_up(unread)
+            raise unread from error
         job = prepared.accepted(submission, self.labels)
         step.tell("happyhorse.task_id", job.task_id)
         try:

@@ -80,12 +80,18 @@ class Lease:
         """Renew the lease periodically while the submit is under way."""
         scope = anyio.CancelScope()
         renewing = asyncio.create_task(self._renew(scope))
+        # Where the process itself is to end the intent may stand for good, and then the last renewal says until when it was sent.
+        is_over = False
         try:
             yield
+            is_over = True
+        except Exception:
+            is_over = True
+            raise
         finally:
             scope.cancel()
             await renewing
-            if self._renewals:
+            if self._renewals and is_over:
                 with suppress(OSError):
                     await self.journal.store.delete(self._path)
 
