@@ -273,6 +273,44 @@ async def test_tracing_that_fails_fails_no_job(
     assert KEY not in caplog.text
 
 
+async def test_a_tracer_that_cannot_be_had_fails_no_job(
+    account: AccountMaker, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process's own provider may be broken before there is any span."""
+
+    class Provider(TracerProvider):
+        def get_tracer(self, instrumenting_module_name: str, *more: Any, **named: Any) -> Any:
+            if instrumenting_module_name == "prefect_happyhorse":
+                raise RuntimeError(KEY)
+            return super().get_tracer(instrumenting_module_name, *more, **named)
+
+    monkeypatch.setattr(trace, "get_tracer_provider", Provider)
+    monkeypatch.setenv("HAPPYHORSE_TRACES", "true")
+    assert (await make(Session(account(), store))).asset.bytes
+    assert "A span could not be written: RuntimeError" in caplog.text
+    assert KEY not in caplog.text
+
+
+async def test_a_span_without_a_context_fails_no_job(
+    provider: TracerProvider, account: AccountMaker, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A span of another maker may not tell which trace it is of: then the job's next step begins one anew."""
+    monkeypatch.setattr("opentelemetry.sdk.trace.Span.get_span_context", lambda _: 1 / 0)
+    assert (await make(Session(account(), store))).asset.bytes
+    assert "A span could not be written: ZeroDivisionError" in caplog.text
+
+
+async def test_a_metric_of_the_same_name_fails_no_job(
+    account: AccountMaker, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody else may have it already; then nothing is counted."""
+    telemetry._counters()
+    monkeypatch.setattr(telemetry, "_registered", telemetry._registered.__wrapped__)
+    monkeypatch.setenv("HAPPYHORSE_METRICS", "true")
+    assert (await make(Session(account(), store))).asset.bytes
+    assert "A counter could not be written: " in caplog.text
+
+
 @pytest.mark.parametrize("with_prompts", [False, True])
 async def test_nothing_secret_is_told(
     exporter: InMemorySpanExporter,

@@ -17,6 +17,7 @@ from prefect_happyhorse.sandbox.media.render import MediaSpec, _write  # pyright
 __all__ = ["Charge", "SimGateway", "service"]
 
 JOB_S = 90.0
+_UNEVEN_S = 600.0
 _EPOCH_S = 1_790_000_000.0
 
 
@@ -60,7 +61,7 @@ class SimGateway(httpx.AsyncBaseTransport):
         odd: How often a submit is answered in an odd way, and how often anything else is.
         polite: Whether it says that it takes a job back that it does not.
         poor: Whether the balance is used up now and then.
-        lag_s: How long a job may be missing in the list of tasks.
+        lag_s: How far the list of tasks is behind; up to ten minutes more for one job than for another.
         foreign: How often somebody else buys something as well.
     """
 
@@ -140,7 +141,7 @@ class SimGateway(httpx.AsyncBaseTransport):
             CURRENT.get(),
             prompt,
             service(request.url.path),
-            self.world.loop.now + self.lag_s * self.world.choices.pick([0.0, 0.3, 1.0]),
+            self.world.loop.now + self.lag_s + min(self.lag_s, _UNEVEN_S) * self.world.choices.pick([0.0, 0.3, 1.0]),
         )
         self.charges[charge.task_id] = charge
         self.world.note(f"the gateway accepts {charge.task_id[:9]} for {charge.digest[:6]}")

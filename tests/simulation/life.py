@@ -76,8 +76,10 @@ class Life:
         odd = [0.0, 0.15, 0.4] if self.pooled else [0.0, 0.15, 0.3] if lists else [0.0, 0.03, 0.15]
         self.gateway = SimGateway(world, odd=choices.pick(odd), poor=bool(self.pooled))
         self.gateway.polite = choices.pick([False, True])
-        self.gateway.foreign = 0.5 if lists else 0.0
-        self.gateway.lag_s = choices.pick([0.0, 30.0, 600.0])
+        self.gateway.foreign = choices.pick([0.0, 0.0, 0.5]) if lists else 0.0
+        # A list settles nothing before a quarter of an hour; where a person is always sooner, nothing is learned of it.
+        self.slowness = choices.pick([1, 20]) if lists else 1
+        self.gateway.lag_s = choices.pick([0.0, 30.0, 1800.0])
         self.http = httpx.AsyncClient(transport=self.gateway)
         self.server = SimServer(world)
         self.gateway.handed_over = self.check_handed_over  # pyright: ignore[reportAttributeAccessIssue]
@@ -299,7 +301,7 @@ class Life:
         session = self.session()
         cancelled = 0
         while True:
-            await self.world._sleep(self.world.choices.between(30.0, 200.0))  # pyright: ignore[reportPrivateUsage]
+            await self.world._sleep(self.slowness * self.world.choices.between(30.0, 200.0))  # pyright: ignore[reportPrivateUsage]
             try:
                 listing = await session.journal.entries()
                 if self.cancels and cancelled < 2:

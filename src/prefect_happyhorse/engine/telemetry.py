@@ -64,7 +64,7 @@ class Telemetry:
 
     def count(self, what: Counted, *labels: str, amount: float = 1) -> None:
         """Count something, by the gateway and what else its counter asks for."""
-        if self.counters is not None:
+        if self.counters:
             self.counters[what].labels(*labels).inc(amount)
 
     def step(
@@ -107,11 +107,11 @@ class Telemetry:
 
 
 @contextmanager
-def _harmless() -> Generator[None]:
+def _harmless(what: str = "A span") -> Generator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 -- a tracer provider is anybody's, and a job that is paid for does not fail for it
-        _log.warning("A span could not be written: %s", type(error).__name__)
+        _log.warning("%s could not be written: %s", what, type(error).__name__)
 
 
 @final
@@ -130,10 +130,11 @@ class Step:
         """What makes a later span, of another process too, one of the same trace: https://www.w3.org/TR/trace-context/#traceparent-header."""
         if self._span is None:
             return None
-        from opentelemetry.trace import set_span_in_context
-
         carrier: dict[str, str] = {}
-        _propagator().inject(carrier, set_span_in_context(self._span))
+        with _harmless():
+            from opentelemetry.trace import set_span_in_context
+
+            _propagator().inject(carrier, set_span_in_context(self._span))
         return carrier.get("traceparent")
 
     def tell(self, name: str, value: str | int) -> None:
@@ -193,10 +194,12 @@ def chosen() -> Telemetry:
     return Telemetry(tracer, settings.trace_prompts, _counters() if settings.metrics else None)
 
 
-def _tracer() -> Tracer:
-    from opentelemetry.trace import get_tracer
+def _tracer() -> Tracer | None:
+    with _harmless():
+        from opentelemetry.trace import get_tracer
 
-    return get_tracer("prefect_happyhorse")
+        return get_tracer("prefect_happyhorse")
+    return None
 
 
 def _counters() -> Mapping[Counted, Counter]:
@@ -207,9 +210,11 @@ def _counters() -> Mapping[Counted, Counter]:
 
 @lru_cache(maxsize=1)
 def _registered() -> Mapping[Counted, Counter]:
-    from prometheus_client import Counter
+    with _harmless("A counter"):
+        from prometheus_client import Counter
 
-    return {name: Counter(f"happyhorse_{name}", told, labels) for name, (told, labels) in _COUNTERS.items()}
+        return {name: Counter(f"happyhorse_{name}", told, labels) for name, (told, labels) in _COUNTERS.items()}
+    return {}
 
 
 @lru_cache(maxsize=1)

@@ -34,6 +34,8 @@ _USAGE_BYTES = 16 * 1024
 _WHOLE_NUMBERS = range(-(2**63), 2**63)
 # A shorter secret, of a sandbox for example, may stand in an id by chance.
 _SECRET_CHARS = 12
+_HEAD_CHARS = 128
+_MOST_REST = 60_000
 _EXTENSION = "prefect_happyhorse.secrets"
 _SECRET_FIELDS = ("secret_key", "access_token")
 
@@ -125,6 +127,7 @@ def scrub(text: str, response: httpx.Response) -> str:
     """A text that came from a gateway, without any secret of the account."""
     # One secret may stand in another.
     for secret in sorted(_secrets_of(response), key=len, reverse=True):
+        text = text.replace(secret, "***")
         for pattern in _patterns(secret):
             text = pattern.sub("***", text)
     return text
@@ -132,8 +135,12 @@ def scrub(text: str, response: httpx.Response) -> str:
 
 @lru_cache(maxsize=64)
 def _patterns(secret: str) -> tuple[re.Pattern[str], ...]:
-    """What finds a secret in the spellings of JSON, URLs, HTML and base64, and also where it is broken over lines."""
-    spelled = r"\s{0,3}".join(map(_spellings, secret))
+    """What finds a secret in the spellings of JSON, URLs, HTML and base64, and also where it is broken over lines.
+
+    Of a long one the head is looked for, and what may be the rest goes with it: to make an expression of a thousand letters takes a second.
+    """
+    secret, rest = secret[:_HEAD_CHARS], len(secret) - _HEAD_CHARS
+    spelled = r"\s{0,3}".join(map(_spellings, secret)) + (rf"[\s\S]{{0,{min(6 * rest, _MOST_REST)}}}" if rest > 0 else "")
     if len(secret) < _SECRET_CHARS:
         return (re.compile(spelled),)
     found = [re.compile(spelled, re.IGNORECASE)]
@@ -141,7 +148,8 @@ def _patterns(secret: str) -> tuple[re.Pattern[str], ...]:
     # What stands before the secret, such as a user's name, moves it by one or two bytes, and shares its first and last digits.
     for moved, shared in ((0, 0), (1, 2), (2, 3)):
         digits = base64.b64encode(bytes(moved) + data).decode()[shared : (moved + len(data)) * 8 // 6]
-        found.append(re.compile("".join(_BASE64.get(digit, digit) for digit in digits)))
+        tail = r"[A-Za-z0-9+/=_%\\-]*" if rest > 0 else ""
+        found.append(re.compile("".join(_BASE64.get(digit, digit) for digit in digits) + tail))
     return tuple(found)
 
 

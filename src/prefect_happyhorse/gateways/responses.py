@@ -40,7 +40,7 @@ _MOST_DIGITS = 4_000
 
 # Also where the text is cut short, so that nothing of it can be parsed, and inside of a text that is JSON itself.
 _JOB = re.compile(
-    r'\\*"(?:(?:task|job|video|generation|unique)[_-]?)?(?:ids?|uuid)\\*"\s*:\s*\[?\s*(?:\\*"([^"\\]+)|(\d[\d.eE+]*))', re.IGNORECASE
+    r'\\*"((?:task|job|video|generation|unique)[_-]?)?(?:ids?|uuid)\\*"\s*:\s*\[?\s*(?:\\*"([^"\\]+)|(\d[\d.eE+]*))', re.IGNORECASE
 )
 _JOB_HEADER = re.compile(r"(?:.*-)?(?:task|job)-?id", re.IGNORECASE)
 
@@ -147,8 +147,9 @@ def named_job(response: httpx.Response) -> str | None:
     """The first id in a response that may be a job's, wherever it stands, or None."""
     if (header := next((value for name, value in response.headers.items() if _JOB_HEADER.fullmatch(name) and value), None)) is not None:
         return header
-    found = _JOB.search(response.content.decode(json.detect_encoding(response.content), "replace"))
-    return None if found is None else found[1] or found[2]
+    named = _JOB.findall(response.content.decode(json.detect_encoding(response.content), "replace"))
+    # An id that says whose it is before one that may be anything's.
+    return next((text or number for _, text, number in sorted(named, key=lambda found: not found[0])), None)
 
 
 def request_id_of(data: object, response: httpx.Response) -> str | None:

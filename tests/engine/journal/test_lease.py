@@ -309,6 +309,34 @@ async def test_a_lease_that_somebody_took_over_sends_nothing_and_undoes_nothing(
     assert await Journal(store).read("d" * 64) == taken
 
 
+class Ends(BaseException):
+    """What ends a process, and is no error of its work."""
+
+
+@pytest.mark.parametrize(("kind", "stays"), [(Ends, True), (OSError, False)])
+async def test_the_last_renewal_outlives_the_process_alone(
+    kind: type[BaseException], stays: bool, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says until when the submit may have been sent, where the intent may stand for good."""
+    monkeypatch.setattr("prefect_happyhorse.engine.journal.lease.HEARTBEAT_S", 0.01)
+    journal = Journal(store)
+    intent = await journal.acquire(intent_of("d" * 64, LeaseOwner()))
+    assert intent is not None
+
+    async def renewed() -> bool:
+        return bool(await store.list("journal/leases"))
+
+    async def work() -> None:
+        async with Lease(intent, None, journal).heartbeat():
+            while not await renewed():  # noqa: ASYNC110 -- nothing tells of a renewal but its file
+                await asyncio.sleep(0.01)
+            raise kind
+
+    with pytest.raises(kind):
+        await work()
+    assert await renewed() is stays
+
+
 async def test_a_submit_whose_lease_is_lost_begins_anew(
     sandbox: SandboxServer, account: AccountMaker, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -65,7 +65,9 @@ class _Body:
         return self._decoder.eof or not self._begun
 
     def pieces(self, chunk: bytes) -> Iterator[bytes]:
-        """What so many bytes more are decoded to."""
+        """What so many bytes more are decoded to; what stands behind the end is nobody's."""
+        if self._decoder.eof and len(self._decoder.unused_data) >= len(_GZIP):
+            return
         piece = self._first(chunk)
         while piece or self._goes_on():
             if piece:

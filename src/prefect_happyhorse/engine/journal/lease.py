@@ -133,7 +133,7 @@ class Lease:
             # The intent stands, and means the same; but who resubmits would find no word of a job that the answer named.
             name = self.intent.digest[:12]
             adopt = "" if error.task_id is None else f" Its answer named a job: happyhorse jobs adopt {error.task_id} {name}"
-            _log.warning("Could not write down that %s is uncertain: %s.%s", name, problem, adopt)
+            _log.log(logging.ERROR if adopt else logging.WARNING, "Could not write down that %s is uncertain: %s.%s", name, problem, adopt)
 
 
 def _now() -> tuple[float, float]:
