@@ -364,6 +364,12 @@ class TestTheTemporaryStorage:
             self.gateway.read_policy(response({"data": {**self.policy, lost: value}}), "a.png")
         assert caught.value.excerpt == ""
 
+    @pytest.mark.parametrize("acl", ["public-read", "public-read-write", "default"])
+    def test_a_policy_that_shows_the_input_to_others_is_refused(self, acl: str) -> None:
+        """What is uploaded may be read with a signature alone."""
+        with pytest.raises(CallRejected, match="let others read"):
+            self.gateway.read_policy(response({"data": {**self.policy, "x_oss_object_acl": acl}}), "a.png")
+
     def test_a_refusal_is_one(self) -> None:
         """As of every call."""
         with pytest.raises(CallRejected):

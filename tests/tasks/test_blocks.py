@@ -263,3 +263,10 @@ def test_a_traceback_with_locals_shows_no_secret(name: str, monkeypatch: pytest.
         found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
     assert shown
     assert not [line for line in shown if OPTIONS["secret"] in line]
+
+
+def test_a_store_with_a_key_in_its_address_is_no_block() -> None:
+    """A block is saved with its URL in the clear, and the refusal does not show it either."""
+    with pytest.raises(ValidationError, match="must hold no key or password in its s3 address") as caught:
+        MediaStore(url="s3://AKIA:sesame@bucket/outputs")
+    assert "sesame" not in str(caught.value)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from prefect import flow
 
@@ -256,3 +258,56 @@ async def test_each_row_has_its_takes(sandbox_env: SandboxServer, tmp_path: Path
     assert "CheckFailed: None of 2 takes passed" in rows[2].error
     assert (rows[2].money, rows[2].retryable, rows[2].asset is None) == ("spent", False, False)
     assert (len(sandbox_env.ledger()), takes_bought(tmp_path)) == (5, [1, 1, 1, 2, 2])
+
+
+async def test_rows_that_come_back_have_no_more_takes(sandbox_env: SandboxServer, tmp_path: Path) -> None:
+    """A row whose second take failed for now is asked for again, from its first take on: there never are more takes than were allowed."""
+    sandbox_env.fault(at="poll", kind="unauthorized", times=1, after=1)
+
+    @flow
+    async def many(items: list[Any], max_takes: int) -> list[Any]:
+        return await generate_many(items, "happyhorse", check=Says(False, False, False), max_takes=max_takes)
+
+    (row,) = await many([HORSE], 2)
+    for max_takes, takes in ((2, [1, 2]), (1, [1, 2]), (2, [1, 2])):
+        (again,) = await many([row.model_copy(update={"retryable": True})], max_takes)
+        assert (again.state, again.take) == ("failed", max_takes)
+        assert takes_bought(tmp_path) == takes
+    (kept,) = await many([again.model_copy(update={"retryable": True})], 3)
+    assert (kept.take, kept.refused, takes_bought(tmp_path)) == (3, 2, [1, 2, 3])
+
+
+async def test_a_row_is_told_of_the_take_that_it_is_at(sandbox_env: SandboxServer) -> None:
+    """Of an uncertain second take nobody hears that it failed, or that the first one's job is its own; the first one's file is named."""
+    sandbox_env.fault(at="submit", kind="drop_after", times=None, after=1)
+    check = Says(False)
+
+    @flow
+    async def many() -> list[Any]:
+        return await generate_many([HORSE], "happyhorse", check=check, max_takes=2, on_uncertain="raise")
+
+    (row,) = await many()
+    assert (row.state, row.take, row.refused, row.job, row.asset) == ("uncertain", 2, 1, None, None)
+    assert f"take 1, kept at {check.asked[0].uri}" in row.error
+
+
+async def test_a_time_out_ends_a_check_that_hangs(sandbox_env: SandboxServer) -> None:
+    """What is kept stays, and its thread is left to itself."""
+    go_on, asked = threading.Event(), threading.Event()
+
+    def check(asset: MediaAsset) -> bool:
+        asked.set()
+        return go_on.wait()
+
+    @flow
+    async def one() -> None:
+        with anyio.move_on_after(None) as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(partial(generate, HORSE, "happyhorse", check=check))
+                await anyio.to_thread.run_sync(asked.wait)
+                scope.cancel()
+        assert not go_on.is_set()
+
+    await one()
+    go_on.set()
+    assert len(sandbox_env.ledger()) == 1

@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
-from pydantic import Field, HttpUrl
+from pydantic import ConfigDict, Field, HttpUrl, field_validator
 
 from prefect_happyhorse.blocks.logos import LOGOS
 from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.engine.storage.backend import HiddenOptions
-from prefect_happyhorse.engine.storage.store import DEFAULT_TEMPLATE, Store
+from prefect_happyhorse.engine.storage.store import DEFAULT_TEMPLATE, Store, check_no_key
 
 __all__ = ["MediaStore"]
 
@@ -37,6 +37,8 @@ class MediaStore(Block):
         ```
     """
 
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     _block_type_name: ClassVar[str | None] = "HappyHorse Media Store"
     _block_type_slug: ClassVar[str | None] = "happyhorse-media-store"
     _logo_url: ClassVar[HttpUrl | None] = HttpUrl(f"{LOGOS}/local-file-system.png")
@@ -53,6 +55,12 @@ class MediaStore(Block):
     presign_s: int | None = Field(
         default=None, ge=60, description="For how many seconds addresses are signed, where the store can sign them."
     )
+
+    @field_validator("url")
+    @classmethod
+    def _without_key(cls, url: str) -> str:
+        # A block is saved with its URL in the clear.
+        return check_no_key(url)
 
     def to_store(self) -> Store:
         """The store as the engine takes it.

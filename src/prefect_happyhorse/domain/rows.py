@@ -30,6 +30,7 @@ class RowResult(Value):
     request: GenerationRequest | None = Field(default=None, description="What was asked for; None where that could not be read.")
     credentials: str | None = Field(default=None, description="Who pays, where it is another than for the other rows.")
     take: int = 1
+    refused: int = Field(default=0, description="How many takes before this one were kept, and refused by the caller's check.")
     job: Job | None = Field(default=None, description="The job that it became.")
     result: JobResult | None = Field(default=None, description="Where the outputs lie at the provider, until they are kept.")
     asset: MediaAsset | None = Field(default=None, description="What was kept.")

@@ -13,7 +13,7 @@ from prefect_happyhorse.domain.jobs import JobSnapshot, JobStatus, ListedTask, T
 from prefect_happyhorse.domain.requests import GenerationRequest, iter_media
 from prefect_happyhorse.gateways.account import Account, UploadForm
 from prefect_happyhorse.gateways.base import Gateway, Paths
-from prefect_happyhorse.gateways.errors import CallError
+from prefect_happyhorse.gateways.errors import CallError, CallRejected
 from prefect_happyhorse.gateways.redaction import as_id
 from prefect_happyhorse.gateways.responses import as_text, malformed, value_at, values_at
 
@@ -78,8 +78,10 @@ class DashScopeGateway(Gateway):
             # It may hold a part of one, which is as good as a key.
             error.excerpt = ""
             raise error
-        key = f"{folder.strip('/')}/{name}"
         fields = {field: value for field, value in values.items() if value is not None}
+        if fields["x-oss-object-acl"] != "private":
+            raise CallRejected("The policy would let others read the input: its x_oss_object_acl is not 'private'. Nothing was uploaded.")
+        key = f"{folder.strip('/')}/{name}"
         more = {"key": key, "success_action_status": "200"}
         return UploadForm(host, _UPLOADED + key, {**fields, **more}, secrets=tuple(fields[name] for name in _SECRET))
 

@@ -68,8 +68,8 @@ async def _refusal(check: Check, asset: MediaAsset) -> str | None:
         if inspect.iscoroutinefunction(check):
             said = check(asset)
         else:
-            # Not one of the threads that all else of the process waits for: a check may take its time.
-            said = await to_thread.run_sync(check, asset, limiter=CapacityLimiter(1))
+            # Not one of the threads that all else of the process waits for: a check may take its time, until a time-out ends the run.
+            said = await to_thread.run_sync(check, asset, limiter=CapacityLimiter(1), abandon_on_cancel=True)
         verdict = await said if inspect.isawaitable(said) else said
         if verdict is None or isinstance(verdict, bool):
             return "the check said False" if verdict is False else None

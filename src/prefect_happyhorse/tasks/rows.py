@@ -157,16 +157,21 @@ class _Way(NamedTuple):
 
     async def take(self, asked: RowResult, on_step: OnRow) -> None:
         """Take a row through the steps, and where the check refuses what came, as further takes."""
+        # A row that comes back has no more takes than when it came first.
+        first = asked.take - asked.refused if self.check is not None else asked.take
 
         async def make(number: int) -> MediaAsset | None:
-            fresh = asked.model_copy(update={"take": number, "job": None, "result": None, "asset": None})
-            row = asked if number == asked.take else fresh
+            row = asked
+            if number != asked.take:
+                row = asked.model_copy(update={"take": number, "refused": number - first, "job": None, "result": None, "asset": None})
+                # What happens to it is told of this take, and not of the one before.
+                await on_step(row)
             row = await _carry(row, await self.find(row), self.steps, self.gallery, on_step)
             # Where some outputs are missing it is not whole.
             return None if row.error is not None else row.asset
 
         # Of a job alone it is not known what to buy again.
-        await checked(make, self.check, take=asked.take, max_takes=1 if asked.request is None else self.max_takes)
+        await checked(make, self.check, take=first, max_takes=1 if asked.request is None else self.max_takes)
 
 
 async def _carry(row: RowResult, payer: Session | Pool, steps: Sequence[Step], gallery: Gallery, on_step: OnRow) -> RowResult:

@@ -27,7 +27,7 @@ from prefect_happyhorse.engine.storage.local import TEMPORARY_SUFFIX, LocalFolde
 from prefect_happyhorse.engine.storage.machine import cache_folder
 from prefect_happyhorse.engine.storage.paths import DEFAULT_TEMPLATE, check_relative, check_template, render
 
-__all__ = ["DEFAULT_TEMPLATE", "Store"]
+__all__ = ["DEFAULT_TEMPLATE", "Store", "check_no_key"]
 
 _T = TypeVar("_T")
 _LOCAL = ("file", "local")
@@ -302,10 +302,17 @@ def _absolute(url: str) -> str:
     if location != "store" or not separator:
         schemes = ", ".join(STORE_SCHEMES)
         raise ValueError(f"url must be a local folder or an fsspec URL with one of the schemes {schemes} (got {url.partition(':')[0]!r})")
-    if "@" in rest.split("/")[0] and scheme not in {"abfs", "abfss"}:
-        raise ValueError(f"url must hold no key or password in its {scheme} address; give them in options")
+    check_no_key(url)
     if "::" in url:
         raise ValueError(f"url must not be a chained URL (got {url!r})")
+    return url
+
+
+def check_no_key(url: str) -> str:
+    """The URL of a store as it is; ValueError where it holds a key or password, since it is logged and kept."""
+    scheme, _, rest = url.partition("://")
+    if "@" in rest.split("/")[0] and scheme not in {"abfs", "abfss", *_LOCAL}:
+        raise ValueError(f"url must hold no key or password in its {scheme} address; give them in options")
     return url
 
 
