@@ -71,7 +71,8 @@ chaos: setup  ## Break everything that can break, for half an hour, and write th
 	CHAOS=full CHAOS_PAGE=docs/reliability.md $(BIN)/python -m pytest -o faulthandler_timeout=3600 tests/reliability
 
 simulate: setup  ## Run the engine in 100,000 simulated worlds, in which anything may happen at every await
-	SIMULATE=100000 $(BIN)/python -m pytest -s tests/simulation
+	@# One of its tests takes the most of an hour.
+	SIMULATE=100000 $(BIN)/python -m pytest -s -o faulthandler_timeout=14400 tests/simulation
 
 lint: setup  ## Check style and the directions of imports
 	$(BIN)/ruff check
