@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Awaitable, Callable
@@ -311,3 +312,23 @@ async def test_a_time_out_ends_a_check_that_hangs(sandbox_env: SandboxServer) ->
     await one()
     go_on.set()
     assert len(sandbox_env.ledger()) == 1
+
+
+@pytest.mark.parametrize("ends", [SystemExit(3), asyncio.CancelledError()])
+async def test_a_check_that_would_end_its_thread_ends_its_row_alone(sandbox_env: SandboxServer, ends: BaseException) -> None:
+    """As any other that fails: the other rows are paid for."""
+
+    def check(asset: MediaAsset) -> bool:
+        if asset.job is not None and asset.job.prompt == "Horse 0":
+            raise ends
+        return True
+
+    @flow
+    async def many() -> list[Any]:
+        return await generate_many(
+            [TextToImage(model="gpt-image-2", prompt=f"Horse {number}") for number in range(2)], "happyhorse", check=check
+        )
+
+    rows = await many()
+    assert [row.state for row in rows] == ["failed", "kept"]
+    assert f"it raised {type(ends).__name__}" in rows[0].error

@@ -185,8 +185,9 @@ def test_a_sync_flow_started_in_async_code_waits(sandbox_env: SandboxServer) -> 
     assert isinstance(asyncio.run(outer()), MediaAsset)
 
 
-def test_a_signal_lets_what_waits_end_in_good_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait hears of it in its own thread, and has ended before the signal goes on to end the process."""
+@pytest.mark.parametrize("ends", [TerminationSignal(signal.SIGTERM), TimeoutError("as Prefect's in the main thread")])
+def test_a_signal_lets_what_waits_end_in_good_order(ends: BaseException) -> None:
+    """The wait hears of it in its own thread, and has ended before the signal goes on to end the process, or a time-out the run."""
     ended: list[str] = []
 
     async def wait() -> None:
@@ -198,13 +199,13 @@ def test_a_signal_lets_what_waits_end_in_good_order(monkeypatch: pytest.MonkeyPa
             raise
 
     def terminate(*_: object) -> None:
-        raise TerminationSignal(signal.SIGTERM)
+        raise ends
 
     before = signal.signal(signal.SIGUSR1, terminate)
     threading.Timer(0.5, signal.pthread_kill, (threading.main_thread().ident, signal.SIGUSR1)).start()
     started = time.monotonic()
     try:
-        with pytest.raises(TerminationSignal):
+        with pytest.raises(type(ends)):
             wait_for(wait())
     finally:
         signal.signal(signal.SIGUSR1, before)

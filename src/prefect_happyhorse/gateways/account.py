@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -39,6 +40,13 @@ class Account:
         """What a request should cost this account."""
         region = self.region or gateway_facts(self.gateway).region_of(self.base_url)
         return estimate(request, self.gateway, self.prices, region=region)
+
+    def fingerprint(self, salt: str) -> str:
+        """What tells this account's key from another's: a salted hash, too short for the key to be guessed by it."""
+        said = "\n".join(
+            key.get_secret_value() if isinstance(key, SecretStr) else key or "" for key in (self.key, self.app_id, self.secret_key)
+        )
+        return hashlib.blake2b(said.encode(), key=salt.encode(), digest_size=8).hexdigest()
 
     def secrets(self) -> tuple[str, ...]:
         """What must stand in nothing that is kept or shown; an app id of few letters could be told from no other text."""

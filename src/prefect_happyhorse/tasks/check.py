@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -69,7 +70,7 @@ async def _refusal(check: Check, asset: MediaAsset) -> str | None:
             said = check(asset)
         else:
             # Not one of the threads that all else of the process waits for: a check may take its time, until a time-out ends the run.
-            said = await to_thread.run_sync(check, asset, limiter=CapacityLimiter(1), abandon_on_cancel=True)
+            said = await to_thread.run_sync(_asked, check, asset, limiter=CapacityLimiter(1), abandon_on_cancel=True)
         verdict = await said if inspect.isawaitable(said) else said
         if verdict is None or isinstance(verdict, bool):
             return "the check said False" if verdict is False else None
@@ -84,6 +85,14 @@ async def _refusal(check: Check, asset: MediaAsset) -> str | None:
                 advice="Repair the check and run the same request again: what is kept is not bought anew.",
             ) from error
     raise AssertionError("unreachable: the check said something or failed")
+
+
+def _asked(check: Check, asset: MediaAsset) -> Verdict | Awaitable[Verdict]:
+    try:
+        return check(asset)
+    except (SystemExit, GeneratorExit, asyncio.CancelledError) as error:
+        # In a thread it ends nothing; out of it it would end all other rows.
+        raise RuntimeError(f"it raised {type(error).__name__}") from error
 
 
 def _said(error: Exception) -> str:

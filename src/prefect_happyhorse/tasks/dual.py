@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overlo
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext, get_run_context
-from prefect.exceptions import MissingContextError, TerminationSignal
+from prefect.exceptions import MissingContextError
 from prefect.tasks import Task, TaskOptions
 from prefect.utilities.asyncutils import run_coro_as_sync
 from pydantic import BaseModel, SecretStr
@@ -209,7 +209,7 @@ def _in_async_context() -> bool:
 
 
 def wait_for(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on Prefect's own loop and wait for it; a signal to this process cancels it and lets it end in good order."""
+    """Run a coroutine on Prefect's own loop and wait for it; a signal or a time-out cancels it and lets it end in good order."""
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
     ended = threading.Event()
 
@@ -222,9 +222,11 @@ def wait_for(coroutine: Coroutine[Any, Any, T]) -> T:
 
     try:
         return run_coro_as_sync(run())
-    except (TerminationSignal, KeyboardInterrupt):
-        # Only the main thread hears of a signal, and the process ends with it: the job has to be cancelled or noted before.
+    except BaseException as error:
+        # The caller goes on or its process ends: the job has to be cancelled or noted before.
         for loop, task in running:
-            loop.call_soon_threadsafe(task.cancel)
+            # At a KeyboardInterrupt Prefect cancels it itself.
+            if not ended.is_set() and not isinstance(error, KeyboardInterrupt):
+                loop.call_soon_threadsafe(task.cancel)
             ended.wait(_END_WITHIN_S)
         raise

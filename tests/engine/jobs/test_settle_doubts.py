@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from tests.engine.conftest import AccountMaker, Naps
 from tests.engine.jobs.settling import LOST, NEVER_ARRIVED, accepted_unseen, entry_of, horse, listed_otherwise, submit, told_otherwise
 
@@ -333,3 +334,20 @@ async def test_a_store_that_fails_just_then_hides_no_uncertain_submit(
         await submit(session, horse())
     assert f"happyhorse jobs adopt {sandbox.ledger()[0].task_id}" in caplog.text
     assert "cannot be looked up: gone" in caplog.text
+
+
+@pytest.mark.parametrize("looks", ["the other", "the buyer"])
+async def test_another_keys_list_and_jobs_settle_nothing(
+    looks: str, sandbox: SandboxServer, account: AccountMaker, session: Session
+) -> None:
+    """Also under the same label they may be another account's: it shows jobs of ours from before and after, and never this one."""
+    other = replace(session, account=account("dashscope", key=SecretStr("another-1234")))
+    await submit(other, horse("An earlier horse"))
+    sandbox.fault(**LOST if looks == "the other" else NEVER_ARRIVED)
+    with pytest.raises(SubmissionUncertain):
+        await submit(session, horse(), on_uncertain="raise")
+    await submit(other, horse("A later horse"))
+    charged = len(sandbox.ledger())
+    with pytest.raises(SubmissionUncertain):
+        await submit(other if looks == "the other" else session, horse())
+    assert len(sandbox.ledger()) == charged

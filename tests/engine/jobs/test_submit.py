@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,49 @@ async def test_a_cancelled_submit_still_writes_its_job_down(
     assert entry is not None
     assert entry.job is not None
     assert [charged.task_id for charged in sandbox.ledger()] == [entry.job.task_id]
+
+
+def test_the_end_of_the_event_loop_waits_for_the_answer(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
+    """`asyncio.run` cancels all that is under way, where another part of a script fails or a signal ends it."""
+    sandbox.fault(at="submit", kind="stall_after", seconds=600)
+    digests: list[str] = []
+
+    async def script() -> None:
+        prepared = await prepare(HORSE, account())
+        digests.append(prepared.digest)
+        submitting = asyncio.create_task(Submitter(store=store).submit(prepared))
+        while not sandbox.ledger():  # noqa: ASYNC110 -- the ledger is another thread's, and has no event to wait for
+            await asyncio.sleep(0.01)
+        threading.Timer(0.2, sandbox.release).start()
+        raise RuntimeError(f"{submitting} goes on")
+
+    with pytest.raises(RuntimeError, match="goes on"):
+        asyncio.run(script())
+    entry = asyncio.run(Journal(store).read(digests[0]))
+    assert entry is not None
+    assert entry.job is not None
+    assert [charged.task_id for charged in sandbox.ledger()] == [entry.job.task_id]
+
+
+async def test_a_submit_that_is_cancelled_between_two_sends_sends_nothing_more(
+    sandbox: SandboxServer, account: AccountMaker, store: Store
+) -> None:
+    """Nobody waits for what it would buy, and nothing was bought yet."""
+    sandbox.fault(at="submit", kind="throttle", times=1)
+    prepared = await prepare(HORSE, account())
+    pausing = asyncio.Event()
+
+    async def pause(seconds: float) -> None:
+        pausing.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(Submitter(store=store, sleep=pause).submit(prepared))
+    await pausing.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sandbox.ledger() == []
+    assert (await Submitter(store=store).submit(prepared)).task_id == sandbox.ledger()[0].task_id
 
 
 async def test_a_store_that_cannot_be_written_stops_the_submit(sandbox: SandboxServer, account: AccountMaker, tmp_path: Path) -> None:

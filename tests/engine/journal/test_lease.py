@@ -63,6 +63,12 @@ def test_who_is_known_to_be_gone() -> None:
     with ours.submitting():
         assert ours.lives() is True
     assert ours.lives() is False
+    # An event loop that was closed under it, as a notebook's may be, never ends it.
+    loop = asyncio.new_event_loop()
+    with ours.submitting(loop):
+        assert ours.lives() is True
+        loop.close()
+        assert ours.lives() is False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="No other system says it without a further package.")

@@ -155,6 +155,8 @@ class Settler:
             raise _Unsure("it has no prompt by which it could be told", 0)
         if entry.base_url != self.account.base_url:
             raise _Unsure(f"it was submitted at {entry.base_url}, and the list is that of {self.account.base_url}", 0)
+        if not self._is_ours(entry):
+            raise _Unsure("it was submitted by another key than the list is of, or by a version that did not write down by which", 0)
         if (ended_up_s := await sent_until_up_s(entry, self.journal)) is None:
             raise _Unsure("until when it may have been sent is not known", 0)
         try:
@@ -163,9 +165,13 @@ class Settler:
         except CallError as error:
             raise _Unsure(f"the gateway could not be asked: {error.message}") from error
 
+    def _is_ours(self, entry: JournalEntry) -> bool:
+        """Whether an entry was submitted by this very key: another's list shows other tasks, also under the same label."""
+        return entry.key_fingerprint == self.account.fingerprint(entry.owner.claim)
+
     def _latest(self, *key: str) -> Latest[Any]:
         account = self.account
-        return self.shared.latest(account.gateway, account.label, account.base_url, self.journal.store.url, *key)
+        return self.shared.latest(account.gateway, account.label, account.base_url, account.fingerprint(""), self.journal.store.url, *key)
 
     async def _survey(self, model: str) -> _Survey:
         tasks: dict[str, ListedTask] = {}
@@ -258,7 +264,7 @@ class Settler:
                 continue
             is_later, is_earlier = witness.owner.up_s >= ended_up_s, witness.owner.up_s < begun_up_s
             is_elsewhere = (witness.credentials, witness.base_url) != (entry.credentials, entry.base_url)
-            if is_elsewhere or (later if is_later else earlier or not is_earlier):
+            if is_elsewhere or not self._is_ours(witness) or (later if is_later else earlier or not is_earlier):
                 continue
             task = survey.tasks[witness.job.task_id]
             if not _fits(witness, task, survey, witness.owner.up_s):

@@ -165,6 +165,7 @@ class Submitter:
             except CallError as call:
                 raise submit_error(call, gateway=account.gateway) from call
         request = gateway.submit_request(uploaded, prepared.route, account)
+        owner = LeaseOwner()
         intent = JournalEntry(
             digest=prepared.digest,
             state="intent",
@@ -175,9 +176,10 @@ class Submitter:
             estimate=prepared.estimate,
             base_url=account.base_url,
             credentials=account.credentials,
+            key_fingerprint=account.fingerprint(owner.claim),
             flow_run_id=self.flow_run_id,
             labels=self.labels,
-            owner=LeaseOwner(),
+            owner=owner,
         )
         if self.tracker is not None:
             # Before the lease, so that no other process meets an intent of unknown price that is about to be released.
@@ -193,7 +195,7 @@ class Submitter:
         if (traceparent := step.traceparent) is not None:
             intent = intent.model_copy(update={"traceparent": traceparent})
         with ExitStack() as at_work:
-            at_work.enter_context(intent.owner.submitting())
+            at_work.enter_context(intent.owner.submitting(asyncio.get_running_loop()))
             try:
                 acquired = await journal.acquire(intent, instead_of)
             except OSError:
@@ -205,6 +207,9 @@ class Submitter:
                 return None
             lease = Lease(acquired, instead_of, journal, self.fence)
             sending = asyncio.ensure_future(step.around(self._submit(gateway, prepared, request, lease, step)))
+            # When it ends, `asyncio.run` cancels all tasks that it knows; the answer to this one is awaited first, by whoever waits here.
+            # https://docs.python.org/3/library/asyncio-extending.html#task-lifetime-support
+            asyncio._unregister_task(sending)  # noqa: SLF001 -- documented there
             # Whoever waits for it may be cancelled first: it is at work until it ends.
             until_it_ends = at_work.pop_all()
             sending.add_done_callback(lambda _: until_it_ends.close())
@@ -212,6 +217,8 @@ class Submitter:
             return await asyncio.shield(sending)
         except asyncio.CancelledError:
             # The request may already be on its way: its answer is the only place where the task id stands, so it is waited for.
+            if not lease.sent:
+                sending.cancel()
             await _wait_for_answer(sending)
             if sending.done() and not sending.cancelled():
                 sending.exception()

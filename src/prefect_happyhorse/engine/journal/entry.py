@@ -98,6 +98,9 @@ class JournalEntry(Value):
     estimate: Estimate | None = Field(default=None, description="What it should cost, by the price list at its submit.")
     base_url: str | None = Field(default=None, description="The gateway's address, at which alone its tasks can be listed.")
     credentials: str | None = Field(default=None, description="The name under which the credentials can be found again.")
+    key_fingerprint: str | None = Field(
+        default=None, description="What tells the key that it was submitted by from another, in whose account it cannot be."
+    )
     flow_run_id: str | None = Field(default=None, description="The flow run that bought it.")
     labels: Labels = Field(default_factory=FrozenLabels, description="What it was called by when it was bought.")
     owner: LeaseOwner

@@ -90,7 +90,8 @@ class Lease:
             raise
         finally:
             scope.cancel()
-            await renewing
+            # Not awaited itself: where the event loop ends it was cancelled, and an answer that came must not be.
+            await asyncio.wait({renewing})
             if self._renewals and is_over:
                 with suppress(OSError):
                     await self.journal.store.delete(self._path)

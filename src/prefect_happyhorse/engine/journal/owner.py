@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import socket
@@ -71,7 +72,7 @@ def _this_process() -> _Process:
     return _Process(_machine(), os.getpid(), _RUN)
 
 
-_SUBMITTING: set[str] = set()
+_SUBMITTING: dict[str, asyncio.AbstractEventLoop | None] = {}
 
 
 class LeaseOwner(Value):
@@ -98,13 +99,13 @@ class LeaseOwner(Value):
     up_s: float | None = Field(default_factory=lambda facts: up_s() if _is_here(facts["run"], facts["process"]) else None)
 
     @contextmanager
-    def submitting(self) -> Generator[None]:
-        """Say to the other submits of this process that this one is at work."""
-        _SUBMITTING.add(self.claim)
+    def submitting(self, loop: asyncio.AbstractEventLoop | None = None) -> Generator[None]:
+        """Say to the other submits of this process that this one is at work, for as long as its event loop is not closed."""
+        _SUBMITTING[self.claim] = loop
         try:
             yield
         finally:
-            _SUBMITTING.discard(self.claim)
+            del _SUBMITTING[self.claim]
 
     @property
     def is_this_process(self) -> bool:
@@ -121,7 +122,8 @@ class LeaseOwner(Value):
     def lives(self) -> bool | None:
         """Whether the submit is still at work; None where it cannot be known, as of another machine's, or of another process on Windows."""
         if self.is_this_process:
-            return self.claim in _SUBMITTING
+            loop = _SUBMITTING.get(self.claim)
+            return self.claim in _SUBMITTING and not (loop is not None and loop.is_closed())
         here = _this_process()
         if self.machine != here.machine:
             return None
