@@ -31,6 +31,7 @@ from prefect_happyhorse.engine.jobs.shared import Shared
 from prefect_happyhorse.engine.jobs.submit import Submitted, Turn
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.journal.journal import Failure, Journal
+from prefect_happyhorse.engine.journal.owner import LeaseOwner
 from prefect_happyhorse.engine.journal.parent import Parents
 from prefect_happyhorse.sandbox import SandboxServer
 
@@ -307,3 +308,29 @@ async def test_a_job_that_was_uncertain_for_another_run_meanwhile(sandbox: Sandb
     with pytest.raises(SubmissionUncertain, match="nobody knows"):
         await pool.submit(prepared, one)
     assert bought(sandbox) == []
+
+
+async def test_an_intent_that_is_taken_back_buys_nothing_beside_what_is_bought(sandbox: SandboxServer, pools: Pools) -> None:
+    """Where the parent points somebody may be about to see that it has lost the parent, and elsewhere the request may be bought already."""
+    job = await pools.submit(pools.of("ttapi"))
+    journal, parents = Journal(pools.store), Parents(pools.store)
+    entry = await journal.read(job.digest)
+    assert entry is not None
+    released: list[None] = []
+
+    async def release(seconds: float) -> None:
+        if not released:
+            released.append(await journal.release(intent, None))
+
+    pools.naps = release  # pyright: ignore[reportAttributeAccessIssue]
+    pool = pools.of("infiflow", "ttapi")
+    prepared = await pool.prepare(RIDE)
+    child = prepared.candidates[0].child
+    await parents.point(prepared.digest, await parents.read(prepared.digest), child)
+    facts = {"digest": child.digest, "gateway": child.gateway, "state": "intent", "job": None, "owner": LeaseOwner(), "revision": 0}
+    acquired = await journal.acquire(entry.model_copy(update=facts))
+    assert acquired is not None
+    intent = acquired
+    with intent.owner.submitting():
+        assert await pools.submit(pool) == job
+    assert bought(sandbox) == [("ttapi", RIDE.model)]

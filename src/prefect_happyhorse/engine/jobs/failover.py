@@ -243,7 +243,8 @@ class _Run:
         """Where the request is, or may be, bought, else where it is to be tried; None where something changed meanwhile."""
         known = () if parent is None else (parent.current, *parent.tried)
         found = await self._read((*known, *(self._candidates if self._begins else ())))
-        for child, entry in found.items():
+        # Where the parent points an intent may be taken back yet, and is bought anew there, so that the others come before it.
+        for child, entry in sorted(found.items(), key=lambda one: parent is not None and one[0] == parent.current and _is_intent(one[1])):
             if entry is None or self._is_clear(entry):
                 continue
             elsewhere = child not in self._candidates
@@ -326,6 +327,10 @@ class _Run:
         if len(refusals) > 1:
             told.args = (f"None of the pool's gateways took the request. {each}",)
         return told
+
+
+def _is_intent(entry: JournalEntry | None) -> bool:
+    return entry is not None and entry.state == "intent"
 
 
 def _is_elsewhere(child: Child, entry: JournalEntry) -> GenerationError:
