@@ -56,15 +56,24 @@ async def init(*, as_json: bool, **given: Any) -> None:
     comes from a variable or from standard input. What is there already is left alone unless --overwrite says otherwise.
     """
     wishes = Wishes(**given)
-    # With them comes Prefect, which takes a second or two.
-    from prefect_happyhorse.cli.doctor.server import api_url
-
     if wishes.jobs is not None:
         if wishes.limits is False:
             raise click.UsageError("--jobs is a limit, and --no-limits makes none.")
         wishes.limits = True
+    # Until all is said nothing is made, so that Ctrl-C may end it at any point.
     with interruptible():
-        await complete(wishes, has_server=api_url() is not None, may_ask=sys.stdin.isatty() and not wishes.key_stdin)
+        credentials, store, text = await _settle(wishes, as_json=as_json)
+    done = await _make(wishes, credentials, store, text, tell=partial(echo, err=as_json))
+    if as_json:
+        print_json(done)
+
+
+async def _settle(wishes: Wishes, *, as_json: bool) -> tuple[GatewayCredentials, MediaStore, str]:
+    """What is to be made, after it was asked for, checked, shown and agreed to."""
+    # With it comes Prefect, which takes a second or two.
+    from prefect_happyhorse.cli.doctor.server import api_url
+
+    await complete(wishes, has_server=api_url() is not None, may_ask=sys.stdin.isatty() and not wishes.key_stdin)
     credentials, store, problems = _checked(wishes)
     text, more = await _check_what_is_there(wishes, credentials, store)
     if credentials is None or store is None or problems or more:
@@ -74,9 +83,7 @@ async def init(*, as_json: bool, **given: Any) -> None:
         echo(line, err=as_json)
     if sys.stdin.isatty() and not wishes.yes:
         confirm("Go on?")
-    done = await _make(wishes, credentials, store, text, tell=partial(echo, err=as_json))
-    if as_json:
-        print_json(done)
+    return credentials, store, text
 
 
 def _checked(wishes: Wishes) -> tuple[GatewayCredentials | None, MediaStore | None, list[str]]:
