@@ -20,6 +20,13 @@ import pytest
 from prefect_happyhorse.cli.output import confirm
 
 _PATIENCE_S = 60
+# A new session takes the terminal that it opens first as its own, whose Ctrl-C it then hears.
+_IN_A_SESSION = """
+import os, sys
+os.close(os.open(sys.argv.pop(1), os.O_RDWR))
+from prefect_happyhorse.cli import main
+main()
+"""
 
 
 class Terminal:
@@ -59,13 +66,7 @@ def test_ctrl_c_at_a_question_of_init(at: str, terminal: Terminal, tmp_path: Pat
     before = termios.tcgetattr(terminal.slave)
     outer = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HAPPYHORSE_"))}
     started = subprocess.Popen(
-        # A session of its own takes the terminal that it opens first as its own, whose Ctrl-C it then hears.
-        [
-            sys.executable,
-            "-c",
-            "import os, sys; os.close(os.open(sys.argv.pop(1), os.O_RDWR)); from prefect_happyhorse.cli import main; main()",
-        ]
-        + [os.ttyname(terminal.slave), "init"],
+        [sys.executable, "-c", _IN_A_SESSION, os.ttyname(terminal.slave), "init"],
         stdin=terminal.slave,
         stdout=terminal.slave,
         stderr=terminal.slave,
