@@ -14,9 +14,8 @@ from pydantic import ValidationError
 
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
 from prefect_happyhorse.cli.init import dotenv
-from prefect_happyhorse.cli.init.ask import Save, Wishes, complete
+from prefect_happyhorse.cli.init.ask import Save, Wishes, block_problems, complete
 from prefect_happyhorse.cli.output import REFUSED, asynchronous, confirm, echo, fail, interruptible, json_option, print_json
-from prefect_happyhorse.domain.validation import validation_problems
 
 if TYPE_CHECKING:
     from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
@@ -98,13 +97,13 @@ def _checked(wishes: Wishes) -> tuple[GatewayCredentials | None, MediaStore | No
     try:
         credentials = GatewayCredentials.model_validate({**fields, "api_key" if wishes.app_id is None else "secret_key": wishes.key})
     except ValidationError as error:
-        problems += _told(error)
+        problems += block_problems(error)
     try:
         store = MediaStore(url=wishes.store or "", public_base_url=wishes.public_base_url)
         # As an absolute folder: it counts from wherever a run is.
         store.url = store.to_store().url
     except ValidationError as error:
-        problems += _told(error)
+        problems += block_problems(error)
     except ValueError as error:
         problems.append(f"store: {error}")
     if wishes.public_base_url is not None and wishes.save == "env":
@@ -112,10 +111,6 @@ def _checked(wishes: Wishes) -> tuple[GatewayCredentials | None, MediaStore | No
     if wishes.limits and wishes.gateway is not None and wishes.jobs is None and gateway_facts(wishes.gateway).polls_per_s is None:
         problems.append(f"limits: {wishes.gateway} documents none: say --jobs, or --no-limits")
     return credentials, store, problems
-
-
-def _told(error: ValidationError) -> list[str]:
-    return [problem.replace("request: ", "", 1).replace("Value error, ", "", 1) for problem in validation_problems(error)]
 
 
 async def _check_what_is_there(wishes: Wishes, credentials: GatewayCredentials | None, store: MediaStore | None) -> tuple[str, list[str]]:

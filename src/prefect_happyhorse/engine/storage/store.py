@@ -304,6 +304,8 @@ def _absolute(url: str) -> str:
         raise ValueError(f"url must be a local folder or an fsspec URL with one of the schemes {schemes} (got {url.partition(':')[0]!r})")
     if "@" in rest.split("/")[0] and scheme not in {"abfs", "abfss"}:
         raise ValueError(f"url must hold no key or password in its {scheme} address; give them in options")
+    if scheme != "memory" and not rest.split("/")[0]:
+        raise ValueError(f"url must name a bucket, container or host behind {scheme}:// (got {url!r})")
     if "::" in url:
         raise ValueError(f"url must not be a chained URL (got {url!r})")
     return url
