@@ -111,12 +111,15 @@ async def find_journal(url: str, block: str | None) -> Journal:
         store = Store(url=url)
     else:
         from prefect_happyhorse.blocks import MediaStore
+        from prefect_happyhorse.cli.doctor.server import require_api
 
+        await require_api()
         store = (await MediaStore.find(block)).to_store()
     # A store that cannot be listed is told by what reads it next.
     with suppress(OSError):
         if not await store.folders("journal"):
-            echo(f"There is no journal in {store.url}: nothing was bought there yet, or another store is meant.", err=True)
+            way_out = "another store is meant: name it by --store URL, --block NAME or the variable HAPPYHORSE_STORE"
+            echo(f"There is no journal in {store.url}: nothing was bought there yet, or {way_out}.", err=True)
     return PROCESS.journal(store)
 
 

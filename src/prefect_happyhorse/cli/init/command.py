@@ -146,7 +146,7 @@ async def _on_server(wishes: Wishes, store: MediaStore | None) -> list[str]:
     from prefect_happyhorse.cli.init import server
 
     if (why := await server.unreachable()) is not None:
-        return [f"the Prefect server does not answer ({why}): start it, correct PREFECT_API_URL, or --save env without limits and the like"]
+        return [f"{why} Without a server: --save env, and no limits and the like."]
     problems: list[str] = []
     if wishes.save == "blocks" and not wishes.overwrite:
         if await server.block_exists(GatewayCredentials, name := _name(wishes)):
