@@ -58,7 +58,7 @@ class Seconds(click.FloatRange):
 
 def deadline_option(what: str) -> Callable[[_Command], _Command]:
     """The option that limits how long a job may take."""
-    from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
+    from prefect_happyhorse.domain.jobs import DEADLINE_S
 
     return click.option("--deadline", "deadline_s", default=DEADLINE_S, show_default=True, type=Seconds(min=0), help=what)
 
@@ -153,13 +153,17 @@ def _wakened() -> Generator[None]:
     if not hasattr(signal, "setitimer"):
         yield  # Windows reads from its console in another way.
         return
-    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    before = signal.signal(signal.SIGALRM, _do_nothing)
     timer = signal.setitimer(signal.ITIMER_REAL, _WAKE_S, _WAKE_S)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, *timer)
         signal.signal(signal.SIGALRM, before)
+
+
+def _do_nothing(signum: int, frame: object) -> None:
+    del signum, frame
 
 
 def cell(text: str) -> str:

@@ -7,7 +7,8 @@ from importlib.metadata import requires
 
 import httpx
 import prefect
-from prefect.client.orchestration import PrefectClient, ServerType, get_client
+from prefect.client.base import ServerType
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import WorkerStatus
 from prefect.exceptions import ObjectNotFound
