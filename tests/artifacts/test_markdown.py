@@ -14,7 +14,7 @@ from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot, JobStatus
 from prefect_happyhorse.engine.storage.store import Store
 
-NASTY = "<img src=x onerror=alert(1)> [a](https://evil.example) **b** `c` | d\n# e\r\u2028&lt;f \x1b[2J ~~g~~"
+NASTY = "<img src=x onerror=alert(1)> [a](https://evil.example) **b** `c` | d\n# e\r\u2028&lt;f \x1b[2J ~~g~~ \u200f\u061c"
 NOW = datetime(2026, 11, 20, tzinfo=timezone.utc)
 JOB = Job(
     gateway="happyhorse",
@@ -35,7 +35,7 @@ def is_harmless(markdown: str) -> bool:
     plain = markdown.replace("\\\\", "")
     for sign in "<[*`~&":
         plain = plain.replace(f"\\{sign}", "")
-    return not any(sign in plain for sign in ("<img", "[a]", "**b**", "`c`", "&lt;", "~~g~~", "\x1b", "\r", "\u2028"))
+    return not any(sign in plain for sign in ("<img", "[a]", "**b**", "`c`", "&lt;", "~~g~~", "\x1b", "\r", "\u2028", "\u200f", "\u061c"))
 
 
 @pytest.fixture

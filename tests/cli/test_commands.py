@@ -182,7 +182,8 @@ def test_a_prefect_server_that_is_not_there_is_told(arguments: tuple[str, ...]) 
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
         result = run(*arguments)
     assert result.exit_code == 1
-    assert result.stderr == "The Prefect server cannot be asked: ConnectError: All connection attempts failed. Look at PREFECT_API_URL.\n"
+    told = f"http://127.0.0.1:{port}/api does not answer: ConnectError: All connection attempts failed."
+    assert result.stderr == f"{told} Start it (prefect server start), or correct PREFECT_API_URL.\n"
 
 
 def answer_of(url: str) -> object:

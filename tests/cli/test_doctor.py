@@ -222,6 +222,22 @@ class TestPrefect:
             await client.update_work_pool(name, WorkPoolUpdate(is_paused=True))
             assert "is paused" in (await server._pool(client, name)).what
 
+    async def test_the_deployments(self) -> None:
+        """Those with the tag alone are looked at, which is told where there are others."""
+        async with get_client() as client:
+            for deployment in await client.read_deployments():
+                await client.delete_deployment(deployment.id)
+            assert (await server._workers(client))[0].what == "there is no deployment, so none is needed"
+            flow = await client.create_flow_from_name("doctors-flow")
+            made = [await client.create_deployment(flow, "untagged")]
+            try:
+                assert "no deployment has the tag happyhorse" in (await server._workers(client))[0].what
+                made.append(await client.create_deployment(flow, "served", tags=["happyhorse"]))
+                assert "have no work pool" in (await server._workers(client))[0].what
+            finally:
+                for deployment in made:
+                    await client.delete_deployment(deployment)
+
     def test_an_older_server(self) -> None:
         """Is a warning; another version here that the package cannot use is a problem."""
         assert server._server("http://x/api", "3.0.1").level == "warning"

@@ -57,6 +57,18 @@ def test_rows_have_their_own_ids(horse: JournalEntry, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "shots.jsonl").read_text())["id"] == "horse-1"
 
 
+@pytest.mark.parametrize("name", ["shots.csv", "shots.jsonl.gz"])
+def test_an_ending_that_cannot_be_written(name: str, horse: JournalEntry, tmp_path: Path) -> None:
+    """Is refused with those that can, unless the format is said; nothing is written. Without an ending it is Parquet."""
+    told = run(tmp_path / name)
+    assert (told.exit_code, list(tmp_path.glob("shots*"))) == (1, [])
+    assert "must end with one of .parquet, .jsonl, .ndjson, .tar" in told.stderr
+    assert "format must be one of parquet, jsonl, webdataset" in told.stderr
+    assert run(tmp_path / name, "--format", "jsonl").exit_code == 0
+    assert run(tmp_path / "shots").exit_code == 0
+    assert pyarrow.parquet.read_table(tmp_path / "shots").num_rows == 1
+
+
 @pytest.mark.parametrize("content", ["[]", "{", '{"a": 1}'])
 def test_a_file_of_ids_that_cannot_be_read_is_refused(content: str, store: Store, tmp_path: Path) -> None:
     """Before anything is read."""

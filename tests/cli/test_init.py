@@ -172,6 +172,34 @@ def test_on_a_terminal_it_asks(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (here / ".env").exists()
 
 
+def test_an_answer_that_cannot_be(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is told where it was given, and asked for anew; what a key was is not shown."""
+    monkeypatch.setattr(command, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    answers = {
+        "unial": "'unial' is not one of",
+        "uniall": "",
+        "http://uniall.example": "must be https unless its host is this machine",
+        "https://uniall.example": "",
+        "": "must not be empty",
+        f" {KEY}": "paste it anew",
+        f"{KEY}\t{KEY}": "paste it anew",
+        f"{KEY}é": "paste it anew",
+        KEY: "",
+        "xyz://films": "xyz",
+        "s3://": "bucket",
+        "/srv/films": "",
+        "blocs": "'blocs' is not one of",
+        "env": "",
+        "y": "",
+    }
+    asked = run(code=0, typed="".join(f"{answer}\n" for answer in answers)).stderr
+    told = [line for line in asked.replace(": Error", ":\nError").splitlines() if "Error: " in line]
+    assert len(told) == len([why for why in answers.values() if why]), asked
+    for line, why in zip(told, filter(None, answers.values()), strict=True):
+        assert why in line
+    assert f"UNIALL_API_KEY={KEY}\n" in (here / ".env").read_text()
+
+
 def test_one_interrupt_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """At a question, where asyncio would only take note of it and wait for the answer."""
 
@@ -198,10 +226,10 @@ def test_a_number_of_jobs_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """So it needs a server, as --limits do, and goes not with --no-limits."""
 
     async def unreachable() -> str:
-        return "ConnectError: refused"
+        return "http://x/api does not answer: ConnectError: refused."
 
     monkeypatch.setattr(server, "unreachable", unreachable)
-    assert "the Prefect server does not answer" in ttapi("--jobs", "20", "--save", "env", code=2).stderr
+    assert "does not answer" in ttapi("--jobs", "20", "--save", "env", code=2).stderr
     assert "--no-limits" in ttapi("--jobs", "20", "--no-limits", code=2).stderr
 
 
@@ -293,9 +321,9 @@ def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, here: Pa
     """Is told with the way out."""
 
     async def unreachable() -> str:
-        return "ConnectError: refused"
+        return "http://x/api does not answer: ConnectError: refused."
 
     monkeypatch.setattr(server, "unreachable", unreachable)
     told = ttapi("--save", "blocks", code=2).stderr
-    assert "the Prefect server does not answer (ConnectError: refused)" in told
+    assert "http://x/api does not answer: ConnectError: refused" in told
     assert "--save env" in told

@@ -85,8 +85,9 @@ def test_values_are_suggested_without_prefect(line: str, words: list[str]) -> No
 
 @pytest.mark.usefixtures("sandbox_env")
 def test_jobs_are_suggested_by_their_digests(store: Store) -> None:
-    """Of the journal in a folder, as `happyhorse jobs list` shows them."""
+    """Of the journal in a folder, as `happyhorse jobs list` shows them, without what sends requests."""
     digest = bought(store).digest[:12]
-    assert suggest("happyhorse jobs show ")[0] == [digest]
+    suggested, heavy = suggest("happyhorse jobs show ")
+    assert (suggested, heavy & {"prefect", "httpx"}) == ([digest], set())
     assert suggest(f"happyhorse jobs --store {store.url} forget {digest[:6]}")[0] == [digest]
     assert suggest(f"happyhorse jobs show {'0' if digest[0] != '0' else '1'}")[0] == []

@@ -45,5 +45,6 @@ def test_a_store_without_a_journal_is_told(command: tuple[str, ...], here: Path)
     """Since its name may be mistyped; for the list it is no error, and no folder is made of it."""
     told = run(*(word.format("outptus") for word in command))
     assert f"There is no journal in file://{here}/outptus" in told.stderr
+    assert "--store URL, --block NAME or the variable HAPPYHORSE_STORE" in told.stderr
     assert told.exit_code == (1 if "show" in command else 0)
     assert not (here / "outptus").exists()

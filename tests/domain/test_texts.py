@@ -12,7 +12,11 @@ from prefect_happyhorse.domain.texts import harmless, without_queries
 
 def test_every_control_is_written_out() -> None:
     """Of both sets, and what turns or breaks a line; tab, line feed and every letter stay."""
-    controls = [chr(code) for code in (*range(32), *range(127, 160), 0x2028, 0x2029, 0x202E, 0x2066) if chr(code) not in "\t\n"]
+    controls = [
+        chr(code)
+        for code in (*range(32), *range(127, 160), 0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+        if chr(code) not in "\t\n"
+    ]
     for control in controls:
         assert harmless(control) == ascii(control)[1:-1]
         assert json.loads(f'"{harmless(control, in_json=True)}"') == control

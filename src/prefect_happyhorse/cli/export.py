@@ -32,7 +32,7 @@ def _read_ids(context: click.Context, parameter: click.Parameter, path: Path | N
     "--format",
     "form",
     type=click.Choice(get_args(ExportFormat)),
-    help="By default what the ending says, .jsonl or .tar, else Parquet.",
+    help="By default what the ending says: .parquet or none, .jsonl, .ndjson or .tar.",
 )
 @click.option(
     "--ids",

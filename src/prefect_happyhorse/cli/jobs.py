@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial, wraps
 from itertools import islice
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
@@ -31,13 +31,13 @@ from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import GenerationError, SubmissionUncertain
 from prefect_happyhorse.domain.prices import total
 from prefect_happyhorse.domain.settings import current
-from prefect_happyhorse.engine.jobs import manage as engine
-from prefect_happyhorse.engine.jobs.hints import advice
-from prefect_happyhorse.engine.jobs.session import Session
-from prefect_happyhorse.engine.jobs.shared import PROCESS
 from prefect_happyhorse.engine.journal.index import Line, begun, contents, open_entries
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, JournalState, Unreadable
 from prefect_happyhorse.engine.storage.store import Store
+
+# The engine of jobs is imported where it is used: a shell that asks for suggestions needs none of it.
+if TYPE_CHECKING:
+    from prefect_happyhorse.engine.jobs.session import Session
 
 __all__ = ["STORE_OPTIONS", "find_journal", "jobs"]
 
@@ -107,16 +107,21 @@ def _names(context: click.Context, parameter: click.Parameter, incomplete: str) 
 
 async def find_journal(url: str, block: str | None) -> Journal:
     """The journal of a store that is named by its URL or its block; that there is none yet is told."""
+    from prefect_happyhorse.engine.jobs.shared import PROCESS
+
     if block is None:
         store = Store(url=url)
     else:
         from prefect_happyhorse.blocks import MediaStore
+        from prefect_happyhorse.cli.doctor.server import require_api
 
+        await require_api()
         store = (await MediaStore.find(block)).to_store()
     # A store that cannot be listed is told by what reads it next.
     with suppress(OSError):
         if not await store.folders("journal"):
-            echo(f"There is no journal in {store.url}: nothing was bought there yet, or another store is meant.", err=True)
+            way_out = "another store is meant: name it by --store URL, --block NAME or the variable HAPPYHORSE_STORE"
+            echo(f"There is no journal in {store.url}: nothing was bought there yet, or {way_out}.", err=True)
     return PROCESS.journal(store)
 
 
@@ -146,13 +151,15 @@ async def list_jobs(
     journal: Journal, *, as_json: bool, limit: int | None, before: str | None, after: str | None, only_open: bool, **filters: Any
 ) -> None:
     """List jobs, oldest first, and sum up the money at risk of all."""
+    from prefect_happyhorse.engine.jobs import manage
+
     found = await contents(journal)
     for unreadable in found.unreadable:
         echo(str(unreadable.error), err=True)
     fitting = sorted(_bought([line for line in found.lines if line.is_open or not only_open], **filters), key=begun)
     # A job that a page ended with need not fit any more when the next page is asked for.
-    first = None if after is None else engine.position(found.lines, after)
-    last = None if before is None else engine.position(found.lines, before)
+    first = None if after is None else manage.position(found.lines, after)
+    last = None if before is None else manage.position(found.lines, before)
     rest = [line for line in fitting if (first is None or begun(line) > first) and (last is None or begun(line) < last)]
     most = (0 if as_json else _SHOWN) if limit is None else limit
     shown = rest if not most else rest[:most] if after is not None else rest[-most:]
@@ -206,9 +213,11 @@ def _row(entry: JournalEntry) -> tuple[str, ...]:
 
 
 def _bought(entries: Iterable[_Listed], *, states: tuple[JournalState, ...], **filters: Any) -> list[_Listed]:
+    from prefect_happyhorse.engine.jobs import manage
+
     # A lease that was released means that nothing was bought.
     bought = (entry for entry in entries if entry.state in states or entry.state != "released")
-    return engine.select(bought, states=states, **filters)
+    return manage.select(bought, states=states, **filters)
 
 
 def _ago(at: datetime) -> str:
@@ -225,7 +234,10 @@ def _ago(at: datetime) -> str:
 @_on_journal
 async def show(journal: Journal, name: str) -> None:
     """Show all that the journal knows of one job, and what can be done about it."""
-    entry = await engine.find_entry(journal, name)
+    from prefect_happyhorse.engine.jobs import manage
+    from prefect_happyhorse.engine.jobs.hints import advice
+
+    entry = await manage.find_entry(journal, name)
     echo_json(entry.model_dump_json(indent=2, exclude_none=True))
     echo(advice(entry), err=True)
 
@@ -237,8 +249,10 @@ async def show(journal: Journal, name: str) -> None:
 @_on_journal
 async def resume(journal: Journal, names: tuple[str, ...], deadline_s: float, only_open: bool, *, as_json: bool, **filters: Any) -> None:
     """Wait for open jobs and keep their files: those that are named, else all that fit the filters. Nothing is bought."""
+    from prefect_happyhorse.engine.jobs import manage
+
     if names:
-        chosen = [await engine.find_entry(journal, name) for name in names]
+        chosen = [await manage.find_entry(journal, name) for name in names]
     else:
         listing = await open_entries(journal)
         for unreadable in listing.unreadable:
@@ -280,6 +294,7 @@ def _say_kept(entry: JournalEntry, assets: Sequence[MediaAsset], failure: Except
 
 async def _session(journal: Journal, entry: JournalEntry) -> Session:
     from prefect_happyhorse.blocks import GatewayCredentials
+    from prefect_happyhorse.engine.jobs.session import Session
 
     block = await GatewayCredentials.of_job(gateway=entry.gateway, account=entry.account, name=entry.credentials, job=entry.job)
     return Session(block.to_account(), journal.store)
@@ -293,15 +308,17 @@ async def _session(journal: Journal, entry: JournalEntry) -> Session:
 @_on_journal
 async def adopt(journal: Journal, task_id: str, name: str | None, *, unchecked: bool, as_json: bool) -> None:
     """Give an uncertain submit the job that it became, by the TASK_ID that the provider's console shows. Nothing is bought."""
+    from prefect_happyhorse.engine.jobs import manage
+
     if name is not None:
-        entry = await engine.find_entry(journal, name)
+        entry = await manage.find_entry(journal, name)
     else:
         without_job = [entry for entry in (await open_entries(journal)).entries if entry.job is None]
         if len(without_job) != 1:
             digests = ", ".join(entry.digest[:12] for entry in without_job) or "none"
             raise ValueError(f"Say which request the job belongs to; those without a job: {digests}.")
         entry = without_job[0]
-    entry = await (engine.adopt(journal, entry, task_id) if unchecked else (await _session(journal, entry)).adopt(entry, task_id))
+    entry = await (manage.adopt(journal, entry, task_id) if unchecked else (await _session(journal, entry)).adopt(entry, task_id))
     if as_json:
         print_json(entry)
     short = entry.digest[:12]
@@ -318,10 +335,12 @@ async def forget(journal: Journal, names: tuple[str, ...], *, yes: bool, as_json
 
     A file of the journal that cannot be read is moved out of the way: NAME is then the file's name, as `happyhorse jobs list` says it.
     """
+    from prefect_happyhorse.engine.jobs import manage
+
     chosen: list[JournalEntry] = []
     for name in names:
         try:
-            chosen.append(await engine.find_entry(journal, name))
+            chosen.append(await manage.find_entry(journal, name))
         except SubmissionUncertain as error:
             if not name.endswith(".json"):
                 raise
@@ -336,7 +355,7 @@ async def forget(journal: Journal, names: tuple[str, ...], *, yes: bool, as_json
         known = "an uncertain submit" if entry.job is None else f"job {entry.job.task_id}, {entry.state}"
         if not yes:
             confirm(f"Forget {entry.digest[:12]} ({known})? The same request would be paid for again.")
-        await engine.forget(journal, entry)
+        await manage.forget(journal, entry)
         if as_json:
             print_json({"name": entry.digest[:_DIGEST], "digest": entry.digest})
         echo(f"Forgot {entry.digest[:12]} ({known}).", err=as_json)
@@ -348,9 +367,11 @@ async def forget(journal: Journal, names: tuple[str, ...], *, yes: bool, as_json
 @_on_journal
 async def cancel(journal: Journal, names: tuple[str, ...], *, as_json: bool) -> None:
     """Ask the gateways to cancel jobs, where they can. A job that already runs goes on, and can be resumed."""
+    from prefect_happyhorse.engine.jobs import manage
+
     refused = 0
     for name in names:
-        entry = await engine.find_entry(journal, name)
+        entry = await manage.find_entry(journal, name)
         if entry.job is None or not entry.is_open:
             raise ValueError(f"{name}: its state is {entry.state}, so there is nothing to cancel.")
         answer = await (await _session(journal, entry)).cancel(entry.job)

@@ -42,6 +42,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 REFUSED = 2
 SPENT = 3
+_WAKE_S = 0.1
 
 
 class Seconds(click.FloatRange):
@@ -57,7 +58,7 @@ class Seconds(click.FloatRange):
 
 def deadline_option(what: str) -> Callable[[_Command], _Command]:
     """The option that limits how long a job may take."""
-    from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
+    from prefect_happyhorse.domain.jobs import DEADLINE_S
 
     return click.option("--deadline", "deadline_s", default=DEADLINE_S, show_default=True, type=Seconds(min=0), help=what)
 
@@ -140,9 +141,29 @@ def interruptible() -> Generator[None]:
     """Let Ctrl-C end a question: asyncio would only take note of the first, and wait for the answer."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        yield
+        with _wakened():
+            yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _wakened() -> Generator[None]:
+    """Interrupt reads now and then: a signal that comes just before one is only looked at when another interrupts it."""
+    if not hasattr(signal, "setitimer"):
+        yield  # Windows reads from its console in another way.
+        return
+    before = signal.signal(signal.SIGALRM, _do_nothing)
+    timer = signal.setitimer(signal.ITIMER_REAL, _WAKE_S, _WAKE_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _do_nothing(signum: int, frame: object) -> None:
+    del signum, frame
 
 
 def cell(text: str) -> str:

@@ -31,8 +31,10 @@ def setup() -> None:
 async def limits(gateway: str, account: str | None, jobs: int | None, calls_per_s: float | None, *, as_json: bool) -> None:
     """Limit an account's open jobs and calls over all workers. Runs find the limits within a minute."""
     from prefect_happyhorse.blocks import GatewayCredentials
+    from prefect_happyhorse.cli.doctor.server import require_api
     from prefect_happyhorse.runtime.concurrency import save_limits
 
+    await require_api()
     facts = gateway_facts(gateway)
     whose = facts.borrowed_note("polls_per_s") if calls_per_s is None else ""
     calls_per_s = calls_per_s or facts.polls_per_s
@@ -60,6 +62,7 @@ async def automations(notify: str | None, *, results: bool, silence_s: float | N
     """End runs whose worker is gone, pause a deployment when a submit is uncertain, and tell somebody what needs a person."""
     from prefect.client.orchestration import get_client
 
+    from prefect_happyhorse.cli.doctor.server import require_api
     from prefect_happyhorse.runtime.automations import (
         SILENCE_S,
         notifications,
@@ -71,6 +74,7 @@ async def automations(notify: str | None, *, results: bool, silence_s: float | N
 
     if results and notify is None:
         raise click.UsageError("--results goes with --notify.")
+    await require_api()
     made = [uncertain_automation(), zombie_automation(silence_s or SILENCE_S)]
     if notify is not None:
         kind, _, block_name = notify.partition("/")

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterable,
 from contextlib import suppress
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Literal, get_args
 
 from anyio import CancelScope, to_thread
 from pydantic import Field
@@ -25,7 +25,7 @@ ExportFormat = Literal["parquet", "jsonl", "webdataset"]
 SHARD_BYTES = 1024**3
 """How long a shard of a WebDataset may become."""
 
-_ENDINGS: Mapping[str, ExportFormat] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".tar": "webdataset"}
+_ENDINGS: Mapping[str, ExportFormat] = {"": "parquet", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".tar": "webdataset"}
 _ROWS_AT_ONCE = 1024
 _CHARS_AT_ONCE = 16 * 1024 * 1024
 _ENTRIES_AT_ONCE = 256
@@ -71,7 +71,7 @@ async def export(
         store: Where the files lie.
         target: A path or an fsspec URL. A file appears there once it is whole.
         format: Parquet and JSON lines hold the rows; WebDataset holds the files too, in shards: `shots-000000.tar` for `"shots.tar"`. By
-            default the ending `.jsonl` or `.tar` says so, and any other is Parquet.
+            default the ending says so: `.parquet` or none, `.jsonl`, `.ndjson` or `.tar`.
         ids: For digests the row's own id; without one the digest itself. Further files of a job have `-2`, `-3` and so on behind it.
         shard_bytes: How long a shard may become.
         overwrite: Whether files of that name are replaced.
@@ -80,7 +80,7 @@ async def export(
         What was written, and what had to be left out, since it is not there any more or cannot be read.
 
     Raises:
-        ValueError: When two files would have the same id.
+        ValueError: When two files would have the same id, or neither `format` nor the ending says how to write.
         ImportError: When the extra `data` is needed and not installed.
         OSError: When the target is there already, or a file cannot be read or written, or is not the one that was made.
 
@@ -90,7 +90,13 @@ async def export(
         ```
     """
     place = await to_thread.run_sync(partial(Target, target, store, overwrite=overwrite))
-    form = format or _ENDINGS.get(PurePosixPath(place.path).suffix.lower(), "parquet")
+    ending = PurePosixPath(place.path).suffix
+    form = format or _ENDINGS.get(ending.lower())
+    if form is None:
+        known = ", ".join(filter(None, _ENDINGS))
+        raise ValueError(
+            f"target must end with one of {known} (got {ending!r}), or format must be one of {', '.join(get_args(ExportFormat))}"
+        )
     writer = _writer(form, place, store, shard_bytes)
     at_once = 1 if form == "webdataset" else _ROWS_AT_ONCE
     without_file = 0

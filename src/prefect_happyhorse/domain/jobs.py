@@ -10,7 +10,10 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from prefect_happyhorse.domain.values import AssetKind, FrozenLabels, Labels, Value
 
-__all__ = ["Job", "JobResult", "JobSnapshot", "JobStatus", "ListedTask", "Output", "Submission", "TaskPage"]
+__all__ = ["DEADLINE_S", "Job", "JobResult", "JobSnapshot", "JobStatus", "ListedTask", "Output", "Submission", "TaskPage"]
+
+DEADLINE_S = 3600.0
+"""How long a job is waited for when nobody says otherwise, in seconds since submit."""
 
 
 class JobStatus(str, Enum):

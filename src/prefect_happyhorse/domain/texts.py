@@ -7,7 +7,7 @@ import re
 __all__ = ["harmless", "without_queries"]
 
 # Controls, but for tab and line feed; ends of lines that no editor shows; and what turns the direction of what follows.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 # Inside JSON a "&" may be written as a \u0026. Chinese punctuation ends an address, since no space follows it.
 _QUERY = re.compile(r"(https?:\\?/\\?/[^\s?\"'<>]+)\?(?:[^\s\"'<>\\\u3000-\u303f\uff00-\uff20]|\\u00[0-9a-f]{2}|\\/)*", re.IGNORECASE)
 

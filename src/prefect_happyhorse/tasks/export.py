@@ -31,7 +31,7 @@ async def export_assets(
         target: A path on the worker or an fsspec URL. A file appears there once it is whole.
         store: Where the files and the journal are kept.
         format: Parquet and JSON lines hold the rows, one for each file; WebDataset holds the files too, in shards: `shots-000000.tar` for
-            `"shots.tar"`. By default the ending `.jsonl` or `.tar` says so, and any other is Parquet.
+            `"shots.tar"`. By default the ending says so: `.parquet` or none, `.jsonl`, `.ndjson` or `.tar`.
         digests: The jobs that are wanted, by their request digests; by default all of the journal.
         ids: For digests the row's own id; without one the digest itself.
         shard_bytes: How long a shard may become.
@@ -41,7 +41,7 @@ async def export_assets(
         What was written. What had to be left out stands in it, and in the run's log as an error.
 
     Raises:
-        ValueError: When two files would have the same id.
+        ValueError: When two files would have the same id, or neither `format` nor the ending says how to write.
         ImportError: When the extra `data` is needed and not installed.
         OSError: When the target is there already, or a file cannot be read or written, or is not the one that was made.
 

@@ -9,9 +9,9 @@ from prefect.transactions import CommitMode, atransaction
 
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.errors import JobFailed
+from prefect_happyhorse.domain.jobs import DEADLINE_S
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.domain.values import Labels
-from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import OnUncertain
 from prefect_happyhorse.engine.journal.budget import Budget

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from prefect_happyhorse.datasets import Row
-from prefect_happyhorse.domain.jobs import Job, JobResult
+from prefect_happyhorse.domain.jobs import DEADLINE_S, Job, JobResult
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.domain.rows import RowResult
 from prefect_happyhorse.domain.values import Labels
-from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.submit import OnUncertain
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.tasks.check import Check

@@ -11,9 +11,9 @@ from prefect.context import TaskRunContext
 
 from prefect_happyhorse.artifacts.progress import Progress
 from prefect_happyhorse.blocks import MediaStore
-from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
+from prefect_happyhorse.domain.jobs import DEADLINE_S, Job, JobResult, JobSnapshot, JobStatus
 from prefect_happyhorse.domain.settings import current
-from prefect_happyhorse.engine.jobs.poll import DEADLINE_S, OnPoll, ignore
+from prefect_happyhorse.engine.jobs.poll import OnPoll, ignore
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.runtime.cancellation import cancelled_with_its_run, flow_run_id
 from prefect_happyhorse.runtime.concurrency import job_slot

@@ -14,13 +14,12 @@ from pydantic import TypeAdapter, ValidationError
 from prefect_happyhorse.blocks import GatewayCredentials, GatewayPool, MediaStore
 from prefect_happyhorse.blocks.credentials import no_payer
 from prefect_happyhorse.domain.errors import AuthenticationFailed, InvalidRequest, error_context
-from prefect_happyhorse.domain.jobs import Job, JobResult
+from prefect_happyhorse.domain.jobs import DEADLINE_S, Job, JobResult
 from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest
 from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.jobs.failover import Pool, pool_problem
-from prefect_happyhorse.engine.jobs.poll import DEADLINE_S
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import OnUncertain
 from prefect_happyhorse.engine.journal.budget import Budget

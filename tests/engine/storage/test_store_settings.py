@@ -56,6 +56,8 @@ def test_secrets_do_not_show() -> None:
         ({"url": "ftp://example.com/x"}, "scheme 'ftp'"),
         ({"url": "s3:bucket"}, "url must be a local folder or an fsspec URL"),
         ({"url": "s3://key:sesame@bucket/x"}, "must hold no key or password"),
+        ({"url": "s3://"}, "must name a bucket, container or host behind s3://"),
+        ({"url": "s3:///outputs"}, "must name a bucket, container or host behind s3://"),
         ({"url": "s3://bucket/x::file://y"}, "chained"),
         ({"url": "s3://b", "presign_s": 0}, "presign_s must be at least 1 second \\(got 0\\)"),
         ({"url": "outputs", "presign_s": 60}, "a local folder has no presigned addresses"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from importlib.metadata import requires
 
+import httpx
 import prefect
+from prefect.client.base import ServerType
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import WorkerStatus
@@ -14,7 +16,7 @@ from prefect.settings import get_current_settings
 
 from prefect_happyhorse.cli.doctor.findings import Finding, ok, problem, warning
 
-__all__ = ["api_url", "check_prefect"]
+__all__ = ["api_url", "check_prefect", "require_api"]
 
 
 def api_url() -> str | None:
@@ -30,11 +32,47 @@ async def check_prefect() -> list[Finding]:
         what = "none is named, so each script starts one of its own for its time"
         return [*found, warning("prefect server", what, "For runs that can be seen later, start one and set PREFECT_API_URL.")]
     async with get_client() as client:
-        if (error := await client.api_healthcheck()) is not None:
-            advice = "Start it (prefect server start), or correct PREFECT_API_URL."
-            return [*found, problem("prefect server", f"{url} does not answer: {type(error).__name__}: {error}", advice)]
-        found.append(_server(url, await client.api_version()))
+        if (wrong := await _wrong_with(client)) is not None:
+            return [*found, problem("prefect server", *wrong)]
+        # Prefect Cloud fits every client.
+        known = client.server_type is ServerType.CLOUD
+        found.append(ok("prefect server", f"{url} answers") if known else _server(url, await client.api_version()))
         return [*found, *await _workers(client)]
+
+
+async def require_api() -> None:
+    """ValueError where the named server is none, or none that Prefect's client can use."""
+    if api_url() is not None:
+        async with get_client() as client:
+            if (wrong := await _wrong_with(client)) is not None:
+                raise ValueError(" ".join((f"{wrong[0]}.", wrong[1])))
+
+
+async def _wrong_with(client: PrefectClient) -> tuple[str, str] | None:
+    """Why the server cannot be used, and what to do; a server of anything may answer a health check."""
+    path, error = "health", await client.api_healthcheck()
+    if error is None and client.server_type is not ServerType.CLOUD:
+        path = "admin/version"
+        try:
+            if re.match(r"\d+\.", await client.api_version()):
+                return None
+            error = ValueError()
+        except (httpx.HTTPError, ValueError, TypeError) as failed:
+            error = failed
+    url = str(client.api_url).rstrip("/")
+    advice = "PREFECT_API_URL must be the API of a Prefect server, such as http://127.0.0.1:4200/api."
+    match error:
+        case None:
+            return None
+        case httpx.HTTPStatusError():
+            answer = f"{error.response.status_code} {error.response.reason_phrase}".strip()
+            if error.response.status_code in {401, 403}:
+                advice = "Set PREFECT_API_KEY or PREFECT_API_AUTH_STRING, as the server asks for it."
+        case ValueError() | TypeError():
+            answer = "what is no version of Prefect"
+        case _:
+            return f"{url} does not answer: {type(error).__name__}: {error}", "Start it (prefect server start), or correct PREFECT_API_URL."
+    return f"GET {url}/{path} was answered with {answer}", advice
 
 
 def _installed() -> Finding:
@@ -61,8 +99,12 @@ async def _workers(client: PrefectClient) -> list[Finding]:
     tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=["happyhorse"]))
     deployments = await client.read_deployments(deployment_filter=tagged)
     pools = sorted({one.work_pool_name for one in deployments if one.work_pool_name})
+    if not deployments:
+        if not await client.read_deployments(limit=1):
+            return [ok("workers", "there is no deployment, so none is needed")]
+        return [ok("workers", "were not looked at: no deployment has the tag happyhorse, by which those that run these flows are known")]
     if not pools:
-        return [ok("workers", "no deployment is tagged happyhorse, so none is needed")]
+        return [ok("workers", "the deployments with the tag happyhorse have no work pool, so none is needed")]
     return [await _pool(client, pool) for pool in pools]
 
 

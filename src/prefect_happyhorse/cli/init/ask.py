@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import click
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
 from prefect_happyhorse.cli.output import REFUSED, fail
 from prefect_happyhorse.domain.settings import current
+from prefect_happyhorse.domain.texts import harmless
+from prefect_happyhorse.domain.validation import validation_problems
+from prefect_happyhorse.engine.http.ssrf import check_base_url
 from prefect_happyhorse.engine.storage.store import Store
 
-__all__ = ["Save", "Wishes", "complete"]
+__all__ = ["Save", "Wishes", "block_problems", "complete"]
 
 Save = Literal["blocks", "env"]
 
@@ -56,12 +61,22 @@ class _Asker:
         self.may_ask = may_ask
         self.missing: list[str] = []
 
-    def ask(self, question: str, option: str, **how: Any) -> Any:
-        """The answer, or None where nobody can be asked."""
+    def ask(self, question: str, option: str, check: Callable[[str], object] | None = None, **how: Any) -> Any:
+        """The answer, or None where nobody can be asked; the question is put again for as long as `check` raises a ValueError."""
         if self.may_ask:
-            return click.prompt(question, err=True, **how)
+            return click.prompt(question, err=True, value_proc=check and partial(_checked, check), **how)
         self.missing.append(option)
         return None
+
+
+def _checked(check: Callable[[str], object], answer: str) -> str:
+    try:
+        check(answer)
+    except ValidationError as error:
+        raise click.UsageError("; ".join(block_problems(error))) from None
+    except ValueError as error:
+        raise click.UsageError(harmless(str(error))) from None
+    return answer
 
 
 async def complete(wishes: Wishes, *, has_server: bool, may_ask: bool) -> None:
@@ -75,10 +90,15 @@ async def complete(wishes: Wishes, *, has_server: bool, may_ask: bool) -> None:
         # A region that there is not is told with all else that is wrong.
         facts = gateway_facts(gateway)
         if wishes.base_url is None and facts.base_url is None and facts.address(wishes.region, wishes.workspace) is None:
-            wishes.base_url = asker.ask("Base URL, for the gateway's document names none", "--base-url, which its document does not name")
+            wishes.base_url = asker.ask(
+                "Base URL, for the gateway's document names none",
+                "--base-url, which its document does not name",
+                partial(check_base_url, private_network=wishes.private_network),
+            )
     _take_key(wishes, asker)
     where = "a folder, or a URL such as s3://bucket/outputs"
-    wishes.store = wishes.store or current().store or asker.ask(f"Store: {where}", f"--store, {where}", default=Store("outputs").url)
+    default = Store("outputs").url
+    wishes.store = wishes.store or current().store or asker.ask(f"Store: {where}", f"--store, {where}", Store, default=default)
     if asker.missing:
         told = [
             "There is no terminal to ask on, and these are missing. Nothing was changed.",
@@ -108,6 +128,19 @@ async def _ask_for_server(wishes: Wishes) -> None:
         wishes.pool = None if pool == "none" else pool
 
 
+def _check_key(key: str) -> None:
+    from prefect_happyhorse.blocks import GatewayCredentials
+
+    if not key:
+        raise ValueError("must not be empty")
+    GatewayCredentials(gateway=next(iter(GATEWAYS)), api_key=SecretStr(key))
+
+
+def block_problems(error: ValidationError) -> list[str]:
+    """What is wrong with a block, as whoever filled it in reads it."""
+    return [problem.replace("request: ", "", 1).replace("Value error, ", "", 1) for problem in validation_problems(error)]
+
+
 def _take_key(wishes: Wishes, asker: _Asker) -> None:
     what = "key" if wishes.app_id is None else "secret key"
     if wishes.key_stdin:
@@ -117,7 +150,9 @@ def _take_key(wishes: Wishes, asker: _Asker) -> None:
         key = os.environ.get(wishes.key_from_env, "")
         why = f"a {what}: the variable {wishes.key_from_env} is not set"
     else:
-        key = asker.ask(f"The {what} (it is not shown)", f"a {what}: --key-from-env NAME or --key-stdin", hide_input=True)
+        # With a default, an empty answer is checked as well.
+        how = {"hide_input": True, "default": "", "show_default": False}
+        key = asker.ask(f"The {what} (it is not shown)", f"a {what}: --key-from-env NAME or --key-stdin", _check_key, **how)
         why = ""
     wishes.key = SecretStr(key) if key else None
     if not key and why:

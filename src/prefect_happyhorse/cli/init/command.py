@@ -14,9 +14,8 @@ from pydantic import ValidationError
 
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
 from prefect_happyhorse.cli.init import dotenv
-from prefect_happyhorse.cli.init.ask import Save, Wishes, complete
+from prefect_happyhorse.cli.init.ask import Save, Wishes, block_problems, complete
 from prefect_happyhorse.cli.output import REFUSED, asynchronous, confirm, echo, fail, interruptible, json_option, print_json
-from prefect_happyhorse.domain.validation import validation_problems
 
 if TYPE_CHECKING:
     from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
@@ -56,15 +55,24 @@ async def init(*, as_json: bool, **given: Any) -> None:
     comes from a variable or from standard input. What is there already is left alone unless --overwrite says otherwise.
     """
     wishes = Wishes(**given)
-    # With them comes Prefect, which takes a second or two.
-    from prefect_happyhorse.cli.doctor.server import api_url
-
     if wishes.jobs is not None:
         if wishes.limits is False:
             raise click.UsageError("--jobs is a limit, and --no-limits makes none.")
         wishes.limits = True
+    # Until all is said nothing is made, so that Ctrl-C may end it at any point.
     with interruptible():
-        await complete(wishes, has_server=api_url() is not None, may_ask=sys.stdin.isatty() and not wishes.key_stdin)
+        credentials, store, text = await _settle(wishes, as_json=as_json)
+    done = await _make(wishes, credentials, store, text, tell=partial(echo, err=as_json))
+    if as_json:
+        print_json(done)
+
+
+async def _settle(wishes: Wishes, *, as_json: bool) -> tuple[GatewayCredentials, MediaStore, str]:
+    """What is to be made, after it was asked for, checked, shown and agreed to."""
+    # With it comes Prefect, which takes a second or two.
+    from prefect_happyhorse.cli.doctor.server import api_url
+
+    await complete(wishes, has_server=api_url() is not None, may_ask=sys.stdin.isatty() and not wishes.key_stdin)
     credentials, store, problems = _checked(wishes)
     text, more = await _check_what_is_there(wishes, credentials, store)
     if credentials is None or store is None or problems or more:
@@ -74,9 +82,7 @@ async def init(*, as_json: bool, **given: Any) -> None:
         echo(line, err=as_json)
     if sys.stdin.isatty() and not wishes.yes:
         confirm("Go on?")
-    done = await _make(wishes, credentials, store, text, tell=partial(echo, err=as_json))
-    if as_json:
-        print_json(done)
+    return credentials, store, text
 
 
 def _checked(wishes: Wishes) -> tuple[GatewayCredentials | None, MediaStore | None, list[str]]:
@@ -91,13 +97,13 @@ def _checked(wishes: Wishes) -> tuple[GatewayCredentials | None, MediaStore | No
     try:
         credentials = GatewayCredentials.model_validate({**fields, "api_key" if wishes.app_id is None else "secret_key": wishes.key})
     except ValidationError as error:
-        problems += _told(error)
+        problems += block_problems(error)
     try:
         store = MediaStore(url=wishes.store or "", public_base_url=wishes.public_base_url)
         # As an absolute folder: it counts from wherever a run is.
         store.url = store.to_store().url
     except ValidationError as error:
-        problems += _told(error)
+        problems += block_problems(error)
     except ValueError as error:
         problems.append(f"store: {error}")
     if wishes.public_base_url is not None and wishes.save == "env":
@@ -105,10 +111,6 @@ def _checked(wishes: Wishes) -> tuple[GatewayCredentials | None, MediaStore | No
     if wishes.limits and wishes.gateway is not None and wishes.jobs is None and gateway_facts(wishes.gateway).polls_per_s is None:
         problems.append(f"limits: {wishes.gateway} documents none: say --jobs, or --no-limits")
     return credentials, store, problems
-
-
-def _told(error: ValidationError) -> list[str]:
-    return [problem.replace("request: ", "", 1).replace("Value error, ", "", 1) for problem in validation_problems(error)]
 
 
 async def _check_what_is_there(wishes: Wishes, credentials: GatewayCredentials | None, store: MediaStore | None) -> tuple[str, list[str]]:
@@ -144,7 +146,7 @@ async def _on_server(wishes: Wishes, store: MediaStore | None) -> list[str]:
     from prefect_happyhorse.cli.init import server
 
     if (why := await server.unreachable()) is not None:
-        return [f"the Prefect server does not answer ({why}): start it, correct PREFECT_API_URL, or --save env without limits and the like"]
+        return [f"{why} Without a server: --save env, and no limits and the like."]
     problems: list[str] = []
     if wishes.save == "blocks" and not wishes.overwrite:
         if await server.block_exists(GatewayCredentials, name := _name(wishes)):

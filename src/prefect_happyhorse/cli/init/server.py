@@ -10,6 +10,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow
 
 from prefect_happyhorse.cli.demo import flow_file
+from prefect_happyhorse.cli.doctor.server import require_api
 
 __all__ = ["FLOWS", "NAME", "block_exists", "deploy", "deployed", "pool_problem", "process_pools", "unreachable"]
 
@@ -21,13 +22,12 @@ _COLLECT_EVERY_S = 300
 
 
 async def unreachable() -> str | None:
-    """Why the server does not answer, or None."""
+    """Why the server cannot be used, and what to do, or None."""
     try:
-        async with get_client() as client:
-            error = await client.api_healthcheck()
-    except RuntimeError as failed:
-        error = failed
-    return None if error is None else f"{type(error).__name__}: {error}"
+        await require_api()
+    except (RuntimeError, ValueError) as error:
+        return str(error)
+    return None
 
 
 async def block_exists(kind: type[Block], name: str) -> bool:

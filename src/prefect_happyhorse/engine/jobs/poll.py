@@ -23,7 +23,7 @@ from prefect_happyhorse.domain.errors import (
     PollRejected,
     error_context,
 )
-from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
+from prefect_happyhorse.domain.jobs import DEADLINE_S, Job, JobResult, JobSnapshot, JobStatus
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import send
 from prefect_happyhorse.engine.jobs.durations import Durations
@@ -44,16 +44,13 @@ from prefect_happyhorse.gateways import (
     poll_error,
 )
 
-__all__ = ["DEADLINE_S", "OnPoll", "Poller", "ignore"]
+__all__ = ["OnPoll", "Poller", "ignore"]
 
 OnPoll = Callable[[Job, JobSnapshot, float], Awaitable[None]]
 """Called after every poll with the job, its snapshot, and the seconds since submit.
 
 For a job that is not polled at once it is called first with a queued one.
 """
-
-DEADLINE_S = 3600.0
-"""How long a job is waited for when nobody says otherwise, in seconds since submit."""
 
 _STRANGE_ANSWERS = 5
 _JUST_SUBMITTED_S = 5.0

@@ -23,14 +23,14 @@ from prefect_happyhorse.domain.errors import (
     SubmissionUncertain,
     error_context,
 )
-from prefect_happyhorse.domain.jobs import Job, JobResult, JobSnapshot, JobStatus
+from prefect_happyhorse.domain.jobs import DEADLINE_S, Job, JobResult, JobSnapshot, JobStatus
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.http.auth import TokenCache, TokenStore
 from prefect_happyhorse.engine.http.client import send
 from prefect_happyhorse.engine.jobs import manage
 from prefect_happyhorse.engine.jobs.hints import goes_on, resolve_uncertain
-from prefect_happyhorse.engine.jobs.poll import DEADLINE_S, OnPoll, Poller, ignore
+from prefect_happyhorse.engine.jobs.poll import OnPoll, Poller, ignore
 from prefect_happyhorse.engine.jobs.prepare import Prepared, prepare
 from prefect_happyhorse.engine.jobs.results import OutputStore, StoredResult
 from prefect_happyhorse.engine.jobs.settle import Settler

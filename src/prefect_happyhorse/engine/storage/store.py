@@ -303,6 +303,8 @@ def _absolute(url: str) -> str:
         schemes = ", ".join(STORE_SCHEMES)
         raise ValueError(f"url must be a local folder or an fsspec URL with one of the schemes {schemes} (got {url.partition(':')[0]!r})")
     check_no_key(url)
+    if scheme != "memory" and not rest.split("/")[0]:
+        raise ValueError(f"url must name a bucket, container or host behind {scheme}:// (got {url!r})")
     if "::" in url:
         raise ValueError(f"url must not be a chained URL (got {url!r})")
     return url
