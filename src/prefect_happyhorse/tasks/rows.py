@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Literal, NamedTuple, cast, get_args
 
+import anyio
 from prefect.context import TaskRunContext
 from prefect.tasks import TaskRunNameCallbackWithParameters
 
@@ -240,6 +241,7 @@ async def downloading(row: RowResult, payer: Session | Pool, gallery: Gallery) -
 async def _payers(credentials: Credentials, store: Store) -> FindSession:
     """What finds who pays for a row, once for all that name the same credentials; what makes no pool is refused at once."""
     found: dict[str, Session | Pool | Exception] = {}
+    asking = anyio.Lock()
     if not isinstance(credentials, (str, GatewayCredentials)):
         found[""] = await payer_of(credentials, store)
 
@@ -247,10 +249,13 @@ async def _payers(credentials: Credentials, store: Store) -> FindSession:
         payer = row.credentials or credentials
         key = payer if isinstance(payer, str) else ""
         if key not in found:
-            try:
-                found[key] = await payer_of(payer, store)
-            except Exception as error:  # noqa: BLE001 -- a block that is missing is so for each row that names it
-                found[key] = error
+            async with asking:
+                # Hundreds of rows begin at once, and all but the first find it here.
+                if key not in found:
+                    try:
+                        found[key] = await payer_of(payer, store)
+                    except Exception as error:  # noqa: BLE001 -- a block that is missing is so for each row that names it
+                        found[key] = error
         one = found[key]
         if isinstance(one, Exception):
             raise one
