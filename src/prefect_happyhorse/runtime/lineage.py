@@ -55,7 +55,8 @@ def record_lineage(asset: MediaAsset, inputs: Iterable[str]) -> None:
         context.downstream_assets.add(made)
         context.direct_asset_dependencies.update(found for uri in inputs if (found := asset_of(uri)) is not None)
         context.materialized_by = "happyhorse"
-        context.add_asset_metadata(made.key, {"sha256": asset.sha256, "bytes": asset.bytes, **of_job})
+        # Not `add_asset_metadata`, which looks through all assets of the run for each.
+        context.materialization_metadata[made.key] = {"sha256": asset.sha256, "bytes": asset.bytes, **of_job}
     except ValueError as error:
         # What cannot be drawn is kept all the same.
         _log.warning("The lineage of %s cannot be recorded: %s", asset.uri, error)
