@@ -5,14 +5,20 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
 
+import httpx
 from prefect.assets import Asset, AssetProperties
 from prefect.assets.core import MAX_ASSET_DESCRIPTION_LENGTH
+from prefect.client.orchestration import get_client
 from prefect.context import AssetContext
+from prefect.exceptions import ObjectNotFound
 
 from prefect_happyhorse.domain.assets import MediaAsset
+from prefect_happyhorse.engine.jobs.shared import PROCESS
 
-__all__ = ["asset_of", "record_lineage"]
+__all__ = ["asset_of", "is_recorded", "record_lineage"]
 
 _MOST_CHARS = 512
 # https://docs.prefect.io/v3/concepts/assets: what a key may not hold.
@@ -37,6 +43,25 @@ def asset_of(uri: str, *, name: str | None = None, description: str | None = Non
         said = f"… ({len(description):,} characters)"
         description = description[: MAX_ASSET_DESCRIPTION_LENGTH - len(said)] + said
     return Asset(key=key, properties=AssetProperties(name=name, description=description))
+
+
+async def is_recorded(flow_run: str | None, kept_at: datetime) -> bool:
+    """Whether a flow run has recorded what was kept then: it was under way, and has ended well. Its end is asked for once."""
+    if flow_run is None or AssetContext.get() is None:
+        return False
+
+    async def ended_at() -> datetime | None:
+        try:
+            async with get_client() as client:
+                run = await client.read_flow_run(UUID(flow_run))
+        except (httpx.HTTPError, ObjectNotFound, OSError, RuntimeError, ValueError) as error:
+            # Told twice is better than never.
+            _log.debug("Flow run %s could not be read: %s", flow_run, error)
+            return None
+        return run.end_time if run.state is not None and run.state.is_completed() else None
+
+    end = await PROCESS.latest("ended", flow_run).get(ended_at, once=True)
+    return end is not None and kept_at <= end
 
 
 def record_lineage(asset: MediaAsset, inputs: Iterable[str]) -> None:

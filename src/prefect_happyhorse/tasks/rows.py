@@ -29,7 +29,7 @@ from prefect_happyhorse.engine.jobs.submit import OnUncertain
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.runtime.concurrency import job_slot, keeping_slot
-from prefect_happyhorse.runtime.lineage import record_lineage
+from prefect_happyhorse.runtime.lineage import is_recorded, record_lineage
 from prefect_happyhorse.runtime.log import run_logger
 from prefect_happyhorse.tasks.bulk import ItemsFailed, gather_limited
 from prefect_happyhorse.tasks.check import Check, checked
@@ -261,8 +261,10 @@ async def downloading(row: RowResult, payer: Session | Pool, gallery: Gallery) -
 
 async def _kept(row: RowResult, stored: StoredResult, gallery: Gallery) -> RowResult:
     """A row with what is kept of it, which is shown."""
+    is_new = stored.earlier is None or not await is_recorded(*stored.earlier)
     for number, (asset, thumbnail) in enumerate(stored.with_thumbnails(), start=1):
-        record_lineage(asset, stored.inputs)
+        if is_new:
+            record_lineage(asset, stored.inputs)
         for warning in asset.warnings:
             run_logger().warning("Row %s: %s: %s", row.id, asset.uri, warning)
         take = "" if row.take == 1 else f", take {row.take}"

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from prefect_happyhorse.catalog import find_differences, find_route
 from prefect_happyhorse.domain.assets import MediaAsset
@@ -43,12 +44,14 @@ class StoredResult:
         thumbnails: Small JPEGs by the SHA-256 of what they show.
         inputs: The addresses of the media that the request held, where the journal knows it.
         failure: Why further outputs of the job are not stored, where it is so.
+        earlier: The flow run that bought it, and when it was kept, where that was before.
     """
 
     asset: MediaAsset
     thumbnails: dict[str, bytes] = field(default_factory=dict, repr=False)
     inputs: tuple[str, ...] = ()
     failure: GenerationError | None = None
+    earlier: tuple[str | None, datetime] | None = None
 
     def with_thumbnails(self) -> Iterator[tuple[MediaAsset, bytes | None]]:
         """Every asset with its small picture, or None where there is none."""
@@ -93,7 +96,9 @@ class OutputStore:
         kept = [(one, asset) async for one in read if isinstance(one, JournalEntry) and (asset := _kept(one)) and asset.job == one.job]
         are_there = await self._are_there([asset for _, asset in kept])
         return {
-            entry.digest: StoredResult(asset, inputs=_inputs(entry)) for (entry, asset), there in zip(kept, are_there, strict=True) if there
+            entry.digest: StoredResult(asset, inputs=_inputs(entry), earlier=(entry.flow_run_id, entry.updated_at))
+            for (entry, asset), there in zip(kept, are_there, strict=True)
+            if there
         }
 
     async def _store(self, client: Client, result: JobResult, entry: JournalEntry | None, step: Step) -> StoredResult:
