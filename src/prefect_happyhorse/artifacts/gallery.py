@@ -61,6 +61,7 @@ class Gallery:
         self._is_shown = in_run() and current().gallery
         self._waiting: dict[str, tuple[int, MediaAsset, bytes | None]] = {}
         self._page: dict[str, tuple[int, Tile]] = {}
+        self._page_bytes = 0
         self._pages = 1
         self._count = 0
         self._artifact: UUID | None = None
@@ -116,11 +117,11 @@ class Gallery:
 
     async def _enter(self, head: str, place: int, asset: MediaAsset, picture: bytes | None) -> None:
         tile = Tile(head, asset, picture, await link_to(asset, self._store))
-        others = [other for name, (_, other) in self._page.items() if name != head]
+        self._page_bytes += _bytes(tile) - (_bytes(self._page.pop(head)[1]) if head in self._page else 0)
         # Prefect's server drops what makes an event too large.
-        if others and sum(_bytes(other) for other in others) + _bytes(tile) > _PAGE_BYTES:
+        if self._page and self._page_bytes > _PAGE_BYTES:
             await self._publish()
-            self._page = {}
+            self._page, self._page_bytes = {}, _bytes(tile)
             self._artifact = None
             self._pages += 1
         self._page[head] = (place, tile)

@@ -30,7 +30,7 @@ from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.runtime.concurrency import job_slot, keeping_slot
 from prefect_happyhorse.runtime.lineage import is_recorded, record_lineage
-from prefect_happyhorse.runtime.log import run_logger
+from prefect_happyhorse.runtime.log import Log, run_logger
 from prefect_happyhorse.tasks.bulk import ItemsFailed, gather_limited
 from prefect_happyhorse.tasks.check import Check, checked
 from prefect_happyhorse.tasks.poll import poll_in
@@ -112,7 +112,7 @@ async def run_rows(
     place = await store_of(store)
     find = await (_payers(credentials, place) if find_session is None else find_session(place))
     tally, gallery = Tally(shown.title, len(rows), goal=shown.goal), Gallery(store=place, title=shown.title)
-    way = _Way(find, steps, gallery, check, max_takes)
+    way = _Way(find, steps, gallery, run_logger(), check, max_takes)
     ended: list[RowResult] = []
 
     async def one(row: RowResult) -> RowResult:
@@ -156,6 +156,7 @@ class _Way(NamedTuple):
     find: FindSession
     steps: Sequence[Step]
     gallery: Gallery
+    log: Log
     check: Check | None
     max_takes: int
 
@@ -171,7 +172,7 @@ class _Way(NamedTuple):
             if stored is None:
                 row = await _carry(row, payer, self.steps, self.gallery, on_step)
             else:
-                await on_step(row := await _kept(row, stored, self.gallery))
+                await on_step(row := await _kept(row, stored, self.gallery, self.log))
             # Where some outputs are missing it is not whole.
             return None if row.error is not None else row.asset
 
@@ -256,17 +257,17 @@ async def downloading(row: RowResult, payer: Session | Pool, gallery: Gallery) -
     """Keeps a row's outputs."""
     if row.result is None:
         return row
-    return await _kept(row, await payer.of(row.result.job).store_outputs(row.result), gallery)
+    return await _kept(row, await payer.of(row.result.job).store_outputs(row.result), gallery, run_logger())
 
 
-async def _kept(row: RowResult, stored: StoredResult, gallery: Gallery) -> RowResult:
+async def _kept(row: RowResult, stored: StoredResult, gallery: Gallery, log: Log) -> RowResult:
     """A row with what is kept of it, which is shown."""
     is_new = stored.earlier is None or not await is_recorded(*stored.earlier)
     for number, (asset, thumbnail) in enumerate(stored.with_thumbnails(), start=1):
         if is_new:
             record_lineage(asset, stored.inputs)
         for warning in asset.warnings:
-            run_logger().warning("Row %s: %s: %s", row.id, asset.uri, warning)
+            log.warning("Row %s: %s: %s", row.id, asset.uri, warning)
         take = "" if row.take == 1 else f", take {row.take}"
         head = f"row {row.id}{take}" if number == 1 else f"row {row.id}{take}, {number}"
         await gallery.add(head, asset, place=row.row, thumbnail=thumbnail)
