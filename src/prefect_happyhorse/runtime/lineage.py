@@ -17,6 +17,7 @@ from prefect.exceptions import ObjectNotFound
 
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.engine.jobs.shared import PROCESS
+from prefect_happyhorse.runtime.cancellation import flow_run_id
 
 __all__ = ["asset_of", "is_recorded", "record_lineage"]
 
@@ -25,6 +26,8 @@ _MOST_CHARS = 512
 _FORBIDDEN = re.compile(r"[\s?#&%\[\]{}]")
 
 _log = logging.getLogger(__name__)
+_ENDED: dict[str, datetime] = {}
+"""When flow runs ended that ended well, which they do once."""
 
 
 def asset_of(uri: str, *, name: str | None = None, description: str | None = None) -> Asset | None:
@@ -46,22 +49,24 @@ def asset_of(uri: str, *, name: str | None = None, description: str | None = Non
 
 
 async def is_recorded(flow_run: str | None, kept_at: datetime) -> bool:
-    """Whether a flow run has recorded what was kept then: it was under way, and has ended well. Its end is asked for once."""
-    if flow_run is None or AssetContext.get() is None:
+    """Whether another flow run has recorded what was kept then: it was under way, and has ended well since."""
+    if flow_run is None or flow_run == str(flow_run_id()) or AssetContext.get() is None:
         return False
 
-    async def ended_at() -> datetime | None:
+    async def look() -> None:
         try:
             async with get_client() as client:
                 run = await client.read_flow_run(UUID(flow_run))
         except (httpx.HTTPError, ObjectNotFound, OSError, RuntimeError, ValueError) as error:
             # Told twice is better than never.
             _log.debug("Flow run %s could not be read: %s", flow_run, error)
-            return None
-        return run.end_time if run.state is not None and run.state.is_completed() else None
+            return
+        if run.state is not None and run.state.is_completed() and run.end_time is not None:
+            _ENDED[flow_run] = run.end_time
 
-    end = await PROCESS.latest("ended", flow_run).get(ended_at, once=True)
-    return end is not None and kept_at <= end
+    if flow_run not in _ENDED:
+        await PROCESS.latest("ended", flow_run).get(look)
+    return flow_run in _ENDED and kept_at <= _ENDED[flow_run]
 
 
 def record_lineage(asset: MediaAsset, inputs: Iterable[str]) -> None:
