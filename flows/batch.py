@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, BinaryIO, Literal, cast
 
@@ -140,16 +138,6 @@ class _Count:
             return [str(error)]
 
 
-@contextmanager
-def _frozen() -> Generator[None]:
-    """Spare what is there already the garbage collector, which looks through all of it every few shards, for a third of the time."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
 def _as_result(row: Row | BadRow) -> Row | RowResult:
     return row if isinstance(row, Row) else RowResult(row=row.row, id=row.id, error=row.error)
 
@@ -237,13 +225,12 @@ async def batch(
             slots.release_on_behalf_of(number)
 
         threads = anyio.CapacityLimiter(at_once)
-        with _frozen():
-            async with anyio.create_task_group() as group:
-                number = 0
-                while shard := await anyio.to_thread.run_sync(lambda: list(islice(rows, shard_rows))):
-                    number += 1
-                    await slots.acquire_on_behalf_of(number)
-                    group.start_soon(make, number, shard)
+        async with anyio.create_task_group() as group:
+            number = 0
+            while shard := await anyio.to_thread.run_sync(lambda: list(islice(rows, shard_rows))):
+                number += 1
+                await slots.acquire_on_behalf_of(number)
+                group.start_soon(make, number, shard)
         return report, jobs
 
     if wait == "suspend":
