@@ -18,6 +18,7 @@ import anyio.to_thread
 import fsspec  # pyright: ignore[reportMissingTypeStubs] -- fsspec ships no types
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
+from prefect.utilities.annotations import quote
 from pydantic import BaseModel, Field, PositiveInt
 
 from prefect_happyhorse import (
@@ -116,16 +117,19 @@ def _line(row: RowResult) -> dict[str, object]:
 
 
 class _Count:
-    """Counts what each row of a manifest is yet to cost, asked from the thread that reads it; what its route would refuse is a problem."""
+    """Counts what rows of a manifest are yet to cost, asked from the thread that reads it; what their routes would refuse is a problem."""
 
     def __init__(self, outlay: Outlay, credentials: str, *, refuse: bool) -> None:
         self._outlay = outlay
         self._credentials = credentials
         self._refuse = refuse
 
-    def __call__(self, row: Row) -> Sequence[str]:
-        problems = anyio.from_thread.run(self._ask, row)
-        return problems if self._refuse else ()
+    def __call__(self, rows: Sequence[Row]) -> Sequence[Sequence[str]]:
+        return anyio.from_thread.run(self._ask_all, rows)
+
+    async def _ask_all(self, rows: Sequence[Row]) -> Sequence[Sequence[str]]:
+        problems = [await self._ask(row) for row in rows]
+        return problems if self._refuse else [()] * len(rows)
 
     async def _ask(self, row: Row) -> Sequence[str]:
         try:
@@ -209,8 +213,8 @@ async def batch(
         async def make(number: int, shard: list[Row | RowResult]) -> None:
             title = "batch" if checked.rows <= shard_rows else f"batch, rows {shard[0].id} to {shard[-1].id}"
             try:
-                # A task runner's future is waited for in a thread.
-                future = task.submit(shard, credentials, place, title=title, **how)
+                # Quoted, it is not searched for futures. A task runner's future is waited for in a thread.
+                future = task.submit(quote(shard), credentials, place, title=title, **how)
                 ended = await anyio.to_thread.run_sync(future.result, abandon_on_cancel=True, limiter=threads)
             except Exception as error:  # noqa: BLE001 -- the other shards are paid for; what ends a run is no Exception in Prefect
                 get_run_logger().error("%s: %s: %s", title, type(error).__name__, error)

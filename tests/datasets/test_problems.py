@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -66,8 +67,8 @@ def test_a_row_may_be_asked_for_more(tmp_path: Path) -> None:
     """For example whether its route takes it; every problem of a row in one line."""
     path = write_lines(tmp_path / "shots.jsonl", HORSE, {**HORSE, "prompt": "A foal"}, "{")
 
-    def more(row: Row) -> list[str]:
-        return ["too small", "too young"] if "foal" in str(row.request.prompt) else []
+    def more(rows: Sequence[Row]) -> list[list[str]]:
+        return [["too small", "too young"] if "foal" in str(row.request.prompt) else [] for row in rows]
 
     template = {"capability": "{capability}", "model": "{model}", "prompt": "{prompt}"}
     check = check_manifest(path, template=template, more=more)

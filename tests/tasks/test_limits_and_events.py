@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -21,15 +22,20 @@ from prefect.exceptions import ObjectNotFound
 from prefect_happyhorse import (
     Job,
     JobFailed,
+    JobResult,
     MediaAsset,
     MediaStore,
     ModerationRejected,
+    RowResult,
     SubmissionUncertain,
     TextToImage,
     generate,
+    generate_many,
     generate_sync,
     submit,
 )
+from prefect_happyhorse.engine.jobs.results import StoredResult
+from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.runtime.automations import save, uncertain_automation
 from prefect_happyhorse.runtime.concurrency import calls_limit, jobs_limit, save_limits
 from prefect_happyhorse.runtime.lineage import asset_of
@@ -260,6 +266,37 @@ async def test_files_are_assets_with_what_they_were_made_from(sandbox_env: Sandb
     assert set(made) == {picture.uri, video.uri}
     assert picture.uri in {related.id for related in made[video.uri].related}
     assert made[video.uri].payload["sha256"] == video.sha256
+
+
+async def test_what_is_found_kept_is_told_as_made_unless_the_run_that_made_it_told_so(
+    sandbox_env: SandboxServer, feed: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retry of the same run tells what its first try kept, and so does another run once the first has failed, or was not heard of."""
+    keep = Session.store_outputs
+    failures = [OSError("no space left on device")]
+
+    async def fail_once(self: Session, result: JobResult) -> StoredResult:
+        if result.job.prompt == "Horse 1" and failures:
+            raise failures.pop()
+        return await keep(self, result)
+
+    monkeypatch.setattr(Session, "store_outputs", fail_once)
+
+    @flow
+    async def many(numbers: list[int], fails: bool = False) -> list[RowResult]:
+        rows = await generate_many.with_options(retry_delay_seconds=0)([horse(number) for number in numbers], "happyhorse")
+        if fails:
+            raise ValueError("after all of it was kept")
+        return rows
+
+    await many([1, 2, 3])
+    await many([1, 2, 3])
+    await many([1, 4], fails=True, return_state=True)
+    rows = [*await many([1, 2, 3]), *await many([4])]
+    EventsWorker.instance().drain()
+    events = [event for client in AssertingEventsClient.all for event in getattr(client, "events", [])]
+    made = Counter(event.resource.id for event in events if event.event == "prefect.asset.materialization.succeeded")
+    assert [made[row.asset.uri] for row in rows if row.asset] == [1, 1, 1, 2]
 
 
 async def test_a_lineage_that_cannot_be_told_fails_nothing(sandbox_env: SandboxServer, feed: list[object], tmp_path: Path) -> None:

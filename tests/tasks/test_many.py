@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect import flow
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import Artifact, TaskRun
 from prefect.states import State
@@ -27,6 +29,7 @@ from prefect_happyhorse import (
 from prefect_happyhorse.artifacts import gallery
 from prefect_happyhorse.engine.jobs.results import StoredResult
 from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.runtime import concurrency
 from prefect_happyhorse.sandbox import SandboxServer
 
 pytestmark = [
@@ -116,6 +119,96 @@ async def test_a_retry_of_the_run_makes_only_what_is_missing(sandbox_env: Sandbo
     (run,) = await task_runs_of(state)
     assert (run.name, run.run_count) == ("generate 3 requests", 2)
     assert len(sandbox_env.ledger()) == 3
+
+
+async def test_what_is_kept_already_is_found_with_a_look_or_two(sandbox_env: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No row of it is submitted, polled or fetched again, and all are shown; of two that ask for the same each finds it."""
+    looks: list[int] = []
+    find = Session.find_kept
+
+    async def counting(self: Session, digests: Collection[str]) -> dict[str, StoredResult]:
+        looks.append(len(digests))
+        return await find(self, digests)
+
+    @flow
+    async def many(requests: list[TextToImage]) -> list[RowResult]:
+        return await generate_many(requests, "happyhorse", title="Found")
+
+    made = await many(horses(12))
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "find_kept", counting)
+        for step in ("submit", "poll", "store_outputs"):
+            patch.delattr(Session, step)
+        state = await many(horses(12), return_state=True)
+    assert await state.result() == made
+    assert sum(looks) == 12
+    assert len(looks) <= 2
+    (page,) = await artifacts_of(state, "markdown")
+    assert str(page.data).count("data:image/jpeg;base64,") == 12
+    rows = await many([*horses(1), *horses(2)])
+    assert [row.asset for row in rows] == [made[0].asset, made[0].asset, made[1].asset]
+    assert len(sandbox_env.ledger()) == 12
+
+
+async def test_a_kept_file_that_is_gone_is_fetched_again(sandbox_env: SandboxServer) -> None:
+    """The journal says that it is kept, and the store that it is not: the others are found, and nothing is bought."""
+
+    @flow
+    async def many() -> list[RowResult]:
+        return await generate_many(horses(3), "happyhorse")
+
+    files = [row.asset.path for row in await many() if row.asset]
+    assert files[1] is not None
+    files[1].unlink()
+    assert [row.state for row in await many()] == ["kept"] * 3
+    assert files[1].is_file()
+    assert len(sandbox_env.ledger()) == 3
+
+
+async def test_a_store_that_fails_while_it_is_looked_through_is_told_by_each_row(
+    sandbox_env: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be found together is looked for row by row, and nothing is bought twice."""
+
+    async def down(self: Session, digests: Collection[str]) -> dict[str, StoredResult]:
+        raise OSError("the store is down")
+
+    monkeypatch.setattr(Session, "find_kept", down)
+
+    @flow
+    async def many() -> list[RowResult]:
+        return await generate_many(horses(2), "happyhorse")
+
+    assert [row.state for row in [*await many(), *await many()]] == ["kept"] * 4
+    assert len(sandbox_env.ledger()) == 2
+
+
+async def test_rows_that_begin_together_ask_once_who_pays_and_what_the_limits_are(
+    sandbox_env: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many rows there are, the server is asked for one block and each limit once or twice."""
+    asked: Counter[str] = Counter()
+
+    def counted(kind: type[Any], name: str) -> None:
+        method = getattr(kind, name)
+
+        async def count(self: Any, *args: Any, **how: Any) -> Any:
+            asked[name] += 1
+            return await method(self, *args, **how)
+
+        monkeypatch.setattr(kind, name, count)
+
+    monkeypatch.setattr(concurrency, "_SEEN", {})
+    counted(PrefectClient, "read_block_document_by_name")
+    counted(PrefectClient, "read_global_concurrency_limit_by_name")
+
+    @flow
+    async def many() -> list[RowResult]:
+        return await generate_many(horses(20), "happyhorse")
+
+    assert [row.state for row in await many()] == ["kept"] * 20
+    assert asked["read_block_document_by_name"] <= 2
+    assert asked["read_global_concurrency_limit_by_name"] <= 4
 
 
 async def test_what_still_fails_after_the_last_retry_is_a_row(sandbox_env: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:

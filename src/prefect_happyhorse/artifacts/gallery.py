@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import islice
 from uuid import UUID
 
 import anyio
@@ -15,9 +16,8 @@ from prefect_happyhorse.artifacts.markdown import Tile, address, grid, inline
 from prefect_happyhorse.artifacts.run import artifact_key, in_run, link_to, never_fatal
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.settings import current
-from prefect_happyhorse.engine.jobs.results import stored_thumbnail
 from prefect_happyhorse.engine.media.probe import in_decoder
-from prefect_happyhorse.engine.media.thumbnail import thumbnail
+from prefect_happyhorse.engine.media.thumbnail import thumbnail, thumbnail_path
 from prefect_happyhorse.engine.storage.store import Store
 
 __all__ = ["Gallery", "show_gallery"]
@@ -26,6 +26,7 @@ _THUMBNAIL_PX = 192
 # As base64 that is 930 kB; the server drops an event above 1.5 MB.
 _PAGE_BYTES = 700_000
 _TILE_BYTES = 400
+_AT_ONCE = 32
 
 
 async def show_gallery(assets: Sequence[tuple[str, MediaAsset]], *, store: Store, title: str) -> None:
@@ -57,8 +58,10 @@ class Gallery:
         self._store = store
         self._title = title
         self._every_s = every_s
+        self._is_shown = in_run() and current().gallery
         self._waiting: dict[str, tuple[int, MediaAsset, bytes | None]] = {}
         self._page: dict[str, tuple[int, Tile]] = {}
+        self._page_bytes = 0
         self._pages = 1
         self._count = 0
         self._artifact: UUID | None = None
@@ -74,7 +77,7 @@ class Gallery:
             place: Where it stands among the others of its page; None for after those that were put before.
             thumbnail: Its small JPEG; None for the one that stands in the store.
         """
-        if in_run() and current().gallery:
+        if self._is_shown:
             self._count += 1
             self._waiting[head] = (self._count if place is None else place, asset, thumbnail)
 
@@ -98,20 +101,27 @@ class Gallery:
         self._shown_at = time.monotonic()
         async with self._lock:
             with never_fatal(f"The gallery {self._title!r}"):
-                for head, (place, asset, jpeg) in sorted(self._waiting.items(), key=lambda item: item[1][0]):
-                    await self._enter(head, place, asset, jpeg)
-                    del self._waiting[head]
+                waiting = iter(sorted(self._waiting, key=lambda head: self._waiting[head][0]))
+                while some := list(islice(waiting, _AT_ONCE)):
+                    for head, picture in zip(some, await self._pictures(some), strict=True):
+                        place, asset, _ = self._waiting[head]
+                        await self._enter(head, place, asset, picture)
+                        del self._waiting[head]
                 await self._publish()
 
-    async def _enter(self, head: str, place: int, asset: MediaAsset, jpeg: bytes | None) -> None:
-        whole = jpeg or await stored_thumbnail(asset, self._store)
-        small = None if whole is None else await in_decoder(_shrunk, whole)
-        tile = Tile(head, asset, small, await link_to(asset, self._store))
-        others = [other for name, (_, other) in self._page.items() if name != head]
+    async def _pictures(self, heads: Sequence[str]) -> list[bytes | None]:
+        """The small pictures of some that wait, read and made smaller in one go."""
+        some = [(jpeg, thumbnail_path(asset.sha256)) for _, asset, jpeg in map(self._waiting.__getitem__, heads)]
+        stored = {path: jpeg async for path, jpeg in self._store.read_all(list({path for jpeg, path in some if jpeg is None}))}
+        return await in_decoder(_shrunk, [jpeg or stored.get(path) for jpeg, path in some])
+
+    async def _enter(self, head: str, place: int, asset: MediaAsset, picture: bytes | None) -> None:
+        tile = Tile(head, asset, picture, await link_to(asset, self._store))
+        self._page_bytes += _bytes(tile) - (_bytes(self._page.pop(head)[1]) if head in self._page else 0)
         # Prefect's server drops what makes an event too large.
-        if others and sum(_bytes(other) for other in others) + _bytes(tile) > _PAGE_BYTES:
+        if self._page and self._page_bytes > _PAGE_BYTES:
             await self._publish()
-            self._page = {}
+            self._page, self._page_bytes = {}, _bytes(tile)
             self._artifact = None
             self._pages += 1
         self._page[head] = (place, tile)
@@ -135,6 +145,6 @@ def _bytes(tile: Tile) -> int:
     return _TILE_BYTES + len(tile.picture or b"")
 
 
-def _shrunk(jpeg: bytes) -> bytes:
+def _shrunk(jpegs: Sequence[bytes | None]) -> list[bytes | None]:
     # Where Pillow is missing, the whole thumbnail has to do.
-    return thumbnail(jpeg, "image", size=_THUMBNAIL_PX, max_bytes=len(jpeg)) or jpeg
+    return [jpeg and (thumbnail(jpeg, "image", size=_THUMBNAIL_PX, max_bytes=len(jpeg)) or jpeg) for jpeg in jpegs]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from prefect_happyhorse.domain.values import Value
 __all__ = ["ManifestCheck", "check_manifest"]
 
 _SHOWN = 100
+_AT_ONCE = 250
 
 
 class ManifestCheck(Value):
@@ -73,7 +74,7 @@ def check_manifest(
     format: ManifestFormat | None = None,
     template: Mapping[str, str] | None = None,
     id_column: str | None = None,
-    more: Callable[[Row], Iterable[str]] | None = None,
+    more: Callable[[Sequence[Row]], Sequence[Iterable[str]]] | None = None,
     shown: int = _SHOWN,
 ) -> ManifestCheck:
     """Go through a manifest once and say all that is wrong with it. It blocks: in async code, run it in a thread.
@@ -83,7 +84,7 @@ def check_manifest(
         format: See `read_manifest`.
         template: See `read_manifest`.
         id_column: See `read_manifest`.
-        more: What else is wrong with a row that is a request, for example by the route that it would take; one sentence a problem.
+        more: What else is wrong with each of some rows that are requests, for example by their routes; one sentence a problem.
         shown: How many bad rows are told in words; the others are counted.
 
     Returns:
@@ -100,14 +101,26 @@ def check_manifest(
     """
     rows = bad_rows = 0
     problems: list[str] = []
-    try:
-        for row in read_manifest(manifest, format=format, template=template, id_column=id_column):
-            rows += 1
-            error = row.error if isinstance(row, BadRow) else "; ".join(more(row)) if more is not None else ""
-            if error:
+    some: list[Row | BadRow] = []
+
+    def look() -> None:
+        nonlocal bad_rows
+        good = [row for row in some if isinstance(row, Row)]
+        said = iter([()] * len(good) if more is None else more(good))
+        for row in some:
+            if error := row.error if isinstance(row, BadRow) else "; ".join(next(said)):
                 bad_rows += 1
                 if len(problems) < shown:
                     problems.append(f"row {row.row}{'' if id_column is None else f' ({row.id})'}: {error}")
+        some.clear()
+
+    try:
+        for row in read_manifest(manifest, format=format, template=template, id_column=id_column):
+            rows += 1
+            some.append(row)
+            if len(some) == _AT_ONCE:
+                look()
+        look()
     except InvalidRequest as error:
         # The rows before it do not matter any more.
         return ManifestCheck(manifest=manifest, rows=rows, bad_rows=bad_rows, fault=error.message, problems=error.problems)

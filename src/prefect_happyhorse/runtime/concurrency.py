@@ -19,6 +19,7 @@ from prefect.concurrency.asyncio import concurrency, rate_limit
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import ObjectNotFound
 
+from prefect_happyhorse.engine.jobs.shared import PROCESS
 from prefect_happyhorse.gateways import Account
 
 __all__ = ["call_rate_limit", "calls_limit", "job_slot", "jobs_limit", "keeping_slot", "save_limits", "submit_slot"]
@@ -65,17 +66,22 @@ async def _there_is(name: str) -> bool:
     if time.monotonic() - at < _LOOK_EVERY_S:
         return there
     if name in _SEEN:
-        # While it is looked up again what was known counts; of a limit that was never looked up nothing is known, so all look.
+        # While it is looked up again what was known counts; of a limit that was never looked up nothing is known, so all wait for that.
         _SEEN[name] = (time.monotonic(), there)
-    try:
-        async with get_client() as client:
-            there = (await client.read_global_concurrency_limit_by_name(name)).active
-    except ObjectNotFound:
-        there = False
-    except (httpx.HTTPError, OSError, RuntimeError) as error:
-        _log.debug("The limit %s could not be looked up: %s", name, error)
-    _SEEN[name] = (time.monotonic(), there)
-    return there
+
+    async def look() -> bool:
+        is_there = there
+        try:
+            async with get_client() as client:
+                is_there = (await client.read_global_concurrency_limit_by_name(name)).active
+        except ObjectNotFound:
+            is_there = False
+        except (httpx.HTTPError, OSError, RuntimeError) as error:
+            _log.debug("The limit %s could not be looked up: %s", name, error)
+        _SEEN[name] = (time.monotonic(), is_there)
+        return is_there
+
+    return await PROCESS.latest("limit", name).get(look)
 
 
 @asynccontextmanager

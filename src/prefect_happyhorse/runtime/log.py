@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeAlias
 
 from prefect.logging import get_logger, get_run_logger
 from prefect.logging.loggers import PrefectLogAdapter
@@ -12,10 +12,14 @@ from prefect.logging.loggers import PrefectLogAdapter
 from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.runtime.cancellation import flow_run_id
 
-__all__ = ["run_logger"]
+__all__ = ["Log", "run_logger"]
 
 
-def run_logger() -> logging.Logger | logging.LoggerAdapter[Any]:
+# As a string, since Python 3.10's LoggerAdapter takes no parameter when it runs.
+Log: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"
+
+
+def run_logger() -> Log:
     """The flow run's logger; without a flow run, as in a notebook, one that Prefect prints."""
     if flow_run_id() is None:
         # What sets up Prefect's log; a script that asks for a task alone has not imported it.

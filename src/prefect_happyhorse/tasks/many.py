@@ -17,7 +17,7 @@ from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.tasks.check import Check
 from prefect_happyhorse.tasks.dual import retried_task
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef
-from prefect_happyhorse.tasks.rows import AT_ONCE, OnRow, Order, Shown, downloading, named_by_rows, polling, run_rows, submitting
+from prefect_happyhorse.tasks.rows import AT_ONCE, OnRow, Order, Shown, Submitting, downloading, named_by_rows, polling, run_rows
 
 __all__ = ["download_many", "generate_many", "poll_many", "submit_many"]
 
@@ -71,7 +71,7 @@ async def generate_many(
         rows = await generate_many([TextToImage(model="gpt-image-2", prompt=word) for word in words], "happyhorse")
         ```
     """
-    steps = [submitting(on_uncertain=on_uncertain, budget=budget, labels=labels), polling(deadline_s=deadline_s), downloading]
+    steps = [Submitting(on_uncertain=on_uncertain, budget=budget, labels=labels), polling(deadline_s=deadline_s), downloading]
     shown = Shown(title or "generate many", "kept", order, on_row)
     return await run_rows(
         requests,
@@ -129,7 +129,7 @@ async def submit_many(
         ```
     """
     shown = Shown(title or "submit many", "submitted", order, on_row)
-    steps = [submitting(on_uncertain=on_uncertain, budget=budget, labels=labels)]
+    steps = [Submitting(on_uncertain=on_uncertain, budget=budget, labels=labels)]
     return await run_rows(requests, steps, credentials, store, shown, concurrency=concurrency, on_uncertain=on_uncertain, budget=budget)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Literal, NamedTuple, cast, get_args
 
+import anyio
 from prefect.context import TaskRunContext
 from prefect.tasks import TaskRunNameCallbackWithParameters
 
@@ -20,20 +22,22 @@ from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationReques
 from prefect_happyhorse.domain.rows import RowResult, RowState
 from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.jobs.failover import Pool
+from prefect_happyhorse.engine.jobs.prepare import Prepared
+from prefect_happyhorse.engine.jobs.results import StoredResult
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.submit import OnUncertain
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.runtime.concurrency import job_slot, keeping_slot
-from prefect_happyhorse.runtime.lineage import record_lineage
-from prefect_happyhorse.runtime.log import run_logger
+from prefect_happyhorse.runtime.lineage import is_recorded, record_lineage
+from prefect_happyhorse.runtime.log import Log, run_logger
 from prefect_happyhorse.tasks.bulk import ItemsFailed, gather_limited
 from prefect_happyhorse.tasks.check import Check, checked
 from prefect_happyhorse.tasks.poll import poll_in
 from prefect_happyhorse.tasks.resolve import Credentials, StoreRef, argument_problems, check_payer, payer_of, store_of
 from prefect_happyhorse.tasks.submit import AGAIN, submit_in
 
-__all__ = ["AT_ONCE", "FindSession", "Item", "OnRow", "Order", "Shown", "downloading", "named_by_rows", "polling", "run_rows", "submitting"]
+__all__ = ["AT_ONCE", "FindSession", "Item", "OnRow", "Order", "Shown", "Submitting", "downloading", "named_by_rows", "polling", "run_rows"]
 
 AT_ONCE = 500
 """How many jobs of a task run are open at the same time when nobody says otherwise."""
@@ -108,7 +112,7 @@ async def run_rows(
     place = await store_of(store)
     find = await (_payers(credentials, place) if find_session is None else find_session(place))
     tally, gallery = Tally(shown.title, len(rows), goal=shown.goal), Gallery(store=place, title=shown.title)
-    way = _Way(find, steps, gallery, check, max_takes)
+    way = _Way(find, steps, gallery, run_logger(), check, max_takes)
     ended: list[RowResult] = []
 
     async def one(row: RowResult) -> RowResult:
@@ -152,6 +156,7 @@ class _Way(NamedTuple):
     find: FindSession
     steps: Sequence[Step]
     gallery: Gallery
+    log: Log
     check: Check | None
     max_takes: int
 
@@ -166,7 +171,13 @@ class _Way(NamedTuple):
                 row = asked.model_copy(update={"take": number, "refused": number - first, "job": None, "result": None, "asset": None})
                 # What happens to it is told of this take, and not of the one before.
                 await on_step(row)
-            row = await _carry(row, await self.find(row), self.steps, self.gallery, on_step)
+            payer = await self.find(row)
+            submit = self.steps[0]
+            stored = await submit.find_kept(row, payer) if downloading in self.steps and isinstance(submit, Submitting) else None
+            if stored is None:
+                row = await _carry(row, payer, self.steps, self.gallery, on_step)
+            else:
+                await on_step(row := await _kept(row, stored, self.gallery, self.log))
             # Where some outputs are missing it is not whole.
             return None if row.error is not None else row.asset
 
@@ -202,16 +213,38 @@ async def _hold_slot(held: AsyncExitStack, payer: Session | Pool, job: Job | Non
         await held.enter_async_context(job_slot(session.account))
 
 
-def submitting(*, on_uncertain: OnUncertain, budget: Budget | None, labels: Labels | None = None) -> Step:
+class Submitting:
     """Submits a row's request."""
 
-    async def step(row: RowResult, payer: Session | Pool, gallery: Gallery) -> RowResult:
+    def __init__(self, *, on_uncertain: OnUncertain, budget: Budget | None, labels: Labels | None = None) -> None:
+        self._how: dict[str, Any] = {"on_uncertain": on_uncertain, "budget": budget, "labels": labels}
+        self._prepared: dict[int, Prepared] = {}
+        self._looking = asyncio.Lock()
+        self._asked: set[str] = set()
+        self._found: dict[str, StoredResult] = {}
+
+    async def __call__(self, row: RowResult, payer: Session | Pool, gallery: Gallery) -> RowResult:
+        """The row with its job."""
         if row.job is not None or row.request is None:
             return row
-        submitted = await submit_in(payer, row.request, take=row.take, on_uncertain=on_uncertain, budget=budget, labels=labels)
+        submitted = await submit_in(payer, row.request, take=row.take, prepared=self._prepared.pop(row.row, None), **self._how)
         return row.model_copy(update={"job": submitted.job})
 
-    return step
+    async def find_kept(self, row: RowResult, payer: Session | Pool) -> StoredResult | None:
+        """What was made of a row's request before, where all of it is kept: looked up once for all rows that ask meanwhile."""
+        if row.job is not None or row.request is None or isinstance(payer, Pool):
+            return None
+        prepared = await payer.prepare(row.request, take=row.take)
+        self._asked.add(prepared.digest)
+        async with self._looking:
+            if prepared.digest in self._asked:
+                asked, self._asked = self._asked, set()
+                # Whoever submits is told.
+                with suppress(OSError):
+                    self._found |= await payer.find_kept(asked)
+        if (stored := self._found.pop(prepared.digest, None)) is None:
+            self._prepared[row.row] = prepared
+        return stored
 
 
 def polling(*, deadline_s: float) -> Step:
@@ -229,22 +262,29 @@ async def downloading(row: RowResult, payer: Session | Pool, gallery: Gallery) -
     """Keeps a row's outputs."""
     if row.result is None:
         return row
-    stored = await payer.of(row.result.job).store_outputs(row.result)
+    return await _kept(row, await payer.of(row.result.job).store_outputs(row.result), gallery, run_logger())
+
+
+async def _kept(row: RowResult, stored: StoredResult, gallery: Gallery, log: Log) -> RowResult:
+    """A row with what is kept of it, which is shown."""
+    is_new = stored.earlier is None or not await is_recorded(*stored.earlier)
     for number, (asset, thumbnail) in enumerate(stored.with_thumbnails(), start=1):
-        record_lineage(asset, stored.inputs)
+        if is_new:
+            record_lineage(asset, stored.inputs)
         for warning in asset.warnings:
-            run_logger().warning("Row %s: %s: %s", row.id, asset.uri, warning)
+            log.warning("Row %s: %s: %s", row.id, asset.uri, warning)
         take = "" if row.take == 1 else f", take {row.take}"
         head = f"row {row.id}{take}" if number == 1 else f"row {row.id}{take}, {number}"
         await gallery.add(head, asset, place=row.row, thumbnail=thumbnail)
     # The asset knows its job, and its addresses at the provider are of no use any more.
-    row = row.model_copy(update={"asset": stored.asset, "result": None})
+    row = row.model_copy(update={"job": stored.asset.job or row.job, "asset": stored.asset, "result": None})
     return row if stored.failure is None else row.failed(stored.failure)
 
 
 async def _payers(credentials: Credentials, store: Store) -> FindSession:
     """What finds who pays for a row, once for all that name the same credentials; what makes no pool is refused at once."""
     found: dict[str, Session | Pool | Exception] = {}
+    asking = anyio.Lock()
     if not isinstance(credentials, (str, GatewayCredentials)):
         found[""] = await payer_of(credentials, store)
 
@@ -252,10 +292,13 @@ async def _payers(credentials: Credentials, store: Store) -> FindSession:
         payer = row.credentials or credentials
         key = payer if isinstance(payer, str) else ""
         if key not in found:
-            try:
-                found[key] = await payer_of(payer, store)
-            except Exception as error:  # noqa: BLE001 -- a block that is missing is so for each row that names it
-                found[key] = error
+            async with asking:
+                # Hundreds of rows begin at once, and all but the first find it here.
+                if key not in found:
+                    try:
+                        found[key] = await payer_of(payer, store)
+                    except Exception as error:  # noqa: BLE001 -- a block that is missing is so for each row that names it
+                        found[key] = error
         one = found[key]
         if isinstance(one, Exception):
             raise one

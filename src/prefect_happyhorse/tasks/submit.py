@@ -82,12 +82,13 @@ async def submit_in(
     on_uncertain: OnUncertain,
     budget: Budget | None,
     labels: Labels | None = None,
+    prepared: Prepared | None = None,
 ) -> Submitted:
     """Submit in a session or at one gateway of a pool, within the limits that all workers share, and emit the event of a failure."""
     how = partial(_submit_in, on_uncertain=on_uncertain, budget=budget, labels=labels)
     if isinstance(payer, Pool):
         return await payer.submit(await payer.prepare(request, take=take), how)
-    return await how(payer, await payer.prepare(request, take=take))
+    return await how(payer, prepared or await payer.prepare(request, take=take))
 
 
 async def _submit_in(

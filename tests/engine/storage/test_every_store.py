@@ -62,6 +62,16 @@ async def test_folders(any_store: Store) -> None:
     assert listed == {"journal/ab": ["c.json"], "journal/yy": ["f.json"], "journal": ["a.json"], "nowhere": []}
 
 
+async def test_many_files_are_looked_for_together(any_store: Store) -> None:
+    """By what their paths begin with, and for their lengths; one that is missing has neither."""
+    for path in ("journal/ab/abc.1.json", "journal/ab/abc.2.json", "journal/ab/abd.1.json", "journal/cd/cde.1.json"):
+        await any_store.write(path, b"{}")
+    starts = ["journal/ab/abc.", "journal/cd/cde.", "journal/ef/efg."]
+    found = {start: sorted(names) async for start, names in any_store.list_starting(starts)}
+    assert found == {starts[0]: ["abc.1.json", "abc.2.json"], starts[1]: ["cde.1.json"], starts[2]: []}
+    assert await any_store.sizes(["journal/ab/abc.1.json", "journal/ab/none.json"]) == {"journal/ab/abc.1.json": 2}
+
+
 async def test_delete_all(any_store: Store) -> None:
     """All of them go, and one that is gone already is no error."""
     for name in "abc":

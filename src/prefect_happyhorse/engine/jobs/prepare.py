@@ -1,4 +1,4 @@
-"""Check a request, free of charge: it fits its route, so do its media, and its digest and estimate are known."""
+"""Check a request, free of charge: it fits its route, so do its media, and its digest is known."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from functools import cached_property
 
 from prefect_happyhorse.catalog import Route, check, resolve
 from prefect_happyhorse.domain.errors import InvalidRequest
@@ -33,8 +34,12 @@ class Prepared:
     account: Account
     take: int
     digest: str
-    estimate: Estimate
     fingerprints: Mapping[tuple[str, int | None], str] = field(default_factory=dict[tuple[str, "int | None"], str])
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """What it should cost; what is bought already is not asked."""
+        return self.account.estimate(self.request)
 
     def accepted(self, submission: Submission, labels: Labels) -> Job:
         """The job that it became just now."""
@@ -70,7 +75,4 @@ async def prepare(
         _log.warning("Not as the provider advises, which is no limit: %s", sentence)
     check(request, route, more=inspection.problems)
     digest = request_digest(request, gateway=account.gateway, account=account.label, take=take, fingerprints=inspection.fingerprints)
-    cost = account.estimate(request)
-    return Prepared(
-        request=request, route=route, account=account, take=take, digest=digest, estimate=cost, fingerprints=inspection.fingerprints
-    )
+    return Prepared(request=request, route=route, account=account, take=take, digest=digest, fingerprints=inspection.fingerprints)

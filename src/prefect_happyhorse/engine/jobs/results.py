@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from prefect_happyhorse.catalog import find_differences, find_route
 from prefect_happyhorse.domain.assets import MediaAsset
@@ -43,12 +44,14 @@ class StoredResult:
         thumbnails: Small JPEGs by the SHA-256 of what they show.
         inputs: The addresses of the media that the request held, where the journal knows it.
         failure: Why further outputs of the job are not stored, where it is so.
+        earlier: The flow run that bought it, and when it was kept, where that was before.
     """
 
     asset: MediaAsset
     thumbnails: dict[str, bytes] = field(default_factory=dict, repr=False)
     inputs: tuple[str, ...] = ()
     failure: GenerationError | None = None
+    earlier: tuple[str | None, datetime] | None = None
 
     def with_thumbnails(self) -> Iterator[tuple[MediaAsset, bytes | None]]:
         """Every asset with its small picture, or None where there is none."""
@@ -79,14 +82,24 @@ class OutputStore:
         job = result.job
         journal = self.shared.journal(self.store)
         entry = await journal.latest(job.digest)
-        whole = None if entry is None or entry.state != "kept" else entry.asset
-        if whole is not None and whole.job == job and await self._all_there(whole):
+        if entry is not None and (whole := _kept(entry)) is not None and whole.job == job and await self._are_there([whole]) == [True]:
             return StoredResult(whole, await self._thumbnails(whole), _inputs(entry))
         async with self.shared.connections.client() as client:
             parent = None if entry is None else entry.traceparent
             url = result.outputs[0].url if result.outputs else None
             with client.telemetry.step("download", self.account, job, digest=job.digest, parent=parent, url=url) as step:
                 return await self._store(client, result, entry, step)
+
+    async def find_kept(self, digests: Collection[str]) -> dict[str, StoredResult]:
+        """What was made of those requests of which all is kept, by their digests, without the small pictures."""
+        read = self.shared.journal(self.store).read_some(digests)
+        kept = [(one, asset) async for one in read if isinstance(one, JournalEntry) and (asset := _kept(one)) and asset.job == one.job]
+        are_there = await self._are_there([asset for _, asset in kept])
+        return {
+            entry.digest: StoredResult(asset, inputs=_inputs(entry), earlier=(entry.flow_run_id, entry.updated_at))
+            for (entry, asset), there in zip(kept, are_there, strict=True)
+            if there
+        }
 
     async def _store(self, client: Client, result: JobResult, entry: JournalEntry | None, step: Step) -> StoredResult:
         """Fetch a job's outputs, and write down which are kept."""
@@ -129,12 +142,11 @@ class OutputStore:
             step.failed(failure)
         return StoredResult(asset, thumbnails, _inputs(entry), failure)
 
-    async def _all_there(self, asset: MediaAsset) -> bool:
-        for one in (asset, *asset.siblings):
-            path = self.store.path_of(one.uri)
-            if path is None or not await self.store.has(path, one.bytes):
-                return False
-        return True
+    async def _are_there(self, assets: Sequence[MediaAsset]) -> list[bool]:
+        """Of each asset whether its file and those of its siblings are in the store, as long as they were."""
+        files = [[(self.store.path_of(one.uri), one.bytes) for one in (asset, *asset.siblings)] for asset in assets]
+        lengths = await self.store.sizes([path for some in files for path, _ in some if path is not None])
+        return [all(path is not None and lengths.get(path) == length for path, length in some) for some in files]
 
     async def _thumbnails(self, asset: MediaAsset) -> dict[str, bytes]:
         found = [(one.sha256, await stored_thumbnail(one, self.store)) for one in (asset, *asset.siblings)]
@@ -176,6 +188,11 @@ class OutputStore:
                 money=Money.SPENT,
             )
         return state.outputs[index]
+
+
+def _kept(entry: JournalEntry) -> MediaAsset | None:
+    """What was made of a request, once all of it is kept."""
+    return entry.asset if entry.state == "kept" else None
 
 
 def _origin(asset: MediaAsset) -> bytes:

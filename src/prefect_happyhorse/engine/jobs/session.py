@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -148,10 +148,18 @@ class Session:
         with _once_paid(job):
             return await self._poller().poll_once(job)
 
+    @property
+    def _outputs(self) -> OutputStore:
+        return OutputStore(account=self.account, store=self.store, tokens=self.tokens, shared=self.shared)
+
     async def store_outputs(self, result: JobResult) -> StoredResult:
         """Store a job's outputs, or find that they are stored."""
         with _once_paid(result.job):
-            return await OutputStore(account=self.account, store=self.store, tokens=self.tokens, shared=self.shared).store_outputs(result)
+            return await self._outputs.store_outputs(result)
+
+    async def find_kept(self, digests: Collection[str]) -> dict[str, StoredResult]:
+        """What was made of those requests of which all is kept, by their digests, without the small pictures. Nothing is bought."""
+        return await self._outputs.find_kept(digests)
 
     async def resume(self, entry: JournalEntry, *, deadline_s: float = DEADLINE_S, again: bool = False) -> StoredResult:
         """Wait for a job that stands in the journal, and store its outputs. Nothing is bought."""

@@ -14,6 +14,7 @@ from prefect_happyhorse.engine.journal.entry import JournalEntry
 __all__ = [
     "LEASES",
     "entry_path",
+    "entry_start",
     "index_path",
     "is_of_earlier_form",
     "is_prefix",
@@ -31,7 +32,12 @@ _EARLIER_FILE = re.compile(r"[0-9a-f]{64}\.json")
 
 def entry_path(digest: str, revision: int) -> str:
     """Where a revision of an entry lies in the store."""
-    return f"journal/{digest[:2]}/{digest}.{revision}.json"
+    return f"{entry_start(digest)}{revision}.json"
+
+
+def entry_start(digest: str) -> str:
+    """With what the paths of all revisions of an entry begin."""
+    return f"journal/{digest[:2]}/{digest}."
 
 
 def lease_path(digest: str, revision: int) -> str:

@@ -24,6 +24,7 @@ from prefect_happyhorse.engine.journal.entry import OPEN_STATES, Cancellation, F
 from prefect_happyhorse.engine.journal.files import (
     LEASES,
     entry_path,
+    entry_start,
     index_path,
     is_of_earlier_form,
     is_prefix,
@@ -115,7 +116,13 @@ class Journal:
 
     async def revision(self, digest: str) -> int:
         """The latest revision of an entry; 0 when nothing was ever set out to be bought under the digest."""
-        return _latest(await self.store.list(f"journal/{digest[:2]}"), digest)
+        return (await self._revisions([digest])).get(digest, 0)
+
+    async def _revisions(self, digests: Iterable[str]) -> dict[str, int]:
+        """The latest revision of each of some entries that is there."""
+        starts = {entry_start(digest): digest for digest in digests}
+        found = [(starts[start], names) async for start, names in self.store.list_starting(list(starts))]
+        return {digest: latest for digest, names in found if (latest := _latest(names, digest))}
 
     async def read(self, digest: str) -> JournalEntry | None:
         """The entry of a digest, or None when nothing was ever set out to be bought under it."""
@@ -401,6 +408,11 @@ class Journal:
             else:
                 unreadable.append(one)
         return Listing(sorted(found, key=lambda entry: (entry.begun_at, entry.digest)), unreadable)
+
+    async def read_some(self, digests: Iterable[str]) -> AsyncGenerator[JournalEntry | Unreadable, None]:
+        """The entries of some digests, where there are any, or what came in their place, in no order."""
+        async for one in self.read_all(await self._revisions(digests)):
+            yield one
 
     async def read_all(self, revisions: Mapping[str, int]) -> AsyncGenerator[JournalEntry | Unreadable, None]:
         """The entries of these revisions, or what came in their place, in no order."""

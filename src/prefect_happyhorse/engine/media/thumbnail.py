@@ -103,8 +103,9 @@ def _picture(file: Path | io.BytesIO, size: int) -> Any:
     with cast("Any", Image.open(file)) as image:
         if _is_too_large(image.width, image.height, MOST_PIXELS if image.format == "JPEG" else _MOST_PIXELS_AT_ONCE):
             return None
-        # For a JPEG this decodes a smaller picture at once; for the rest it does nothing.
-        image.draft("RGB", (size, size))
+        # For a JPEG this decodes a smaller picture at once, none of whose sides is below what is asked; for the rest it does nothing.
+        scale = min(1.0, size / max(image.size))
+        image.draft("RGB", tuple(max(1, round(side * scale)) for side in image.size))
         # Made smaller before anything else, since each step takes a picture of its own.
         small = image if image.mode in {"L", "RGB", "RGBA"} and not _is_cut_out(image) else image.convert("RGBA")
         small.thumbnail((size, size))

@@ -59,8 +59,8 @@ class Backend(Protocol):
         """Remove a file, if there is one."""
         ...
 
-    def names(self, path: str) -> list[str]:
-        """The names of the files directly in a folder; none when there is no such folder."""
+    def names(self, path: str, start: str = "") -> list[str]:
+        """The names of the files directly in a folder that begin so; none when there is no such folder."""
         ...
 
     def folders(self, path: str) -> list[str]:

@@ -144,9 +144,10 @@ class ObjectStore:
             except FileNotFoundError:
                 return
 
-    def names(self, path: str) -> list[str]:
+    def names(self, path: str, start: str = "") -> list[str]:
         """See `Backend.names`."""
-        return self._listed(path, "file")
+        # Few filesystems list by the start of a name, and each in its own way.
+        return [name for name in self._listed(path, "file") if name.startswith(start)]
 
     def folders(self, path: str) -> list[str]:
         """See `Backend.folders`."""

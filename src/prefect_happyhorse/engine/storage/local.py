@@ -214,11 +214,11 @@ class LocalFolder:
         """See `Backend.delete`."""
         self._at(path).unlink(missing_ok=True)
 
-    def names(self, path: str) -> list[str]:
+    def names(self, path: str, start: str = "") -> list[str]:
         """See `Backend.names`."""
         try:
             with os.scandir(self._at(path) if path else self.folder) as entries:
-                return [entry.name for entry in entries if entry.is_file()]
+                return [entry.name for entry in entries if entry.name.startswith(start) and entry.is_file()]
         except FileNotFoundError:
             return []
 

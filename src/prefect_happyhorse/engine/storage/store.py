@@ -160,6 +160,19 @@ class Store:
         async for path, names in self._each(self._backend.names, paths):
             yield path, [name for name in names if not _is_unfinished(name)]
 
+    async def list_starting(self, starts: Sequence[str]) -> AsyncGenerator[tuple[str, builtins.list[str]], None]:
+        """The names of the files whose paths begin with each of many texts, some at a time and in no order."""
+        async for found in self._each(self._names_starting, starts):
+            yield found
+
+    def _names_starting(self, start: str) -> builtins.list[str]:
+        folder, _, name = start.rpartition("/")
+        return self._backend.names(folder, name)
+
+    async def sizes(self, paths: Sequence[str]) -> dict[str, int]:
+        """The lengths in bytes of those of many files that are there."""
+        return {path: length async for path, length in self._each(self._backend.size, paths)}
+
     async def _each(self, work: Callable[[str], _T], paths: Sequence[str]) -> AsyncGenerator[tuple[str, _T], None]:
         for path in paths:
             check_relative(path)
