@@ -33,7 +33,7 @@ from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
-from prefect_happyhorse.tasks.rows import FindSession, Shown, downloading, polling, run_rows, submitting
+from prefect_happyhorse.tasks.rows import FindSession, Shown, Submitting, downloading, polling, run_rows
 from prefect_happyhorse.tasks.suspend import resume_runs, suspend_until_done
 
 __all__ = ["Failed", "Life"]
@@ -224,7 +224,7 @@ class Life:
             for request in self.requests:
                 await self.prepare(payer, request)
             digests = {digest[:12]: digest for digest in self.gateway.digest_of.values()}
-            steps = [submitting(on_uncertain=on_uncertain, budget=None), polling(deadline_s=7200), downloading]
+            steps = [Submitting(on_uncertain=on_uncertain, budget=None), polling(deadline_s=7200), downloading]
             shown, find = Shown("shard", "kept"), _same(payer)
             gateway = self.account.gateway
             rows = await run_rows(self.requests, steps, gateway, self.store.url, shown, concurrency=2, find_session=find)
