@@ -71,14 +71,14 @@ class Life:
         # In some worlds every request may be made by several gateways, each in the buyer's own order.
         self.pooled = choices.pick([0, 0, 2, 3])
         # One of them lists its tasks, sooner or later; there, what is in doubt is worth more than one world in a hundred.
-        self.account = _ACCOUNTS[0] if self.pooled else choices.pick([_ACCOUNTS[0], _ACCOUNTS[2]])
+        self.account = _ACCOUNTS[0] if self.pooled else choices.pick([_ACCOUNTS[0], _ACCOUNTS[2], _ACCOUNTS[2]])
         lists = self.account.gateway == "dashscope"
         odd = [0.0, 0.15, 0.4] if self.pooled else [0.0, 0.15, 0.3] if lists else [0.0, 0.03, 0.15]
         self.gateway = SimGateway(world, odd=choices.pick(odd), poor=bool(self.pooled))
         self.gateway.polite = choices.pick([False, True])
         self.gateway.foreign = choices.pick([0.0, 0.0, 0.5]) if lists else 0.0
         # A list settles nothing before a quarter of an hour; where a person is always sooner, nothing is learned of it.
-        self.slowness = choices.pick([1, 20]) if lists else 1
+        self.slowness = choices.pick([1, 20, 20]) if lists else 1
         self.gateway.lag_s = choices.pick([0.0, 30.0, 1800.0])
         self.http = httpx.AsyncClient(transport=self.gateway)
         self.server = SimServer(world)
