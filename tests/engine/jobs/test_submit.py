@@ -303,7 +303,9 @@ async def test_a_cancelled_submit_still_writes_its_job_down(
     assert [charged.task_id for charged in sandbox.ledger()] == [entry.job.task_id]
 
 
-def test_the_end_of_the_event_loop_waits_for_the_answer(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
+def test_the_end_of_the_event_loop_waits_for_the_answer(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     """`asyncio.run` cancels all that is under way, where another part of a script fails or a signal ends it."""
     sandbox.fault(at="submit", kind="stall_after", seconds=600)
     digests: list[str] = []
@@ -319,6 +321,7 @@ def test_the_end_of_the_event_loop_waits_for_the_answer(sandbox: SandboxServer, 
 
     with pytest.raises(RuntimeError, match="goes on"):
         asyncio.run(script())
+    assert f"The submit of {digests[0][:12]} is under way: its answer is waited for" in caplog.text
     entry = asyncio.run(Journal(store).read(digests[0]))
     assert entry is not None
     assert entry.job is not None

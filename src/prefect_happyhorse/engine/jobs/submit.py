@@ -219,6 +219,9 @@ class Submitter:
             # The request may already be on its way: its answer is the only place where the task id stands, so it is waited for.
             if not lease.sent:
                 sending.cancel()
+            elif not sending.done():
+                what = "The submit of %s is under way: its answer is waited for, up to %.0f s, since the job's id stands nowhere else."
+                _log.warning(what, prepared.digest[:12], _FINISH_SENDING_S)
             await _wait_for_answer(sending)
             if sending.done() and not sending.cancelled():
                 sending.exception()
