@@ -321,7 +321,7 @@ def test_the_end_of_the_event_loop_waits_for_the_answer(
 
     with pytest.raises(RuntimeError, match="goes on"):
         asyncio.run(script())
-    assert f"The submit of {digests[0][:12]} is under way: its answer is waited for" in caplog.text
+    assert f"The submit of {digests[0][:12]} is under way, and its answer is waited for" in caplog.text
     entry = asyncio.run(Journal(store).read(digests[0]))
     assert entry is not None
     assert entry.job is not None

@@ -216,15 +216,7 @@ class Submitter:
         try:
             return await asyncio.shield(sending)
         except asyncio.CancelledError:
-            # The request may already be on its way: its answer is the only place where the task id stands, so it is waited for.
-            if not lease.sent:
-                sending.cancel()
-            elif not sending.done():
-                what = "The submit of %s is under way: its answer is waited for, up to %.0f s, since the job's id stands nowhere else."
-                _log.warning(what, prepared.digest[:12], _FINISH_SENDING_S)
-            await _wait_for_answer(sending)
-            if sending.done() and not sending.cancelled():
-                sending.exception()
+            await _end(sending, lease)
             raise
 
     @staticmethod
@@ -334,10 +326,18 @@ async def _by_reference(request: GenerationRequest) -> GenerationRequest:
     return await anyio.to_thread.run_sync(by_reference, request) if is_inline else request
 
 
-async def _wait_for_answer(sending: asyncio.Future[Submitted | None]) -> None:
-    """Wait for a submit under way, however often whoever waits is cancelled: a time-out of anyio or Prefect cancels until it is heard."""
+async def _end(sending: asyncio.Future[Submitted | None], lease: Lease) -> None:
+    """End a submit that nobody waits for any more: at once, or with its answer, the only place where the task id stands."""
+    if not lease.sent:
+        sending.cancel()
+    elif not sending.done():
+        digest = lease.intent.digest[:12]
+        _log.warning("The submit of %s is under way, and its answer is waited for, at most %.0f s.", digest, _FINISH_SENDING_S)
     end = time.monotonic() + _FINISH_SENDING_S
+    # A time-out of anyio or Prefect cancels again and again until it is heard.
     with anyio.CancelScope(shield=True):
         while not sending.done() and (left_s := end - time.monotonic()) > 0:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({sending}, timeout=left_s)
+    if sending.done() and not sending.cancelled():
+        sending.exception()
