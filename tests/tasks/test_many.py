@@ -316,7 +316,7 @@ async def test_a_run_is_shown_as_one(sandbox_env: SandboxServer, monkeypatch: py
     assert [run.name for run in await task_runs_of(state)] == ["generate 12 requests, Horses at dawn"]
     (progress,) = await artifacts_of(state, "progress")
     assert (progress.key, progress.data) == ("progress-horses-at-dawn", 100.0)
-    assert progress.description == "Horses at dawn: 12 kept of 12; cost of what was kept: 12 of unknown price"
+    assert progress.description == "Horses at dawn: 12 kept of 12; cost so far: 12 of unknown price"
     pages = await artifacts_of(state, "markdown")
     assert len(pages) > 1
     assert {page.key for page in pages} >= {"gallery-horses-at-dawn", "gallery-horses-at-dawn-page-2"}

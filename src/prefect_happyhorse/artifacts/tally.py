@@ -40,7 +40,7 @@ class Tally:
 
     def __str__(self) -> str:
         states = ", ".join(f"{count} {state}" for state, count in sorted(self._states.items()) if count)
-        return f"{self._title}: {states or 'nothing yet'} of {self._rows}; cost of what was kept: {total(self._costs.elements())}"
+        return f"{self._title}: {states or 'nothing yet'} of {self._rows}; cost so far: {total(self._costs.elements())}"
 
     async def count(self, row: RowResult) -> None:
         """Count a row at its state, and update the artifact unless that was just done.

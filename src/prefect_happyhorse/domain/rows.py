@@ -33,7 +33,10 @@ class RowResult(Value):
     refused: int = Field(default=0, description="How many takes before this one were kept, and refused by the caller's check.")
     job: Job | None = Field(default=None, description="The job that it became.")
     result: JobResult | None = Field(default=None, description="Where the outputs lie at the provider, until they are kept.")
-    asset: MediaAsset | None = Field(default=None, description="What was kept.")
+    asset: MediaAsset | None = Field(
+        default=None,
+        description="What was kept; of a row that failed, the last take that a check refused, or what there is of several outputs.",
+    )
     error: str | None = Field(default=None, description="Why it failed.")
     money: Money | None = Field(default=None, description="Whether money was spent on it, where that is known.")
     retryable: bool = Field(default=False, description="Whether what failed may be tried again without buying anything twice.")

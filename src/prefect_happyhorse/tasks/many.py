@@ -57,7 +57,8 @@ async def generate_many(
         labels: What the jobs are called by; see `submit`.
         title: What the rows are, for the run's name, its progress and its gallery.
         on_row: Awaited with each row as it ends.
-        check: See `generate`. A row of which no take passes has failed; its `take` and `asset` are those that passed, else the last.
+        check: See `generate`. A row of which no take passes has failed; its `take` and `asset` are those that passed, else the last: what
+            passed has the state "kept".
         max_takes: See `generate`; for each row.
 
     Returns:
