@@ -120,4 +120,4 @@ lock:  ## Write the locks anew, keeping what is pinned where it is still allowed
 	$(UV_LOCK) --python-version 3.10 --resolution lowest-direct pyproject.toml --extra sandbox --extra data --group dev -o requirements-lowest.lock
 
 clean:  ## Remove what the targets made
-	rm -rf $(VENV) $(VENV)-* .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist site
+	rm -rf $(VENV) $(VENV)-* .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis .import_linter_cache build demo dist site

@@ -230,10 +230,10 @@ def test_a_sandbox_whose_port_is_taken_says_by_whom(is_sandbox: bool) -> None:
 
 
 def test_the_demo_makes_three_files(tmp_path: Path) -> None:
-    """As a new user runs it: step by step, a table at the end, three files, three charges; what was made as JSON."""
+    """As a new user runs it: step by step, a table at the end, three files in its own folder, three charges; what was made as JSON."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HAPPYHORSE_"))}
-    environment |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PATH": "/usr/bin:/bin"}
-    command = [sys.executable, "-m", "prefect_happyhorse.cli", "demo", "--output", str(tmp_path / "outputs"), "--json"]
+    environment |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PATH": "/usr/bin:/bin", "HAPPYHORSE_STORE": str(tmp_path / "mine")}
+    command = [sys.executable, "-m", "prefect_happyhorse.cli", "demo", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "charged 3 jobs" in done.stderr
@@ -243,7 +243,9 @@ def test_the_demo_makes_three_files(tmp_path: Path) -> None:
     assert [row.split("│")[1].strip() for row in rows] == ["image", "video", "edit"]
     for row in rows:
         assert tmp_path.joinpath(row.split("│")[5].strip()).stat().st_size > 1000
-    assert done.stderr.count("kept at outputs/") == 3
+    assert done.stderr.count("kept at demo/") == 3
+    assert not (tmp_path / "outputs").exists()
+    assert not (tmp_path / "mine").exists()
     assert "%" in done.stderr
     command = done.stderr.splitlines()[-1]
     shown = subprocess.run(f"{command} --help", shell=True, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)  # noqa: S602 -- as printed

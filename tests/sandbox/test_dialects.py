@@ -180,6 +180,21 @@ def test_happyhorse_writes_the_same_in_many_ways(gateways: Caller) -> None:
     assert words & {"SUCCESS", "Completed"}
 
 
+def test_happyhorse_bills_an_edit_for_what_goes_in_and_what_comes_out(gateways: Caller) -> None:
+    """As its price counts the seconds."""
+    sent = vector("happyhorse")
+    answer = gateways.submit(sent).json()
+    made = gateways.poll("happyhorse", gateways.poll_path(sent, find_task_id(answer))).json()
+    assert made["usage"] == {"duration": 5}
+    gateways.sandbox.settings(check_inputs="submit")
+    sent = vector("happyhorse", "video_edit", "happyhorse-1.0-video-edit")
+    del sent["body"]["images"]
+    sent["body"]["metadata"]["video"] = find_url(made)
+    answer = gateways.submit(sent).json()
+    edited = gateways.poll("happyhorse", gateways.poll_path(sent, find_task_id(answer))).json()
+    assert edited["usage"] == {"duration": 10}
+
+
 def test_happyhorse_finds_a_job_only_at_its_own_path(gateways: Caller) -> None:
     """The three video families and the images each have a poll path of their own."""
     for sent, wrong in (

@@ -106,11 +106,46 @@ async def test_what_a_budget_cannot_count_is_refused(payer: GatewayCredentials, 
 
 
 async def test_a_journal_that_cannot_be_counted_is_told(sandbox_env: SandboxServer, payer: GatewayCredentials, store: str) -> None:
-    """No job would be let through, so none is begun with."""
+    """No job would be let through, so none is begun with; a price given later changes nothing, which is said, nor does more money."""
+    await buy(picture(), payer.model_copy(update={"prices": []}), store)
+    rich = Budget(amount="99", currency="CNY")  # pyright: ignore[reportArgumentType]
+    outlay = await estimate_requests([(picture("Another"), payer, 1)], store, budget=rich)
+    with pytest.raises(BudgetExceeded) as caught:
+        await outlay.refuse()
+    told = str(caught.value)
+    assert 'costs was unknown when it was bought ("no price of gpt-image-2 at happyhorse is known"), so the budget of 99 CNY' in told
+    assert caught.value.message.endswith("cannot be kept.")
+    assert "Nothing was sent. What a job costs is written down when it is bought, and prices given later" in told
+    assert not [wrong for wrong in ("Raise", "Give its price", "makers_list", "..", ".;") if wrong in told]
+    await (await estimate_requests([(picture("Another"), payer, 1)], f"{store}-2", budget=rich)).refuse()
+
+
+async def test_each_thing_that_is_wrong_has_its_remedy(payer: GatewayCredentials, store: str) -> None:
+    """What only its maker's list knows, what nobody knows, and what is too little, each told what helps; and that helps."""
+    cheap = payer.model_copy(update={"prices": [price("gpt-image-2", "0.25")]})
+    wild = ride("https://example.com/a.png").model_copy(update={"resolution": "720p"})
+
+    async def told(amount: str, *requests: Any, **more: Any) -> str | None:
+        budget = Budget.model_validate({"amount": amount, "currency": "CNY", **more})
+        try:
+            await (await estimate_requests([(one, cheap, 1) for one in requests], store, budget=budget)).refuse()
+        except BudgetExceeded as error:
+            assert error.advice is not None
+            assert ".." not in str(error)
+            return error.advice
+        return None
+
+    makers = "What is known by a maker's list alone counts with `makers_list` in the budget: Budget(makers_list=True)."
+    priced = "Give its price in CNY in the credentials' price list."
+    raised = "Raise the budget, or leave something out."
+    assert await told("9", wild) == f"Nothing was sent. {makers} Or give its price in CNY in the credentials' price list."
+    assert await told("9", wild, makers_list=True) is None
+    assert await told("0.10", picture()) == f"Nothing was sent. {raised}"
     unknown = TextToImage(model="gpt-image-2-max", prompt="A horse")
-    await buy(unknown, payer, store)
-    with pytest.raises(BudgetExceeded, match="cannot be kept"):
-        await (await estimate_requests([(picture(), payer, 1)], store, budget=CNY)).refuse()
+    assert await told("0.10", picture(), unknown) == f"Nothing was sent. {raised} {priced}"
+    await buy(wild, cheap, store)
+    assert await told("9", picture()) == f"Nothing was sent. {makers}"
+    assert await told("9", picture(), makers_list=True) is None
 
 
 async def test_a_damaged_entry_is_the_submit_s_to_tell(payer: GatewayCredentials, store: str) -> None:

@@ -59,10 +59,10 @@ def flow_file(name: str) -> Path:
 @click.command()
 @click.option(
     "--output",
-    default=Path("outputs"),
+    default=Path("demo"),
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="The folder for the files.",
+    help="The folder for its files and its Prefect, apart from any store of yours.",
 )
 @json_option()
 def demo(output: Path, *, as_json: bool) -> None:

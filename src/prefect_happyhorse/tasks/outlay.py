@@ -24,7 +24,7 @@ from prefect_happyhorse.engine.jobs.failover import Pool
 from prefect_happyhorse.engine.jobs.prepare import Prepared, prepare
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import PROCESS
-from prefect_happyhorse.engine.journal.budget import Budget
+from prefect_happyhorse.engine.journal.budget import NOTHING_SENT, Budget, Problem
 from prefect_happyhorse.engine.journal.index import Line, contents
 from prefect_happyhorse.engine.journal.journal import Journal, JournalState
 from prefect_happyhorse.runtime.log import run_logger
@@ -68,7 +68,8 @@ class Outlay:
         self._sums: dict[str, Estimate] = {}
         self._least = Decimal(0)
         self._uncounted = 0
-        self._why: str | None = None
+        self._why: Problem | None = None
+        self._advice: dict[str, None] = {}
         self.new = 0
         """How many requests are yet to be bought."""
         self.bought = 0
@@ -194,6 +195,7 @@ class Outlay:
         else:
             self._uncounted += 1
             self._why = self._why or problems[0]
+            self._advice |= {problem.advice: None for problem in problems if problem is not None}
 
     async def refuse(self, *, over_budget: Literal["refuse", "skip"] = "refuse") -> None:
         """Refuse what can never fit into what is left of the budget.
@@ -207,26 +209,28 @@ class Outlay:
         if self._budget is None or not self.new:
             return
         why: list[str] = []
+        advice: list[str] = []
         try:
             left = await PROCESS.tracker(self._budget, await store_of(self._store)).remaining()
         except BudgetExceeded as error:
             why.append(error.message)
+            advice.append((error.advice or "").removeprefix(f"{NOTHING_SENT} "))
         else:
             if self._least > left:
                 shown = max(left, Decimal(0))
-                why.append(f"it costs {self._least:f} {self._budget.currency}, and {shown:f} {self._budget.currency} are left")
-        if self._uncounted:
-            why.append(f"{self._uncounted} of it cannot be counted: {self._why}")
+                why.append(f"It costs {self._least:f} {self._budget.currency}, and {shown:f} {self._budget.currency} are left.")
+                advice.append("Raise the budget, or leave something out.")
+        if self._why is not None:
+            why.append(f"{self._uncounted} of it cannot be counted: {self._why.message}.")
+            advice += self._advice
         if not why:
             return
-        told = f"What is yet to be bought ({self}) does not fit into the budget of {self._budget}: {'; '.join(why)}."
+        told = f"What is yet to be bought ({self}) does not fit into the budget of {self._budget}. {' '.join(why)}"
+        what_to_do = " ".join(dict.fromkeys(advice))
         if over_budget == "skip":
-            run_logger().warning("%s What does not fit is not bought.", told)
+            run_logger().warning("%s What does not fit is not bought. %s", told, what_to_do)
             return
-        raise BudgetExceeded(
-            f"{told} Nothing was sent.",
-            advice="Raise the budget, leave something out, or give prices in the credentials' price list.",
-        )
+        raise BudgetExceeded(told, advice=f"{NOTHING_SENT} {what_to_do}")
 
     async def show(self) -> None:
         """Log it, and show it as an artifact of the run."""

@@ -289,7 +289,7 @@ async def test_all_that_cannot_be_counted_is_told(store: Store) -> None:
     journal = Journal(store)
     await acquired(journal, intent(1, None))
     await acquired(journal, intent(2, "1", "USD"))
-    with pytest.raises(BudgetExceeded, match=r"cannot be kept\. That goes for 2 entries of the journal"):
+    with pytest.raises(BudgetExceeded, match=r"cannot be kept \(2 entries of the journal cannot be counted\)\."):
         await BudgetTracker(cny("9"), journal).admit(intent(3))
     await journal.forget(await standing(journal, intent(1).digest))
     with pytest.raises(BudgetExceeded, match=r"costs 1 USD, and the budget is in CNY"):

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -18,7 +19,22 @@ from prefect_happyhorse.domain.values import Value
 from prefect_happyhorse.engine.journal.index import Index, Line
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, Unreadable
 
-__all__ = ["Budget", "BudgetTracker"]
+__all__ = ["NOTHING_SENT", "Budget", "BudgetTracker", "Problem"]
+
+NOTHING_SENT = "Nothing was sent."
+
+_WRITTEN_DOWN = (
+    "What a job costs is written down when it is bought, and prices given later do not change that:"
+    " count jobs of the last few `days` alone, so that an old one is left out, or use another store."
+)
+_UNREADABLE = "A file that cannot be read has to be mended, or moved away if you know that nothing was bought under it."
+
+
+class Problem(NamedTuple):
+    """Why a job cannot be counted, without a full stop, and what to do."""
+
+    message: str
+    advice: str
 
 
 class Budget(Value):
@@ -112,9 +128,9 @@ class BudgetTracker:
         """How much of the budget is spent, as far as this tracker has read; 1 is all of it."""
         return float(self._totals.spent / self._budget.amount)
 
-    def problem(self, line: Line) -> str | None:
-        """Why a job cannot be counted, so that it is refused whatever else is bought; None where it can."""
-        return self._totals.problem(line)
+    def problem(self, line: Line) -> Problem | None:
+        """Why a job that is yet to be bought cannot be counted, so that it is refused whatever else is bought; None where it can."""
+        return self._totals.problem(line, is_bought=False)
 
     async def remaining(self) -> Decimal:
         """What is left of the budget now, which may be less than nothing; BudgetExceeded where the journal cannot be counted."""
@@ -126,12 +142,8 @@ class BudgetTracker:
     def check(self, entry: JournalEntry) -> None:
         """Refuse a job that can have no room whatever else is bought. Nothing is read, so this may come before the lease."""
         line = Line.of(entry)
-        if (problem := self._totals.problem(line)) is not None:
-            raise self._refusal(
-                f"{problem}, so the budget of {self._budget} cannot be kept.",
-                f"Give its price in {self._budget.currency} in the credentials' price list"
-                f"{', or count by the list with Budget(makers_list=True)' if line.by_maker and not self._budget.makers_list else ''}.",
-            )
+        if (problem := self.problem(line)) is not None:
+            raise self._refusal(f"{problem.message}, so the budget of {self._budget} cannot be kept.", problem.advice)
         if line.cost is not None and line.cost > self._budget.amount:
             raise self._refusal(
                 f"This job at {line.cost:f} {self._budget.currency} would pass the budget of {self._budget} all by itself.",
@@ -182,12 +194,11 @@ class BudgetTracker:
             )
         return line
 
-    def _uncountable(self, problems: list[str]) -> BudgetExceeded:
-        more = "" if len(problems) == 1 else f" That goes for {len(problems)} entries of the journal."
+    def _uncountable(self, problems: list[Problem]) -> BudgetExceeded:
+        more = "" if len(problems) == 1 else f" ({len(problems)} entries of the journal cannot be counted)"
         return self._refusal(
-            f"{problems[0]}, so the budget of {self._budget} cannot be kept.{more}",
-            "What a job costs is written down when it is bought: count fewer `days`, so that an old job is left out, or use another store."
-            " A file that cannot be read has to be mended, or moved away if you know that nothing was bought under it.",
+            f"{problems[0].message}, so the budget of {self._budget} cannot be kept{more}.",
+            " ".join(dict.fromkeys(problem.advice for problem in problems)),
         )
 
     async def _refresh(self) -> None:
@@ -233,7 +244,7 @@ class BudgetTracker:
                 self._totals.leave_out(before=datetime.now(timezone.utc) - timedelta(days=self._budget.days))
 
     def _refusal(self, message: str, advice: str) -> BudgetExceeded:
-        return BudgetExceeded(message, advice=f"Nothing was sent. {advice}")
+        return BudgetExceeded(message, advice=f"{NOTHING_SENT} {advice}")
 
 
 class _Totals:
@@ -242,19 +253,29 @@ class _Totals:
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._lines: dict[str, Line] = {}
-        self.problems: dict[str, str] = {}
+        self.problems: dict[str, Problem] = {}
         self.spent = Decimal(0)
         self.charged = 0
 
-    def problem(self, line: Line) -> str | None:
+    def problem(self, line: Line, *, is_bought: bool = True) -> Problem | None:
         """Why a line cannot be counted, or None."""
+        currency = self._budget.currency
         what = f"job {line.digest[:12]} ({line.model} at {line.gateway})"
+        in_general = _WRITTEN_DOWN if is_bought else f"Give its price in {currency} in the credentials' price list."
         if line.cost is None:
-            return f"What {what} costs is unknown{'' if line.reason is None else f': {line.reason}'}"
+            # By today's prices less might be counted than was paid.
+            if is_bought:
+                why = "" if line.reason is None else f' ("{line.reason}")'
+                return Problem(f"What {what} costs was unknown when it was bought{why}", in_general)
+            return Problem(f"What {what} costs is unknown{'' if line.reason is None else f': {line.reason}'}", in_general)
         if line.cost and line.by_maker and not self._budget.makers_list:
-            return f"What {what} costs is known by its maker's list alone ({line.cost:f} {line.currency})"
-        if line.cost and line.currency != self._budget.currency:
-            return f"The {what} costs {line.cost:f} {line.currency}, and the budget is in {self._budget.currency}"
+            known = f"What {what} costs is known by its maker's list alone ({line.cost:f} {line.currency})"
+            counts = "What is known by a maker's list alone counts with `makers_list` in the budget: Budget(makers_list=True)."
+            if line.currency != currency:
+                return Problem(known, in_general)
+            return Problem(known, counts if is_bought else f"{counts} Or give its price in {currency} in the credentials' price list.")
+        if line.cost and line.currency != currency:
+            return Problem(f"The {what} costs {line.cost:f} {line.currency}, and the budget is in {currency}", in_general)
         return None
 
     def counts(self, digest: str, revision: int) -> bool:
@@ -275,7 +296,7 @@ class _Totals:
         # It stays without a line, so that it is looked at again: somebody may mend it.
         digest = unreadable.error.digest or unreadable.file
         self.strike(digest)
-        self.problems[digest] = unreadable.error.message.rstrip(".")
+        self.problems[digest] = Problem(unreadable.error.message.rstrip("."), _UNREADABLE)
 
     def strike(self, digest: str) -> Line | None:
         line = self._lines.pop(digest, None)

@@ -127,7 +127,7 @@ class NewAPI(Dialect):
         if view.state == "failed":
             answer["error"] = {"message": view.reason, "code": _code(view)}
         if view.state == "succeeded":
-            answer["usage"] = {"duration": job.duration_s}
+            answer["usage"] = {"duration": job.billed_s()[0]}
         return {**answer, **_result(view, "")} if view.urls else answer
 
 
