@@ -241,10 +241,10 @@ class TestPrefect:
                 # The way out is the command that it says, as it says it.
                 command = paused.advice.rpartition(": ")[2].split()
                 environment = {**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)}
-                done = subprocess.run(
-                    [sys.executable, "-m", *command], stdin=subprocess.DEVNULL, env=environment, capture_output=True, text=True, check=False
+                done = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", *command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment
                 )
-                assert done.returncode == 0, done.stderr
+                assert await done.wait() == 0
                 assert not (await client.read_deployment(made[-1])).paused
             finally:
                 for deployment in made:

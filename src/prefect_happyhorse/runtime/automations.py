@@ -26,8 +26,8 @@ def uncertain_automation() -> Automation:
     """Pause a deployment as soon as one of its submits is uncertain, until a person has looked."""
     return Automation(
         name="happyhorse: pause on an uncertain submit",
-        description="Nobody knows whether a submit was accepted. `happyhorse jobs list --open` shows it; adopt or forget it. Then resume the"
-        " deployment: by its switch in the UI, or `prefect api POST /deployments/ID/resume_deployment`, which `happyhorse doctor` shows.",
+        description="Nobody knows whether a submit was accepted. `happyhorse jobs list --open` shows it; adopt or forget it. Then resume"
+        " the deployment: by its switch in the UI, or `prefect api POST /deployments/ID/resume_deployment` (`happyhorse doctor` says the ID).",
         trigger=_on("happyhorse.job.uncertain", "happyhorse.job.*"),
         actions=[PauseDeployment(source="inferred", deployment_id=None)],
     )
