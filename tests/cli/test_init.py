@@ -7,6 +7,8 @@ import signal
 import stat
 import subprocess
 from contextlib import suppress
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +18,14 @@ from click.testing import CliRunner, Result
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists
+from prefect.types import SecretDict
+from pydantic import SecretStr
 
 from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
 from prefect_happyhorse.cli import main
 from prefect_happyhorse.cli.doctor import server as prefect_server_check
 from prefect_happyhorse.cli.init import command, dotenv, server
+from prefect_happyhorse.domain.prices import Price
 from prefect_happyhorse.runtime.concurrency import calls_limit, jobs_limit
 
 KEY = "sesame-1234"
@@ -267,6 +272,35 @@ class TestServer:
         ttapi("--name", "init-two", *first[2:])
         ttapi(*first, "--store", "/srv/others", "--overwrite")
         assert saved("init-one", "init-store")[1].url == "file:///srv/others"
+
+    def test_what_is_not_asked_for_is_kept(self) -> None:
+        """Of a block that is replaced: prices and account above all; what belongs to another address or place goes, which is said first."""
+        price = Price(model="gpt-image-2", per="output", amount=Decimal("0.9"), currency="CNY", dated=date(2026, 11, 1))
+
+        async def save() -> None:
+            old = GatewayCredentials(
+                gateway="ttapi", api_key=SecretStr("old"), base_url="http://10.0.0.1", private_network=True, account="film", prices=[price]
+            )
+            await old.asave("init-kept", overwrite=True)
+            store = MediaStore(url="/srv/films", options=SecretDict({"auto_mkdir": True}), public_base_url="https://old.example")
+            await store.asave("init-kept", overwrite=True)
+
+        asyncio.run(save())
+        names = ("--name", "init-kept", "--store-name", "init-kept", "--overwrite")
+        told = ttapi(*names, "--public-base-url", "https://new.example").stdout
+        assert "keeps base_url, account, private_network, prices" in told
+        assert "LOSES" not in told
+        assert "account film" in told
+        credentials, store = saved("init-kept", "init-kept")
+        assert credentials.api_key is not None
+        assert (credentials.api_key.get_secret_value(), credentials.account, credentials.prices) == (KEY, "film", [price])
+        assert (credentials.base_url, store.options.get_secret_value()) == ("http://10.0.0.1", {"auto_mkdir": True})
+        assert store.public_base_url == "https://new.example"
+        told = ttapi(*names, "--base-url", "https://ttapi.example", "--store", "/srv/others").stdout
+        assert "keeps account, prices and LOSES private_network" in told
+        assert "LOSES options, public_base_url" in told
+        told = run("--gateway", "infiflow", "--key-from-env", "MY_KEY", "--store", "/srv/others", *names, code=0).stdout
+        assert "LOSES base_url, account, prices" in told
 
     def test_limits_and_automations(self) -> None:
         """As `happyhorse setup` makes them."""

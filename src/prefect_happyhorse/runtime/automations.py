@@ -27,7 +27,8 @@ def uncertain_automation() -> Automation:
     return Automation(
         name="happyhorse: pause on an uncertain submit",
         description="Nobody knows whether a submit was accepted. `happyhorse jobs list --open` shows it; adopt or forget it. Then resume"
-        " the deployment: by its switch in the UI, or `prefect api POST /deployments/ID/resume_deployment` (`happyhorse doctor` says the ID).",
+        " the deployment: by its switch in the UI, or `prefect api POST /deployments/ID/resume_deployment`, as `happyhorse doctor`"
+        " says it with the ID.",
         trigger=_on("happyhorse.job.uncertain", "happyhorse.job.*"),
         actions=[PauseDeployment(source="inferred", deployment_id=None)],
     )
