@@ -127,7 +127,8 @@ def _checked(
     if old is not None and old.gateway == wishes.gateway:
         # They say one thing together: an address of before would win over a region that is given now.
         address = {"base_url", "region", "workspace"}
-        new_address = {*address, "private_network"} if address & set(given) else set[str]()
+        moved = any(given[name] != getattr(old, name) for name in address & set(given))
+        new_address = {*address, "private_network"} if moved else set[str]()
         given = _kept(old, but={"api_key", "app_id", "secret_key", *new_address}) | given
     try:
         credentials = GatewayCredentials.model_validate({**given, "api_key" if wishes.app_id is None else "secret_key": wishes.key})
