@@ -166,8 +166,9 @@ def test_a_folder_in_the_files_place(here: Path) -> None:
 def test_on_a_terminal_it_asks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For all that no option says, shows what it is about to do, and asks once more; the key is not shown."""
     monkeypatch.setattr(command, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
-    typed = f"uniall\nhttps://uniall.example\n{KEY}\n/srv/films\nenv\n"
+    typed = f"\nuniall\nhttps://uniall.example\n{KEY}\n/srv/films\nenv\n"
     told = run(code=1, typed=f"{typed}n\n").output
+    assert "Error: '' is not one of" in told
     assert "gateway: uniall at https://uniall.example, account default" in told
     assert list(here.iterdir()) == []
     run(code=0, typed=f"{typed}y\n")
@@ -349,6 +350,8 @@ class TestServer:
         assert "Made: the limit happyhorse-ttapi-default-calls" in told
         assert "automation" not in told.partition("Go on?")[2]
         assert "Deployed: batch/process" in told
+        again = ttapi(*words[:-1], code=2, typed="blocks\nn\nn\nnone\n").output
+        assert again.index("There is a block 'init-asked' already") < again.index("Save as")
 
 
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:

@@ -93,7 +93,7 @@ async def _to_be_replaced(wishes: Wishes) -> tuple[GatewayCredentials | None, Me
 
     if wishes.save != "blocks" or not wishes.overwrite or await server.unreachable() is not None:
         return None, None
-    return await server.load_block(GatewayCredentials, _name(wishes)), await server.load_block(MediaStore, wishes.store_name)
+    return await server.load_block(GatewayCredentials, wishes.block_name), await server.load_block(MediaStore, wishes.store_name)
 
 
 def _kept(old: GatewayCredentials | MediaStore, *, but: Collection[str]) -> dict[str, Any]:
@@ -189,7 +189,7 @@ async def _on_server(wishes: Wishes, store: MediaStore | None) -> list[str]:
         return [f"{why} Without a server: --save env, and no limits and the like."]
     problems: list[str] = []
     if wishes.save == "blocks" and not wishes.overwrite:
-        if await server.block_exists(GatewayCredentials, name := _name(wishes)):
+        if await server.block_exists(GatewayCredentials, name := wishes.block_name):
             problems.append(f"there is a block {name!r} already: --overwrite replaces it, --name gives the new one another name")
         if await server.block_exists(MediaStore, name := wishes.store_name) and not await _is_saved(name, store):
             other = "is of another place or has settings of its own: --overwrite replaces it, --store-name gives the new one another name"
@@ -200,10 +200,6 @@ async def _on_server(wishes: Wishes, store: MediaStore | None) -> list[str]:
         elif not wishes.overwrite and (there := await server.deployed()):
             problems.append(f"the deployments {', '.join(there)} are there already: --overwrite replaces them")
     return problems
-
-
-def _name(wishes: Wishes) -> str:
-    return wishes.name or (wishes.gateway or "").replace("_", "-")
 
 
 def _variables(credentials: GatewayCredentials, store: MediaStore) -> dict[str, str]:
@@ -226,7 +222,7 @@ def _plan(wishes: Wishes, credentials: GatewayCredentials, store: MediaStore) ->
     if wishes.save == "env":
         lines.append(f"file: {wishes.env_file}, with {', '.join(_variables(credentials, store))}")
     else:
-        lines.append(f"blocks: {_name(wishes)} and {wishes.store_name}")
+        lines.append(f"blocks: {wishes.block_name} and {wishes.store_name}")
     lines += ["limits: the account's calls and open jobs over all workers"] if wishes.limits else []
     lines += ["automations: pause a deployment when one of its submits is uncertain"] if wishes.automations else []
     lines += [f"deployments: every flow, to the pool {wishes.pool}"] if wishes.pool else []
@@ -245,11 +241,11 @@ async def _make(wishes: Wishes, credentials: GatewayCredentials, store: MediaSto
         load = f"set -a; . {shlex.quote(str(place))}; set +a"
         tell(f"Written: {wishes.env_file}. Keep it out of version control; load it where flows run: {load}")
     else:
-        await credentials.asave(_name(wishes), overwrite=wishes.overwrite)
+        await credentials.asave(wishes.block_name, overwrite=wishes.overwrite)
         # The same was saved before, or it may be replaced.
         await store.asave(wishes.store_name, overwrite=True)
-        done["blocks"] = [_name(wishes), wishes.store_name]
-        tell(f"Saved: the blocks {_name(wishes)} and {wishes.store_name}.")
+        done["blocks"] = [wishes.block_name, wishes.store_name]
+        tell(f"Saved: the blocks {wishes.block_name} and {wishes.store_name}.")
     if wishes.limits:
         from prefect_happyhorse.runtime.concurrency import save_limits
 
@@ -268,7 +264,7 @@ async def _make(wishes: Wishes, credentials: GatewayCredentials, store: MediaSto
 
         named = wishes.save == "blocks"
         made = await deploy(
-            wishes.pool, credentials=_name(wishes) if named else credentials.gateway, store=wishes.store_name if named else store.url
+            wishes.pool, credentials=wishes.block_name if named else credentials.gateway, store=wishes.store_name if named else store.url
         )
         done["deployments"] = made
         tell(f"Deployed: {', '.join(made)}. `prefect worker start --pool {wishes.pool}` runs them.")
