@@ -127,6 +127,8 @@ def test_a_submit_under_way_is_left_alone(store: Store) -> None:
     left = entry_of(store, entry.digest)
     assert left is not None
     assert (left.state, left.owner) == ("intent", intent.owner)
+    # It has ended, so that there is nothing to wait for.
+    assert run("forget", entry.digest, "--yes").stderr == ""
 
 
 def test_cancel_says_what_the_gateway_answered(sandbox_env: SandboxServer, store: Store) -> None:
