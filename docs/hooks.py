@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -18,6 +19,7 @@ from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 
 import prefect_happyhorse
+import prefect_happyhorse.cli
 
 # A warning fails a strict build.
 _log = logging.getLogger("mkdocs.hooks.happyhorse")
@@ -25,10 +27,25 @@ _lines: dict[str, str] = {}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Leave out what Prefect says when it reads the docstrings of its blocks with Griffe too, without their types, as `<module>`."""
+    """Leave out what Prefect says of its blocks' docstrings, which it reads with Griffe too, as `<module>`; let defaults be words."""
+    _say_defaults(prefect_happyhorse.cli.main)
     for handler in logging.getLogger("mkdocs").handlers:
         handler.addFilter(lambda record: "<module>:" not in record.getMessage())
     return config
+
+
+def _say_defaults(command: click.Command) -> None:
+    """mkdocs-click prints a default as Python does, also one that is none or that is looked up."""
+    context = click.Context(command)
+    # With the option --help, which is none of its `params`.
+    for option in command.get_params(context):
+        if isinstance(option, click.Option):
+            is_told = callable(option.default) and isinstance(option.show_default, str)
+            option.default = option.show_default if is_told else option.to_info_dict()["default"]
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            if (sub := command.get_command(context, name)) is not None:
+                _say_defaults(sub)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -234,6 +234,18 @@ class TestPrefect:
                 assert "no deployment has the tag happyhorse" in (await server._workers(client))[0].what
                 made.append(await client.create_deployment(flow, "served", tags=["happyhorse"]))
                 assert "have no work pool" in (await server._workers(client))[0].what
+                assert len(await server._workers(client)) == 1
+                await client.pause_deployment(made[-1])
+                _, paused = await server._workers(client)
+                assert (paused.level, paused.check) == ("warning", "deployment doctors-flow/served")
+                # The way out is the command that it says, as it says it.
+                command = paused.advice.rpartition(": ")[2].split()
+                environment = {**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)}
+                done = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", *command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment
+                )
+                assert await done.wait() == 0
+                assert not (await client.read_deployment(made[-1])).paused
             finally:
                 for deployment in made:
                     await client.delete_deployment(deployment)

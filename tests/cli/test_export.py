@@ -14,8 +14,10 @@ from tests.cli.journal import run as jobs
 
 from prefect_happyhorse.cli import main
 from prefect_happyhorse.datasets import Row, read_manifest
+from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
+from prefect_happyhorse.sandbox import SandboxServer
 
 
 def run(*arguments: str | Path) -> Result:
@@ -78,6 +80,14 @@ def test_a_file_of_ids_that_cannot_be_read_is_refused(content: str, store: Store
     assert run(tmp_path / "shots.jsonl", "--ids", tmp_path / "none.json").exit_code == 2
 
 
+def test_a_released_lease_is_no_job_without_a_file(sandbox_env: SandboxServer, store: Store, tmp_path: Path) -> None:
+    """Nothing was bought under it."""
+    sandbox_env.fault(at="submit", kind="refuse", accept=False)
+    with pytest.raises(GenerationError, match="400"):
+        bought(store)
+    assert f"0 rows from {store.url}; 0 jobs have no file." in run(tmp_path / "shots.jsonl").stderr
+
+
 def test_what_is_left_out_is_told_and_fails(horse: JournalEntry, store: Store, tmp_path: Path) -> None:
     """The rest is written all the same."""
     (file,) = (store.folder or tmp_path).rglob("*.png")
@@ -92,7 +102,7 @@ def test_what_is_there_stays(horse: JournalEntry, tmp_path: Path) -> None:
     """Unless it is to be overwritten."""
     assert run(tmp_path / "shots.jsonl").exit_code == 0
     again = run(tmp_path / "shots.jsonl")
-    assert (again.exit_code, "there is a file already" in again.stderr) == (1, True)
+    assert (again.exit_code, "there is a file already; give another name, or --overwrite" in again.stderr) == (1, True)
     assert run(tmp_path / "shots.jsonl", "--overwrite", "--format", "parquet").exit_code == 0
     assert pyarrow.parquet.read_table(tmp_path / "shots.jsonl").num_rows == 1
 

@@ -7,6 +7,8 @@ import signal
 import stat
 import subprocess
 from contextlib import suppress
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +18,14 @@ from click.testing import CliRunner, Result
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists
+from prefect.types import SecretDict
+from pydantic import SecretStr
 
 from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
 from prefect_happyhorse.cli import main
 from prefect_happyhorse.cli.doctor import server as prefect_server_check
 from prefect_happyhorse.cli.init import command, dotenv, server
+from prefect_happyhorse.domain.prices import Price
 from prefect_happyhorse.runtime.concurrency import calls_limit, jobs_limit
 
 KEY = "sesame-1234"
@@ -161,8 +166,9 @@ def test_a_folder_in_the_files_place(here: Path) -> None:
 def test_on_a_terminal_it_asks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For all that no option says, shows what it is about to do, and asks once more; the key is not shown."""
     monkeypatch.setattr(command, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
-    typed = f"uniall\nhttps://uniall.example\n{KEY}\n/srv/films\nenv\n"
+    typed = f"\nuniall\nhttps://uniall.example\n{KEY}\n/srv/films\nenv\n"
     told = run(code=1, typed=f"{typed}n\n").output
+    assert "Error: '' is not one of" in told
     assert "gateway: uniall at https://uniall.example, account default" in told
     assert list(here.iterdir()) == []
     run(code=0, typed=f"{typed}y\n")
@@ -268,6 +274,35 @@ class TestServer:
         ttapi(*first, "--store", "/srv/others", "--overwrite")
         assert saved("init-one", "init-store")[1].url == "file:///srv/others"
 
+    def test_what_is_not_asked_for_is_kept(self) -> None:
+        """Of a block that is replaced: prices and account above all; what belongs to another address or place goes, which is said first."""
+        price = Price(model="gpt-image-2", per="output", amount=Decimal("0.9"), currency="CNY", dated=date(2026, 11, 1))
+
+        async def save() -> None:
+            old = GatewayCredentials(
+                gateway="ttapi", api_key=SecretStr("old"), base_url="http://10.0.0.1", private_network=True, account="film", prices=[price]
+            )
+            await old.asave("init-kept", overwrite=True)
+            store = MediaStore(url="/srv/films", options=SecretDict({"auto_mkdir": True}), public_base_url="https://old.example")
+            await store.asave("init-kept", overwrite=True)
+
+        asyncio.run(save())
+        names = ("--name", "init-kept", "--store-name", "init-kept", "--overwrite")
+        told = ttapi(*names, "--public-base-url", "https://new.example").stdout
+        assert "keeps base_url, account, private_network, prices" in told
+        assert "LOSES" not in told
+        assert "account film" in told
+        credentials, store = saved("init-kept", "init-kept")
+        assert credentials.api_key is not None
+        assert (credentials.api_key.get_secret_value(), credentials.account, credentials.prices) == (KEY, "film", [price])
+        assert (credentials.base_url, store.options.get_secret_value()) == ("http://10.0.0.1", {"auto_mkdir": True})
+        assert store.public_base_url == "https://new.example"
+        told = ttapi(*names, "--base-url", "https://ttapi.example", "--store", "/srv/others").stdout
+        assert "keeps account, prices and LOSES private_network" in told
+        assert "LOSES options, public_base_url" in told
+        told = run("--gateway", "infiflow", "--key-from-env", "MY_KEY", "--store", "/srv/others", *names, code=0).stdout
+        assert "LOSES base_url, account, prices" in told
+
     def test_limits_and_automations(self) -> None:
         """As `happyhorse setup` makes them."""
         words = ("--name", "init-limits", "--store-name", "init-limits", "--account", "init", "--jobs", "7", "--automations")
@@ -315,6 +350,8 @@ class TestServer:
         assert "Made: the limit happyhorse-ttapi-default-calls" in told
         assert "automation" not in told.partition("Go on?")[2]
         assert "Deployed: batch/process" in told
+        again = ttapi(*words[:-1], code=2, typed="blocks\nn\nn\nnone\n").output
+        assert again.index("There is a block 'init-asked' already") < again.index("Save as")
 
 
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:

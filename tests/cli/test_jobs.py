@@ -116,7 +116,7 @@ def test_forgetting_asks_first(sandbox_env: SandboxServer, store: Store) -> None
     assert len(run("resume").stdout.splitlines()) == 2
 
 
-def test_a_submit_under_way_is_left_alone(store: Store) -> None:
+def test_a_submit_under_way_is_left_alone(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """Neither forgotten nor cancelled."""
     entry = bought(store)
     intent = entry.model_copy(update={"state": "intent", "job": None, "owner": LeaseOwner()})
@@ -127,6 +127,9 @@ def test_a_submit_under_way_is_left_alone(store: Store) -> None:
     left = entry_of(store, entry.digest)
     assert left is not None
     assert (left.state, left.owner) == ("intent", intent.owner)
+    # It has ended, so that there is nothing to wait for.
+    assert run("forget", entry.digest, "--yes").exit_code == 0
+    assert "Waiting up to" not in caplog.text
 
 
 def test_cancel_says_what_the_gateway_answered(sandbox_env: SandboxServer, store: Store) -> None:

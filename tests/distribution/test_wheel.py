@@ -97,12 +97,13 @@ def test_installed_wheel_knows_every_route(installed: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(_files(ROOT / "flows")))
 def test_installed_wheel_has_the_flows(installed: Path, name: str) -> None:
-    """The command finds each flow in the wheel, where there is no checkout around it."""
+    """The command finds each flow in the wheel, where there is no checkout around it, and so does `python -m`."""
     code = f"from prefect_happyhorse.cli.demo import flow_file; print(flow_file({Path(name).stem!r}))"
+    code += f"; from importlib.util import find_spec; print(find_spec('prefect_happyhorse.flows.{Path(name).stem}').origin)"
 
-    found = Path(_run_installed(installed, code).strip())
+    found, module = map(Path, _run_installed(installed, code).splitlines())
 
-    assert found == installed / "prefect_happyhorse" / "flows" / name
+    assert found == module == installed / "prefect_happyhorse" / "flows" / name
     assert found.read_bytes() == (ROOT / "flows" / name).read_bytes()
 
 

@@ -108,7 +108,8 @@ async def export(
             if isinstance(entry, Unreadable):
                 writer.leave_out(str(entry.error))
                 continue
-            without_file += entry.asset is None
+            # A lease that was released means that nothing was bought.
+            without_file += entry.asset is None and entry.state != "released"
             for sample in samples_of(entry, ids or {}):
                 samples.append(sample)
                 # A request may hold a picture in its own text.

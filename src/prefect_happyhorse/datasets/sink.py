@@ -96,7 +96,7 @@ class Target:
         if kind != "file":
             raise IsADirectoryError(errno.EISDIR, "there is a folder; give the name of a file", path)
         if not self.overwrite:
-            raise FileExistsError(errno.EEXIST, "there is a file already; give another name, or say that it is to be overwritten", path)
+            raise FileExistsError(errno.EEXIST, "there is a file already; give another name, or --overwrite (overwrite=True)", path)
 
     def _move(self, part: str, path: str) -> None:
         if self._is_local:

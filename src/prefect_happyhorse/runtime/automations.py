@@ -26,7 +26,9 @@ def uncertain_automation() -> Automation:
     """Pause a deployment as soon as one of its submits is uncertain, until a person has looked."""
     return Automation(
         name="happyhorse: pause on an uncertain submit",
-        description="Nobody knows whether a submit was accepted. `happyhorse jobs list --open` shows it; adopt or forget it, then resume.",
+        description="Nobody knows whether a submit was accepted. `happyhorse jobs list --open` shows it; adopt or forget it. Then resume"
+        " the deployment: by its switch in the UI, or `prefect api POST /deployments/ID/resume_deployment`, as `happyhorse doctor`"
+        " says it with the ID.",
         trigger=_on("happyhorse.job.uncertain", "happyhorse.job.*"),
         actions=[PauseDeployment(source="inferred", deployment_id=None)],
     )

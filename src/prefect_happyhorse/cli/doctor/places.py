@@ -74,7 +74,7 @@ async def check_store(url: str | None, block: str | None, *, call_s: float) -> l
 def _lasting(store: Store, url: str, *, is_named: bool) -> Iterable[Finding]:
     if (why := why_it_would_be_lost(url, store, is_named=is_named)) is None:
         return []
-    advice = "Name an absolute folder or a URL by PREFECT_INTEGRATIONS_HAPPYHORSE_STORE, in the worker's environment too, or a block."
+    advice = "Name an absolute folder or a URL by HAPPYHORSE_STORE, in the worker's environment too, or a block."
     return [warning("worker's folder", f"a deployment's run would be refused, for its outputs could be lost: {why}", advice)]
 
 

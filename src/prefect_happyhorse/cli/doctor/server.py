@@ -11,6 +11,7 @@ from prefect.client.base import ServerType
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import WorkerStatus
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
@@ -103,9 +104,18 @@ async def _workers(client: PrefectClient) -> list[Finding]:
         if not await client.read_deployments(limit=1):
             return [ok("workers", "there is no deployment, so none is needed")]
         return [ok("workers", "were not looked at: no deployment has the tag happyhorse, by which those that run these flows are known")]
+    paused = [await _paused(client, one) for one in deployments if one.paused]
     if not pools:
-        return [ok("workers", "the deployments with the tag happyhorse have no work pool, so none is needed")]
-    return [await _pool(client, pool) for pool in pools]
+        return [ok("workers", "the deployments with the tag happyhorse have no work pool, so none is needed"), *paused]
+    return [*[await _pool(client, pool) for pool in pools], *paused]
+
+
+async def _paused(client: PrefectClient, deployment: DeploymentResponse) -> Finding:
+    name = f"{(await client.read_flow(deployment.flow_id)).name}/{deployment.name}"
+    # Prefect's `deployment schedule resume` is about one schedule, and answers "already active" here.
+    resume = f"prefect api POST /deployments/{deployment.id}/resume_deployment"
+    advice = f"If a submit was uncertain, settle it first (happyhorse jobs list --open). Then resume it: {resume}"
+    return warning(f"deployment {name}", "is paused: its schedules start no run", advice)
 
 
 async def _pool(client: PrefectClient, pool: str) -> Finding:

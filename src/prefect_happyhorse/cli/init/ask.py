@@ -14,7 +14,7 @@ import click
 from pydantic import SecretStr, ValidationError
 
 from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
-from prefect_happyhorse.cli.output import REFUSED, fail
+from prefect_happyhorse.cli.output import REFUSED, echo, fail
 from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.domain.texts import harmless
 from prefect_happyhorse.domain.validation import validation_problems
@@ -53,6 +53,11 @@ class Wishes:
     yes: bool
     key: SecretStr | None = field(default=None, repr=False)
 
+    @property
+    def block_name(self) -> str:
+        """What the credentials' block is called."""
+        return self.name or (self.gateway or "").replace("_", "-")
+
 
 class _Asker:
     """Asks on a terminal; without one, notes what is missing."""
@@ -64,6 +69,8 @@ class _Asker:
     def ask(self, question: str, option: str, check: Callable[[str], object] | None = None, **how: Any) -> Any:
         """The answer, or None where nobody can be asked; the question is put again for as long as `check` raises a ValueError."""
         if self.may_ask:
+            # With a default an empty answer is checked as well, where click would ask again without a word.
+            how = how if "default" in how else {**how, "default": "", "show_default": False}
             return click.prompt(question, err=True, value_proc=check and partial(_checked, check), **how)
         self.missing.append(option)
         return None
@@ -85,6 +92,8 @@ async def complete(wishes: Wishes, *, has_server: bool, may_ask: bool) -> None:
     gateway = wishes.gateway = wishes.gateway or asker.ask(
         "Gateway", f"--gateway, one of {', '.join(GATEWAYS)}", type=click.Choice(GATEWAYS)
     )
+    if may_ask and has_server and wishes.save != "env" and not wishes.overwrite:
+        await _tell_of_a_block(wishes)
     if gateway is not None and wishes.base_url is None:
         wishes.base_url = os.environ.get(f"{gateway.upper()}_BASE_URL") or None
         # A region that there is not is told with all else that is wrong.
@@ -111,6 +120,15 @@ async def complete(wishes: Wishes, *, has_server: bool, may_ask: bool) -> None:
     wishes.save = wishes.save or save
     if may_ask and has_server:
         await _ask_for_server(wishes)
+
+
+async def _tell_of_a_block(wishes: Wishes) -> None:
+    from prefect_happyhorse.blocks import GatewayCredentials
+    from prefect_happyhorse.cli.init.server import block_exists, unreachable
+
+    if await unreachable() is None and await block_exists(GatewayCredentials, name := wishes.block_name):
+        way_out = "--overwrite replaces it, --name gives the new one another name, and saved as env it stays"
+        echo(f"There is a block {name!r} already: {way_out}. Ctrl-C ends this.", err=True)
 
 
 async def _ask_for_server(wishes: Wishes) -> None:
@@ -150,9 +168,7 @@ def _take_key(wishes: Wishes, asker: _Asker) -> None:
         key = os.environ.get(wishes.key_from_env, "")
         why = f"a {what}: the variable {wishes.key_from_env} is not set"
     else:
-        # With a default, an empty answer is checked as well.
-        how = {"hide_input": True, "default": "", "show_default": False}
-        key = asker.ask(f"The {what} (it is not shown)", f"a {what}: --key-from-env NAME or --key-stdin", _check_key, **how)
+        key = asker.ask(f"The {what} (it is not shown)", f"a {what}: --key-from-env NAME or --key-stdin", _check_key, hide_input=True)
         why = ""
     wishes.key = SecretStr(key) if key else None
     if not key and why:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,20 +73,49 @@ async def _settle(wishes: Wishes, *, as_json: bool) -> tuple[GatewayCredentials,
     from prefect_happyhorse.cli.doctor.server import api_url
 
     await complete(wishes, has_server=api_url() is not None, may_ask=sys.stdin.isatty() and not wishes.key_stdin)
-    credentials, store, problems = _checked(wishes)
+    there = await _to_be_replaced(wishes)
+    credentials, store, problems = _checked(wishes, *there)
     text, more = await _check_what_is_there(wishes, credentials, store)
     if credentials is None or store is None or problems or more:
         told = ["It cannot be set up like this. Nothing was changed.", *(f"  - {one}" for one in (*problems, *more))]
         fail("\n".join(told), REFUSED)
-    for line in _plan(wishes, credentials, store):
+    for line in [*_plan(wishes, credentials, store), *_left_of(there[0], credentials), *_left_of(there[1], store)]:
         echo(line, err=as_json)
     if sys.stdin.isatty() and not wishes.yes:
         confirm("Go on?")
     return credentials, store, text
 
 
-def _checked(wishes: Wishes) -> tuple[GatewayCredentials | None, MediaStore | None, list[str]]:
-    """The two blocks, as far as they can be made, and what is wrong."""
+async def _to_be_replaced(wishes: Wishes) -> tuple[GatewayCredentials | None, MediaStore | None]:
+    """The blocks that are there, which may hold what is not asked for, such as prices."""
+    from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
+    from prefect_happyhorse.cli.init import server
+
+    if wishes.save != "blocks" or not wishes.overwrite or await server.unreachable() is not None:
+        return None, None
+    return await server.load_block(GatewayCredentials, wishes.block_name), await server.load_block(MediaStore, wishes.store_name)
+
+
+def _kept(old: GatewayCredentials | MediaStore, *, but: Collection[str]) -> dict[str, Any]:
+    return {name: getattr(old, name) for name in type(old).model_fields if name not in but}
+
+
+def _left_of(old: GatewayCredentials | MediaStore | None, new: GatewayCredentials | MediaStore) -> list[str]:
+    """What stays of a block that is replaced, and what goes, by its fields."""
+    if old is None:
+        return []
+    unset = {name: field.get_default(call_default_factory=True) for name, field in type(old).model_fields.items()}
+    had = [name for name, value in unset.items() if getattr(old, name) != value]
+    stays = [name for name in had if getattr(new, name) == getattr(old, name) and name not in {"gateway", "url", "api_key", "secret_key"}]
+    goes = [name for name in had if getattr(new, name) == unset[name]]
+    told = [f"{what} {', '.join(names)}" for what, names in (("keeps", stays), ("LOSES", goes)) if names]
+    return [f"replaced: a block {type(new).__name__}, which {' and '.join(told)}"] if told else []
+
+
+def _checked(
+    wishes: Wishes, old: GatewayCredentials | None, old_store: MediaStore | None
+) -> tuple[GatewayCredentials | None, MediaStore | None, list[str]]:
+    """The two blocks, as far as they can be made, and what is wrong; what no option says stays as it was."""
     from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
 
     problems: list[str] = []
@@ -94,14 +123,25 @@ def _checked(wishes: Wishes) -> tuple[GatewayCredentials | None, MediaStore | No
     fields = {
         name: getattr(wishes, name) for name in ("gateway", "base_url", "region", "workspace", "account", "app_id", "private_network")
     }
+    given = {name: value for name, value in fields.items() if value}
+    if old is not None and old.gateway == wishes.gateway:
+        # They say one thing together: an address of before would win over a region that is given now.
+        address = {"base_url", "region", "workspace"}
+        moved = any(given[name] != getattr(old, name) for name in address & set(given))
+        new_address = {*address, "private_network"} if moved else set[str]()
+        given = _kept(old, but={"api_key", "app_id", "secret_key", *new_address}) | given
     try:
-        credentials = GatewayCredentials.model_validate({**fields, "api_key" if wishes.app_id is None else "secret_key": wishes.key})
+        credentials = GatewayCredentials.model_validate({**given, "api_key" if wishes.app_id is None else "secret_key": wishes.key})
     except ValidationError as error:
         problems += block_problems(error)
     try:
         store = MediaStore(url=wishes.store or "", public_base_url=wishes.public_base_url)
         # As an absolute folder: it counts from wherever a run is.
         store.url = store.to_store().url
+        # What belongs to one place is wrong for another.
+        if old_store is not None and old_store.to_store().url == store.url:
+            but = {"url"} if wishes.public_base_url is None else {"url", "public_base_url"}
+            store = store.model_copy(update=_kept(old_store, but=but))
     except ValidationError as error:
         problems += block_problems(error)
     except ValueError as error:
@@ -149,7 +189,7 @@ async def _on_server(wishes: Wishes, store: MediaStore | None) -> list[str]:
         return [f"{why} Without a server: --save env, and no limits and the like."]
     problems: list[str] = []
     if wishes.save == "blocks" and not wishes.overwrite:
-        if await server.block_exists(GatewayCredentials, name := _name(wishes)):
+        if await server.block_exists(GatewayCredentials, name := wishes.block_name):
             problems.append(f"there is a block {name!r} already: --overwrite replaces it, --name gives the new one another name")
         if await server.block_exists(MediaStore, name := wishes.store_name) and not await _is_saved(name, store):
             other = "is of another place or has settings of its own: --overwrite replaces it, --store-name gives the new one another name"
@@ -160,10 +200,6 @@ async def _on_server(wishes: Wishes, store: MediaStore | None) -> list[str]:
         elif not wishes.overwrite and (there := await server.deployed()):
             problems.append(f"the deployments {', '.join(there)} are there already: --overwrite replaces them")
     return problems
-
-
-def _name(wishes: Wishes) -> str:
-    return wishes.name or (wishes.gateway or "").replace("_", "-")
 
 
 def _variables(credentials: GatewayCredentials, store: MediaStore) -> dict[str, str]:
@@ -186,7 +222,7 @@ def _plan(wishes: Wishes, credentials: GatewayCredentials, store: MediaStore) ->
     if wishes.save == "env":
         lines.append(f"file: {wishes.env_file}, with {', '.join(_variables(credentials, store))}")
     else:
-        lines.append(f"blocks: {_name(wishes)} and {wishes.store_name}")
+        lines.append(f"blocks: {wishes.block_name} and {wishes.store_name}")
     lines += ["limits: the account's calls and open jobs over all workers"] if wishes.limits else []
     lines += ["automations: pause a deployment when one of its submits is uncertain"] if wishes.automations else []
     lines += [f"deployments: every flow, to the pool {wishes.pool}"] if wishes.pool else []
@@ -205,11 +241,11 @@ async def _make(wishes: Wishes, credentials: GatewayCredentials, store: MediaSto
         load = f"set -a; . {shlex.quote(str(place))}; set +a"
         tell(f"Written: {wishes.env_file}. Keep it out of version control; load it where flows run: {load}")
     else:
-        await credentials.asave(_name(wishes), overwrite=wishes.overwrite)
+        await credentials.asave(wishes.block_name, overwrite=wishes.overwrite)
         # The same was saved before, or it may be replaced.
         await store.asave(wishes.store_name, overwrite=True)
-        done["blocks"] = [_name(wishes), wishes.store_name]
-        tell(f"Saved: the blocks {_name(wishes)} and {wishes.store_name}.")
+        done["blocks"] = [wishes.block_name, wishes.store_name]
+        tell(f"Saved: the blocks {wishes.block_name} and {wishes.store_name}.")
     if wishes.limits:
         from prefect_happyhorse.runtime.concurrency import save_limits
 
@@ -228,7 +264,7 @@ async def _make(wishes: Wishes, credentials: GatewayCredentials, store: MediaSto
 
         named = wishes.save == "blocks"
         made = await deploy(
-            wishes.pool, credentials=_name(wishes) if named else credentials.gateway, store=wishes.store_name if named else store.url
+            wishes.pool, credentials=wishes.block_name if named else credentials.gateway, store=wishes.store_name if named else store.url
         )
         done["deployments"] = made
         tell(f"Deployed: {', '.join(made)}. `prefect worker start --pool {wishes.pool}` runs them.")

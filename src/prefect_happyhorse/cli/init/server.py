@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
@@ -12,13 +13,15 @@ from prefect.flows import Flow
 from prefect_happyhorse.cli.demo import flow_file
 from prefect_happyhorse.cli.doctor.server import require_api
 
-__all__ = ["FLOWS", "NAME", "block_exists", "deploy", "deployed", "pool_problem", "process_pools", "unreachable"]
+__all__ = ["FLOWS", "NAME", "block_exists", "deploy", "deployed", "load_block", "pool_problem", "process_pools", "unreachable"]
 
 FLOWS = ("batch", "collect", "compare", "image_to_video_edit", "story")
 NAME = "process"
 """What the deployments are called, as those of `deployments/prefect.yaml`."""
 
 _COLLECT_EVERY_S = 300
+
+_Kind = TypeVar("_Kind", bound=Block)
 
 
 async def unreachable() -> str | None:
@@ -38,6 +41,13 @@ async def block_exists(kind: type[Block], name: str) -> bool:
         except ObjectNotFound:
             return False
     return True
+
+
+async def load_block(kind: type[_Kind], name: str) -> _Kind | None:
+    """The block of that name, or None where there is none or it cannot be read."""
+    with suppress(ValueError):
+        return await kind.aload(name)
+    return None
 
 
 async def process_pools() -> list[str]:

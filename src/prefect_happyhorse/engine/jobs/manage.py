@@ -119,7 +119,8 @@ async def _wait_until_idle(journal: Journal, entry: JournalEntry, sleep: _Sleep,
     busy = f"{entry.digest[:12]} is being submitted right now by {entry.owner}. Nothing was changed."
     if entry.owner.lives() and (entry.owner.is_this_process or not silence_is_enough):
         raise ValueError(busy)
-    _log.warning("Waiting up to %.0f s to see whether %s is still submitting %s ...", LEASE_TTL_S, entry.owner, entry.digest[:12])
+    if entry.owner.lives() is not False:
+        _log.warning("Waiting up to %.0f s to see whether %s is still submitting %s ...", LEASE_TTL_S, entry.owner, entry.digest[:12])
     try:
         idle = await wait_for_owner(entry, journal, sleep)
     except SubmissionUncertain:
