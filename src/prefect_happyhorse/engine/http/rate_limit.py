@@ -82,7 +82,7 @@ class RateLimiter:
         return refusals
 
     def refuse(self, refusals: int) -> None:
-        """Let calls through half as often, since they were too many for the gateway; that doubles again in ten seconds, and again.
+        """Let calls through half as often, since they were too many for the gateway; in ten seconds it is twice as fast again.
 
         Args:
             refusals: What `wait` gave the call that was refused: one from before the last halving says nothing of the rate since.

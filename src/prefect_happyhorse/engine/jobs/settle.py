@@ -264,7 +264,7 @@ class Settler:
                 continue
             is_later, is_earlier = witness.owner.up_s >= ended_up_s, witness.owner.up_s < begun_up_s
             is_elsewhere = (witness.credentials, witness.base_url) != (entry.credentials, entry.base_url)
-            if is_elsewhere or not self._is_ours(witness) or (later if is_later else earlier or not is_earlier):
+            if is_elsewhere or (later if is_later else earlier or not is_earlier):
                 continue
             task = survey.tasks[witness.job.task_id]
             if not _fits(witness, task, survey, witness.owner.up_s):

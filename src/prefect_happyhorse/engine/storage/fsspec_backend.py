@@ -38,7 +38,7 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
             # With dateutil, as botocore reads times, the time beside each name takes five times as long as all else of a listing.
             fs.connect()
             fs.session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_timestamp)
-    except Exception as error:  # noqa: BLE001 -- it is raised again below
+    except Exception as error:  # noqa: BLE001 -- any client library's own, and raised below without its frames
         failed = _with_package(url, error).with_traceback(None)
         failed.__cause__ = failed.__context__ = None
     else:
