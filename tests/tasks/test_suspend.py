@@ -150,8 +150,16 @@ async def test_what_is_not_ours_to_judge_stays(waiting: Waiting, caplog: pytest.
     run = await waiting.run(Suspended(pause_key="k1"), "d1")
     waiting.write(uuid4(), "d1", server="https://prefect.example.com/api")
     (waiting.folder / "broken.json").write_text("{")
-    with caplog.at_level("ERROR"):
+    with caplog.at_level("WARNING"):
         assert await resume_runs() == 1
     assert await waiting.state_of(run) == "Resuming"
     assert waiting.files == 2
     assert "broken.json cannot be read" in caplog.text
+    assert "waits at https://prefect.example.com/api, and" in caplog.text
+
+
+async def test_a_server_is_known_by_its_runs_and_not_by_its_address(waiting: Waiting) -> None:
+    """A worker in a container and a collector beside it seldom say the same."""
+    run = await waiting.run(Suspended(pause_key="k1"), "d1", server="http://prefect-server:4200/api")
+    assert (await resume_runs(), waiting.files) == (1, 0)
+    assert await waiting.state_of(run) == "Resuming"

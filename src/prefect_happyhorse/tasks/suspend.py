@@ -28,6 +28,8 @@ __all__ = ["resume_runs", "still_open", "suspend_until_done", "suspension_proble
 
 _WAITING = "journal/waiting"
 _AT_ONCE = 32
+_TOLD: set[str] = set()
+"""The waits of other servers that this process has told of."""
 
 
 class _Wait(Value):
@@ -35,7 +37,7 @@ class _Wait(Value):
 
     flow_run_id: UUID
     key: str = Field(description="By which the server tells this wait from the run's others, such as one for a person.")
-    server: str = Field(description="The API that knows the run: several may share a store.")
+    server: str = Field(description="The address of the API that knows the run, as the run named it: several servers may share a store.")
     digests: tuple[str, ...]
     since: datetime
 
@@ -176,11 +178,23 @@ async def _resumed(path: str, store: Store, client: PrefectClient, open_digests:
     except ValidationError as error:
         run_logger().error("%s cannot be read, so the run that waits is not resumed by itself: %s", store.uri(path), error)
         return False
-    if wait.server != str(client.api_url) or not open_digests.isdisjoint(wait.digests):
+    if not open_digests.isdisjoint(wait.digests):
         return False
     try:
+        # A server may be known by several addresses, but the ids of its runs are its own.
         state = (await client.read_flow_run(wait.flow_run_id)).state
     except ObjectNotFound:
+        if wait.server != str(client.api_url):
+            if path not in _TOLD:
+                _TOLD.add(path)
+                run_logger().warning(
+                    "Flow run %s waits at %s, and %s does not know it: a collector there has to resume it. If it is gone, delete %s.",
+                    wait.flow_run_id,
+                    wait.server,
+                    client.api_url,
+                    store.uri(path),
+                )
+            return False
         state = None
     resumed = False
     if state is not None and state.is_paused() and state.state_details.pause_key == wait.key:

@@ -156,6 +156,20 @@ async def test_a_live_process_of_this_machine_is_never_gone(
     assert sandbox.ledger() == []
 
 
+async def test_a_submit_of_a_loop_that_was_stopped_is_told_of(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps
+) -> None:
+    """It stands in this process, is not over and never will be, and nobody waits for it for ever."""
+    prepared = await prepare(HORSE, account())
+    owner = LeaseOwner()
+    await Journal(store).acquire(intent_of(prepared.digest, owner))
+    stopped = asyncio.new_event_loop()
+    with owner.submitting(stopped), pytest.raises(SubmissionUncertain, match=r"still alive and was silent for 150 s"):
+        await Submitter(store=store, sleep=naps).submit(prepared)
+    stopped.close()
+    assert sandbox.ledger() == []
+
+
 @pytest.mark.slow
 async def test_a_renewal_begins_the_silence_anew(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
     """As long as the owner says now and then that it is at work, it is waited for."""

@@ -153,12 +153,12 @@ async def wait_for_owner(entry: JournalEntry, journal: Journal, sleep: Callable[
         if silent_s > LEASE_TTL_S:
             if lives is None:
                 return True
-            if not entry.owner.is_this_process:
-                raise SubmissionUncertain(
-                    f"The submit was begun by {entry.owner}, which is still alive and was silent for {LEASE_TTL_S:.0f} s.",
-                    digest=entry.digest,
-                    advice="Nothing was sent just now. Wait for that process or end it, then run again.",
-                )
+            # One of this process is silent where its event loop was stopped and never closed.
+            raise SubmissionUncertain(
+                f"The submit was begun by {entry.owner}, which is still alive and was silent for {LEASE_TTL_S:.0f} s.",
+                digest=entry.digest,
+                advice="Nothing was sent just now. Wait for that process or end it, then run again.",
+            )
         pause_s = min(_LOOK_AGAIN_S + silent_s / 10, _LOOK_AGAIN_AT_MOST_S)
         await sleep(pause_s)
         if await journal.revision(entry.digest) != entry.revision:
