@@ -123,6 +123,22 @@ def test_a_system_without_modes_is_not_said_to_be_open(here: Path, monkeypatch: 
     assert (was_open, (here / ".env").read_text()) == (False, "A=c\n")
 
 
+def test_what_a_file_says_beside_is_kept_and_told(here: Path) -> None:
+    """Whoever loads it pays with the account that stands in it; of another address nothing stays that would win over it."""
+    (here / ".env").write_text(f"TTAPI_API_KEY={KEY}\nTTAPI_ACCOUNT=film\nTTAPI_PRICES=mine.toml\nTTAPI_BASE_URL=https://old.example\n")
+    done = ttapi()
+    assert "gateway: ttapi at https://old.example, account film" in done.stdout
+    assert "replaced: what .env says of ttapi, which keeps base_url, account" in done.stdout
+    run("--gateway", "infiflow", "--key-from-env", "MY_KEY", "--store", "/srv/films", code=0)
+    text = (here / ".env").read_text()
+    assert "TTAPI_ACCOUNT=film\nTTAPI_PRICES=mine.toml\nTTAPI_BASE_URL=https://old.example\n" in text
+    (here / ".env").write_text(f"{text}DASHSCOPE_API_KEY={KEY}\nDASHSCOPE_BASE_URL=https://old.example\nDASHSCOPE_ACCOUNT=film\n")
+    words = ("--gateway", "dashscope", "--region", "beijing", "--key-from-env", "MY_KEY", "--store", "/srv/films")
+    assert ".env sets DASHSCOPE_BASE_URL otherwise already" in run(*words, code=2).stderr
+    assert "keeps account and LOSES base_url" in run(*words, "--overwrite", code=0).stdout
+    assert "DASHSCOPE_BASE_URL" not in (here / ".env").read_text()
+
+
 def test_a_linked_file_env(here: Path, tmp_path: Path) -> None:
     """Is written where the link leads."""
     (here / ".env").symlink_to(tmp_path / "kept.env")

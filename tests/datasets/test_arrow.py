@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.datasets.samples import any_request, read, requests, table, write_lines, write_table
 
-from prefect_happyhorse.datasets import Row, check_manifest, read_manifest
+from prefect_happyhorse.datasets import BadRow, Row, check_manifest, read_manifest
 from prefect_happyhorse.datasets.arrow import _KINDS
 from prefect_happyhorse.datasets.rows import OWN, REQUEST_FIELDS
 from prefect_happyhorse.datasets.samples import request_json
@@ -99,6 +99,28 @@ def test_maps_structs_and_texts(form: str, tmp_path: Path) -> None:
     )
     made = MultimodalToVideo(model="m", prompt="A", first_frame=asset, reference_videos=["a.mp4", "b.mp4"], options={"steps": 3})
     assert requests(write_table(tmp_path / "shots.arrow", rows, form)) == [made]
+
+
+@every_form
+def test_a_map_that_is_empty_or_has_a_key_twice(form: str, tmp_path: Path) -> None:
+    """The one sets nothing; of the other nobody knows which value was meant, and it is a problem of its own row."""
+    maps: list[list[tuple[str, int]] | None] = [[("steps", 3)], [], None, [("steps", 3), ("steps", 4)]]
+    four = {name: [value] * 4 for name, value in {"capability": "text_to_image", "model": "gpt-image-2", "prompt": "A"}.items()}
+    file = write_table(tmp_path / "shots.arrow", table(**four, options=pa.array(maps, pa.map_(pa.string(), pa.int64()))), form)
+    *good, bad = read_manifest(file)
+    assert [row.request.options for row in good if isinstance(row, Row)] == [{"steps": 3}, {}, {}]
+    assert isinstance(bad, BadRow)
+    assert "a map must have each of its keys once (got 'steps', 'steps')" in bad.error
+
+
+def test_a_damaged_page_is_named(tmp_path: Path) -> None:
+    """As any other file that cannot be read to its end."""
+    file = write_table(tmp_path / "shots.parquet", table(capability=["text_to_image"], model=["m"], prompt=["A" * 1000]), "parquet")
+    content = bytearray(Path(file).read_bytes())
+    content[4:40] = b"\xff" * 36
+    Path(file).write_bytes(content)
+    with pytest.raises(InvalidRequest, match=r"shots\.parquet cannot be read, or not to its end: .* Nothing was sent"):
+        list(read_manifest(file))
 
 
 @every_form

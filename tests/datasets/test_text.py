@@ -158,3 +158,12 @@ def test_a_manifest_that_is_not_there_is_told(tmp_path: Path) -> None:
     """By the system's own error."""
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "shots.jsonl")
+
+
+@pytest.mark.parametrize("take", [0, -1, True, "zero"])
+def test_a_take_that_there_is_not(take: object, tmp_path: Path) -> None:
+    """It would be refused at the submit, when others are bought already."""
+    file = write_lines(tmp_path / "shots.jsonl", {"capability": "text_to_image", "model": "gpt-image-2", "prompt": "A", "take": take})
+    (bad,) = read(file)
+    assert isinstance(bad, BadRow)
+    assert "take" in bad.error

@@ -145,6 +145,17 @@ async def test_runs_that_have_ended_are_forgotten(waiting: Waiting) -> None:
     assert (await resume_runs(), waiting.files) == (0, 0)
 
 
+async def test_a_run_whose_deployment_was_deleted_is_told_of(waiting: Waiting, caplog: pytest.LogCaptureFixture) -> None:
+    """No worker would ever begin it anew."""
+    run = await waiting.run(Suspended(pause_key="k1"), "d1")
+    assert run.deployment_id is not None
+    await waiting.client.delete_deployment(run.deployment_id)
+    with caplog.at_level("ERROR"):
+        assert (await resume_runs(), waiting.files) == (0, 0)
+    assert await waiting.state_of(run) == "Suspended"
+    assert f"{run.id} cannot go on, for its deployment was deleted" in caplog.text
+
+
 async def test_what_is_not_ours_to_judge_stays(waiting: Waiting, caplog: pytest.LogCaptureFixture) -> None:
     """The run of another server, and a file that cannot be read, which is named; neither keeps another run from going on."""
     run = await waiting.run(Suspended(pause_key="k1"), "d1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -244,7 +245,7 @@ class GatewayCredentials(Block):
         )
 
     @classmethod
-    def from_environment(cls, gateway: str) -> GatewayCredentials:
+    def from_environment(cls, gateway: str, variables: Mapping[str, str] | None = None) -> GatewayCredentials:
         """Credentials from `<GATEWAY>_API_KEY`, `_BASE_URL` and `_ACCOUNT`.
 
         `_SUBMIT_PATH` and `_POLL_PATH` replace the catalog's paths. A gateway that exchanges access tokens also has `_APP_ID` and
@@ -253,6 +254,7 @@ class GatewayCredentials(Block):
 
         Args:
             gateway: Id of the gateway.
+            variables: Where they are looked up; by default in the environment of this process.
 
         Returns:
             The credentials; what is not set in the environment is empty.
@@ -268,11 +270,12 @@ class GatewayCredentials(Block):
             'ttapi'
         """
         cls._is_known(gateway)
+        variables = os.environ if variables is None else variables
         # A traceback may show what is here.
         found: dict[str, Any] = {
             field: SecretStr(value) if field in {"api_key", "secret_key"} else value
             for field, name in environment_names(gateway).items()
-            if (value := os.environ.get(name))
+            if (value := variables.get(name))
         }
         if "prices" in found:
             found["prices"] = list(read_prices(Path(found["prices"]).read_text(encoding="utf-8")))

@@ -64,8 +64,12 @@ def read_arrow(file: Any, name: str, choice: Choice) -> Iterator[dict[str, Any] 
         for batch in read(file, name, choice):
             for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
                 yield from _rows(batch.slice(start, _ROWS_AT_ONCE))
-    except pyarrow.ArrowException as error:
-        raise InvalidRequest(f"{name} cannot be read, or not to its end: {error}. Nothing was sent.") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        # What is wrong with the bytes is an error of the system's kind too for pyarrow, but one without a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        why = " ".join(str(error).split()).removesuffix(".")
+        raise InvalidRequest(f"{name} cannot be read, or not to its end: {why}. Nothing was sent.") from error
 
 
 def _parquet(file: Any, name: str, choice: Choice) -> Iterator[Any]:
@@ -103,17 +107,32 @@ def _rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
                 yield from _rows(batch.slice(position, 1))
     else:
         for row in found:
-            yield {column: _cleaned(value) for column, value in row.items()}
+            try:
+                yield {column: _cleaned(value, batch.schema.field(column).type) for column, value in row.items()}
+            except ValueError as error:
+                yield error
 
 
-def _cleaned(value: Any) -> Any:
+def _cleaned(value: Any, kind: Any) -> Any:
     """A value without the fields that its row does not set, and a map as a dict."""
+    pyarrow = import_module("pyarrow")
+    types = pyarrow.types
+    if types.is_dictionary(kind):
+        return _cleaned(value, kind.value_type)
+    if isinstance(kind, pyarrow.BaseExtensionType):
+        return _cleaned(value, kind.storage_type)
     if isinstance(value, dict):
-        return {name: _cleaned(one) for name, one in cast("dict[str, Any]", value).items() if one is not None}
-    if isinstance(value, list):
-        items = cast("list[Any]", value)
-        return dict(items) if items and all(isinstance(one, tuple) for one in items) else [_cleaned(one) for one in items]
-    return value
+        fields = cast("dict[str, Any]", value)
+        return {name: _cleaned(one, kind.field(name).type) for name, one in fields.items() if one is not None}
+    if not isinstance(value, list):
+        return value
+    items = cast("list[Any]", value)
+    if not types.is_map(kind):
+        return [_cleaned(one, kind.value_type) for one in items]
+    found = {name: _cleaned(one, kind.item_type) for name, one in items}
+    if len(found) < len(items):
+        raise ValueError(f"a map must have each of its keys once (got {', '.join(repr(name) for name, _ in items)})")
+    return found
 
 
 def _checked(schema: Any, name: str, choice: Choice) -> list[str]:

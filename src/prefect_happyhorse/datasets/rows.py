@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, ValidationError
 
 from prefect_happyhorse.domain.errors import InvalidRequest
-from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest
+from prefect_happyhorse.domain.requests import REQUEST_CLASSES, GenerationRequest, WholeNumber
 from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.domain.values import Value
 
@@ -74,7 +74,7 @@ class Row(Value):
     id: str = Field(description="The row's own id; without a column for it the number as text.")
     request: GenerationRequest
     credentials: str | None = Field(default=None, description="Who pays, where the row says so.")
-    take: int = Field(default=1, description="Another number makes another variation of the very same request.")
+    take: WholeNumber = Field(default=1, ge=1, description="Another number makes another variation of the very same request.")
 
 
 class BadRow(Value):

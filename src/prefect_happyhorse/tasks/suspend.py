@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from uuid import UUID, uuid4
 
 from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_runs import asuspend_flow_run
@@ -169,6 +170,38 @@ async def resume_runs(store: StoreRef = None) -> int:
         return sum([await _resumed(f"{_WAITING}/{name}", place, client, open_digests) for name in names])
 
 
+async def _run_of(wait: _Wait, file: str, client: PrefectClient) -> FlowRun | None:
+    """The run that waits; None where it is gone, or no worker could begin it anew; ObjectNotFound where another server has it."""
+    try:
+        # A server may be known by several addresses, but the ids of its runs are its own.
+        run = await client.read_flow_run(wait.flow_run_id)
+    except ObjectNotFound:
+        if wait.server == str(client.api_url):
+            return None
+        if file not in _TOLD:
+            _TOLD.add(file)
+            run_logger().warning(
+                "Flow run %s waits at %s, and %s does not know it: a collector there has to resume it. If it is gone, delete %s.",
+                wait.flow_run_id,
+                wait.server,
+                client.api_url,
+                file,
+            )
+        raise
+    try:
+        if run.deployment_id is not None:
+            await client.read_deployment(run.deployment_id)
+    except ObjectNotFound:
+        if run.state is None or not run.state.is_final():
+            run_logger().error(
+                "Flow run %s cannot go on, for its deployment was deleted. All that it waited for has ended: the same flow, run with the"
+                " same parameters, finds it in the journal.",
+                run.id,
+            )
+        return None
+    return run
+
+
 async def _resumed(path: str, store: Store, client: PrefectClient, open_digests: set[str]) -> bool:
     """Whether a run was resumed; its wait is forgotten then, and once the run has ended or waits for something else."""
     try:
@@ -181,21 +214,10 @@ async def _resumed(path: str, store: Store, client: PrefectClient, open_digests:
     if not open_digests.isdisjoint(wait.digests):
         return False
     try:
-        # A server may be known by several addresses, but the ids of its runs are its own.
-        state = (await client.read_flow_run(wait.flow_run_id)).state
+        run = await _run_of(wait, store.uri(path), client)
     except ObjectNotFound:
-        if wait.server != str(client.api_url):
-            if path not in _TOLD:
-                _TOLD.add(path)
-                run_logger().warning(
-                    "Flow run %s waits at %s, and %s does not know it: a collector there has to resume it. If it is gone, delete %s.",
-                    wait.flow_run_id,
-                    wait.server,
-                    client.api_url,
-                    store.uri(path),
-                )
-            return False
-        state = None
+        return False
+    state = None if run is None else run.state
     resumed = False
     if state is not None and state.is_paused() and state.state_details.pause_key == wait.key:
         answer = await client.resume_flow_run(wait.flow_run_id)

@@ -179,6 +179,16 @@ async def test_a_budget_holds_for_each_gateway(sandbox: SandboxServer, pools: Po
     assert bought(sandbox) == []
 
 
+async def test_what_the_budget_cannot_count_is_bought_where_it_can(sandbox: SandboxServer, pools: Pools) -> None:
+    """The next gateway is asked, whose price is known; nothing is bought at the first."""
+    price = Price(model="happyhorse-1.0-r2v", amount=Decimal(1), currency="CNY", per="job", dated="2026-11-01", source="mine")  # pyright: ignore[reportArgumentType]
+    pool = pools.of("infiflow", "ttapi", accounts={"ttapi": {"prices": (price,)}})
+    budget = Budget(amount=Decimal(3), currency="CNY")
+    assert (await pools.submit(pool, budget=budget)).gateway == "ttapi"
+    assert [gateway for gateway, _ in bought(sandbox)] == ["ttapi"]
+    assert any("infiflow" in told and "certainly nothing was bought there" in told for told in pools.told)
+
+
 async def test_twenty_runs_at_once_buy_it_once(sandbox: SandboxServer, pools: Pools) -> None:
     """Each in an order of its own, while two of the gateways refuse some of them."""
     sandbox.fault(at="submit", kind="quota", gateway="infiflow", times=3)

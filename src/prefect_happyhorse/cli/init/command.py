@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,7 @@ async def _settle(wishes: Wishes, *, as_json: bool) -> tuple[GatewayCredentials,
     if credentials is None or store is None or problems or more:
         told = ["It cannot be set up like this. Nothing was changed.", *(f"  - {one}" for one in (*problems, *more))]
         fail("\n".join(told), REFUSED)
-    for line in [*_plan(wishes, credentials, store), *_left_of(there[0], credentials), *_left_of(there[1], store)]:
+    for line in [*_plan(wishes, credentials, store), *_left_of(there[0], credentials, wishes), *_left_of(there[1], store, wishes)]:
         echo(line, err=as_json)
     if sys.stdin.isatty() and not wishes.yes:
         confirm("Go on?")
@@ -87,21 +88,35 @@ async def _settle(wishes: Wishes, *, as_json: bool) -> tuple[GatewayCredentials,
 
 
 async def _to_be_replaced(wishes: Wishes) -> tuple[GatewayCredentials | None, MediaStore | None]:
-    """The blocks that are there, which may hold what is not asked for, such as prices."""
+    """The blocks or the variables that are there, which may hold what is not asked for, such as prices."""
     from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
     from prefect_happyhorse.cli.init import server
 
+    if wishes.save == "env":
+        # A file that cannot be read, or not be understood, is told of where it is to be written.
+        with suppress(ValueError, OSError):
+            return _in_file(wishes), None
     if wishes.save != "blocks" or not wishes.overwrite or await server.unreachable() is not None:
         return None, None
     return await server.load_block(GatewayCredentials, wishes.block_name), await server.load_block(MediaStore, wishes.store_name)
+
+
+def _in_file(wishes: Wishes) -> GatewayCredentials:
+    """What a file .env says of the gateway, without its list of prices, which stays where it is."""
+    from prefect_happyhorse.blocks import GatewayCredentials
+
+    gateway = wishes.gateway or ""
+    names = _names(gateway)
+    variables = dotenv.values(dotenv.read(wishes.env_file))
+    return GatewayCredentials.from_environment(gateway, {name: value for name, value in variables.items() if name in names})
 
 
 def _kept(old: GatewayCredentials | MediaStore, *, but: Collection[str]) -> dict[str, Any]:
     return {name: getattr(old, name) for name in type(old).model_fields if name not in but}
 
 
-def _left_of(old: GatewayCredentials | MediaStore | None, new: GatewayCredentials | MediaStore) -> list[str]:
-    """What stays of a block that is replaced, and what goes, by its fields."""
+def _left_of(old: GatewayCredentials | MediaStore | None, new: GatewayCredentials | MediaStore, wishes: Wishes) -> list[str]:
+    """What stays of what is replaced, and what goes, by its fields."""
     if old is None:
         return []
     unset = {name: field.get_default(call_default_factory=True) for name, field in type(old).model_fields.items()}
@@ -109,7 +124,8 @@ def _left_of(old: GatewayCredentials | MediaStore | None, new: GatewayCredential
     stays = [name for name in had if getattr(new, name) == getattr(old, name) and name not in {"gateway", "url", "api_key", "secret_key"}]
     goes = [name for name in had if getattr(new, name) == unset[name]]
     told = [f"{what} {', '.join(names)}" for what, names in (("keeps", stays), ("LOSES", goes)) if names]
-    return [f"replaced: a block {type(new).__name__}, which {' and '.join(told)}"] if told else []
+    where = f"what {wishes.env_file} says of {wishes.gateway}" if wishes.save == "env" else f"a block {type(new).__name__}"
+    return [f"replaced: {where}, which {' and '.join(told)}"] if told else []
 
 
 def _checked(
@@ -159,7 +175,9 @@ async def _check_what_is_there(wishes: Wishes, credentials: GatewayCredentials |
     text = ""
     if wishes.save == "env" and credentials is not None and store is not None:
         try:
-            text, changed = dotenv.merged(dotenv.read(wishes.env_file), _variables(credentials, store))
+            variables = _variables(credentials, store)
+            gone = _names(credentials.gateway).keys() - variables.keys()
+            text, changed = dotenv.merged(dotenv.read(wishes.env_file), variables, gone)
         except (ValueError, OSError) as error:
             return text, [f"{wishes.env_file}: {error}"]
         if changed and not wishes.overwrite:
@@ -202,11 +220,16 @@ async def _on_server(wishes: Wishes, store: MediaStore | None) -> list[str]:
     return problems
 
 
-def _variables(credentials: GatewayCredentials, store: MediaStore) -> dict[str, str]:
+def _names(gateway: str) -> dict[str, str]:
+    """The fields that a file .env may set, by the names of their variables; a list of prices is a file of its own, and is left alone."""
     from prefect_happyhorse.blocks.credentials import environment_names
 
+    return {name: field for field, name in environment_names(gateway).items() if field != "prices"}
+
+
+def _variables(credentials: GatewayCredentials, store: MediaStore) -> dict[str, str]:
     values: dict[str, str] = {}
-    for field, name in environment_names(credentials.gateway).items():
+    for name, field in _names(credentials.gateway).items():
         value = getattr(credentials, field)
         if value:
             values[name] = (

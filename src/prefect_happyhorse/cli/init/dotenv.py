@@ -6,12 +6,12 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from prefect_happyhorse.engine.storage.local import replace_file
 
-__all__ = ["merged", "read", "write"]
+__all__ = ["merged", "read", "values", "write"]
 
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*?)\s*$")
 _MODE = 0o600
@@ -25,8 +25,24 @@ def read(file: Path) -> str:
         return ""
 
 
-def merged(text: str, values: Mapping[str, str]) -> tuple[str, list[str]]:
+def values(text: str) -> dict[str, str]:
+    r"""The variables that the text sets and that can be read.
+
+    Example:
+        >>> values("# A=0\nA=1\nexport B='3 4'\n")
+        {'A': '1', 'B': '3 4'}
+    """
+    found = [line for line in map(_LINE.match, text.splitlines()) if line is not None]
+    return {line[1]: value for line in found if (value := _value(line[2])) is not None}
+
+
+def merged(text: str, values: Mapping[str, str], gone: Collection[str] = ()) -> tuple[str, list[str]]:
     r"""The text with these variables, each in its line where it had one already, and the names of those that were other before.
+
+    Args:
+        text: What the file holds.
+        values: What it is to set.
+        gone: What it is not to set any more.
 
     Example:
         >>> merged("A=1\nB=2\n", {"B": "3 4", "C": "5"})
@@ -42,11 +58,14 @@ def merged(text: str, values: Mapping[str, str]) -> tuple[str, list[str]]:
     for line in text.splitlines():
         found = _LINE.match(line)
         name = found[1] if found else ""
-        if found is None or name not in values:
+        if name in gone:
+            changed.append(name)
+            continue
+        if name not in values:
             lines.append(line)
             continue
         left.pop(name, None)
-        same = _value(found[2]) == values[name]
+        same = found is not None and _value(found[2]) == values[name]
         if not same and name not in changed:
             changed.append(name)
         lines.append(line if same else _written(name, values[name]))

@@ -31,6 +31,7 @@ from typing import Any, Literal, NamedTuple
 
 from prefect_happyhorse.catalog import as_offered, of_family
 from prefect_happyhorse.domain.errors import (
+    BudgetExceeded,
     GatewayUnavailable,
     GenerationError,
     InvalidRequest,
@@ -293,10 +294,10 @@ class _Run:
             # Two runs without a gateway in common give each other more and more time.
             await self._sleep(_LOOK_AGAIN_S * self._lost)
             return None
-        except (GatewayUnavailable, QuotaExceeded, MediaUnreachable) as error:
+        except (BudgetExceeded, GatewayUnavailable, QuotaExceeded, MediaUnreachable) as error:
             if error.money is not Money.NOT_SPENT:
                 raise
-            if not isinstance(error, MediaUnreachable):
+            if isinstance(error, (GatewayUnavailable, QuotaExceeded)):
                 await self._count_outage(session.account)
             self._refused[child] = error
             self._pool.tell(f"{child} did not take the request, and certainly nothing was bought there: {error.message}")
