@@ -324,7 +324,8 @@ class TestWebDataset:
         entries = [await kept(store, number, bytes(5_000)) for number in range(3)]
         await export(entries, store, str(tmp_path / "shots.tar"), shard_bytes=1)
         assert left(tmp_path) == [f"shots-{number:06d}.tar" for number in range(3)]
-        with pytest.raises(FileExistsError):
+        (tmp_path / "shots-000000.tar").unlink()
+        with pytest.raises(FileExistsError, match="there is a shard already"):
             await export(entries[:1], store, str(tmp_path / "shots.tar"))
         await export(entries[:1], store, str(tmp_path / "shots.tar"), overwrite=True)
         assert left(tmp_path) == ["shots-000000.tar"]

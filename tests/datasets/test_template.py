@@ -10,6 +10,7 @@ from tests.datasets.samples import read, requests, table, write_lines, write_tab
 
 from prefect_happyhorse.datasets import BadRow, Row, check_manifest, read_manifest
 from prefect_happyhorse.datasets.ids import Ids
+from prefect_happyhorse.datasets.template import Template
 from prefect_happyhorse.domain.errors import InvalidRequest
 from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
 
@@ -154,3 +155,11 @@ def test_ids_are_told_apart_exactly() -> None:
     assert [ids.first(name, row) for row, name in enumerate(names)] == list(range(len(names)))
     assert [ids.first(name, 99) for name in names] == list(range(len(names)))
     ids.close()
+
+
+def test_a_cell_inside_of_a_medium_names_no_other() -> None:
+    """It is no way to name a further one, such as a file of the worker's."""
+    template = Template({"capability": "reference_to_video", "model": "m", "references": "https://example.com/{pic}|b.png"})
+    assert template.fill({"pic": "a.png"})["references"] == ["https://example.com/a.png", "b.png"]
+    with pytest.raises(ValueError, match="cannot hold several media of the column 'pic' inside of one"):
+        template.fill({"pic": "a.png|/etc/horse.png"})

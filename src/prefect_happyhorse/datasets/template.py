@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from string import Formatter
 from typing import Any, NamedTuple, cast
 
-from prefect_happyhorse.datasets.rows import OPTION, OWN, REQUEST_FIELDS, cell_value
+from prefect_happyhorse.datasets.rows import MANY, OPTION, OWN, REQUEST_FIELDS, cell_value
 from prefect_happyhorse.domain.errors import InvalidRequest
 
 __all__ = ["Template"]
@@ -72,6 +72,8 @@ class Template:
             if missing := [part.column for part in parts if part.column is not None and part.column not in record]:
                 raise ValueError(f"the template's {name} names the column {missing[0]!r}, which the row does not have")
             alone = _is_column_alone(parts)
+            if name in MANY:
+                _check_media(name, parts, record)
             value = record[parts[0].column or ""] if alone else "".join(_rendered(name, part, record) for part in parts)
             if value is not None and value != "":
                 filled[name] = cell_value(name, value) if isinstance(value, str) else value
@@ -95,6 +97,16 @@ def _parts(name: str, text: object) -> Iterator[_Part]:
 
 def _is_column_alone(parts: list[_Part]) -> bool:
     return len(parts) == 1 and not parts[0].literal and not parts[0].spec and parts[0].conversion is None
+
+
+def _check_media(name: str, parts: list[_Part], record: Mapping[str, Any]) -> None:
+    """Refuse several media in a column that is but a part of one."""
+    for position, part in enumerate(parts):
+        after = "|" if position + 1 == len(parts) else parts[position + 1].literal
+        is_whole = (part.literal or "|" * (position == 0)).endswith("|") and after.startswith("|")
+        value = record[part.column] if part.column is not None else None
+        if isinstance(value, str) and "|" in value and not is_whole:
+            raise ValueError(f"the template's {name} cannot hold several media of the column {part.column!r} inside of one (got {value!r})")
 
 
 def _rendered(name: str, part: _Part, record: Mapping[str, Any]) -> str:

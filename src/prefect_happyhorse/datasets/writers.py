@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -9,7 +10,7 @@ import re
 import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import PurePosixPath
 from threading import Lock
 from typing import Any
@@ -149,7 +150,15 @@ class WebDataset(Writer):
         self._length = 0
 
     def _open(self) -> None:
-        """The first sample opens the first shard."""
+        """The first sample opens the first shard; what there is of another data set of the same name would be read as part of this."""
+        folder, _, name = self._stem.rpartition("/")
+        with translated(self._target.uri(folder)), suppress(FileNotFoundError):
+            there: list[str] = [] if self._target.overwrite else self._target.fs.ls(folder, detail=False, refresh=True)
+            shard = re.compile(rf"(?:.*/)?{re.escape(name)}-\d{{6}}\.tar")
+            if earlier := sorted(path for path in there if shard.fullmatch(path)):
+                raise FileExistsError(
+                    errno.EEXIST, "there is a shard already; give another name, or --overwrite (overwrite=True)", earlier[0]
+                )
 
     def _write(self, samples: Sequence[Sample]) -> None:
         for sample in samples:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from pydantic import SecretStr
 from tests.engine.conftest import AccountMaker, Naps
 from tests.engine.jobs.test_submit import HORSE, ride
 
@@ -292,3 +293,15 @@ async def test_several_outputs_and_inline_outputs_are_told_apart(account: Accoun
     assert entry is not None
     written = await store.read(Journal(store).path(job.digest, entry.revision))
     assert len(written) < 5000
+
+
+async def test_another_key_ends_no_job(sandbox: SandboxServer, account: AccountMaker, store: Store, clock: Clock) -> None:
+    """Its account knows nothing of the job, and the one that paid for it does: it stays open for that."""
+    job = await bought(account, store)
+    poller = Poller(account=account(key=SecretStr("another-key")), store=store, clock=clock, sleep=clock.sleep)
+    with pytest.raises(PollRejected, match="It was submitted by another key than this one"):
+        await poller.poll(job)
+    entry = await Journal(store).read(job.digest)
+    assert entry is not None
+    assert entry.state == "submitted"
+    assert (await Poller(account=account(), store=store, clock=clock, sleep=clock.sleep).poll(job)).job == job

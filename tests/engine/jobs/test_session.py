@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,3 +95,20 @@ async def test_a_store_that_fails_once_a_job_is_paid_for_says_so(
     assert (error.task_id, error.digest, error.money, error.retryable) == (job.task_id, job.digest, "spent", True)
     assert f"happyhorse jobs resume {job.digest[:12]}" in str(error)
     assert isinstance(error.__cause__, OSError)
+
+
+async def test_a_store_may_move(sandbox: SandboxServer, account: AccountMaker, store: Store, naps: Naps, tmp_path: Path) -> None:
+    """Its files are found by whatever path it is reached: after a rename, through a link; nothing is asked for or fetched."""
+    sandbox.settings(job_s=0)
+    session = Session(account(), store, sleep=naps, shared=Shared())
+    job, _ = await session.submit(await session.prepare(HORSE))
+    first = await session.store_outputs(await session.poll(job))
+    (tmp_path / "outputs").rename(tmp_path / "moved")
+    moved = Store(str(tmp_path / "moved"))
+    sandbox.fault(at="poll", kind="http", times=100)
+    sandbox.fault(at="download", kind="http", times=100)
+    session = Session(account(), moved, sleep=naps, shared=Shared())
+    found = (await session.find_kept([job.digest]))[job.digest].asset
+    assert (found.uri, found.sha256) == (first.asset.uri.replace("/outputs/", "/moved/"), first.asset.sha256)
+    assert (await session.store_outputs(await session.poll(job))).asset == found
+    assert Store("/srv").reached_here("file:///horse.mp4") == "file:///horse.mp4"

@@ -30,8 +30,10 @@ from prefect_happyhorse.domain.errors import (
 )
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
+from prefect_happyhorse.engine.http.connections import _CALLS
 from prefect_happyhorse.engine.jobs.prepare import prepare
 from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.jobs.shared import Shared
 from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
@@ -435,3 +437,29 @@ async def test_a_medium_that_changes_before_it_is_sent_is_refused(
         await Submitter(store=store).submit(prepared)
     assert caught.value.money == "not spent"
     assert sandbox.ledger() == []
+
+
+async def test_no_intent_is_written_of_what_is_not_sent_yet(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:
+    """Of hundreds of rows a process that is killed leaves those uncertain that it was sending, and no others."""
+    called: list[httpx.Request] = []
+    all_slots_taken = asyncio.Event()
+
+    async def never(request: httpx.Request) -> httpx.Response:
+        called.append(request)
+        if len(called) == _CALLS:
+            all_slots_taken.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    shared = Shared()
+    session = Session(account(), store, shared=shared)
+    client = shared.connections.client(lambda: httpx.AsyncClient(transport=httpx.MockTransport(never)))
+    async with client, anyio.create_task_group() as submits:
+        for take in range(1, 2 * _CALLS + 1):
+            submits.start_soon(session.submit, await session.prepare(HORSE, take=take))
+        await all_slots_taken.wait()
+        for _ in range(10):
+            # Each look takes more turns of the loop than an intent would.
+            entries = (await Journal(store).entries()).entries
+        submits.cancel_scope.cancel()
+    assert len(called) == len(entries) == _CALLS

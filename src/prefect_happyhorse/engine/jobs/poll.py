@@ -118,12 +118,22 @@ class Poller:
             if isinstance(error, JobExpired) and (known := _result_with_addresses(entry, job)) is not None:
                 # An address may outlive what the gateway remembers, and what our clock says of it: it is tried before it is given up.
                 return known
+            if isinstance(error, JobExpired) and entry is not None and self._is_anothers(entry) and not _outlived(job):
+                raise PollRejected(
+                    f"{error.message} It was submitted by another key than this one, whose account may be another's.",
+                    code=error.code,
+                    advice="The job is not touched: ask by the key that it was submitted by. Keys of several accounts need several labels.",
+                ) from error
             await journal.known_failure(error, job)
             raise
         await journal.record(job, "succeeded", {"result": result})
         if took_s is not None:
             await durations.learn(took_s, self.store)
         return result
+
+    def _is_anothers(self, entry: JournalEntry) -> bool:
+        """Whether a job was surely submitted by another key: of another account's a gateway says that there is none."""
+        return entry.key_fingerprint not in {None, self.account.fingerprint(entry.owner.claim)}
 
     async def _wait(
         self, job: Job, route: Route, durations: Durations, step: Step, *, known_expired: bool

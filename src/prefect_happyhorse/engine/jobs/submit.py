@@ -185,16 +185,19 @@ class Submitter:
             # Before the lease, so that no other process meets an intent of unknown price that is about to be released.
             self.tracker.check(intent)
         await self.shared.prove(journal)
-        async with self.shared.connections.client() as client:
-            await self._authorize(client, gateway, account)
-            telemetry = client.telemetry
-        if (limiter := self.shared.submit_limiter(account, prepared.route)) is not None:
-            # Before the lease too: whoever waits for a turn holds none that others wait for.
-            await limiter.wait()
-        step = self._step(telemetry, prepared, instead_of)
-        if (traceparent := step.traceparent) is not None:
-            intent = intent.model_copy(update={"traceparent": traceparent})
         with ExitStack() as at_work:
+            async with self.shared.connections.client() as client:
+                await self._authorize(client, gateway, account)
+                if (limiter := self.shared.submit_limiter(account, prepared.route)) is not None:
+                    # Before the lease too: whoever waits for a turn holds none that others wait for.
+                    await limiter.wait()
+                # A process that is killed leaves no intent of what it would not have sent yet: each is one that nobody knows of.
+                slot = client.submits[request.url.host]
+                await slot.acquire()
+                at_work.callback(slot.release)
+            step = self._step(client.telemetry, prepared, instead_of)
+            if (traceparent := step.traceparent) is not None:
+                intent = intent.model_copy(update={"traceparent": traceparent})
             at_work.enter_context(intent.owner.submitting(asyncio.get_running_loop()))
             try:
                 acquired = await journal.acquire(intent, instead_of)

@@ -443,7 +443,13 @@ class Journal:
                     yield entry
 
     def _parsed(self, digest: str, revision: int, content: bytes) -> JournalEntry:
-        return read_entry(digest, revision, content, file=self.store.uri(self.path(digest, revision)))
+        entry = read_entry(digest, revision, content, file=self.store.uri(self.path(digest, revision)))
+        if entry.asset is None or self.store.path_of(entry.asset.uri) is not None:
+            return entry
+        # The outputs lie beside the journal, by whatever path or address the store was reached when they were kept.
+        here = self.store.reached_here
+        siblings = tuple(one.model_copy(update={"uri": here(one.uri)}) for one in entry.asset.siblings)
+        return entry.model_copy(update={"asset": entry.asset.model_copy(update={"uri": here(entry.asset.uri), "siblings": siblings})})
 
 
 def _latest(names: Iterable[str], digest: str) -> int:

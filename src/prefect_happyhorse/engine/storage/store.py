@@ -106,6 +106,21 @@ class Store:
         except ValueError:
             return None
 
+    def reached_here(self, uri: str) -> str:
+        """The URI of an output that was kept when the store was reached by another path or address, as after it was moved.
+
+        Example:
+            >>> Store("/mnt/outputs").reached_here("file:///srv/outputs/2026-11-20/text_to_video/m-1.mp4")
+            'file:///mnt/outputs/2026-11-20/text_to_video/m-1.mp4'
+        """
+        # No field of a template holds a slash.
+        if self.path_of(uri) is not None:
+            return uri
+        try:
+            return self.uri("/".join(uri.split("/")[-1 - self.template.count("/") :]))
+        except ValueError:
+            return uri
+
     def path_for(self, job: Job, *, index: int, extension: str, kind: AssetKind) -> str:
         """Where an output goes, by the store's template."""
         return render(self.template, job, index=index, extension=extension, kind=kind)
