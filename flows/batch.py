@@ -97,7 +97,8 @@ class _Report:
         )
 
     def table(self) -> list[dict[str, object]]:
-        return [_line(row) for row in sorted([*self._failed, *self._others][:_SHOWN], key=lambda row: row.row)]
+        shown = [sorted(rows, key=lambda row: row.row) for rows in (self._failed, self._others)]
+        return [_line(row) for row in [*shown[0], *shown[1]][:_SHOWN]]
 
 
 def _line(row: RowResult) -> dict[str, object]:
@@ -108,11 +109,12 @@ def _line(row: RowResult) -> dict[str, object]:
         "id": row.id,
         "state": row.state,
         "model": row.request.model if row.request else "",
-        "task id": row.job.task_id if row.job else "",
         "seconds": "" if took is None else round(took, 1),
-        "cost": "" if asset is None else str(asset.estimate or "unknown"),
-        "file": "" if asset is None else asset.uri,
+        "cost": "" if asset is None else "unknown" if asset.estimate is None else asset.estimate.figure,
+        # The UI shows as much of a cell as there is, so what is long stands last.
         "error": row.error or "",
+        "file": "" if asset is None else asset.uri,
+        "task id": row.job.task_id if row.job else "",
     }
 
 

@@ -16,13 +16,15 @@ def job_of(entry: JournalEntry, job: Job) -> Job:
     if entry.state not in {"failed", "cancelled"}:
         return job
     reason = "" if entry.failure is None else f": {entry.failure.message}"
-    raise JobFailed(
+    failed = JobFailed(
         f"This very request was submitted at {job.submitted_at.isoformat(timespec='seconds')} and ended as {entry.state}{reason}",
         task_id=job.task_id,
         request_id=job.request_id,
         code=None if entry.failure is None else entry.failure.code,
         advice=rebuy(entry.digest),
     )
+    failed.job = job
+    raise failed
 
 
 def uncertain(message: str, digest: str, error: GenerationError | None = None, *, task_id: str | None = None) -> SubmissionUncertain:
