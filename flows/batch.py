@@ -247,7 +247,7 @@ async def batch(
     get_run_logger().info("%s; cost: %s. How each ended: %s", summary, result.cost, ", ".join(result.files[:3]))
     if result.failed and fail_on_failed_rows:
         failed = result.rows - good
-        raise RowsFailed(f"{summary}; {failed} failed", result.failed, "Run it again to make what is missing; nothing is bought twice.")
+        raise RowsFailed(f"{summary}; {failed} failed", result.failed, "Change what each of them says, and run it again: only what is missing is made, and nothing is bought twice.")
     return result
 
 

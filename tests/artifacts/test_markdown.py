@@ -98,6 +98,13 @@ async def test_a_gallery_shows_what_each_cost(made: list[dict[str, Any]], tmp_pa
     assert f"| happyhorse, cost of the job: {told} |" in facts["markdown"]
 
 
+@pytest.mark.parametrize(("uri", "opens"), [("file:///outputs/horse.png", False), ("https://media.example/horse.png", True)])
+async def test_a_gallery_says_which_links_no_browser_opens(made: list[dict[str, Any]], tmp_path: Any, uri: str, opens: bool) -> None:
+    """And what to do instead."""
+    await show_gallery([("horse", ASSET.model_copy(update={"uri": uri}))], store=Store(url=str(tmp_path)), title="Horses")
+    assert ("by `happyhorse gallery`" in made[0]["markdown"]) is not opens
+
+
 @pytest.mark.parametrize(
     ("url", "link"),
     [(None, None), ("https://media.example/a (b)/", "](https://media.example/a%20%28b%29/)")],
