@@ -55,7 +55,7 @@ async def test_a_failed_row_stops_nothing_and_is_told_by_its_line(
     (table,) = [json.loads(artifact.data) for artifact in artifacts if artifact.type == "table"]
     assert [(line["row"], line["state"]) for line in table] == [(2, "failed"), (3, "failed"), (6, "failed"), (1, "kept"), (5, "kept")]
     # Before what is long, or a browser's window ends first.
-    assert list(table[0])[:7] == ["row", "id", "state", "model", "seconds", "cost", "error"]
+    assert list(table[0])[:6] == ["row", "state", "model", "seconds", "cost", "error"]
     assert all(line["file"].startswith("file://") for line in table if line["state"] == "kept")
 
 
