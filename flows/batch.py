@@ -39,6 +39,7 @@ from prefect_happyhorse import (
 )
 from prefect_happyhorse.datasets import BadRow, ManifestFormat, Row, check_manifest, read_manifest
 
+_AGAIN = "Change what each of them says, and run it again: only what is missing is made, and nothing is bought twice."
 _SHOWN = 1000
 """The most rows that the table of a run shows: the UI shows no more of them at once, however many there are."""
 
@@ -48,7 +49,7 @@ class BatchResult(BaseModel, frozen=True):
 
     rows: int = Field(description="How many the manifest has.")
     states: dict[str, int] = Field(description="How many ended in each state.")
-    cost: str = Field(description="What those that are kept cost, as far as prices are known.")
+    cost: str = Field(description="What those that are kept should cost, as far as prices are known.")
     failed: dict[str, str] = Field(description="Why the first that failed did, by their ids.")
     files: list[str] = Field(description="Where it is written how each row ended, as JSON lines.")
 
@@ -97,22 +98,27 @@ class _Report:
         )
 
     def table(self) -> list[dict[str, object]]:
-        return [_line(row) for row in sorted([*self._failed, *self._others][:_SHOWN], key=lambda row: row.row)]
+        failed, others = (sorted(rows, key=lambda row: row.row) for rows in (self._failed, self._others))
+        shown = [*failed, *others][:_SHOWN]
+        # A row that the manifest does not name is called by its number.
+        named = any(row.id != str(row.row) for row in shown)
+        return [_line(row, named=named) for row in shown]
 
 
-def _line(row: RowResult) -> dict[str, object]:
+def _line(row: RowResult, *, named: bool) -> dict[str, object]:
     asset = row.asset
     took = asset and asset.elapsed_s
     return {
         "row": row.row,
-        "id": row.id,
+        **({"id": row.id} if named else {}),
         "state": row.state,
         "model": row.request.model if row.request else "",
-        "task id": row.job.task_id if row.job else "",
         "seconds": "" if took is None else round(took, 1),
-        "cost": "" if asset is None else str(asset.estimate or "unknown"),
-        "file": "" if asset is None else asset.uri,
+        "cost": "" if asset is None else "unknown" if asset.estimate is None else asset.estimate.figure,
+        # The UI shows as much of a cell as there is, so what is long stands last.
         "error": row.error or "",
+        "file": "" if asset is None else asset.uri,
+        "task id": row.job.task_id if row.job else "",
     }
 
 
@@ -242,10 +248,15 @@ async def batch(
     summary = f"{good} of {result.rows} rows {'submitted' if detach else 'kept'}"
     more_rows = f"; of {result.rows} rows {_SHOWN} are shown, those that failed first" if result.rows > _SHOWN else ""
     await show_table(report.table(), key="batch", description=f"{manifest}: {summary}{more_rows}")
-    get_run_logger().info("%s; cost: %s. How each ended: %s", summary, result.cost, ", ".join(result.files[:3]))
+    cost = "" if detach else f"; estimated cost of those kept: {result.cost}"
+    get_run_logger().info("%s%s. How each ended: %s", summary, cost, ", ".join(result.files[:3]))
     if result.failed and fail_on_failed_rows:
         failed = result.rows - good
-        raise RowsFailed(f"{summary}; {failed} failed", result.failed, "Run it again to make what is missing; nothing is bought twice.")
+        raise RowsFailed(
+            f"{summary}; {failed} failed",
+            result.failed,
+            _AGAIN,
+        )
     return result
 
 

@@ -92,9 +92,9 @@ def _line(outcome: JobOutcome) -> dict[str, object]:
         "digest": outcome.digest[:12],
         "state": outcome.state,
         "model": outcome.model,
-        "task id": outcome.task_id or "",
-        "file": "" if outcome.asset is None else outcome.asset.uri,
         "error": outcome.error or "",
+        "file": "" if outcome.asset is None else outcome.asset.uri,
+        "task id": outcome.task_id or "",
     }
 
 

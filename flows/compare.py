@@ -64,10 +64,10 @@ def _line(result: Compared) -> dict[str, object]:
         "model": result.candidate.model,
         "credentials": result.candidate.credentials,
         "seconds": "" if result.seconds is None else round(result.seconds, 1),
-        "cost": "" if asset is None else str(asset.estimate or "unknown"),
+        "cost": "" if asset is None else "unknown" if asset.estimate is None else asset.estimate.figure,
         "size": "" if asset is None else _size(asset),
-        "file": "" if asset is None else asset.uri,
         "error": result.error or "",
+        "file": "" if asset is None else asset.uri,
     }
 
 
@@ -113,10 +113,8 @@ async def compare(
             requests[candidate], candidate.credentials, place, take=take, deadline_s=deadline_s, budget=budget, labels=labels
         )
         took = asset.elapsed_s
-        estimate = asset.estimate
-        cost = f"{estimate.amount} {estimate.currency}" if estimate is not None and estimate.known else "unknown"
         time = "time unknown" if took is None else f"{took:.1f} s"
-        await gallery.add(f"{candidate}: {time}, cost {cost}", asset, place=candidates.index(candidate))
+        await gallery.add(f"{candidate}: {time}", asset, place=candidates.index(candidate))
         return Compared(candidate=candidate, asset=asset, seconds=took)
 
     made = await gather_limited(make, candidates, limit=len(candidates))

@@ -10,7 +10,7 @@ from enum import Enum
 from functools import partial
 from typing import Any, Literal
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.flow_runs import apause_flow_run, asuspend_flow_run
 from prefect.input import RunInput
 from pydantic import BaseModel, ConfigDict, Field
@@ -134,6 +134,7 @@ async def _approved(step: ImageStep, store: MediaStore, *, timeout_s: float, wai
         question = (
             f"Take {take} is kept at {picture.uri} and shown among this run's artifacts. The video and its edit are not paid for yet."
         )
+        get_run_logger().info("Waits for a person to resume this run with a decision. %s", question)
         form = Approval.with_initial_data(description=question)
         answer = await pause(wait_for_input=form, timeout=round(timeout_s), key=f"approval-{take}")
         if answer.decision is Decision.GO_ON:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from prefect_happyhorse.artifacts.gallery import show_gallery
 from prefect_happyhorse.artifacts.markdown import card, inline
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.jobs import Job, JobSnapshot, JobStatus
+from prefect_happyhorse.domain.prices import Estimate
 from prefect_happyhorse.engine.storage.store import Store
 
 NASTY = "<img src=x onerror=alert(1)> [a](https://evil.example) **b** `c` | d\n# e\r\u2028&lt;f \x1b[2J ~~g~~ \u200f\u061c"
@@ -78,6 +80,29 @@ async def test_every_artifact_escapes_all(made: list[dict[str, Any]], monkeypatc
     for facts in made:
         for name in ("description", "link_text", "markdown"):
             assert is_harmless(facts.get(name) or ""), (name, facts)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "told"),
+    [
+        (None, "cost unknown"),
+        (Estimate(reason="nobody says"), "cost unknown"),
+        (Estimate(amount=Decimal("2.7"), currency="CNY", reason="3 s", basis="maker"), "2.7 CNY (maker's list)"),
+    ],
+)
+async def test_a_gallery_shows_what_each_cost(made: list[dict[str, Any]], tmp_path: Any, estimate: Estimate | None, told: str) -> None:
+    """And whose price that is, where it binds nobody."""
+    asset = ASSET.model_copy(update={"estimate": estimate})
+    await show_gallery([("horse", asset)], store=Store(url=str(tmp_path)), title="Horses")
+    (facts,) = made
+    assert f"| job: {told} |" in facts["markdown"]
+
+
+@pytest.mark.parametrize(("uri", "opens"), [("file:///outputs/horse.png", False), ("https://media.example/horse.png", True)])
+async def test_a_gallery_says_which_links_no_browser_opens(made: list[dict[str, Any]], tmp_path: Any, uri: str, opens: bool) -> None:
+    """And what to do instead."""
+    await show_gallery([("horse", ASSET.model_copy(update={"uri": uri}))], store=Store(url=str(tmp_path)), title="Horses")
+    assert ("by `happyhorse gallery`" in made[0]["markdown"]) is not opens
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.progress import Progress
 from tests.cli.commands import request_file, run
 from tests.cli.test_json import valid
 
@@ -42,8 +43,23 @@ def test_generate_prints_where_the_file_lies(at_sandbox: SandboxServer, tmp_path
     (file,) = first.stdout.splitlines()
     assert Path(file).stat().st_size > 0
     assert second.stdout == first.stdout
+    assert first.stderr == second.stderr == ""
     assert len(at_sandbox.ledger()) == 1
     assert "sesame" not in first.output + second.output
+
+
+def test_the_last_that_is_said_on_a_terminal_is_that_it_is_kept(
+    at_sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bar stays above the path, and must not go on saying that the file is fetched."""
+    said: list[str] = []
+
+    def update(bar: Progress, task: object, **fields: Any) -> None:
+        said.append(fields.get("said", ""))
+
+    monkeypatch.setattr(Progress, "update", update)
+    assert run("generate", request_file(tmp_path), "--gateway", "happyhorse", "--output", str(tmp_path / "out")).exit_code == 0
+    assert said[-2:] == ["downloading", "kept"]
 
 
 def test_generate_asks_the_next_gateway(at_sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

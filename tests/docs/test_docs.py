@@ -155,9 +155,16 @@ def test_the_script_that_is_shown_can_be_read() -> None:
     assert len(read_script((ROOT / "deployments" / "story.toml").read_text(encoding="utf-8"), is_json=False).shots) == 2
 
 
-def test_the_price_list_that_is_shown_can_be_read() -> None:
-    """With the fields of a price."""
+def test_the_price_list_that_is_shown_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file and in a block, and both say the same."""
+    from prefect_happyhorse import GatewayCredentials
     from prefect_happyhorse.catalog import read_prices
 
-    (shown,) = blocks((ROOT / "docs" / "costs.md").read_text(encoding="utf-8"), "toml")
-    assert len(read_prices(shown)) == 1
+    text = (ROOT / "docs" / "costs.md").read_text(encoding="utf-8")
+    saved: list[GatewayCredentials] = []
+    monkeypatch.setattr(GatewayCredentials, "save", lambda block, name, *, overwrite: saved.append(block))
+    (shown,) = blocks(text, "toml")
+    (code,) = (code for code in blocks(text, "python") if "GatewayCredentials" in code)
+    exec(code, {})  # noqa: S102 -- it is our own page
+    assert [block.prices for block in saved] == [list(read_prices(shown))]
+    assert len(saved[0].prices) == 1

@@ -75,8 +75,9 @@ async def test_a_stop_buys_nothing_more(sandbox_env: SandboxServer, chain: Flow[
     assert len(sandbox_env.ledger()) == 1
 
 
-async def test_nobody_answers(sandbox_env: SandboxServer, chain: Flow[Any, Any]) -> None:
-    """After the time that was given the run fails; the picture is paid for, and nothing else."""
+async def test_nobody_answers(sandbox_env: SandboxServer, chain: Flow[Any, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """The log says for whom the run waits; after the time that was given it fails; the picture is paid for, and nothing else."""
     state = await chain(video=SMALL, edit=SMALL, approve_image=True, approval_timeout_s=1, return_state=True)
     assert state.is_failed()
+    assert "Waits for a person to resume this run with a decision. Take 1 is kept at file://" in caplog.text
     assert len(sandbox_env.ledger()) == 1

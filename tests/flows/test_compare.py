@@ -55,7 +55,7 @@ async def test_models_stand_side_by_side_with_time_and_cost(
     lines = json.loads(artifacts["table"])
     assert [line["cost"].partition(" ")[0] for line in lines] == ["0.134", "", "0.25"]
     assert "JobFailed" in lines[1]["error"]
-    assert gallery.index("gemini-3.0-pro-image") < gallery.index("cost 0.25 CNY")
+    assert gallery.index("gemini-3.0-pro-image") < gallery.index("job: 0.25 CNY")
     assert gallery.count("data:image/jpeg") == 2
 
 

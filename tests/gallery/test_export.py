@@ -151,6 +151,14 @@ def test_an_empty_journal_makes_an_empty_gallery(folder: Path, target: Path) -> 
     assert (done.exit_code, data(target)["rows"]) == (0, [])
 
 
+def test_a_released_lease_is_no_job(folder: Path, target: Path) -> None:
+    """It is in the export, for whoever filters for it, and is not counted: nothing was bought."""
+    place(folder, submitted("open"), uncertain("refused").model_copy(update={"state": "released", "failure": None}))
+    assert "1 jobs from" in export(folder, target).stderr
+    assert sorted(row["state"] for row in data(target)["rows"]) == ["released", "submitted"]
+    assert data(target)["about"].startswith("1 jobs, exported")
+
+
 def test_a_journal_that_may_not_be_listed_makes_none(made: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what it takes."""
 

@@ -21,8 +21,10 @@ from prefect_happyhorse import (
     ReferenceToVideo,
     RowResult,
     TextToImage,
+    collect_jobs,
     download_many,
     generate_many,
+    open_jobs,
     poll_many,
     submit_many,
 )
@@ -229,6 +231,28 @@ async def test_what_still_fails_after_the_last_retry_is_a_row(sandbox_env: Sandb
     assert len(sandbox_env.ledger()) == 1
 
 
+async def test_a_job_that_failed_before_is_no_uncertain_submit(sandbox_env: SandboxServer) -> None:
+    """The row has its job, and what was only submitted is told without the cost of what is kept."""
+    sandbox_env.fault(at="submit", kind="fail_job", times=1)
+
+    @flow
+    async def many() -> list[RowResult]:
+        return await submit_many(horses(2), "happyhorse", concurrency=1)
+
+    async def collecting() -> None:
+        await collect_jobs(await open_jobs(), watch=True)
+
+    first = await many()
+    await flow(collecting)()
+    state = await many(return_state=True)
+    again = await state.result()
+    assert [row.state for row in again] == ["failed", "submitted"]
+    assert [row.job for row in again] == [row.job for row in first]
+    (progress,) = await artifacts_of(state, "progress")
+    assert progress.description == "submit many: 1 failed, 1 submitted of 2"
+    assert len(sandbox_env.ledger()) == 2
+
+
 async def test_the_three_steps_one_by_one(sandbox_env: SandboxServer) -> None:
     """Rows go from one to the next, those that failed as they are; jobs alone will do too."""
     sandbox_env.fault(at="submit", kind="refuse", accept=False, times=1)
@@ -316,7 +340,7 @@ async def test_a_run_is_shown_as_one(sandbox_env: SandboxServer, monkeypatch: py
     assert [run.name for run in await task_runs_of(state)] == ["generate 12 requests, Horses at dawn"]
     (progress,) = await artifacts_of(state, "progress")
     assert (progress.key, progress.data) == ("progress-horses-at-dawn", 100.0)
-    assert progress.description == "Horses at dawn: 12 kept of 12; cost so far: 12 of unknown price"
+    assert progress.description == "Horses at dawn: 12 kept of 12; estimated cost of those kept: 12 of unknown price"
     pages = await artifacts_of(state, "markdown")
     assert len(pages) > 1
     assert {page.key for page in pages} >= {"gallery-horses-at-dawn", "gallery-horses-at-dawn-page-2"}

@@ -6,11 +6,13 @@ import json
 from collections.abc import AsyncIterator
 from datetime import datetime, timezone
 from pathlib import Path
+from unittest.mock import AsyncMock
 from uuid import uuid4
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelled, Running, State, Suspended
 
@@ -27,6 +29,7 @@ from prefect_happyhorse import (
     suspend_until_done,
 )
 from prefect_happyhorse.sandbox import SandboxServer
+from prefect_happyhorse.tasks import suspend
 
 pytestmark = [
     pytest.mark.usefixtures("prefect_server"),
@@ -105,6 +108,28 @@ async def test_a_run_without_a_deployment_is_refused_before_anything_is_sent(san
     with pytest.raises(InvalidRequest, match="only a flow run can be suspended"):
         await suspend_until_done([])
     assert sandbox_env.ledger() == []
+
+
+async def test_a_suspended_run_says_what_it_waits_for(
+    sandbox_env: SandboxServer, client: PrefectClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each job by its task id, among the run's artifacts, and who resumes it; Prefect's state has no room for it."""
+    sandbox_env.settings(job_s=3600)
+    monkeypatch.setattr(suspend, "suspension_problems", list)
+    monkeypatch.setattr(suspend, "asuspend_flow_run", AsyncMock())
+
+    @flow
+    async def waits() -> None:
+        await suspend_until_done([await submit(HORSE, "happyhorse")])
+
+    with caplog.at_level("INFO"):
+        state = await waits(return_state=True)
+    told = "Suspended until one job has ended; the flow collect resumes the run."
+    assert told in caplog.text
+    run = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
+    (shown,) = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run))
+    assert (shown.type, shown.key, shown.description) == ("table", "waits-for", told)
+    assert [line["task id"] for line in json.loads(str(shown.data))] == [entry.task_id for entry in sandbox_env.ledger()]
 
 
 async def test_a_run_is_resumed_once_all_its_jobs_have_ended(sandbox_env: SandboxServer, waiting: Waiting) -> None:

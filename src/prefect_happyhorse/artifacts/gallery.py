@@ -27,6 +27,8 @@ _THUMBNAIL_PX = 192
 _PAGE_BYTES = 700_000
 _TILE_BYTES = 400
 _AT_ONCE = 32
+# No browser follows a link from a page of a server to a file of the machine.
+_NOT_OPENED = "A browser opens no file:// link from here: copy its address, or see all of the store by `happyhorse gallery`."
 
 
 async def show_gallery(assets: Sequence[tuple[str, MediaAsset]], *, store: Store, title: str) -> None:
@@ -132,6 +134,8 @@ class Gallery:
         markdown = f"## {inline(title)}\n\n{grid(tiles)}"
         if (url := current().gallery_url) is not None:
             markdown += f"\n\n[All jobs of this store, with videos that play]({address(url)})"
+        if any(tile.link.startswith("file:") for tile in tiles):
+            markdown += f"\n\n{_NOT_OPENED}"
         if self._artifact is None:
             self._artifact = await acreate_markdown_artifact(
                 markdown=markdown, key=artifact_key("gallery", title), description=inline(title)

@@ -89,9 +89,17 @@ def _row(tiles: Sequence[Tile]) -> str:
         [_picture(tile.picture, tile.asset.kind) for tile in tiles],
         [inline(tile.asset.job.model if tile.asset.job else tile.asset.kind) for tile in tiles],
         [inline(tile.asset.job.gateway if tile.asset.job else "") for tile in tiles],
+        [inline(_cost(tile.asset)) for tile in tiles],
         [f"[open]({address(tile.link)})" for tile in tiles],
     )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cost(asset: MediaAsset) -> str:
+    """What the job of an asset cost: one of several outputs is paid for once. It has to fit under a picture."""
+    if asset.job is None:
+        return ""
+    return "job: cost unknown" if asset.estimate is None or not asset.estimate.known else f"job: {asset.estimate.figure}"
 
 
 def _picture(thumbnail: bytes | None, kind: str) -> str:

@@ -72,7 +72,7 @@ class Progress:
         description = inline(f"{self._job.model} {self._job.task_id}: {state.provider_status or state.status.value}, {said}")
         with never_fatal(f"The progress of {self._job.task_id}"):
             if self._artifact is None:
-                key = artifact_key("progress", self._job.digest[:10])
+                key = artifact_key("progress", self._job.model, self._job.digest[:10])
                 self._artifact = await acreate_progress_artifact(progress=percent, key=key, description=description)
             else:
                 await aupdate_progress_artifact(self._artifact, progress=percent, description=description)

@@ -20,7 +20,7 @@ _ENDED: tuple[RowState, ...] = ("kept", "failed", "uncertain")
 
 
 class Tally:
-    """One progress artifact for many rows: how many are at each state, and what those that were bought cost. Outside a run nothing is made.
+    """One progress artifact for many rows: how many are at each state, and what those kept should cost. Outside a run nothing is made.
 
     Args:
         title: What the rows are.
@@ -40,7 +40,8 @@ class Tally:
 
     def __str__(self) -> str:
         states = ", ".join(f"{count} {state}" for state, count in sorted(self._states.items()) if count)
-        return f"{self._title}: {states or 'nothing yet'} of {self._rows}; cost so far: {total(self._costs.elements())}"
+        cost = f"; estimated cost of those kept: {total(self._costs.elements())}" if self._costs else ""
+        return f"{self._title}: {states or 'nothing yet'} of {self._rows}{cost}"
 
     async def count(self, row: RowResult) -> None:
         """Count a row at its state, and update the artifact unless that was just done.

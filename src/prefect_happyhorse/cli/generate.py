@@ -56,7 +56,7 @@ async def generate(request_file: Path, gateways: tuple[str, ...], output: Path, 
         return await session.submit(prepared, turn=turn)
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
-    with Progress(*columns, console=console(stderr=True), transient=not sys.stderr.isatty()) as progress:
+    with Progress(*columns, console=console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("submit", total=100, said="")
 
         async def on_poll(job: Job, state: JobSnapshot, elapsed_s: float) -> None:
@@ -75,6 +75,8 @@ async def generate(request_file: Path, gateways: tuple[str, ...], output: Path, 
             result = await session.poll(job, deadline_s=deadline_s, on_poll=on_poll)
             progress.update(bar, completed=100, said="downloading")
             asset = (await session.store_outputs(result)).asset
+            # The bar stays on the terminal, and is the last that is said there.
+            progress.update(bar, said="kept")
         except asyncio.CancelledError:
             for digest in reversed(asked):
                 await _tell_what_is_bought(sessions[0], digest)

@@ -255,6 +255,9 @@ class JobFailed(GenerationError):
 
     usual_money = Money.MAY_BE_SPENT
 
+    job: Job | None = None
+    """The job, where the journal knew of its end before."""
+
 
 class JobTimedOut(GenerationError):
     """When the deadline passed first; the job may still finish and be collected."""

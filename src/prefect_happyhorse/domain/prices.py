@@ -117,9 +117,18 @@ class Estimate(Value):
         """Whether there is a figure."""
         return self.amount is not None
 
-    def __str__(self) -> str:
+    @property
+    def figure(self) -> str:
+        """The cost without how it was reckoned, as `2.7 CNY (maker's list)`."""
+        return f"{self._amount} (maker's list)" if self.basis == "maker" else self._amount
+
+    @property
+    def _amount(self) -> str:
         most = "at most " if self.at_most else ""
-        return f"unknown ({self.reason})" if self.amount is None else f"{most}{self.amount:f} {self.currency} ({self.reason})"
+        return "unknown" if self.amount is None else f"{most}{self.amount:f} {self.currency}"
+
+    def __str__(self) -> str:
+        return f"{self._amount} ({self.reason})"
 
 
 def total(estimates: Iterable[Estimate | None]) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from prefect_happyhorse.domain.assets import MediaAsset
-from prefect_happyhorse.domain.errors import GenerationError, Money, is_retryable
+from prefect_happyhorse.domain.errors import GenerationError, JobFailed, Money, is_retryable
 from prefect_happyhorse.domain.jobs import Job, JobResult
 from prefect_happyhorse.domain.requests import GenerationRequest
 from prefect_happyhorse.domain.values import Value
@@ -56,6 +56,7 @@ class RowResult(Value):
         Args:
             error: Why.
         """
-        known = isinstance(error, GenerationError)
-        money = error.money if known else None if self.job is None else Money.SPENT
-        return self.model_copy(update={"error": f"{type(error).__name__}: {error}", "money": money, "retryable": is_retryable(error)})
+        job = error.job if self.job is None and isinstance(error, JobFailed) else self.job
+        money = error.money if isinstance(error, GenerationError) else None if job is None else Money.SPENT
+        told = {"error": f"{type(error).__name__}: {error}", "money": money, "retryable": is_retryable(error)}
+        return self.model_copy(update={"job": job, **told})

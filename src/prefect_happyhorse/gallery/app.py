@@ -161,7 +161,7 @@ class _Pages:
             "cost": found.cost,
             "page": query.page,
             "pages": found.pages,
-            "jobs": len(snapshot.lines),
+            "jobs": sum(line.state != "released" for line in snapshot.lines),
             "facets": snapshot.facets,
             "problems": snapshot.problems[:_MOST_PROBLEMS],
             "more_problems": max(0, len(snapshot.problems) - _MOST_PROBLEMS),

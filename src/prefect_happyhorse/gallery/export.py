@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ class Exported(NamedTuple):
 
     Args:
         page: The page to open.
-        jobs: How many jobs are in it.
+        jobs: How many jobs are in it; a lease that was released is none.
         copied: How many files lie in it.
         linked: How many files it links to where they are kept.
         unlinked: How many stored files it shows by their thumbnails alone, since the store is no folder and has no public address.
@@ -121,7 +121,9 @@ class _Export:
             rows |= await self._write_jobs(prefix, lines)
         await self._write_page([rows[line.digest] for line in snapshot.lines if line.digest in rows])
         await to_thread.run_sync(self._remove_earlier)
-        return Exported(self._folder / "index.html", len(rows), len(self._copied), self._linked, self._unlinked, self._problems)
+        return Exported(
+            self._folder / "index.html", _bought(rows.values()), len(self._copied), self._linked, self._unlinked, self._problems
+        )
 
     async def _write_jobs(self, prefix: str, lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
         entries: list[JournalEntry] = []
@@ -219,7 +221,7 @@ class _Export:
             "facets": snapshot.facets,
             "problems": [f"{unreadable} entries of the journal could not be read and are not shown."] if unreadable else [],
             "more_problems": 0,
-            "about": f"{len(rows)} jobs, exported {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC.",
+            "about": f"{_bought(rows)} jobs, exported {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC.",
         }
         await self._put("data.js", _MARK + as_json(facts) + b";\n")
         for name in PAGE_FILES:
@@ -237,6 +239,11 @@ class _Export:
             for file in (self._folder / name).iterdir():
                 if file not in self._written:
                     file.unlink()
+
+
+def _bought(rows: Iterable[Mapping[str, Any]]) -> int:
+    """How many are jobs: under a lease that was released nothing was bought."""
+    return sum(row["state"] != "released" for row in rows)
 
 
 def _relative(file: Path, folder: Path) -> str:

@@ -13,6 +13,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.flow_runs import asuspend_flow_run
 from pydantic import Field, ValidationError
 
+from prefect_happyhorse.artifacts.table import show_table
 from prefect_happyhorse.domain.errors import InvalidRequest
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.rows import RowResult
@@ -31,6 +32,8 @@ _WAITING = "journal/waiting"
 _AT_ONCE = 32
 _TOLD: set[str] = set()
 """The waits of other servers that this process has told of."""
+_SHOWN = 1000
+"""The most jobs that a suspended run's table has, which is as many rows as the UI shows."""
 
 
 class _Wait(Value):
@@ -135,8 +138,17 @@ async def suspend_until_done(jobs: Iterable[Job | RowResult], store: StoreRef = 
     place = await store_of(store)
     # Before the run is suspended: one that nobody knows of would wait for ever.
     await place.write(f"{_WAITING}/{context.flow_run.id}.{key}.json", said.model_dump_json(indent=2).encode())
-    run_logger().info("Suspended until %d jobs have ended; the flow collect resumes the run.", len(waiting))
+    jobs_have = "one job has" if len(waiting) == 1 else f"{len(waiting)} jobs have"
+    told = f"Suspended until {jobs_have} ended; the flow collect resumes the run."
+    lines = [_line(job) for job in waiting[:_SHOWN]]
+    await show_table(lines, key="waits for", description=told)
+    run_logger().info("%s", told)
     await asuspend_flow_run(timeout=None, key=key)
+
+
+def _line(job: Job) -> dict[str, object]:
+    submitted_at = job.submitted_at.isoformat(timespec="seconds")
+    return {"model": job.model, "gateway": job.gateway, "task id": job.task_id, "submitted at": submitted_at, "digest": job.digest[:12]}
 
 
 @dual
@@ -225,7 +237,7 @@ async def _resumed(path: str, store: Store, client: PrefectClient, open_digests:
         if not resumed:
             run_logger().warning("Flow run %s was not resumed: %s", wait.flow_run_id, answer.details)
             return False
-        run_logger().info("Flow run %s goes on.", wait.flow_run_id)
+        run_logger().info("Flow run %s is resumed.", wait.flow_run_id)
     elif state is not None and not state.is_final() and not state.is_paused():
         # It has written down that it waits, and is about to be suspended; or it goes on already.
         return False

@@ -15,14 +15,16 @@ def job_of(entry: JournalEntry, job: Job) -> Job:
     # That a gateway did not know a job may have been its mistake, so an expired one is polled again.
     if entry.state not in {"failed", "cancelled"}:
         return job
-    reason = "" if entry.failure is None else f": {entry.failure.message}"
-    raise JobFailed(
-        f"This very request was submitted at {job.submitted_at.isoformat(timespec='seconds')} and ended as {entry.state}{reason}",
+    reason = "" if entry.failure is None else f"{entry.failure.message.rstrip('.')}. "
+    failed = JobFailed(
+        f"{reason}This very request was submitted at {job.submitted_at.isoformat(timespec='seconds')} and ended as {entry.state}",
         task_id=job.task_id,
         request_id=job.request_id,
         code=None if entry.failure is None else entry.failure.code,
         advice=rebuy(entry.digest),
     )
+    failed.job = job
+    raise failed
 
 
 def uncertain(message: str, digest: str, error: GenerationError | None = None, *, task_id: str | None = None) -> SubmissionUncertain:

@@ -35,7 +35,7 @@ window.happyhorse = (() => {
       cost: null,
       page,
       pages: Math.max(1, Math.ceil(found.length / rowsPerPage)),
-      jobs: exported.rows.length,
+      jobs: exported.rows.filter((row) => row.state !== "released").length,
       reading: null,
       unsearched: 0,
     };
