@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -27,17 +26,52 @@ _CALLS = 16
 _DOWNLOADS = 16
 
 
+class Calls:
+    """The slots for calls to one origin, each with a client and so a connection of its own.
+
+    A pool asks the system twice at each call, for every connection that rests in it, whether it is still open.
+    """
+
+    def __init__(self, make: Callable[[], httpx.AsyncClient]) -> None:
+        self._make = make
+        self._slots = asyncio.Semaphore(_CALLS)
+        self._resting: list[httpx.AsyncClient] = []
+
+    @asynccontextmanager
+    async def client(self) -> AsyncGenerator[httpx.AsyncClient]:
+        """A client for one call: the one whose connection was in use last, since it is the least likely to be closed."""
+        async with self._slots:
+            client = self._resting.pop() if self._resting else self._make()
+            try:
+                yield client
+            finally:
+                self._resting.append(client)
+
+    async def aclose(self) -> None:
+        """Close what rests, which is all once nobody calls any more."""
+        while self._resting:
+            await self._resting.pop().aclose()
+
+
 @dataclass
 class Client:
     """An event loop's HTTP clients, by the environment's proxies and by none; the slots that calls wait for; where it is told of them."""
 
     http: httpx.AsyncClient
     direct: httpx.AsyncClient
+    make: Callable[[bool], httpx.AsyncClient]
     call_s: float = field(default_factory=lambda: current().call_timeout_s)
     telemetry: Telemetry = field(default_factory=chosen)
     users: int = 0
-    calls: defaultdict[str, asyncio.Semaphore] = field(default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(_CALLS)))
+    calls: dict[tuple[str, bool], Calls] = field(default_factory=dict[tuple[str, bool], Calls])
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_DOWNLOADS))
+
+    def calls_to(self, url: httpx.URL) -> Calls:
+        """The slots for calls to a host, past any proxy where that would read the key: of https it sees the host alone."""
+        direct = url.scheme == "http"
+        if (calls := self.calls.get((url.host, direct))) is None:
+            calls = self.calls[url.host, direct] = Calls(partial(self.make, direct))
+        return calls
 
 
 @lru_cache(maxsize=4)
@@ -59,7 +93,7 @@ def ssl_context(ca_bundle: Path | None) -> ssl.SSLContext:
 _THIS_MACHINE = {"all://localhost": None, "all://127.0.0.1": None, "all://[::1]": None}
 
 
-def _new(call_s: float, *, direct: bool = False) -> httpx.AsyncClient:
+def _new(call_s: float, direct: bool) -> httpx.AsyncClient:
     chosen = current()
     proxy = "" if chosen.proxy is None else chosen.proxy.get_secret_value()
     trusted = ssl_context(chosen.ca_bundle)
@@ -91,8 +125,8 @@ class Connections:
         client = self._clients.get(loop)
         if client is None:
             call_s = self._call_s or current().call_timeout_s
-            http, direct = (make(), make()) if make else (_new(call_s), _new(call_s, direct=True))
-            client = self._clients[loop] = Client(http, direct, call_s)
+            made = partial(_new, call_s) if make is None else lambda _: make()
+            client = self._clients[loop] = Client(made(False), made(True), made, call_s)
         client.users += 1
         try:
             yield client
@@ -100,7 +134,6 @@ class Connections:
             client.users -= 1
             if client.users == 0:
                 self._clients.pop(loop, None)
-                try:
-                    await client.http.aclose()
-                finally:
-                    await client.direct.aclose()
+                async with AsyncExitStack() as closing:
+                    for one in (client.http, client.direct, *client.calls.values()):
+                        closing.push_async_callback(one.aclose)
