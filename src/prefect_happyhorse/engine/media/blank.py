@@ -25,9 +25,11 @@ _QUIET = 33
 
 
 def blank_warnings(container: Any, first: Any, on_frame: Callable[[Any], None]) -> tuple[str, ...]:
-    """What is wrong with a video in PyAV's container whose first frame was decoded; of what cannot be told nothing is said.
+    """What is wrong with a video; of what cannot be told nothing is said.
 
     Args:
+        container: It, opened by PyAV.
+        first: Its first frame, decoded.
         on_frame: Called with the frames of its start, in their order, as far as they are decoded here.
     """
     return (*_picture_warnings(container, first, on_frame), *_sound_warnings(container))

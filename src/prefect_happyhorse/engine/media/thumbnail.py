@@ -154,11 +154,7 @@ def _frames_from(container: Any, start_s: float) -> Iterator[Any]:
 
 
 def _frame_of(container: Any, size: int, passed: Sequence[Any] = ()) -> Any:
-    """The first frame after a third of the video that is not dark; else one from its start; else the brightest; None if too large.
-
-    Args:
-        passed: The first frame after a third, where it was decoded already.
-    """
+    """The first frame after a third of the video that is not dark; else one from its start; else the brightest; None if too large."""
     from PIL import ImageStat
 
     brightest: tuple[float, Any] | None = None
@@ -167,6 +163,7 @@ def _frame_of(container: Any, size: int, passed: Sequence[Any] = ()) -> Any:
         return None
     # Most frames are ones that no other depends on; skipping them makes the way to the frame that is shown short.
     stream.codec_context.skip_frame = "NONREF"
+    # What comes first was decoded already, where that is so.
     for frames in (passed, _frames_from(container, length_s(container) / 3), _frames_from(container, 0.0)):
         for frame in islice(frames, _MOST_FRAMES):
             image = _upright(frame, size)
