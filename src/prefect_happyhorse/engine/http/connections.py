@@ -52,22 +52,17 @@ class Calls:
     def __init__(self, make: Callable[[], httpx.AsyncClient]) -> None:
         self._make = make
         self._slots = asyncio.Semaphore(_CALLS)
-        self._resting: list[httpx.AsyncClient] = []
+        self.resting: list[httpx.AsyncClient] = []
 
     @asynccontextmanager
     async def client(self) -> AsyncGenerator[httpx.AsyncClient]:
         """A client for one call: the one whose connection was in use last, since it is the least likely to be closed."""
         async with self._slots:
-            client = self._resting.pop() if self._resting else self._make()
+            client = self.resting.pop() if self.resting else self._make()
             try:
                 yield client
             finally:
-                self._resting.append(client)
-
-    async def aclose(self) -> None:
-        """Close what rests, which is all once nobody calls any more."""
-        while self._resting:
-            await self._resting.pop().aclose()
+                self.resting.append(client)
 
 
 @dataclass
@@ -157,5 +152,5 @@ class Connections:
             if client.users == 0:
                 self._clients.pop(loop, None)
                 async with AsyncExitStack() as closing:
-                    for one in (client.http, client.direct, *client.calls.values()):
+                    for one in (client.http, client.direct, *(one for calls in client.calls.values() for one in calls.resting)):
                         closing.push_async_callback(one.aclose)
