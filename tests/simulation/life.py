@@ -54,7 +54,7 @@ class _Connections:
     """The HTTP clients of a process of the simulation, all of which lead to its gateway."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
-        self._client = Client(http, http)
+        self._client = Client(lambda **_: http)
 
     @asynccontextmanager
     async def client(self, make: object = None) -> Any:

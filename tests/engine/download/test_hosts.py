@@ -226,7 +226,8 @@ async def test_a_host_that_no_proxy_is_meant_for(get: Get, tokens: TokenStore, m
         monkeypatch.setenv("http_proxy", proxy.url(""))
         monkeypatch.setenv("no_proxy", "results.example")
         Names(monkeypatch, results_example=["127.0.0.1"])
-        async with httpx.AsyncClient() as client, httpx.AsyncClient(trust_env=False) as direct:
-            key = ResultKey(Client(client, direct), Account(gateway="ttapi", base_url="https://api.ttapi.io"), tokens)
+        async with httpx.AsyncClient() as client, httpx.AsyncClient(trust_env=False) as past:
+            clients = Client(lambda *, direct: past if direct else client)
+            key = ResultKey(clients, Account(gateway="ttapi", base_url="https://api.ttapi.io"), tokens)
             await get(f"http://results.example:{wire.port}/a", client=client, key=key)
     assert (len(wire.received), len(proxy.received)) == (1, 0)

@@ -38,7 +38,7 @@ def opens(client: httpx.AsyncClient, tokens: TokenStore) -> Opens:
     """The key of an account at a base URL."""
 
     def opens(base_url: str) -> ResultKey:
-        return ResultKey(Client(client, client), Account(gateway="vault", base_url=base_url, key=SecretStr(KEY)), tokens)
+        return ResultKey(Client(lambda **_: client), Account(gateway="vault", base_url=base_url, key=SecretStr(KEY)), tokens)
 
     return opens
 

@@ -29,9 +29,11 @@ class Crowd:
         self.let_go = asyncio.Event()
         self.running = self.most = self.begun = 0
         self.error: Exception | None = None
+        self.clients: list[httpx.AsyncClient] = []
 
     def client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
+        self.clients.append(made := httpx.AsyncClient(transport=httpx.MockTransport(self._answer)))
+        return made
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
         self.begun += 1
@@ -75,6 +77,25 @@ async def test_so_many_calls_at_a_time(crowd: Crowd, tokens: TokenStore) -> None
     crowd.let_go.set()
     assert [response.status_code for response in await asyncio.gather(*calls)] == [200] * 50
     assert (crowd.running, crowd.begun, crowd.most) == (0, 50, AT_ONCE)
+
+
+async def test_each_call_has_a_connection_of_its_own(tokens: TokenStore) -> None:
+    """It takes one that rests, and only else another; all are closed with the last who is inside."""
+    crowd = Crowd()
+    crowd.let_go.set()
+    async with crowd.connections.client(crowd.client) as client:
+        others = len(crowd.clients)
+        for _ in range(3):
+            await ask(crowd, tokens)
+        assert len(crowd.clients) - others == 1
+        crowd.let_go.clear()
+        calls = [asyncio.create_task(ask(crowd, tokens)) for _ in range(2 * AT_ONCE)]
+        await wait_all_tasks_blocked()
+        crowd.let_go.set()
+        await asyncio.gather(*calls)
+        assert len(crowd.clients) - others == AT_ONCE
+    assert [one.is_closed for one in crowd.clients] == [True] * (others + AT_ONCE)
+    assert {client.http, client.direct} <= {*crowd.clients}
 
 
 async def test_a_slow_gateway_holds_up_no_other(crowd: Crowd, tokens: TokenStore) -> None:

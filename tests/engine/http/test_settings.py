@@ -74,6 +74,15 @@ async def test_a_companys_own_authority(tmp_path: Path, monkeypatch: pytest.Monk
             assert (await client.http.get(wire.url())).status_code == 200
 
 
+async def test_no_cookies_are_kept() -> None:
+    """What a gateway sets is nothing that any call sends."""
+    async with Wire([refuse(200, "Set-Cookie: a=b\r\n")] * 2) as wire, Connections().client() as client:
+        for _ in range(2):
+            assert (await client.http.get(wire.url())).headers["set-cookie"] == "a=b"
+        assert len(client.http.cookies) == 0
+    assert ["cookie" in one.headers for one in wire.received] == [False, False]
+
+
 @pytest.mark.parametrize("content", [None, "no certificate"])
 async def test_a_file_that_is_no_bundle(content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is named before anything is sent."""

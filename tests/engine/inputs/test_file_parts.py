@@ -41,7 +41,7 @@ async def read(image: MediaAsset | str, route: Route, store: Store | None = None
     """What becomes of a medium, with a client that may fetch from this machine."""
     request = ImageToVideo(model="coin", prompt="A horse", image=image)
     async with httpx.AsyncClient(trust_env=False) as client:
-        fetch = partial(fetch_medium, client=Client(client, client), local_allowed=True)
+        fetch = partial(fetch_medium, client=Client(lambda **_: client), local_allowed=True)
         facts = {"now": NOW, "gateway_is_local": False, "fetch": fetch}
         uploaded = await upload_inputs(request, route, store, **(facts | more))  # pyright: ignore[reportArgumentType]
     assert isinstance(uploaded, ImageToVideo)
@@ -96,7 +96,7 @@ async def test_what_comes_from_the_web_is_held_to_the_routes_limits(route: Route
 async def test_the_private_network_is_not_fetched_from(route: Route) -> None:
     """An address may come from anybody's manifest."""
     async with Wire([file(HORSE)]) as wire, httpx.AsyncClient(trust_env=False) as client:
-        fetch = partial(fetch_medium, client=Client(client, client), local_allowed=False)
+        fetch = partial(fetch_medium, client=Client(lambda **_: client), local_allowed=False)
         with pytest.raises(MediaUnreachable, match="not on the public internet"):
             await read(wire.url(), route, fetch=fetch)
         assert wire.received == []

@@ -42,7 +42,7 @@ class OnePath(Connections):
     @asynccontextmanager
     async def client(self, make: object = None) -> AsyncIterator[Client]:
         async with httpx.AsyncClient(transport=httpx.MockTransport(self.answer)) as http:
-            yield Client(http, http)
+            yield Client(lambda **_: http)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(request.url.path)

@@ -154,6 +154,16 @@ def test_little_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(looked_at) <= 3
 
 
+def test_a_still_video_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frame that is shown passes by while it is looked at, and is the one that is found without."""
+    path = tmp_path / "video"
+    path.write_bytes(film(lambda _: hill()))
+    found = thumbnail.thumbnail(path, "video")
+    monkeypatch.setattr(thumbnail, "_frames_from", lambda *_: iter(()))
+    info, picture = probe_and_thumbnail(path)
+    assert (info.warnings, picture) == (STILL, found)
+
+
 def test_a_look_that_fails_costs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What decoders raise here says nothing of a file that is whole."""
 

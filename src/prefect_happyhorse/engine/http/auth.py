@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -38,7 +39,12 @@ class TokenStore:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or state_folder() / "tokens"
+        self._folder = folder
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where they lie: looked up once there is one, for most accounts have a key."""
+        return self._folder or state_folder() / "tokens"
 
     async def get(self, name: str, exchange: Callable[[], Awaitable[AccessToken]], *, refused: SecretStr | None = None) -> SecretStr:
         """The token of that name; while it is exchanged, every process of the machine waits for it."""

@@ -180,11 +180,11 @@ async def _drive(client: Client, flow: Generator[httpx.Request, httpx.Response, 
 async def _transmit(
     client: Client, request: httpx.Request, account: Account, *, max_bytes: int = _MAX_ANSWER_BYTES, permit: Permit | None = None
 ) -> httpx.Response:
-    async with client.calls[request.url.host]:
+    async with client.calls_to(request.url).client() as http:
         if permit is not None:
             await permit.check()
             request.extensions["trace"] = _confirming(permit)
-        answer = await _exchange(client, request, account, max_bytes)
+        answer = await _exchange(client, http, request, account, max_bytes)
     if isinstance(answer, CallError):
         # Raised here and without its cause, since the frames below hold the key as it is sent, and a traceback may show their locals.
         raise answer
@@ -200,11 +200,11 @@ def _confirming(permit: Permit) -> Callable[[str, object], Awaitable[None]]:
     return trace
 
 
-async def _exchange(client: Client, request: httpx.Request, account: Account, max_bytes: int) -> httpx.Response | CallError:
+async def _exchange(
+    client: Client, http: httpx.AsyncClient, request: httpx.Request, account: Account, max_bytes: int
+) -> httpx.Response | CallError:
     """The answer to a call, or why there is none."""
     sent_bytes = int(request.headers.get("Content-Length", 0))
-    # A proxy reads what goes through it by http, and so the key; of https it sees the host alone.
-    http = client.direct if request.url.scheme == "http" else client.http
     try:
         with quiet_http_log(), anyio.fail_after(client.call_s + transfer_s(sent_bytes)) as limit:
             response = await http.send(request, stream=True)

@@ -10,7 +10,8 @@ from contextvars import ContextVar
 __all__ = ["quiet_http_log"]
 
 # A logger's filters do not see the records of the loggers below it, so each that writes is named.
-_LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks")
+_NAMES = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks")
+_LOGGERS = tuple(map(logging.getLogger, _NAMES))
 _IS_OURS: ContextVar[bool] = ContextVar("_IS_OURS", default=False)
 
 
@@ -21,9 +22,10 @@ def _is_not_ours(record: logging.LogRecord) -> bool:
 @contextmanager
 def quiet_http_log() -> Generator[None, None, None]:
     """Drop what httpx and httpcore log in this context; the requests of other clients are logged as ever."""
-    for name in _LOGGERS:
-        # Adding it twice does nothing, and a logging configuration that came later may have dropped it.
-        logging.getLogger(name).addFilter(_is_not_ours)
+    for logger in _LOGGERS:
+        # A logging configuration that came later may have dropped it.
+        if _is_not_ours not in logger.filters:
+            logger.addFilter(_is_not_ours)
     _IS_OURS.set(True)
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
@@ -27,6 +28,7 @@ __all__ = [
 LEASES = "journal/leases"
 
 _NAME = re.compile(r"([^/]+)\.([1-9][0-9]{0,8})\.json")
+_PLAIN = frozenset({str, int, float, bool, type(None), datetime})
 _EARLIER_FILE = re.compile(r"[0-9a-f]{64}\.json")
 
 
@@ -73,14 +75,15 @@ def written_entry(entry: JournalEntry) -> bytes:
 
 
 def _with_unknown(value: object, dumped: Any) -> Any:
-    if isinstance(value, BaseModel):
-        for name, one in value:
-            if name in dumped:
-                dumped[name] = _with_unknown(one, dumped[name])
-        return dumped | (value.model_extra or {})
     if isinstance(value, (tuple, list)):
         return [_with_unknown(one, other) for one, other in zip(cast("list[object]", value), dumped, strict=True)]
-    return dumped
+    if not isinstance(value, BaseModel):
+        return dumped
+    for name, one in vars(value).items():
+        # Nearly all of it is texts, times and numbers, for which nothing has to be called.
+        if type(one) not in _PLAIN and name in dumped:
+            dumped[name] = _with_unknown(one, dumped[name])
+    return dumped | value.model_extra if value.model_extra else dumped
 
 
 def read_entry(digest: str, revision: int, content: bytes | str, *, file: str) -> JournalEntry:

@@ -14,6 +14,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import anyio
@@ -96,9 +97,13 @@ class Journal:
         remembered: OrderedDict[tuple[str, str], JournalEntry] | None = None,
     ) -> None:
         self.store = store
-        self.spool = Spool(store.url)
         self._sleep = sleep
         self._remembered: OrderedDict[tuple[str, str], JournalEntry] = OrderedDict() if remembered is None else remembered
+
+    @cached_property
+    def spool(self) -> Spool:
+        """Where an entry lies that the store would not take."""
+        return Spool(self.store.url)
 
     def path(self, digest: str, revision: int) -> str:
         """Where a revision of an entry lies in the store."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from operator import sub
 from typing import Any
 
 from prefect_happyhorse.engine.media.probe import MOST_PIXELS
 
-__all__ = ["blank_warnings"]
+__all__ = ["blank_warnings", "length_s"]
 
 _POINTS = 8
 # A coding with few key frames is decoded frame by frame from its start; one that moves differs within the first of them.
@@ -24,34 +24,40 @@ _WALKED_PACKETS, _PACKETS_A_POINT = 1000, 12
 _QUIET = 33
 
 
-def blank_warnings(container: Any, first: Any) -> tuple[str, ...]:
-    """What is wrong with a video in PyAV's container whose first frame was decoded; of what cannot be told nothing is said."""
-    return (*_picture_warnings(container, first), *_sound_warnings(container))
+def blank_warnings(container: Any, first: Any, on_frame: Callable[[Any], None]) -> tuple[str, ...]:
+    """What is wrong with a video; of what cannot be told nothing is said.
+
+    Args:
+        container: It, opened by PyAV.
+        first: Its first frame, decoded.
+        on_frame: Called with the frames of its start, in their order, as far as they are decoded here.
+    """
+    return (*_picture_warnings(container, first, on_frame), *_sound_warnings(container))
 
 
-def _length_s(container: Any) -> float:
+def length_s(container: Any) -> float:
+    """How long what is in PyAV's container lasts, in seconds; 0 where it does not say."""
     import av
 
     return 0.0 if container.duration is None else container.duration / av.time_base
 
 
-def _picture_warnings(container: Any, first_frame: Any) -> Iterator[str]:
+def _picture_warnings(container: Any, first_frame: Any, on_frame: Callable[[Any], None]) -> Iterator[str]:
     stream = container.streams.video[0]
     if stream.width * stream.height > MOST_PIXELS:
         return
     first: bytes | None = None
     is_black = is_still = True
     seen_s, looked_at = 0.0, 0
-    for time_s, luma in _lumas(container, stream, first_frame):
+    for time_s, luma in _lumas(container, stream, first_frame, on_frame):
         first = luma if first is None else first
         is_black = is_black and sum(luma) < _BLACK * len(luma)
-        off = [*map(abs, map(sub, luma, first))]
-        is_still = is_still and max(off) <= _SAME_PART and sum(off) <= _SAME_PICTURE * len(off)
+        is_still = is_still and _is_same(luma, first)
         seen_s, looked_at = max(seen_s, time_s), looked_at + 1
         if not is_black and not is_still:
             return
     # What ends before half of the video was looked at says nothing of the rest.
-    if looked_at < 2 or seen_s < _length_s(container) / 2:
+    if looked_at < 2 or seen_s < length_s(container) / 2:
         return
     if is_black:
         yield "it is black: so are all frames that were looked at"
@@ -59,7 +65,14 @@ def _picture_warnings(container: Any, first_frame: Any) -> Iterator[str]:
         yield "it stands still: all frames that were looked at are the same"
 
 
-def _lumas(container: Any, stream: Any, first_frame: Any) -> Iterator[tuple[float, bytes]]:
+def _is_same(luma: bytes, first: bytes) -> bool:
+    if luma == first:
+        return True
+    off = [*map(abs, map(sub, luma, first))]
+    return max(off) <= _SAME_PART and sum(off) <= _SAME_PICTURE * len(off)
+
+
+def _lumas(container: Any, stream: Any, first_frame: Any, on_frame: Callable[[Any], None]) -> Iterator[tuple[float, bytes]]:
     """Small grey pictures of frames: of the first ones, and of key frames spread over the rest."""
     import av
     from av.video.reformatter import VideoReformatter
@@ -76,6 +89,7 @@ def _lumas(container: Any, stream: Any, first_frame: Any) -> Iterator[tuple[floa
     walked_s = 0.0
     for number, frame in enumerate(chain((first_frame,), islice(container.decode(stream), _WALKED_FRAMES))):
         walked_s = frame.time or 0.0
+        on_frame(frame)
         if number % _EACH == 0:
             yield small(frame)
     stream.codec_context.skip_frame = "NONKEY"
@@ -117,5 +131,5 @@ def _sounds(container: Any, stream: Any) -> Iterator[Any]:
 
 def _points(container: Any, after_s: float) -> Iterator[float]:
     """Times spread evenly over a video, in seconds; those up to one are left out."""
-    length_s = _length_s(container)
-    return (at_s for number in range(1, _POINTS) if (at_s := length_s * number / _POINTS) > after_s)
+    whole_s = length_s(container)
+    return (at_s for number in range(1, _POINTS) if (at_s := whole_s * number / _POINTS) > after_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from prefect_happyhorse.domain.values import AssetKind
-from prefect_happyhorse.engine.media.blank import blank_warnings
+from prefect_happyhorse.engine.media.blank import blank_warnings, length_s
 from prefect_happyhorse.engine.media.probe import FEW_PIXELS, MOST_PIXELS, MediaInfo, MediaNotReadable, can_measure, probe
 
 __all__ = ["probe_and_thumbnail", "thumbnail", "thumbnail_path"]
@@ -65,13 +65,20 @@ def probe_and_thumbnail(path: Path) -> tuple[MediaInfo, bytes | None]:
     """As `probe`, with what is blank, and the thumbnail or None where none can be made; a video is opened once for all. This blocks."""
     made: list[bytes] = []
     warnings: list[str] = []
+    passed: list[Any] = []
 
     def on_video(container: Any, first: Any) -> None:
+        third_s = length_s(container) / 3
+
+        def on_frame(frame: Any) -> None:
+            if not passed and frame.time is not None and frame.time >= third_s:
+                passed.append(frame)
+
         # The file itself may well be whole.
         with suppress(MediaNotReadable), _translated():
-            warnings.extend(blank_warnings(container, first))
+            warnings.extend(blank_warnings(container, first, on_frame))
         with suppress(MediaNotReadable), _translated():
-            if (image := _frame_of(container, _SIZE)) is not None:
+            if (image := _frame_of(container, _SIZE, passed)) is not None:
                 made.append(_encode(image, _SIZE, _MAX_BYTES))
 
     info = probe(path, on_video=on_video)
@@ -136,9 +143,18 @@ def _frame(file: Path | io.BytesIO, size: int) -> Any:
         return _frame_of(container, size)
 
 
-def _frame_of(container: Any, size: int) -> Any:
-    """The first frame after a third of the video that is not dark; else one from its start; else the brightest; None if too large."""
+def _frames_from(container: Any, start_s: float) -> Iterator[Any]:
+    """A video's frames from a time on; a seek lands on the key frame before, which may be the very first."""
     import av
+
+    container.seek(int(start_s * av.time_base))
+    for frame in container.decode(container.streams.video[0]):
+        if frame.time is None or frame.time >= start_s:
+            yield frame
+
+
+def _frame_of(container: Any, size: int, passed: Sequence[Any] = ()) -> Any:
+    """The first frame after a third of the video that is not dark; else one from its start; else the brightest; None if too large."""
     from PIL import ImageStat
 
     brightest: tuple[float, Any] | None = None
@@ -147,11 +163,8 @@ def _frame_of(container: Any, size: int) -> Any:
         return None
     # Most frames are ones that no other depends on; skipping them makes the way to the frame that is shown short.
     stream.codec_context.skip_frame = "NONREF"
-    length_s = 0.0 if container.duration is None else container.duration / av.time_base
-    for start_s in (length_s / 3, 0.0):
-        container.seek(int(start_s * av.time_base))
-        # A seek lands on the key frame before, which may be the very first.
-        frames = (frame for frame in container.decode(stream) if frame.time is None or frame.time >= start_s)
+    # What comes first was decoded already, where that is so.
+    for frames in (passed, _frames_from(container, length_s(container) / 3), _frames_from(container, 0.0)):
         for frame in islice(frames, _MOST_FRAMES):
             image = _upright(frame, size)
             brightness = ImageStat.Stat(image.convert("L")).mean[0]
