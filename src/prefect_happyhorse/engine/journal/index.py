@@ -23,7 +23,7 @@ from prefect_happyhorse.engine.journal.journal import OPEN_STATES, Journal, Jour
 
 __all__ = ["Contents", "Index", "Line", "begun", "billed", "contents", "open_entries"]
 
-_AT_ONCE = 32
+_FILES_AT_ONCE = 4
 _MOST_SECONDS = 1e6
 
 _log = logging.getLogger(__name__)
@@ -121,9 +121,11 @@ class Index:
         """Read what is not read yet of the parts that some entries belong to, and drop what is of an entry that is gone."""
         if parts := {digest[:1] for digest in revisions} - self._loaded:
             self._loaded |= parts
-            names = [name for name in await self._store.list(INDEX) if name[:1] in parts]
-            async for path, content in self._store.read_all([f"{INDEX}/{name}" for name in names]):
-                self._take(path, content)
+            paths = [f"{INDEX}/{name}" for name in await self._store.list(INDEX) if name[:1] in parts]
+            # Each may be a megabyte.
+            for start in range(0, len(paths), _FILES_AT_ONCE):
+                async for path, content in self._store.read_all(paths[start : start + _FILES_AT_ONCE]):
+                    self._take(path, content)
         for digest in self._lines.keys() - revisions.keys():
             # Its revisions may come again, and be another's.
             del self._lines[digest]
@@ -138,10 +140,11 @@ class Index:
         of_open = path == index_path(part, is_open=True)
         try:
             if not of_open:
-                self._lines |= {line.digest: line for line in _LINES.validate_json(content)}
+                self._lines.update((line.digest, line) for line in _LINES.validate_json(content))
             elif self._with_open:
                 # What only a later version knows is kept, as it is when the entry itself is read.
-                self._open |= {one.digest: one for one in _ENTRIES.validate_json(content, extra="allow") if _is_kept(one)}
+                kept = filter(_is_kept, _ENTRIES.validate_json(content, extra="allow"))
+                self._open.update((one.digest, one) for one in kept)
         except (ValidationError, RecursionError) as error:
             count = f": {error.error_count()} problems" if isinstance(error, ValidationError) else ""
             _log.warning("%s cannot be read and is made anew%s", self._store.uri(path), count)
@@ -194,7 +197,7 @@ class Index:
                 lines.append(line)
             if entries is not None and (entry := self.open_entry(digest, revision)) is not None:
                 entries.append(entry)
-        slots = asyncio.Semaphore(_AT_ONCE)
+        slots = asyncio.Semaphore(_FILES_AT_ONCE)
 
         async def write(part: str, is_open: bool) -> bool:
             path, held = index_path(part, is_open=is_open), current[part, is_open]
