@@ -63,12 +63,12 @@ async def test_only_what_changed_is_read_again(folder: Path, reader: JournalRead
 
 
 async def test_what_the_index_says_is_not_read(folder: Path, reader: JournalReader, read: list[str]) -> None:
-    """Of closed entries, at the first look."""
-    place(folder, kept(folder, 1), submitted(2, at=1))
+    """At the first look: closed entries, and open ones that have a job."""
+    place(folder, kept(folder, 1), submitted(2, at=1), uncertain(3, at=2))
     await contents(Journal(Store(str(folder))))
     read.clear()
     await reader.refresh()
-    assert (read, shown(reader)) == (digests(2), digests(2, 1))
+    assert (read, shown(reader)) == (digests(3), digests(3, 2, 1))
 
 
 async def test_nothing_is_written(folder: Path, reader: JournalReader) -> None:

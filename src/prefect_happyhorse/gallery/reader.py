@@ -293,7 +293,7 @@ class JournalReader:
 
 
 def _portions(revisions: dict[str, int]) -> Iterator[dict[str, int]]:
-    """The entries in parts, each of whole folders, since each folder has an index of its own."""
+    """The entries in parts, each of whole parts of the journal's index."""
     portion: dict[str, int] = {}
     for prefix in sorted(by_prefix := _by_prefix(revisions)):
         portion |= by_prefix[prefix]
@@ -306,7 +306,7 @@ def _portions(revisions: dict[str, int]) -> Iterator[dict[str, int]]:
 def _by_prefix(revisions: dict[str, int]) -> dict[str, dict[str, int]]:
     found: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for digest, revision in revisions.items():
-        found[digest[:2]][digest] = revision
+        found[digest[:1]][digest] = revision
     return found
 
 

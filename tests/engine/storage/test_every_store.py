@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.utils import parse_timestamp
 
-from prefect_happyhorse.engine.storage.fsspec_backend import _parse_timestamp
 from prefect_happyhorse.engine.storage.store import Store
 
 
@@ -288,14 +286,6 @@ async def test_unreachable_is_not_missing(tmp_path: Path) -> None:
         assert not isinstance(caught.value, (FileNotFoundError, FileExistsError))
         assert "sesame" not in str(caught.value)
     assert (tmp_path / "finished").exists()
-
-
-@pytest.mark.parametrize(
-    "value", ["2026-11-24T18:15:29.000Z", "2026-11-24T18:15:29Z", "2026-11-24T18:15:29+00:00", "Tue, 24 Nov 2026 18:15:29 GMT", 1795544129]
-)
-def test_times_of_s3_are_read_as_its_client_reads_them(value: object) -> None:
-    """Those of listings quicker."""
-    assert _parse_timestamp(value) == parse_timestamp(value)
 
 
 async def test_a_range_is_read(any_store: Store) -> None:

@@ -12,11 +12,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import httpx
 import pytest
+from botocore.parsers import create_parser
 from tests.engine.storage.conftest import StoreMaker
 
+from prefect_happyhorse.engine.storage import fsspec_backend
 from prefect_happyhorse.engine.storage.store import Store
+
+_NAMED = (
+    "<Contents><Key>outputs/a%2Bb%26c&amp;&#228;.json</Key><LastModified>2026-11-24T18:15:29.000Z</LastModified><ETag>&quot;9b2c&quot;</ETag>"
+    "<Size>12</Size><StorageClass>STANDARD</StorageClass></Contents>"
+)
+_TRUNCATED = "<IsTruncated>true</IsTruncated><NextContinuationToken>a/b==</NextContinuationToken>"
+_PREFIXES = "<CommonPrefixes><Prefix>outputs/ab/</Prefix></CommonPrefixes>"
 
 
 async def test_wrong_key_is_not_missing(s3: StoreMaker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,3 +137,61 @@ async def test_missing_package() -> None:
     """A store whose package is not installed says which one is missing."""
     with pytest.raises(ImportError, match="adlfs"):
         await Store("abfs://container/outputs", options={"account_name": "x"}).exists("a")
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        _NAMED * 3 + _PREFIXES * 2 + _TRUNCATED,
+        f"{_TRUNCATED}<EncodingType>url</EncodingType>{_PREFIXES}{_NAMED}{_PREFIXES}{_NAMED}",
+        f"<Name>bench</Name>{_NAMED}{_TRUNCATED}{_NAMED}<KeyCount>2</KeyCount>",
+        _NAMED,
+        _PREFIXES,
+        "",
+        "<Contents><Key>a</Key><LastModified>Tue, 24 Nov 2026 18:15:29 GMT</LastModified><Size>1</Size></Contents>",
+    ],
+)
+@pytest.mark.parametrize("namespace", [' xmlns="http://s3.amazonaws.com/doc/2006-03-01/"', ""])
+def test_names_are_read_as_the_client_reads_them(namespace: str, listed: str) -> None:
+    """And all else of an answer by the client itself: above all whether there are more, for a name that is missed may be a paid job."""
+    answer: dict[str, Any] = {"status_code": 200, "headers": {}, "context": {}}
+    answer["body"] = f"<ListBucketResult{namespace}>{listed}</ListBucketResult>".encode()
+    shape = botocore.session.get_session().get_service_model("s3").operation_model("ListObjectsV2").output_shape
+    parser, ours = create_parser("rest-xml"), dict[str, Any]()
+    expected = parser.parse(dict(answer), shape)
+    answer["body"] = answer["body"].replace(b"</StorageClass>", b"</StorageClass><ChecksumAlgorithm>CRC32</ChecksumAlgorithm>")
+    fsspec_backend._read_contents(answer, ours)  # pyright: ignore[reportPrivateUsage] -- no store answers in all these ways
+    found = parser.parse(dict(answer), shape) | ours
+    assert found == expected
+    assert (b"<Key>" in answer["body"], "Contents" in ours) == (False, "Contents" in expected) or "GMT" in listed
+
+
+@pytest.mark.parametrize("body", [b"", b"<ListBucketResult><Contents>", b"<Error><Code>SlowDown</Code></Error>", b"\xff"])
+def test_what_is_no_list_is_left_to_the_client(body: bytes) -> None:
+    """Which says what is wrong, and asks again."""
+    answer, ours = {"body": body}, dict[str, Any]()
+    fsspec_backend._read_contents(answer, ours)  # pyright: ignore[reportPrivateUsage]
+    assert (answer, ours) == ({"body": body}, {})
+
+
+async def test_a_file_is_read_in_one_request_and_a_list_past_the_client(s3: StoreMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large journal is looked at in as few, and nearly all of the time goes into names."""
+    asked: list[str] = []
+    listed: list[int] = []
+    read_contents = fsspec_backend._read_contents  # pyright: ignore[reportPrivateUsage]
+
+    def noted(*, customized_response_dict: dict[str, Any], **facts: Any) -> None:
+        read_contents(customized_response_dict=customized_response_dict, **facts)
+        listed.append(len(customized_response_dict["Contents"]))
+
+    monkeypatch.setattr(fsspec_backend, "_read_contents", noted)
+    store = s3()
+    fs, _ = store._backend._opened  # pyright: ignore[reportAttributeAccessIssue]
+    names = ["a b.json", "a%20b.json", "a+b&c.json", "\u00e4<\u4e2d>.json"]
+    for name in names:
+        await store.write(f"journal/{name}", name.encode())
+    fs.s3.meta.events.register("before-call.s3", lambda model, **_: asked.append(model.name))
+    assert await store.list("journal") == sorted(names)
+    assert await store.read("journal/a b.json") == b"a b.json"
+    assert {path async for path, _ in store.read_all([f"journal/{name}" for name in names])} == {f"journal/{name}" for name in names}
+    assert (asked, listed) == (["ListObjectsV2", *["GetObject"] * 5], [4])

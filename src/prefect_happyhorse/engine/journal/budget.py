@@ -239,6 +239,7 @@ class BudgetTracker:
                 elif one.digest not in self._undecided:
                     self._totals.enter(self._index.add(one))
         await self._index.save(revisions)
+        self._index.leave_open_ones()
         if self._budget.days is not None:
             with self._guard:
                 self._totals.leave_out(before=datetime.now(timezone.utc) - timedelta(days=self._budget.days))

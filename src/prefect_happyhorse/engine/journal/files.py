@@ -13,7 +13,9 @@ from prefect_happyhorse.domain.errors import SubmissionUncertain
 from prefect_happyhorse.engine.journal.entry import JournalEntry
 
 __all__ = [
+    "INDEX",
     "LEASES",
+    "dumped_entry",
     "entry_path",
     "entry_start",
     "index_path",
@@ -25,6 +27,7 @@ __all__ = [
     "written_entry",
 ]
 
+INDEX = "journal/index"
 LEASES = "journal/leases"
 
 _NAME = re.compile(r"([^/]+)\.([1-9][0-9]{0,8})\.json")
@@ -47,9 +50,9 @@ def lease_path(digest: str, revision: int) -> str:
     return f"{LEASES}/{digest}.{revision}.json"
 
 
-def index_path(prefix: str) -> str:
-    """Where the index of the entries with a prefix lies in the store."""
-    return f"journal/index/{prefix}.json"
+def index_path(part: str, *, is_open: bool = False) -> str:
+    """Where a part of the index lies in the store: of the closed or the open entries whose digests have the same first character."""
+    return f"{INDEX}/{part}{'.open' if is_open else ''}.json"
 
 
 def is_prefix(folder: str) -> bool:
@@ -71,7 +74,12 @@ def is_of_earlier_form(name: str) -> bool:
 def written_entry(entry: JournalEntry) -> bytes:
     """An entry as its file holds it, with the fields that only a later version knows."""
     # With an indent, Python's own `json` takes six times as long.
-    return to_json(_with_unknown(entry, entry.model_dump(mode="json", exclude_none=True)), indent=2) + b"\n"
+    return to_json(dumped_entry(entry), indent=2) + b"\n"
+
+
+def dumped_entry(entry: JournalEntry) -> dict[str, Any]:
+    """An entry as it is written, in values of JSON."""
+    return _with_unknown(entry, entry.model_dump(mode="json", exclude_none=True))
 
 
 def _with_unknown(value: object, dumped: Any) -> Any:

@@ -1,27 +1,29 @@
-"""The index of a journal: what is listed and counted of each closed entry, so that those who look for others need not read it.
+"""The index of a journal: what is listed and counted of each closed entry, and the open ones as they are, so that none need be read.
 
-It is made by whoever reads an entry that is not in it yet, and a revision never changes: a line that is lost is read anew, and none can be
-wrong. An open entry is one that is not in the index.
+It is made by whoever reads an entry that is not in it yet, and a revision never changes: what is lost of it is read anew, and nothing can
+be wrong. Open entries lie in files of their own, since they change often, and only those that have a job: where nobody knows what was
+bought, the entry itself is read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from prefect_happyhorse.domain.prices import EXACT, Currency, Estimate
-from prefect_happyhorse.engine.journal.files import index_path
+from prefect_happyhorse.engine.journal.files import INDEX, dumped_entry, index_path
 from prefect_happyhorse.engine.journal.journal import OPEN_STATES, Journal, JournalEntry, JournalState, Listing, Unreadable
 
 __all__ = ["Contents", "Index", "Line", "begun", "billed", "contents", "open_entries"]
 
-_AT_ONCE = 32
+_FILES_AT_ONCE = 4
 _MOST_SECONDS = 1e6
 
 _log = logging.getLogger(__name__)
@@ -96,10 +98,11 @@ class Contents(NamedTuple):
 
 
 _LINES = TypeAdapter(list[Line])
+_ENTRIES = TypeAdapter(list[JournalEntry])
 
 
 class Index:
-    """The lines of a journal's closed entries, by their digests.
+    """The lines of a journal's closed entries and its open entries, by their digests.
 
     Args:
         journal: The journal.
@@ -108,59 +111,121 @@ class Index:
     def __init__(self, journal: Journal) -> None:
         self._store = journal.store
         self._lines: dict[str, Line] = {}
+        self._open: dict[str, JournalEntry] = {}
+        self._with_open = True
         self._loaded: set[str] = set()
-        self._changed: set[str] = set()
+        self._changed: set[tuple[str, bool]] = set()
+        self._replaced: list[str] = []
 
     async def load(self, revisions: Mapping[str, int]) -> None:
-        """Read what is not read yet of the part that some entries belong to, and drop what is of an entry that is gone."""
-        prefixes = {digest[:2] for digest in revisions} - self._loaded
-        self._loaded |= prefixes
-        async for path, content in self._store.read_all([index_path(prefix) for prefix in prefixes]):
-            try:
-                self._lines |= {line.digest: line for line in _LINES.validate_json(content)}
-            except ValidationError as error:
-                _log.warning("%s cannot be read and is made anew: %s problems", self._store.uri(path), error.error_count())
+        """Read what is not read yet of the parts that some entries belong to, and drop what is of an entry that is gone."""
+        if parts := {digest[:1] for digest in revisions} - self._loaded:
+            self._loaded |= parts
+            paths = [f"{INDEX}/{name}" for name in await self._store.list(INDEX) if name[:1] in parts]
+            # Each may be a megabyte.
+            for start in range(0, len(paths), _FILES_AT_ONCE):
+                async for path, content in self._store.read_all(paths[start : start + _FILES_AT_ONCE]):
+                    self._take(path, content)
         for digest in self._lines.keys() - revisions.keys():
             # Its revisions may come again, and be another's.
             del self._lines[digest]
-            self._changed.add(digest[:2])
+            self._changed.add((digest[:1], False))
+        for digest, entry in list(self._open.items()):
+            if revisions.get(digest) != entry.revision:
+                del self._open[digest]
+                self._changed.add((digest[:1], True))
+
+    def _take(self, path: str, content: bytes) -> None:
+        part = path.rpartition("/")[2][:1]
+        of_open = path == index_path(part, is_open=True)
+        try:
+            if not of_open:
+                self._lines.update((line.digest, line) for line in _LINES.validate_json(content))
+            elif self._with_open:
+                # What only a later version knows is kept, as it is when the entry itself is read.
+                kept = filter(_is_kept, _ENTRIES.validate_json(content, extra="allow"))
+                self._open.update((one.digest, one) for one in kept)
+        except (ValidationError, RecursionError) as error:
+            count = f": {error.error_count()} problems" if isinstance(error, ValidationError) else ""
+            _log.warning("%s cannot be read and is made anew%s", self._store.uri(path), count)
+            self._changed.add((part, of_open))
+        if not of_open and path != index_path(part):
+            # Of an earlier form, with a file for each two first characters.
+            self._replaced.append(path)
+            self._changed.add((part, False))
 
     def get(self, digest: str, revision: int) -> Line | None:
         """The line of an entry, or None when it has to be read."""
+        if (entry := self.open_entry(digest, revision)) is not None:
+            return Line.of(entry)
+        return self._line(digest, revision)
+
+    def _line(self, digest: str, revision: int) -> Line | None:
         line = self._lines.get(digest)
         return line if line is not None and line.revision == revision else None
 
+    def open_entry(self, digest: str, revision: int) -> JournalEntry | None:
+        """An open entry that need not be read."""
+        entry = self._open.get(digest)
+        return entry if entry is not None and entry.revision == revision else None
+
     def add(self, entry: JournalEntry) -> Line:
-        """The line of an entry that was read; it is kept where the entry is closed."""
+        """The line of an entry that was read; it is kept where the entry is closed, and an open entry that has a job as it is."""
         line = Line.of(entry)
         if not entry.is_open:
             self._lines[entry.digest] = line
-            self._changed.add(entry.digest[:2])
+            self._changed.add((entry.digest[:1], False))
+        elif self._with_open and _is_kept(entry):
+            self._open[entry.digest] = entry
+            self._changed.add((entry.digest[:1], True))
         return line
+
+    def leave_open_ones(self) -> None:
+        """Hold the open entries no longer, nor keep what changes of them: whoever looks again and again needs their lines alone."""
+        self._with_open = False
+        self._open.clear()
 
     async def save(self, revisions: Mapping[str, int]) -> None:
         """Write what is new, without what was replaced."""
         if not self._changed:
             return
-        current: defaultdict[str, list[Line]] = defaultdict(list)
+        current: dict[tuple[str, bool], list[Any]] = {one: [] for one in self._changed}
+        self._changed.clear()
         for digest, revision in revisions.items():
-            if digest[:2] in self._changed and (line := self.get(digest, revision)) is not None:
-                current[digest[:2]].append(line)
-        changed, self._changed = self._changed, set()
-        slots = asyncio.Semaphore(_AT_ONCE)
+            lines, entries = current.get((digest[:1], False)), current.get((digest[:1], True))
+            if lines is not None and (line := self._line(digest, revision)) is not None:
+                lines.append(line)
+            if entries is not None and (entry := self.open_entry(digest, revision)) is not None:
+                entries.append(entry)
+        slots = asyncio.Semaphore(_FILES_AT_ONCE)
 
-        async def write(prefix: str) -> None:
+        async def write(part: str, is_open: bool) -> bool:
+            path, held = index_path(part, is_open=is_open), current[part, is_open]
             async with slots:
                 try:
-                    await self._store.write(index_path(prefix), _LINES.dump_json(current[prefix]))
+                    await self._store.write(path, _written(held) if is_open else _LINES.dump_json(held))
                 except OSError as error:
-                    _log.debug("%s could not be written: %s", self._store.uri(index_path(prefix)), error)
+                    _log.debug("%s could not be written: %s", self._store.uri(path), error)
+                    return False
+            return True
 
-        await asyncio.gather(*map(write, changed))
+        if all(await asyncio.gather(*(write(*one) for one in current))):
+            replaced, self._replaced = self._replaced, []
+            with suppress(OSError):
+                await self._store.delete_all(replaced)
+
+
+def _is_kept(entry: JournalEntry) -> bool:
+    """Whether the index holds an open entry: where nobody knows what was bought, the entry itself is read."""
+    return entry.is_open and entry.job is not None
+
+
+def _written(entries: Iterable[JournalEntry]) -> bytes:
+    return to_json([dumped_entry(entry) | {"revision": entry.revision} for entry in entries])
 
 
 async def contents(journal: Journal, *, tidy: bool = False, read_only: bool = False) -> Contents:
-    """What a journal holds; only entries that are not in its index are read, and of these the open ones are kept.
+    """What a journal holds; only entries that are not in its index are read.
 
     Args:
         journal: The journal.
@@ -172,13 +237,15 @@ async def contents(journal: Journal, *, tidy: bool = False, read_only: bool = Fa
     index = Index(journal)
     await index.load(survey.latest)
     lines: list[Line] = []
+    found: list[JournalEntry] = []
     unread: dict[str, int] = {}
     for digest, revision in survey.latest.items():
-        if (line := index.get(digest, revision)) is not None:
-            lines.append(line)
-        else:
+        if (line := index.get(digest, revision)) is None:
             unread[digest] = revision
-    found: list[JournalEntry] = []
+            continue
+        lines.append(line)
+        if (entry := index.open_entry(digest, revision)) is not None:
+            found.append(entry)
     async for one in journal.read_all(unread):
         if isinstance(one, Unreadable):
             unreadable.append(one)
@@ -189,7 +256,7 @@ async def contents(journal: Journal, *, tidy: bool = False, read_only: bool = Fa
     if not read_only:
         await index.save(survey.latest)
     if tidy:
-        await journal.tidy(survey, lambda digest, revision: index.get(digest, revision) is not None)
+        await journal.tidy(survey, lambda digest, revision: (line := index.get(digest, revision)) is not None and not line.is_open)
     return Contents(lines, sorted(found, key=begun), unreadable)
 
 

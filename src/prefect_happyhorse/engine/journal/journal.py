@@ -23,10 +23,10 @@ from prefect_happyhorse.domain.errors import GenerationError, JobExpired, Submis
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.engine.journal.entry import OPEN_STATES, Cancellation, Failure, JournalEntry, JournalState
 from prefect_happyhorse.engine.journal.files import (
+    INDEX,
     LEASES,
     entry_path,
     entry_start,
-    index_path,
     is_of_earlier_form,
     is_prefix,
     lease_path,
@@ -347,7 +347,8 @@ class Journal:
             return None
         away = await self._copy_away(name, await self.store.read(path))
         # It may have been readable once: what the index says of it is of no use any more.
-        await self.store.delete(index_path(known[0][:2]))
+        index = [one for one in await self.store.list(INDEX) if one[:1] == known[0][:1]]
+        await self.store.delete_all([f"{INDEX}/{one}" for one in index])
         await self._restate_earlier(*known)
         await self.store.delete(path)
         return self.store.uri(away)
