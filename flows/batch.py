@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -206,6 +207,7 @@ async def batch(
     how: dict[str, Any] = {"budget": budget, "labels": labels}
 
     async def run(task: Any, **how: Any) -> tuple[_Report, list[Job]]:
+        gc.freeze()
         report = _Report(place)
         jobs: list[Job] = []
         rows = map(_as_result, read_manifest(manifest, **form))
