@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -143,6 +142,14 @@ def _as_result(row: Row | BadRow) -> Row | RowResult:
     return row if isinstance(row, Row) else RowResult(row=row.row, id=row.id, error=row.error)
 
 
+def _shares(concurrency: int, at_once: int) -> asyncio.Queue[int]:
+    """For each of the task runs at once, how many jobs may run in it."""
+    shares = asyncio.Queue[int]()
+    for number in range(at_once):
+        shares.put_nowait(concurrency // at_once + (number < concurrency % at_once))
+    return shares
+
+
 @flow(name="batch", flow_run_name="batch {manifest}", persist_result=True, result_serializer="json")
 async def batch(
     manifest: str,
@@ -207,15 +214,12 @@ async def batch(
     how: dict[str, Any] = {"budget": budget, "labels": labels}
 
     async def run(task: Any, **how: Any) -> tuple[_Report, list[Job]]:
-        gc.freeze()
         report = _Report(place)
         jobs: list[Job] = []
         rows = map(_as_result, read_manifest(manifest, **form))
-        slots = anyio.CapacityLimiter(at_once)
-        shares = [concurrency // at_once + (slot < concurrency % at_once) for slot in range(at_once)]
+        shares = _shares(concurrency, at_once)
 
-        async def make(number: int, shard: list[Row | RowResult]) -> None:
-            share = shares.pop()
+        async def make(number: int, shard: list[Row | RowResult], share: int) -> None:
             title = "batch" if checked.rows <= shard_rows else f"batch, rows {shard[0].id} to {shard[-1].id}"
             try:
                 # Quoted, it is not searched for futures. A task runner's future is waited for in a thread.
@@ -227,16 +231,14 @@ async def batch(
             await report.add(number, ended)
             if wait == "suspend":
                 jobs.extend(row.job for row in ended if row.job is not None)
-            shares.append(share)
-            slots.release_on_behalf_of(number)
+            shares.put_nowait(share)
 
         threads = anyio.CapacityLimiter(at_once)
         async with anyio.create_task_group() as group:
             number = 0
             while shard := await anyio.to_thread.run_sync(lambda: list(islice(rows, shard_rows))):
                 number += 1
-                await slots.acquire_on_behalf_of(number)
-                group.start_soon(make, number, shard)
+                group.start_soon(make, number, shard, await shares.get())
         return report, jobs
 
     if wait == "suspend":

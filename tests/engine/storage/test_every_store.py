@@ -77,9 +77,14 @@ async def test_a_folder_is_listed_once_for_all_that_is_sought_in_it(tmp_path: Pa
     """However many they are: a journal's folders are long."""
     listed: list[str] = []
     names = LocalFolder.names
-    monkeypatch.setattr(LocalFolder, "names", lambda self, path, start: listed.append(path) or names(self, path, start))  # pyright: ignore
+
+    def counted(self: LocalFolder, path: str, start: str) -> list[str]:
+        listed.append(path)
+        return names(self, path, start)
+
+    monkeypatch.setattr(LocalFolder, "names", counted)
     starts = [f"journal/{folder}/{number}." for number in range(9) for folder in ("ab", "cd")]
-    assert [names async for _, names in Store(str(tmp_path)).list_starting(starts)] == [[]] * 18
+    assert [found async for _, found in Store(str(tmp_path)).list_starting(starts)] == [[]] * 18
     assert listed == ["journal/ab", "journal/cd"]
 
 

@@ -168,8 +168,11 @@ class Store:
         for start in starts:
             folder, _, name = start.rpartition("/")
             sought[folder].append(name)
-        listed = self._each(lambda folder: self._backend.names(folder, os.path.commonprefix(sought[folder])), [*sought])
-        async for folder, names in listed:
+
+        def names_in(folder: str) -> builtins.list[str]:
+            return self._backend.names(folder, sought[folder][0] if len(sought[folder]) == 1 else "")
+
+        async for folder, names in self._each(names_in, [*sought]):
             for start in sought[folder]:
                 yield f"{folder}/{start}", [name for name in names if name.startswith(start)]
 
