@@ -1,4 +1,4 @@
-"""A manifest of requests, made by the hundred in a task run: a failed row stops no other, and it says how each ended.
+"""A manifest of requests, made by the thousand in a task run: a failed row stops no other, and it says how each ended.
 
 Run it with `python flows/batch.py MANIFEST`, or deploy it to a work pool.
 """
@@ -148,6 +148,14 @@ def _as_result(row: Row | BadRow) -> Row | RowResult:
     return row if isinstance(row, Row) else RowResult(row=row.row, id=row.id, error=row.error)
 
 
+def _shares(concurrency: int, at_once: int) -> asyncio.Queue[int]:
+    """For each of the task runs at once, how many jobs may run in it."""
+    shares = asyncio.Queue[int]()
+    for number in range(at_once):
+        shares.put_nowait(concurrency // at_once + (number < concurrency % at_once))
+    return shares
+
+
 @flow(name="batch", flow_run_name="batch {manifest}", persist_result=True, result_serializer="json")
 async def batch(
     manifest: str,
@@ -159,7 +167,7 @@ async def batch(
     id_column: str | None = None,
     bad_rows: Literal["refuse", "skip"] = "refuse",
     concurrency: PositiveInt = 500,
-    shard_rows: PositiveInt = 250,
+    shard_rows: PositiveInt = 1000,
     deadline_s: float = 3600.0,
     fail_on_failed_rows: bool = True,
     wait: Literal["process", "suspend"] = "process",
@@ -168,7 +176,7 @@ async def batch(
     over_budget: Literal["refuse", "skip"] = "refuse",
     labels: dict[str, str] | None = None,
 ) -> BatchResult:
-    """Make everything that a manifest asks for, some hundred jobs in a task run, side by side on the flow's task runner.
+    """Make everything that a manifest asks for, a thousand jobs in a task run, two of these side by side on the flow's task runner.
 
     Args:
         manifest: Where the manifest lies: a path on the worker or an fsspec URL of JSON lines, CSV, Parquet, Arrow, or of a folder of a
@@ -179,7 +187,7 @@ async def batch(
         template: For each field of a request a text over the manifest's columns, such as `A {animal} in {city}`.
         id_column: The column of a row's own id. Empty: its number.
         bad_rows: Whether the run is refused, before anything is bought, when a row cannot be sent as it is; or the others are made.
-        concurrency: How many jobs run at the same time.
+        concurrency: How many jobs run at the same time, in two task runs, or in as many as have so many rows.
         shard_rows: How many rows a task run has.
         deadline_s: How long each job may take, in seconds.
         fail_on_failed_rows: Whether the run is failed, at its end, when a row failed.
@@ -207,20 +215,21 @@ async def batch(
     checked.refuse(bad_rows=bad_rows == "refuse")
     await outlay.show()
     await outlay.refuse(over_budget=over_budget)
-    at_once = -(-concurrency // shard_rows)
-    how: dict[str, Any] = {"concurrency": concurrency // at_once, "budget": budget, "labels": labels}
+    # Two, so that while one waits for its last jobs, or shows what it has, the next is on its way.
+    at_once = min(-(-checked.rows // shard_rows), concurrency, max(2, -(-concurrency // shard_rows))) or 1
+    how: dict[str, Any] = {"budget": budget, "labels": labels}
 
     async def run(task: Any, **how: Any) -> tuple[_Report, list[Job]]:
         report = _Report(place)
         jobs: list[Job] = []
         rows = map(_as_result, read_manifest(manifest, **form))
-        slots = anyio.CapacityLimiter(at_once)
+        shares = _shares(concurrency, at_once)
 
-        async def make(number: int, shard: list[Row | RowResult]) -> None:
+        async def make(number: int, shard: list[Row | RowResult], share: int) -> None:
             title = "batch" if checked.rows <= shard_rows else f"batch, rows {shard[0].id} to {shard[-1].id}"
             try:
                 # Quoted, it is not searched for futures. A task runner's future is waited for in a thread.
-                future = task.submit(quote(shard), credentials, place, title=title, **how)
+                future = task.submit(quote(shard), credentials, place, title=title, concurrency=share, **how)
                 ended = await anyio.to_thread.run_sync(future.result, abandon_on_cancel=True, limiter=threads)
             except Exception as error:  # noqa: BLE001 -- the other shards are paid for; what ends a run is no Exception in Prefect
                 get_run_logger().error("%s: %s: %s", title, type(error).__name__, error)
@@ -228,15 +237,14 @@ async def batch(
             await report.add(number, ended)
             if wait == "suspend":
                 jobs.extend(row.job for row in ended if row.job is not None)
-            slots.release_on_behalf_of(number)
+            shares.put_nowait(share)
 
         threads = anyio.CapacityLimiter(at_once)
         async with anyio.create_task_group() as group:
             number = 0
             while shard := await anyio.to_thread.run_sync(lambda: list(islice(rows, shard_rows))):
                 number += 1
-                await slots.acquire_on_behalf_of(number)
-                group.start_soon(make, number, shard)
+                group.start_soon(make, number, shard, await shares.get())
         return report, jobs
 
     if wait == "suspend":

@@ -12,7 +12,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.exceptions import ParameterTypeError
 from prefect.flows import Flow, load_flow_from_entrypoint
 
-from prefect_happyhorse import BudgetExceeded, InvalidRequest
+from prefect_happyhorse import BudgetExceeded, InvalidRequest, generate_many
 from prefect_happyhorse.cli.demo import flow_file
 from prefect_happyhorse.sandbox import SandboxServer
 
@@ -103,6 +103,21 @@ async def test_shards_are_task_runs_of_their_own(sandbox_env: SandboxServer, bat
         "generate 2 requests, batch, rows 3 to 4",
     ]
     assert sorted(artifact.type for artifact in artifacts if artifact.type) == ["markdown"] * 4 + ["progress"] * 3 + ["table"]
+
+
+async def test_what_may_run_at_once_is_shared_out(
+    sandbox_env: SandboxServer, batch: Flow[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among two task runs, or as many as have so many rows; a single one has all of it."""
+    shares: list[int] = []
+    submit = generate_many.submit
+    monkeypatch.setattr(generate_many, "submit", lambda *args, **how: shares.append(how["concurrency"]) or submit(*args, **how))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    manifest = tmp_path / "shots.jsonl"
+    manifest.write_text("\n".join([row("one"), row("two")]))
+    for shard_rows, concurrency, shared in ((1, 1, {1}), (1, 500, {250}), (1, 5, {3, 2}), (1000, 500, {500}), (2, 7, {7})):
+        await batch(str(manifest), shard_rows=shard_rows, concurrency=concurrency)
+        assert set(shares) == shared
+        shares.clear()
 
 
 async def test_running_again_buys_only_what_is_missing(sandbox_env: SandboxServer, batch: Flow[Any, Any], tmp_path: Path) -> None:

@@ -18,17 +18,20 @@ from prefect.states import State
 from prefect_happyhorse import (
     InvalidRequest,
     Money,
+    Outlay,
     ReferenceToVideo,
     RowResult,
     TextToImage,
     collect_jobs,
     download_many,
+    estimate_requests,
     generate_many,
     open_jobs,
     poll_many,
     submit_many,
 )
 from prefect_happyhorse.artifacts import gallery
+from prefect_happyhorse.engine.jobs import prepare
 from prefect_happyhorse.engine.jobs.results import StoredResult
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.runtime import concurrency
@@ -150,6 +153,27 @@ async def test_what_is_kept_already_is_found_with_a_look_or_two(sandbox_env: San
     rows = await many([*horses(1), *horses(2)])
     assert [row.asset for row in rows] == [made[0].asset, made[0].asset, made[1].asset]
     assert len(sandbox_env.ledger()) == 12
+
+
+async def test_what_was_bought_is_not_checked_again(sandbox_env: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It did fit its route when it was sent, and is there whatever the route takes by now; what is not bought must fit."""
+
+    @flow
+    async def many(requests: list[TextToImage]) -> tuple[list[RowResult], Outlay]:
+        rows = await generate_many(requests, "happyhorse")
+        return rows, await estimate_requests([(one, "happyhorse", 1) for one in requests])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise InvalidRequest("There are no horses any more.")
+
+    (made,), _ = await many(horses(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "check", refuse)
+        rows, outlay = await many(horses(1))
+        assert (rows[0].asset, outlay.bought) == (made.asset, 1)
+        with pytest.raises(InvalidRequest, match="no horses any more"):
+            await many(horses(2))
+    assert len(sandbox_env.ledger()) == 1
 
 
 async def test_a_kept_file_that_is_gone_is_fetched_again(sandbox_env: SandboxServer) -> None:

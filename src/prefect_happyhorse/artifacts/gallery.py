@@ -17,7 +17,7 @@ from prefect_happyhorse.artifacts.run import artifact_key, in_run, link_to, neve
 from prefect_happyhorse.domain.assets import MediaAsset
 from prefect_happyhorse.domain.settings import current
 from prefect_happyhorse.engine.media.probe import in_decoder
-from prefect_happyhorse.engine.media.thumbnail import thumbnail, thumbnail_path
+from prefect_happyhorse.engine.media.thumbnail import smaller, thumbnail_path
 from prefect_happyhorse.engine.storage.store import Store
 
 __all__ = ["Gallery", "show_gallery"]
@@ -150,5 +150,4 @@ def _bytes(tile: Tile) -> int:
 
 
 def _shrunk(jpegs: Sequence[bytes | None]) -> list[bytes | None]:
-    # Where Pillow is missing, the whole thumbnail has to do.
-    return [jpeg and (thumbnail(jpeg, "image", size=_THUMBNAIL_PX, max_bytes=len(jpeg)) or jpeg) for jpeg in jpegs]
+    return [jpeg and smaller(jpeg, _THUMBNAIL_PX) for jpeg in jpegs]

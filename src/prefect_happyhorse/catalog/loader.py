@@ -184,7 +184,7 @@ def routes(gateway: str | None = None) -> tuple[Route, ...]:
 
 def find_route(gateway: str, capability: str, model: str) -> Route:
     """The route of a gateway for a capability of a model."""
-    for route in routes(gateway):
+    for route in _loaded(gateway)[1]:
         if (route.capability, route.model) == (capability, model):
             return route
     raise InvalidRequest(

@@ -21,7 +21,7 @@ from prefect_happyhorse.domain.prices import EXACT, Estimate, total
 from prefect_happyhorse.domain.requests import GenerationRequest, iter_media, parse_request, replace_media
 from prefect_happyhorse.domain.validation import validation_problems
 from prefect_happyhorse.engine.jobs.failover import Pool
-from prefect_happyhorse.engine.jobs.prepare import Prepared, prepare
+from prefect_happyhorse.engine.jobs.prepare import Identified, Prepared
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import PROCESS
 from prefect_happyhorse.engine.journal.budget import NOTHING_SENT, Budget, Problem
@@ -143,16 +143,20 @@ class Outlay:
         places = [(name, position) for name, position, medium in iter_media(request) if medium == to_come]
         if before is not None:
             request = replace_media(request, dict.fromkeys(places, before))
-        prepared = await self._prepared(request, credentials, take)
+        found = await self._found(request, credentials, take)
         # What is made of something that there is not yet cannot be bought already.
-        if not places or before is not None:
+        may_be_bought = not places or before is not None
+        if may_be_bought:
             if self._bought is None:
                 self._bought = await _Bought.read(PROCESS.journal(await store_of(self._store)))
-            for one in prepared:
-                is_bought, asset = await self._bought.look(one.digest, with_asset=bool(to_come))
+            for digest in filter(None, (one.digest for one in found)):
+                is_bought, asset = await self._bought.look(digest, with_asset=bool(to_come))
                 if is_bought:
                     self.bought += 1
                     return asset
+        # What was bought did fit its route; what the provider advises is told when it is submitted.
+        prepared = [one.prepared(tell=False) if isinstance(one, Identified) else one for one in found]
+        if may_be_bought:
             number = self.new + 1
             if await to_thread.run_sync(self._seen.first, prepared[0].digest, number) != number:
                 self.bought += 1
@@ -161,12 +165,11 @@ class Outlay:
         await self._add(prepared)
         return None
 
-    async def _prepared(self, request: GenerationRequest, credentials: Credentials, take: int) -> list[Prepared]:
-        """What would be sent, at a pool to each of its gateways."""
+    async def _found(self, request: GenerationRequest, credentials: Credentials, take: int) -> Sequence[Identified | Prepared]:
+        """What is looked for in the journal, and else would be sent; at a pool to one of its gateways."""
         payer = await self._payer(credentials)
         if isinstance(payer, Session):
-            # What the provider advises is told when it is submitted.
-            return [await prepare(request, payer.account, take=take, store=payer.store, tell=False)]
+            return [await payer.identify(request, take=take)]
         return [one.prepared for one in (await payer.prepare(request, take=take)).candidates]
 
     async def _payer(self, credentials: Credentials) -> Session | Pool:

@@ -234,17 +234,20 @@ class Submitting:
         """What was made of a row's request before, where all of it is kept: looked up once for all rows that ask meanwhile."""
         if row.job is not None or row.request is None or isinstance(payer, Pool):
             return None
-        prepared = await payer.prepare(row.request, take=row.take)
-        self._asked.add(prepared.digest)
-        async with self._looking:
-            if prepared.digest in self._asked:
-                asked, self._asked = self._asked, set()
-                # Whoever submits is told.
-                with suppress(OSError):
-                    self._found |= await payer.find_kept(asked)
-        if (stored := self._found.pop(prepared.digest, None)) is None:
-            self._prepared[row.row] = prepared
-        return stored
+        # What was bought did fit its route: only what is not kept is checked.
+        identified = await payer.identify(row.request, take=row.take)
+        if (digest := identified.digest) is not None:
+            self._asked.add(digest)
+            async with self._looking:
+                if digest in self._asked:
+                    asked, self._asked = self._asked, set()
+                    # Whoever submits is told.
+                    with suppress(OSError):
+                        self._found |= await payer.find_kept(asked)
+            if (stored := self._found.pop(digest, None)) is not None:
+                return stored
+        self._prepared[row.row] = identified.prepared()
+        return None
 
 
 def polling(*, deadline_s: float) -> Step:

@@ -19,7 +19,7 @@ from prefect_happyhorse.artifacts.gallery import _shrunk
 from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.media import thumbnail as thumbnail_module
 from prefect_happyhorse.engine.media.probe import MediaNotReadable, probe
-from prefect_happyhorse.engine.media.thumbnail import probe_and_thumbnail, thumbnail
+from prefect_happyhorse.engine.media.thumbnail import probe_and_thumbnail, smaller, thumbnail
 
 
 def put(tmp_path: Path, content: bytes) -> Path:
@@ -181,16 +181,28 @@ def test_the_frame_that_is_shown(frames: int, shown: int, tmp_path: Path) -> Non
 
 
 def test_thumbnails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thumbnail can be made smaller and no longer in bytes; one that is small enough stays as it is."""
+    """A thumbnail can be made smaller and no longer in bytes; one that is small enough stays as it is, and without Pillow any does."""
     whole = thumbnail(put(tmp_path, picture("png", 1600, 800)), "image") or b""
-    small = thumbnail(whole, "image", size=160, max_bytes=len(whole)) or b""
+    small = smaller(whole, 160)
     assert opened(small).size == (160, 80)
     assert len(small) <= len(whole)
     assert middle(opened(small)) == pytest.approx((255, 165, 0), abs=12)
-    assert thumbnail(whole, "image", size=480) == whole
+    assert smaller(whole, 480) == whole
+    assert [opened(shown).size for shown in _shrunk([whole]) if shown] == [(192, 96)]
+    with pytest.raises(MediaNotReadable):
+        smaller(b"notes about a horse", 160)
     monkeypatch.setattr(thumbnail_module, "can_measure", lambda _: False)  # pyright: ignore[reportUnknownLambdaType]
-    assert thumbnail(whole, "image", size=160) is None
     assert _shrunk([whole, None]) == [whole, None]
+
+
+def test_fine_lines_made_smaller(tmp_path: Path) -> None:
+    """Lines that are too fine to be shown become greys, where a picture of which pixels are left out stays black and white."""
+    lines = Image.new("L", (480, 480))
+    lines.putdata([255 * (x // 2 % 2) for _ in range(480) for x in range(480)])
+    buffer = io.BytesIO()
+    lines.convert("RGB").save(buffer, "JPEG", quality=95)
+    low, high = opened(smaller(buffer.getvalue(), 192)).convert("L").getextrema()
+    assert 40 < low <= high < 215
 
 
 def test_turned_videos(tmp_path: Path) -> None:

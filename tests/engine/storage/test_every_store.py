@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from prefect_happyhorse.engine.storage.local import LocalFolder
 from prefect_happyhorse.engine.storage.store import Store
 
 
@@ -64,10 +65,25 @@ async def test_many_files_are_looked_for_together(any_store: Store) -> None:
     """By what their paths begin with, and for their lengths; one that is missing has neither."""
     for path in ("journal/ab/abc.1.json", "journal/ab/abc.2.json", "journal/ab/abd.1.json", "journal/cd/cde.1.json"):
         await any_store.write(path, b"{}")
-    starts = ["journal/ab/abc.", "journal/cd/cde.", "journal/ef/efg."]
+    starts = ["journal/ab/abc.", "journal/ab/abe.", "journal/cd/cde.", "journal/ab/abd.", "journal/ef/efg."]
     found = {start: sorted(names) async for start, names in any_store.list_starting(starts)}
-    assert found == {starts[0]: ["abc.1.json", "abc.2.json"], starts[1]: ["cde.1.json"], starts[2]: []}
+    assert found == dict(zip(starts, (["abc.1.json", "abc.2.json"], [], ["cde.1.json"], ["abd.1.json"], []), strict=True))
     assert await any_store.sizes(["journal/ab/abc.1.json", "journal/ab/none.json"]) == {"journal/ab/abc.1.json": 2}
+
+
+async def test_a_folder_is_listed_once_for_all_that_is_sought_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many they are: a journal's folders are long."""
+    listed: list[str] = []
+    names = LocalFolder.names
+
+    def counted(self: LocalFolder, path: str, start: str) -> list[str]:
+        listed.append(path)
+        return names(self, path, start)
+
+    monkeypatch.setattr(LocalFolder, "names", counted)
+    starts = [f"journal/{folder}/{number}." for number in range(9) for folder in ("ab", "cd")]
+    assert [found async for _, found in Store(str(tmp_path)).list_starting(starts)] == [[]] * 18
+    assert listed == ["journal/ab", "journal/cd"]
 
 
 async def test_delete_all(any_store: Store) -> None:

@@ -31,7 +31,7 @@ from prefect_happyhorse.engine.http.client import send
 from prefect_happyhorse.engine.jobs import manage
 from prefect_happyhorse.engine.jobs.hints import goes_on, resolve_uncertain
 from prefect_happyhorse.engine.jobs.poll import OnPoll, Poller, ignore
-from prefect_happyhorse.engine.jobs.prepare import Prepared, prepare
+from prefect_happyhorse.engine.jobs.prepare import Identified, Prepared, identify
 from prefect_happyhorse.engine.jobs.results import OutputStore, StoredResult
 from prefect_happyhorse.engine.jobs.settle import Settler
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
@@ -94,7 +94,11 @@ class Session:
 
     async def prepare(self, request: GenerationRequest, *, take: int = 1) -> Prepared:
         """Check a request against its route and its media, and give it its digest. Nothing is sent."""
-        return await prepare(request, self.account, take=take, store=self.store)
+        return (await self.identify(request, take=take)).prepared()
+
+    async def identify(self, request: GenerationRequest, *, take: int = 1) -> Identified:
+        """Give a request its digest, unchecked: enough to look for what was made of it. Nothing is sent."""
+        return await identify(request, self.account, take=take, store=self.store)
 
     async def submit(
         self,

@@ -15,7 +15,7 @@ from prefect_happyhorse.domain.values import AssetKind
 from prefect_happyhorse.engine.media.blank import blank_warnings, length_s
 from prefect_happyhorse.engine.media.probe import FEW_PIXELS, MOST_PIXELS, MediaInfo, MediaNotReadable, can_measure, probe
 
-__all__ = ["probe_and_thumbnail", "thumbnail", "thumbnail_path"]
+__all__ = ["probe_and_thumbnail", "smaller", "thumbnail", "thumbnail_path"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,17 +37,28 @@ def thumbnail_path(sha256: str) -> str:
 def thumbnail(source: Path | bytes, kind: AssetKind, *, size: int = _SIZE, max_bytes: int = _MAX_BYTES) -> bytes | None:
     """A JPEG of a picture, or of a frame of a video, with at most `size` pixels a side.
 
-    None for a sound, for what is too large to be decoded in little memory, and without Pillow and PyAV. A JPEG in memory that is small
-    enough is its own thumbnail. This blocks: call it in a thread.
+    None for a sound, for what is too large to be decoded in little memory, and without Pillow and PyAV. This blocks: call it in a thread.
     """
     if kind == "audio" or not can_measure("image") or not can_measure(kind):
         return None
     with _translated():
-        if isinstance(source, bytes) and len(source) <= max_bytes and _is_small(source, size):
-            return source
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         image = _picture(file, size) if kind == "image" else _frame(file, size)
         return None if image is None else _encode(image, size, max_bytes)
+
+
+def smaller(jpeg: bytes, size: int) -> bytes:
+    """A thumbnail with at most `size` pixels a side, no longer than it was; without Pillow it is as it was. This blocks."""
+    if not can_measure("image"):
+        return jpeg
+    from PIL import Image
+
+    with _translated(), cast("Any", Image.open(io.BytesIO(jpeg))) as image:
+        if max(image.size) <= size:
+            return jpeg
+        sides = _draft(image, size)
+        # It is upright and hides nothing. Half as long as what is finer, which nobody can tell from it at this size.
+        return _encode(image.resize(sides, Image.Resampling.BILINEAR), size, len(jpeg))
 
 
 @contextmanager
@@ -97,26 +108,25 @@ def _is_too_large(width: int, height: int, most: int) -> bool:
     return True
 
 
-def _is_small(content: bytes, size: int) -> bool:
-    from PIL import Image
-
-    with cast("Any", Image.open(io.BytesIO(content))) as image:
-        return image.format == "JPEG" and max(image.size) <= size
-
-
 def _picture(file: Path | io.BytesIO, size: int) -> Any:
     from PIL import Image, ImageOps
 
     with cast("Any", Image.open(file)) as image:
         if _is_too_large(image.width, image.height, MOST_PIXELS if image.format == "JPEG" else _MOST_PIXELS_AT_ONCE):
             return None
-        # For a JPEG this decodes a smaller picture at once, none of whose sides is below what is asked; for the rest it does nothing.
-        scale = min(1.0, size / max(image.size))
-        image.draft("RGB", tuple(max(1, round(side * scale)) for side in image.size))
+        _draft(image, size)
         # Made smaller before anything else, since each step takes a picture of its own.
         small = image if image.mode in {"L", "RGB", "RGBA"} and not _is_cut_out(image) else image.convert("RGBA")
         small.thumbnail((size, size))
         return _on_white(ImageOps.exif_transpose(small))
+
+
+def _draft(image: Any, size: int) -> tuple[int, ...]:
+    """The sides that a picture is to have; a JPEG is decoded smaller at once, with no side below these."""
+    scale = min(1.0, size / max(image.size))
+    sides = tuple(max(1, round(side * scale)) for side in image.size)
+    image.draft("RGB", sides)
+    return sides
 
 
 def _is_cut_out(image: Any) -> bool:

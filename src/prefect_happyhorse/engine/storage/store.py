@@ -9,6 +9,7 @@ import hashlib
 import os
 import secrets
 import tempfile
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -177,12 +178,18 @@ class Store:
 
     async def list_starting(self, starts: Sequence[str]) -> AsyncGenerator[tuple[str, builtins.list[str]], None]:
         """The names of the files whose paths begin with each of many texts, some at a time and in no order."""
-        async for found in self._each(self._names_starting, starts):
-            yield found
+        # Neither a disk nor an object store finds them by their start: a folder is gone through for each look, however few are sought.
+        sought: defaultdict[str, builtins.list[str]] = defaultdict(builtins.list)
+        for start in starts:
+            folder, _, name = start.rpartition("/")
+            sought[folder].append(name)
 
-    def _names_starting(self, start: str) -> builtins.list[str]:
-        folder, _, name = start.rpartition("/")
-        return self._backend.names(folder, name)
+        def names_in(folder: str) -> builtins.list[str]:
+            return self._backend.names(folder, sought[folder][0] if len(sought[folder]) == 1 else "")
+
+        async for folder, names in self._each(names_in, [*sought]):
+            for start in sought[folder]:
+                yield f"{folder}/{start}", [name for name in names if name.startswith(start)]
 
     async def sizes(self, paths: Sequence[str]) -> dict[str, int]:
         """The lengths in bytes of those of many files that are there."""
