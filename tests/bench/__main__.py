@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.bench import schedule
 from tests.bench.batches import batches
+from tests.bench.chains import suspended
 from tests.bench.fetches import fetching
 from tests.bench.journals import bookkeeping, large_journal
 from tests.bench.loads import overhead
@@ -61,6 +62,7 @@ def polling(size: Size, scratch: Path) -> tuple[list[Figure], str]:
 PARTS: dict[str, Sequence[Callable[[Size, Path], tuple[list[Figure], str]]]] = {
     "figures": (bookkeeping, large_journal, polling, fetching, overhead),
     "batches": (batches,),
+    "chains": (suspended,),
 }
 
 
