@@ -18,12 +18,11 @@ from tests.bench.batches import batches
 from tests.bench.chains import suspended
 from tests.bench.fetches import fetching
 from tests.bench.journals import bookkeeping, large_journal
-from tests.bench.loads import overhead
+from tests.bench.loads import PROVIDERS_LIMIT, beside_the_providers_own, overhead
 from tests.bench.measure import LITTLE, Size
 from tests.bench.report import Figure, table, write_into
 
 FIXED_S = 5.0
-PROVIDERS_LIMIT = 20.0
 
 
 def polling(size: Size, scratch: Path) -> tuple[list[Figure], str]:
@@ -60,7 +59,7 @@ def polling(size: Size, scratch: Path) -> tuple[list[Figure], str]:
 
 
 PARTS: dict[str, Sequence[Callable[[Size, Path], tuple[list[Figure], str]]]] = {
-    "figures": (bookkeeping, large_journal, polling, fetching, overhead),
+    "figures": (bookkeeping, large_journal, polling, fetching, overhead, beside_the_providers_own),
     "batches": (batches,),
     "chains": (suspended,),
 }

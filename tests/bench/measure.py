@@ -37,7 +37,6 @@ class Size:
         chains: How many chains wait suspended.
         chain_s: How long each of their jobs takes, in seconds.
         kills: How often something of theirs is killed meanwhile.
-        kill_s: Between which bounds the pauses between two kills are, in seconds.
         rounds: How often short measurements are repeated, the median counts.
     """
 
@@ -56,7 +55,6 @@ class Size:
     chains: int = 1000
     chain_s: float = 60.0
     kills: int = 50
-    kill_s: tuple[float, float] = (4.0, 16.0)
     rounds: int = 3
 
 
@@ -76,7 +74,6 @@ LITTLE = Size(
     chains=3,
     chain_s=15.0,
     kills=1,
-    kill_s=(1.0, 3.0),
     rounds=1,
 )
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.bench.__main__ import PARTS
 from tests.bench.report import Figure, table, write_into
 
 ROOT = Path(__file__).parents[2]
@@ -17,13 +18,13 @@ MEASURED = (
     "1 jobs of 0.5 s at once, `generate`",
     "3 jobs of 0.5 s at once, `generate`",
     "3 jobs of 0.5 s at once, `generate_many`",
-    "3 jobs at once, `generate_many`",
     "3 jobs without Prefect",
-    "3 jobs at once, `generate`",
-    "3 jobs at once, the same without Prefect",
+    "3 jobs at once where 20 polls a second are answered, `generate_many`",
+    "3 jobs at once where 20 polls a second are answered, the same without Prefect",
     "peak memory of 3 jobs",
     "3 jobs of 0.5 s by `batch`, 500 at once",
     "a manifest of 5 rows by `batch`, all of them stored already",
+    "3 chains of 3 jobs of 15 s in 1 runs that wait suspended, 1 SIGKILLs",
     "processor time of a job at 3 jobs: worker, Prefect server",
     "polls of a job, lognormal durations around 120 s, sigma 0.2",
     "100000 jobs of one account submitted together, 20 polls a second (simulated)",
@@ -50,7 +51,7 @@ MEASURED = (
 def test_everything_is_measured_and_written_down(tmp_path: Path) -> None:
     """With few and short jobs: every row has figures on both sides and no verdict, and the page has its table and plots."""
     page = tmp_path / "page.md"
-    places = (f"<!-- {part}: begin (written by `make bench`) -->\nold\n<!-- {part}: end -->\n\n" for part in ("figures", "batches"))
+    places = (f"<!-- {part}: begin (written by `make bench`) -->\nold\n<!-- {part}: end -->\n\n" for part in PARTS)
     page.write_text(f"# Speed\n\n{''.join(places)}After.\n")
     command = [sys.executable, "-m", "tests.bench", "--small", "--page", str(page)]
     # Nothing may hang on for as long as the whole suite may take.
@@ -58,7 +59,7 @@ def test_everything_is_measured_and_written_down(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     text = page.read_text()
     assert text.startswith("# Speed\n\n<!-- figures: begin")
-    assert text.endswith("<!-- batches: end -->\n\nAfter.\n")
+    assert text.endswith("<!-- chains: end -->\n\nAfter.\n")
     assert "\nold\n" not in text
     rows = {cells[1]: cells[2:-1] for line in text.splitlines() if len(cells := re.split(r" ?\| ?", line)) == 7}
     assert set(MEASURED) <= set(rows)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
+from tests.e2e.stack import QUIET, ROOT, Stack, fetch
 
 from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.engine.jobs.manage import forget
@@ -25,11 +26,11 @@ from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
-from tests.e2e.stack import QUIET, ROOT, Stack, fetch
 
 from .work import Verdict
 
 LOST_S = 20.0
+_LOOKS_EVERY_S = 2.0
 UNDER_WAY = {"Pending", "Submitting", "Running"}
 
 
@@ -146,22 +147,26 @@ def see_through(
     flow: str,
     runs: int,
     *,
+    jobs: int,
     kill: Callable[[random.Random], None],
     kills: int,
     within_s: float,
-    pause_s: tuple[float, float] = (2.0, 8.0),
     look: Callable[[Counter[str]], None] = lambda names: None,
 ) -> int:
     """Kill again and again until all runs have ended well, and begin anew what was lost, as an automation would; gives how often it killed.
 
     Args:
-        kill: Kills one of them, at the moments of these numbers.
+        crew: Who works.
+        flow: The flow.
+        runs: How many runs of it there are.
+        jobs: How many jobs all of them make.
+        kill: Kills something, chosen by these numbers, whenever so many jobs are bought and fetched as chance wants.
         kills: How often, at most.
         within_s: How long all may take, in seconds.
-        pause_s: Between which bounds the pauses between two kills are, in seconds.
-        look: Called before each with how many runs are in which state.
+        look: Called every two seconds with how many runs are in which state.
     """
-    moments = random.Random(20261130)  # noqa: S311 -- the same moments each time
+    chance = random.Random(20261130)  # noqa: S311 -- the same each time
+    moments = sorted(chance.sample(range(2 * jobs), kills))
     deadline = time.monotonic() + within_s
     killed = 0
     since: dict[tuple[str, str, str], float] = {}
@@ -182,10 +187,14 @@ def see_through(
             resolve_doubt(crew.stack)
         for run in over | stuck:
             _begin_anew(crew.stack, run)
-        time.sleep(moments.uniform(*pause_s))
-        if killed < kills:
-            kill(moments)
-            killed += 1
+        next_look = time.monotonic() + _LOOKS_EVERY_S
+        while time.monotonic() < next_look:
+            # Often, so that it also comes while a run is about to submit.
+            if killed < kills and sum(1 + (one["downloads"] > 0) for one in crew.stack.ledger()) > moments[killed]:
+                kill(chance)
+                killed += 1
+                break
+            time.sleep(_LOOKS_EVERY_S / 10)
 
 
 def _begin_anew(stack: Stack, run: str) -> None:
@@ -205,7 +214,7 @@ async def _resolve_doubt(stack: Stack) -> None:
     doubtful = [one for one in (await open_entries(journal)).entries if _is_left_behind(one)]
     if not doubtful:
         return
-    known = {one["job"]["task_id"] for one in stack.journal() if "job" in one}
+    known = {entry.job.task_id for entry in (await journal.entries()).entries if entry.job is not None}
     for entry in doubtful:
         asked = entry.request.model, entry.request.prompt
         strays = [one for one in stack.ledger() if one["task_id"] not in known and (one["model"], one["prompt"]) == asked]

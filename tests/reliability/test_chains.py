@@ -42,7 +42,8 @@ def test_suspended_chains_survive_the_loss_of_workers_and_collectors(stack: Stac
             crew,
             "image-to-video-edit",
             chains,
-            kill=lambda moments: crew.kill(moments.randrange(3)),
+            jobs=chains * STEPS,
+            kill=lambda chance: crew.kill(chance.randrange(3)),
             kills=kills,
             within_s=45.0 * chains,
         )
