@@ -30,8 +30,10 @@ from prefect_happyhorse.domain.errors import (
 )
 from prefect_happyhorse.domain.jobs import Job
 from prefect_happyhorse.domain.requests import ReferenceToVideo, TextToImage
+from prefect_happyhorse.engine.jobs import submit as submit_module
 from prefect_happyhorse.engine.jobs.prepare import prepare
 from prefect_happyhorse.engine.jobs.session import Session
+from prefect_happyhorse.engine.jobs.shared import Shared
 from prefect_happyhorse.engine.jobs.submit import Submitter
 from prefect_happyhorse.engine.journal.journal import Journal, JournalEntry, LeaseOwner
 from prefect_happyhorse.engine.storage.store import Store
@@ -64,6 +66,38 @@ async def test_the_same_request_is_charged_once(sandbox: SandboxServer, account:
     second = await submitter.submit(await prepare(HORSE, account()))
     assert second == first
     assert len(sandbox.ledger()) == 1
+
+
+async def test_few_of_many_submits_are_in_doubt_at_once(
+    sandbox: SandboxServer, account: AccountMaker, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of sixty that begin together, those that wait for a connection hold no lease: a kill would leave each of these to a person."""
+    many, payer, shared = 60, account(), Shared()
+    asked = [await prepare(HORSE, payer, take=take) for take in range(1, many + 1)]
+    slots, goes_on = shared.submit_slots(payer, asked[0].route), asyncio.Event()
+    begun = ended = most = 0
+    acquire, send = Journal.acquire, submit_module.send
+
+    async def acquiring(journal: Journal, *given: Any) -> JournalEntry | None:
+        nonlocal begun, most
+        acquired = await acquire(journal, *given)
+        begun += 1
+        most = max(most, begun - ended)
+        if begun == many or (slots.locked() and begun == 32):
+            goes_on.set()
+        return acquired
+
+    async def sending(*given: Any, **how: Any) -> httpx.Response:
+        nonlocal ended
+        await goes_on.wait()
+        answer = await send(*given, **how)
+        ended += 1
+        return answer
+
+    monkeypatch.setattr(Journal, "acquire", acquiring)
+    monkeypatch.setattr(submit_module, "send", sending)
+    await asyncio.gather(*(Submitter(store=store, shared=shared).submit(one) for one in asked))
+    assert (most, len(sandbox.ledger())) == (32, many)
 
 
 async def test_a_session_says_whether_a_job_is_new(sandbox: SandboxServer, account: AccountMaker, store: Store) -> None:

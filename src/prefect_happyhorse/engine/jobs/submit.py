@@ -144,7 +144,7 @@ class Submitter:
         )
 
     async def _buy(self, prepared: Prepared, journal: Journal, *, instead_of: JournalEntry | None) -> Submitted | None:
-        """Acquire the lease and send; None when another process acquired it first, or may have meanwhile."""
+        """Do all that is free, wait for a turn, acquire the lease and send; None when another acquired it first, or may have meanwhile."""
         account = prepared.account
         gateway = get_gateway(account.gateway)
         now = datetime.now(timezone.utc)
@@ -188,9 +188,26 @@ class Submitter:
         async with self.shared.connections.client() as client:
             await self._authorize(client, gateway, account)
             telemetry = client.telemetry
-        if (limiter := self.shared.submit_limiter(account, prepared.route)) is not None:
-            # Before the lease too: whoever waits for a turn holds none that others wait for.
-            await limiter.wait()
+        # Before the lease too: whoever waits for a turn holds none that others wait for, or that is in doubt once this process is killed.
+        async with self.shared.submit_slots(account, prepared.route):
+            if (limiter := self.shared.submit_limiter(account, prepared.route)) is not None:
+                await limiter.wait()
+            # It was begun now, and not before minutes in a queue.
+            intent = intent.model_copy(update={"owner": LeaseOwner(claim=owner.claim)})
+            return await self._buy_now(gateway, prepared, request, intent, journal=journal, telemetry=telemetry, instead_of=instead_of)
+
+    async def _buy_now(
+        self,
+        gateway: Gateway,
+        prepared: Prepared,
+        request: httpx.Request,
+        intent: JournalEntry,
+        *,
+        journal: Journal,
+        telemetry: Telemetry,
+        instead_of: JournalEntry | None,
+    ) -> Submitted | None:
+        """Acquire the lease and send, as `_buy`."""
         step = self._step(telemetry, prepared, instead_of)
         if (traceparent := step.traceparent) is not None:
             intent = intent.model_copy(update={"traceparent": traceparent})
