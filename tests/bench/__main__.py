@@ -1,7 +1,7 @@
 """Everything that is measured: `make bench`; `python -m tests.bench --small` tries the same with little, and judges nothing.
 
-The large batches take as long as all the rest, and are a part of their own. Each figure is measured in a process of its own, beside a
-baseline in the same run.
+The large batches and the chains take as long as all the rest, and are parts of their own. Each figure is measured in a process of its
+own, beside a baseline in the same run.
 """
 
 from __future__ import annotations

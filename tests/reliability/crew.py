@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
-from tests.e2e.stack import QUIET, ROOT, Stack, fetch
+from tests.e2e.stack import ROOT, Stack, fetch
 
 from prefect_happyhorse.domain.errors import GenerationError
 from prefect_happyhorse.engine.jobs.manage import forget
@@ -65,7 +65,15 @@ class Crew:
         self.running = [self._start(command) for command in self.commands]
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, *command], env=self.stack.environment, cwd=ROOT, start_new_session=True, **QUIET)
+        with (self.stack.folder / "crew.log").open("ab") as log:
+            said = {"stdout": log, "stderr": log}
+            return subprocess.Popen([sys.executable, *command], env=self.stack.environment, cwd=ROOT, start_new_session=True, **said)
+
+    def revive(self) -> None:
+        """Start anew what ended by itself, such as a worker that did not reach the server in time, as a service manager does."""
+        for which, process in enumerate(self.running):
+            if process.poll() is not None:
+                self.running[which] = self._start(self.commands[which])
 
     def kill(self, which: int) -> None:
         """End one with all its runs, as a machine does that is switched off, and start another in its place."""
@@ -176,6 +184,7 @@ def see_through(
         if names["Completed"] == runs:
             return killed
         assert time.monotonic() < deadline, names
+        crew.revive()
         look(names)
         alive = crew.runs()
         # How long nothing but its state has said that it is under way.
