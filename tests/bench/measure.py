@@ -72,7 +72,7 @@ LITTLE = Size(
     rows=3,
     stored=5,
     chains=3,
-    chain_s=15.0,
+    chain_s=1.0,
     kills=1,
     rounds=1,
 )
