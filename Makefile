@@ -84,7 +84,7 @@ types: setup  ## Check types
 
 check: lint types test  ## All of these
 
-bench: setup  ## Measure everything beside a baseline in the same run, and write the tables of docs/performance.md (PART=figures or batches for one)
+bench: setup  ## Measure everything beside a baseline in the same run, and write the tables of docs/performance.md (PART=figures, batches or chains for one)
 	$(BIN)/python -m tests.bench --page docs/performance.md $(PART:%=--part %)
 
 docs: setup  ## Build the documentation into site/

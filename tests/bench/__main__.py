@@ -1,7 +1,7 @@
 """Everything that is measured: `make bench`; `python -m tests.bench --small` tries the same with little, and judges nothing.
 
-The large batches take as long as all the rest, and are a part of their own. Each figure is measured in a process of its own, beside a
-baseline in the same run.
+The large batches and the chains take as long as all the rest, and are parts of their own. Each figure is measured in a process of its
+own, beside a baseline in the same run.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 
 from tests.bench import schedule
 from tests.bench.batches import batches
+from tests.bench.chains import suspended
 from tests.bench.fetches import fetching
 from tests.bench.journals import bookkeeping, large_journal
-from tests.bench.loads import overhead
+from tests.bench.loads import PROVIDERS_LIMIT, beside_the_providers_own, overhead
 from tests.bench.measure import LITTLE, Size
 from tests.bench.report import Figure, table, write_into
 
 FIXED_S = 5.0
-PROVIDERS_LIMIT = 20.0
 
 
 def polling(size: Size, scratch: Path) -> tuple[list[Figure], str]:
@@ -59,8 +59,9 @@ def polling(size: Size, scratch: Path) -> tuple[list[Figure], str]:
 
 
 PARTS: dict[str, Sequence[Callable[[Size, Path], tuple[list[Figure], str]]]] = {
-    "figures": (bookkeeping, large_journal, polling, fetching, overhead),
+    "figures": (bookkeeping, large_journal, polling, fetching, overhead, beside_the_providers_own),
     "batches": (batches,),
+    "chains": (suspended,),
 }
 
 

@@ -34,6 +34,9 @@ class Size:
         simulated: How many jobs are simulated.
         rows: How many rows a manifest has that is made.
         stored: How many one has of which all is stored.
+        chains: How many chains wait suspended.
+        chain_s: How long each of their jobs takes, in seconds.
+        kills: How often something of theirs is killed meanwhile.
         rounds: How often short measurements are repeated, the median counts.
     """
 
@@ -49,6 +52,9 @@ class Size:
     simulated: int = 3000
     rows: int = 10_000
     stored: int = 100_000
+    chains: int = 1000
+    chain_s: float = 60.0
+    kills: int = 50
     rounds: int = 3
 
 
@@ -65,6 +71,9 @@ LITTLE = Size(
     simulated=50,
     rows=3,
     stored=5,
+    chains=3,
+    chain_s=1.0,
+    kills=1,
     rounds=1,
 )
 

@@ -18,6 +18,8 @@ from prefect_happyhorse.engine.inputs.upload import upload_inputs
 from prefect_happyhorse.engine.jobs.prepare import prepare
 from prefect_happyhorse.engine.jobs.shared import Shared
 from prefect_happyhorse.engine.jobs.submit import Submitter
+from prefect_happyhorse.engine.journal.journal import Journal
+from prefect_happyhorse.engine.journal.owner import up_s
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer
 
@@ -45,15 +47,21 @@ async def test_submits_of_a_model_wait_for_their_turn(sandbox: SandboxServer, ac
     limiter = shared.submit_limiter(payer, prepared.route)
     assert limiter is not None
     assert shared.submit_limiter(account(), resolve(TextToVideo(model="kling-video", prompt="x"), "happyhorse")) is None
-    turns: list[int] = []
+    turns: list[tuple[int, float]] = []
 
     async def wait() -> int:
-        turns.append(len(sandbox.ledger()))
+        turns.append((len(sandbox.ledger()), up_s()))
         return 0
 
     limiter.wait = wait  # pyright: ignore[reportAttributeAccessIssue]
-    await Submitter(store=store, shared=shared).submit(prepared)
-    assert (turns, len(sandbox.ledger())) == ([0], 1)
+    job = await Submitter(store=store, shared=shared).submit(prepared)
+    ((charged, waited_until_s),) = turns
+    assert (charged, len(sandbox.ledger())) == (0, 1)
+    # From when it may have been sent is told by its owner, and no wait before is part of that.
+    entry = await Journal(store).read(job.digest)
+    assert entry is not None
+    assert entry.owner.up_s is not None
+    assert entry.owner.up_s >= waited_until_s
 
 
 async def test_advice_is_told_and_stops_nothing(account: AccountMaker, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

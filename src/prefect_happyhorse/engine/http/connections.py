@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -75,7 +74,6 @@ class Client:
     telemetry: Telemetry = field(default_factory=chosen)
     users: int = 0
     calls: dict[tuple[str, bool], Calls] = field(default_factory=dict[tuple[str, bool], Calls])
-    submits: defaultdict[str, asyncio.Semaphore] = field(default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(_CALLS)))
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_DOWNLOADS))
 
     def __post_init__(self) -> None:

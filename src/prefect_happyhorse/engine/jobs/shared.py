@@ -33,6 +33,9 @@ _UNDOCUMENTED_PER_S = 500.0
 _UNDOCUMENTED_BURST = 1000
 _REMEMBERED = 10_000
 
+# As many as there are slots for calls: a submit that waits for one is in doubt too once its process is killed.
+_SUBMITS = 16
+
 
 class Latest(Generic[_Read]):
     """What takes long to read, read once for all who ask for it at the same time."""
@@ -58,6 +61,7 @@ class Shared:
         self.connections = Connections()
         self._lock = threading.Lock()
         self._limiters: dict[tuple[str, ...], RateLimiter] = {}
+        self._submit_slots = WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, ...], asyncio.Semaphore]]()
         self._durations: dict[tuple[str, str], Durations] = {}
         self._remembered: OrderedDict[tuple[str, str], JournalEntry] = OrderedDict()
         self._proved: set[str] = set()
@@ -70,6 +74,12 @@ class Shared:
         key = (account.gateway, account.label, account.base_url)
         wide = {"per_s": _UNDOCUMENTED_PER_S, "burst": _UNDOCUMENTED_BURST}
         return self._limiter(key, **(wide if per_s is None else {"per_s": per_s}))
+
+    def submit_slots(self, account: Account, route: Route) -> asyncio.Semaphore:
+        """The slots for an account's submits of a model on this event loop: no more are in doubt once it is killed."""
+        with self._lock:
+            slots = self._submit_slots.setdefault(asyncio.get_running_loop(), {})
+            return slots.setdefault((account.gateway, account.label, account.base_url, route.model), asyncio.Semaphore(_SUBMITS))
 
     def submit_limiter(self, account: Account, route: Route) -> RateLimiter | None:
         """The limiter of an account's submits of a model, or None where no limit is documented."""

@@ -144,7 +144,7 @@ class Submitter:
         )
 
     async def _buy(self, prepared: Prepared, journal: Journal, *, instead_of: JournalEntry | None) -> Submitted | None:
-        """Acquire the lease and send; None when another process acquired it first, or may have meanwhile."""
+        """Do all that is free, wait for a turn, acquire the lease and send; None when another acquired it first, or may have meanwhile."""
         account = prepared.account
         gateway = get_gateway(account.gateway)
         now = datetime.now(timezone.utc)
@@ -185,19 +185,33 @@ class Submitter:
             # Before the lease, so that no other process meets an intent of unknown price that is about to be released.
             self.tracker.check(intent)
         await self.shared.prove(journal)
+        async with self.shared.connections.client() as client:
+            await self._authorize(client, gateway, account)
+            telemetry = client.telemetry
+        # Before the lease too: whoever waits for a turn holds none that others wait for, or that is in doubt once this process is killed.
+        async with self.shared.submit_slots(account, prepared.route):
+            if (limiter := self.shared.submit_limiter(account, prepared.route)) is not None:
+                await limiter.wait()
+            # It was begun now, and not before minutes in a queue.
+            intent = intent.model_copy(update={"owner": LeaseOwner(claim=owner.claim)})
+            return await self._buy_now(gateway, prepared, request, intent, journal=journal, telemetry=telemetry, instead_of=instead_of)
+
+    async def _buy_now(
+        self,
+        gateway: Gateway,
+        prepared: Prepared,
+        request: httpx.Request,
+        intent: JournalEntry,
+        *,
+        journal: Journal,
+        telemetry: Telemetry,
+        instead_of: JournalEntry | None,
+    ) -> Submitted | None:
+        """Acquire the lease and send, as `_buy`."""
+        step = self._step(telemetry, prepared, instead_of)
+        if (traceparent := step.traceparent) is not None:
+            intent = intent.model_copy(update={"traceparent": traceparent})
         with ExitStack() as at_work:
-            async with self.shared.connections.client() as client:
-                await self._authorize(client, gateway, account)
-                if (limiter := self.shared.submit_limiter(account, prepared.route)) is not None:
-                    # Before the lease too: whoever waits for a turn holds none that others wait for.
-                    await limiter.wait()
-                # A process that is killed leaves no intent of what it would not have sent yet: each is one that nobody knows of.
-                slot = client.submits[request.url.host]
-                await slot.acquire()
-                at_work.callback(slot.release)
-            step = self._step(client.telemetry, prepared, instead_of)
-            if (traceparent := step.traceparent) is not None:
-                intent = intent.model_copy(update={"traceparent": traceparent})
             at_work.enter_context(intent.owner.submitting(asyncio.get_running_loop()))
             try:
                 acquired = await journal.acquire(intent, instead_of)

@@ -46,6 +46,7 @@ class LedgerEntry(BaseModel):
     model: str
     capability: str = Field(description="The first capability whose wire fields the body fits; some share them all.")
     task_id: str
+    prompt: str | None = Field(default=None, description="What was asked for, as a provider's console shows it.")
     digest: str = Field(description="SHA-256 of the body, as JSON with sorted keys.")
     charged_at: float = Field(description="When it was accepted, in Unix seconds.")
     refunded: bool = Field(description="Whether the charge was taken back, because the job failed or was cancelled.")
@@ -186,6 +187,7 @@ class Job:
             model=self.route.model,
             capability=self.route.capability,
             task_id=self.task_id,
+            prompt=self.body.text("prompt"),
             digest=self.digest,
             charged_at=self.submitted_at,
             refunded=state in {"failed", "cancelled"},
