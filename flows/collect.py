@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import Any
 
 import anyio
@@ -31,6 +32,8 @@ from prefect_happyhorse import (
 )
 
 _ANEW_AFTER_S = 300.0
+_SUBMIT_S = 150.0
+"""How long an intent may be a submit that is under way, in seconds: as long as a lease lives."""
 
 
 class JobOutcome(BaseModel, frozen=True):
@@ -61,25 +64,53 @@ def _outcomes(entries: Sequence[JournalEntry], rows: Sequence[RowResult]) -> lis
     return [_outcome(entry, row) for entry, row in zip(entries, rows, strict=True)]
 
 
+class _Turns:
+    """When each open entry is looked after next, by a clock that nobody sets.
+
+    Args:
+        clock: Seconds that only ever grow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._not_before: dict[tuple[str, bool], float] = {}
+
+    def due(self, entries: Iterable[JournalEntry]) -> list[JournalEntry]:
+        """Those whose turn it is, which is then over."""
+        now = self._clock()
+        known = {(entry.digest, entry.job is None): entry for entry in entries}
+        self._not_before = {key: at for key, at in self._not_before.items() if key in known or at == inf}
+        # An intent mostly is a submit that is under way, and a job a moment later: as such it has its turn at once.
+        first = {key: now + _SUBMIT_S if entry.state == "intent" else now for key, entry in known.items()}
+        due = [entry for key, entry in known.items() if self._not_before.setdefault(key, first[key]) <= now]
+        self._set(due, inf)
+        return due
+
+    def end(self, entries: Iterable[JournalEntry]) -> None:
+        """Say that they were looked after: one that is still open now timed out, or needs a person."""
+        self._set(entries, self._clock() + _ANEW_AFTER_S)
+
+    def _set(self, entries: Iterable[JournalEntry], at: float) -> None:
+        # One without a job may get it meanwhile, from whoever looks after it.
+        self._not_before.update({(entry.digest, without): at for entry in entries for without in (False, True)})
+
+
 async def _follow(place: MediaStore, credentials: Sequence[GatewayCredentials], every_s: float, **how: Any) -> None:
     """Look after every job that is open and becomes open, and resume the runs that wait, for ever."""
-    not_before: dict[str, float] = {}
+    turns = _Turns()
 
     async def look_after(entries: list[JournalEntry]) -> None:
         try:
             await collect_jobs(entries, credentials, place, watch=True, **how)
         except Exception as error:  # noqa: BLE001 -- a store or a gateway that is away for an hour must not end it
             get_run_logger().error("%d jobs are looked after anew in %.0f s: %s", len(entries), _ANEW_AFTER_S, error)
-        # One that is still open now timed out, or needs a person.
-        not_before.update(dict.fromkeys((entry.digest for entry in entries), time.monotonic() + _ANEW_AFTER_S))
+        turns.end(entries)
 
     async with anyio.create_task_group() as group:
         while True:
             try:
                 # Not as a task run: there would be one every few seconds, for ever.
-                due = [entry for entry in await open_jobs.fn(place) if not_before.get(entry.digest, 0.0) < time.monotonic()]
-                if due:
-                    not_before.update(dict.fromkeys((entry.digest for entry in due), float("inf")))
+                if due := turns.due(await open_jobs.fn(place)):
                     group.start_soon(look_after, due)
                 await resume_runs(place)
             except Exception as error:  # noqa: BLE001 -- nor a journal that cannot be read for an hour

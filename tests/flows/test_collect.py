@@ -192,3 +192,31 @@ async def test_nobody_at_a_time_is_refused(sandbox_env: SandboxServer, collect: 
     """Nought at a time would wait for ever."""
     with pytest.raises(ParameterTypeError, match="concurrency: Input should be greater than 0"):
         await collect(concurrency=0)
+
+
+@pytest.mark.filterwarnings("ignore:Logger 'prefect.task_runs' attempted to send logs:UserWarning")
+async def test_whose_turn_it_is(sandbox_env: SandboxServer, collect: Flow[Any, Any]) -> None:
+    """A job's at once, also where its submit was met as it was under way; an intent's when that is over; again only after a while."""
+    await submit(TextToImage(model="gpt-image-2", prompt="A horse"), "happyhorse")
+    (job,) = await open_jobs()
+    intent = job.model_copy(update={"state": "intent", "job": None})
+    now = 0.0
+    turns = collect.fn.__globals__["_Turns"](lambda: now)
+    assert turns.due([intent]) == []
+    now = 5.0
+    assert turns.due([intent]) == []
+    assert turns.due([job]) == [job]
+    assert turns.due([job]) == []
+    turns.end([job])
+    now = 300.0
+    assert turns.due([job]) == []
+    now = 306.0
+    assert turns.due([job]) == [job]
+    other = intent.model_copy(update={"digest": "other"})
+    assert turns.due([job, other]) == []
+    now = 600.0
+    assert turns.due([job, other]) == [other]
+    # It got its job while it was looked after.
+    assert turns.due([other.model_copy(update={"state": "submitted", "job": job.job})]) == []
+    uncertain = intent.model_copy(update={"state": "uncertain", "digest": "third"})
+    assert turns.due([uncertain]) == [uncertain]
