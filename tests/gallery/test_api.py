@@ -202,7 +202,9 @@ async def test_a_file_that_is_gone_or_cut_or_elsewhere_is_said_to_be(
 ) -> None:
     """Before a browser asks for it in vain."""
     gone, cut = kept(folder, "gone"), kept(folder, "cut", content=b"whole")
-    place(folder, gone, cut, kept(tmp_path / "elsewhere", "far"))
+    far = kept(tmp_path / "elsewhere", "far")
+    assert far.asset is not None
+    place(folder, gone, cut, far.model_copy(update={"asset": far.asset.model_copy(update={"uri": "file:///far.png"})}))
     (folder / "2026-11-20" / "gone.png").unlink()
     (folder / "2026-11-20" / "cut.png").write_bytes(b"w")
     await reader.refresh()

@@ -50,7 +50,11 @@ class SimServer:
         return await self._world.step(f"server {what}", work, httpx.ReadTimeout)
 
     async def read_flow_run(self, run: UUID) -> Any:
-        return await self._call("read", lambda: SimpleNamespace(state=self.states[run]))
+        return await self._call("read", lambda: SimpleNamespace(id=run, state=self.states[run], deployment_id=1))
+
+    async def read_deployment(self, deployment: int) -> int:
+        """Nobody deletes it here."""
+        return deployment
 
     async def resume_flow_run(self, run: UUID) -> Any:
         def resume() -> Any:

@@ -270,12 +270,11 @@ class GatewayCredentials(Block):
             'ttapi'
         """
         cls._is_known(gateway)
-        variables = os.environ if variables is None else variables
         # A traceback may show what is here.
         found: dict[str, Any] = {
             field: SecretStr(value) if field in {"api_key", "secret_key"} else value
             for field, name in environment_names(gateway).items()
-            if (value := variables.get(name))
+            if (value := (os.environ if variables is None else variables).get(name))
         }
         if "prices" in found:
             found["prices"] = list(read_prices(Path(found["prices"]).read_text(encoding="utf-8")))

@@ -17,6 +17,7 @@ from prefect_happyhorse.catalog import GATEWAYS, gateway_facts
 from prefect_happyhorse.cli.init import dotenv
 from prefect_happyhorse.cli.init.ask import Save, Wishes, block_problems, complete
 from prefect_happyhorse.cli.output import REFUSED, asynchronous, confirm, echo, fail, interruptible, json_option, print_json
+from prefect_happyhorse.engine.storage.backend import HiddenOptions
 
 if TYPE_CHECKING:
     from prefect_happyhorse.blocks import GatewayCredentials, MediaStore
@@ -107,8 +108,8 @@ def _in_file(wishes: Wishes) -> GatewayCredentials:
 
     gateway = wishes.gateway or ""
     names = _names(gateway)
-    variables = dotenv.values(dotenv.read(wishes.env_file))
-    return GatewayCredentials.from_environment(gateway, {name: value for name, value in variables.items() if name in names})
+    variables = HiddenOptions(dotenv.values(dotenv.read(wishes.env_file)))
+    return GatewayCredentials.from_environment(gateway, HiddenOptions({name: variables[name] for name in names.keys() & variables.keys()}))
 
 
 def _kept(old: GatewayCredentials | MediaStore, *, but: Collection[str]) -> dict[str, Any]:

@@ -35,10 +35,10 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
 
     scheme = url.partition("://")[0]
     # With more, s3fs asks how long a file is before it reads it.
-    chosen: dict[str, Any] = {"max_concurrency": 1, **options} if scheme in _S3 else {**options}
-    if scheme not in {"memory", "webdav"}:
-        # A cached listing would hide what other processes write.
-        chosen["use_listings_cache"] = False
+    ours: dict[str, Any] = {"max_concurrency": 1} if scheme in _S3 else {}
+    # A cached listing would hide what other processes write.
+    fixed = {} if scheme in {"memory", "webdav"} else {"use_listings_cache": False}
+    chosen = HiddenOptions({**ours, **options, **fixed})
     try:
         fs, path = cast("tuple[Any, str]", fsspec.core.url_to_fs(url, **chosen))  # pyright: ignore[reportUnknownMemberType] -- no types
         if scheme in _S3:
