@@ -14,7 +14,6 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
-from xml.etree import ElementTree
 
 from prefect_happyhorse.engine.storage.backend import HiddenOptions
 from prefect_happyhorse.engine.storage.local import CHUNK_BYTES, hash_file
@@ -67,6 +66,8 @@ def _with_package(url: str, error: Exception) -> Exception:
 
 def _read_contents(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
     """Read the names in an answer, which takes botocore with its schema and dateutil twenty times as long; all else is left to it."""
+    from xml.etree import ElementTree  # not at the top: only S3 needs it
+
     try:
         root = ElementTree.fromstring(response_dict["body"])  # noqa: S314 -- as botocore reads it
         named = [one for one in root if _tag(one) == "Contents"]
@@ -79,8 +80,8 @@ def _read_contents(response_dict: dict[str, Any], customized_response_dict: dict
         customized_response_dict["Contents"] = found
 
 
-def _tag(element: ElementTree.Element) -> str:
-    return element.tag.rpartition("}")[2]
+def _tag(element: Any) -> str:
+    return str(element.tag).rpartition("}")[2]
 
 
 def _time(text: str) -> datetime:
