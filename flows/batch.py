@@ -260,11 +260,7 @@ async def batch(
     get_run_logger().info("%s%s. How each ended: %s", summary, cost, ", ".join(result.files[:3]))
     if result.failed and fail_on_failed_rows:
         failed = result.rows - good
-        raise RowsFailed(
-            f"{summary}; {failed} failed",
-            result.failed,
-            _AGAIN,
-        )
+        raise RowsFailed(f"{summary}; {failed} failed", result.failed, _AGAIN)
     return result
 
 

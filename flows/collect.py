@@ -64,7 +64,7 @@ def _outcomes(entries: Sequence[JournalEntry], rows: Sequence[RowResult]) -> lis
     return [_outcome(entry, row) for entry, row in zip(entries, rows, strict=True)]
 
 
-class _Turns:
+class _Schedule:
     """When each open entry is looked after next, by a clock that nobody sets.
 
     Args:
@@ -76,11 +76,11 @@ class _Turns:
         self._not_before: dict[tuple[str, bool], float] = {}
 
     def due(self, entries: Iterable[JournalEntry]) -> list[JournalEntry]:
-        """Those whose turn it is, which is then over."""
+        """Those that are to be looked after now, and not again until `end`."""
         now = self._clock()
         known = {(entry.digest, entry.job is None): entry for entry in entries}
         self._not_before = {key: at for key, at in self._not_before.items() if key in known or at == inf}
-        # An intent mostly is a submit that is under way, and a job a moment later: as such it has its turn at once.
+        # An intent mostly is a submit that is under way, and a job a moment later: as such it is due at once.
         first = {key: now + _SUBMIT_S if entry.state == "intent" else now for key, entry in known.items()}
         due = [entry for key, entry in known.items() if self._not_before.setdefault(key, first[key]) <= now]
         self._set(due, inf)
@@ -97,20 +97,20 @@ class _Turns:
 
 async def _follow(place: MediaStore, credentials: Sequence[GatewayCredentials], every_s: float, **how: Any) -> None:
     """Look after every job that is open and becomes open, and resume the runs that wait, for ever."""
-    turns = _Turns()
+    schedule = _Schedule()
 
     async def look_after(entries: list[JournalEntry]) -> None:
         try:
             await collect_jobs(entries, credentials, place, watch=True, **how)
         except Exception as error:  # noqa: BLE001 -- a store or a gateway that is away for an hour must not end it
             get_run_logger().error("%d jobs are looked after anew in %.0f s: %s", len(entries), _ANEW_AFTER_S, error)
-        turns.end(entries)
+        schedule.end(entries)
 
     async with anyio.create_task_group() as group:
         while True:
             try:
                 # Not as a task run: there would be one every few seconds, for ever.
-                if due := turns.due(await open_jobs.fn(place)):
+                if due := schedule.due(await open_jobs.fn(place)):
                     group.start_soon(look_after, due)
                 await resume_runs(place)
             except Exception as error:  # noqa: BLE001 -- nor a journal that cannot be read for an hour

@@ -195,28 +195,28 @@ async def test_nobody_at_a_time_is_refused(sandbox_env: SandboxServer, collect: 
 
 
 @pytest.mark.filterwarnings("ignore:Logger 'prefect.task_runs' attempted to send logs:UserWarning")
-async def test_whose_turn_it_is(sandbox_env: SandboxServer, collect: Flow[Any, Any]) -> None:
+async def test_what_is_due(sandbox_env: SandboxServer, collect: Flow[Any, Any]) -> None:
     """A job's at once, also where its submit was met as it was under way; an intent's when that is over; again only after a while."""
     await submit(TextToImage(model="gpt-image-2", prompt="A horse"), "happyhorse")
     (job,) = await open_jobs()
     intent = job.model_copy(update={"state": "intent", "job": None})
     now = 0.0
-    turns = collect.fn.__globals__["_Turns"](lambda: now)
-    assert turns.due([intent]) == []
+    schedule = collect.fn.__globals__["_Schedule"](lambda: now)
+    assert schedule.due([intent]) == []
     now = 5.0
-    assert turns.due([intent]) == []
-    assert turns.due([job]) == [job]
-    assert turns.due([job]) == []
-    turns.end([job])
+    assert schedule.due([intent]) == []
+    assert schedule.due([job]) == [job]
+    assert schedule.due([job]) == []
+    schedule.end([job])
     now = 300.0
-    assert turns.due([job]) == []
+    assert schedule.due([job]) == []
     now = 306.0
-    assert turns.due([job]) == [job]
+    assert schedule.due([job]) == [job]
     other = intent.model_copy(update={"digest": "other"})
-    assert turns.due([job, other]) == []
+    assert schedule.due([job, other]) == []
     now = 600.0
-    assert turns.due([job, other]) == [other]
+    assert schedule.due([job, other]) == [other]
     # It got its job while it was looked after.
-    assert turns.due([other.model_copy(update={"state": "submitted", "job": job.job})]) == []
+    assert schedule.due([other.model_copy(update={"state": "submitted", "job": job.job})]) == []
     uncertain = intent.model_copy(update={"state": "uncertain", "digest": "third"})
-    assert turns.due([uncertain]) == [uncertain]
+    assert schedule.due([uncertain]) == [uncertain]

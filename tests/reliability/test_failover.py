@@ -20,7 +20,7 @@ from prefect_happyhorse.engine.jobs.prepare import Prepared
 from prefect_happyhorse.engine.jobs.results import OutputStore
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
-from prefect_happyhorse.engine.jobs.submit import Submitted, Turn
+from prefect_happyhorse.engine.jobs.submit import SubmitPolicy, Submitted
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
@@ -47,8 +47,8 @@ def _pool(sandbox: SandboxServer, store: Store, shared: Shared, first: int) -> P
 async def _make(pool: Pool, request: ReferenceToVideo) -> Exception | None:
     """Make one thing; why it has no file yet, or None."""
 
-    async def one(session: Session, prepared: Prepared, turn: Turn) -> Submitted:
-        return await session.submit(prepared, turn=turn)
+    async def one(session: Session, prepared: Prepared, policy: SubmitPolicy) -> Submitted:
+        return await session.submit(prepared, policy=policy)
 
     try:
         job = (await pool.submit(await pool.prepare(request), one)).job

@@ -28,7 +28,7 @@ from prefect_happyhorse.engine.jobs.failover import Pool, PreparedPool
 from prefect_happyhorse.engine.jobs.prepare import Prepared
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
-from prefect_happyhorse.engine.jobs.submit import Submitted, Turn
+from prefect_happyhorse.engine.jobs.submit import SubmitPolicy, Submitted
 from prefect_happyhorse.engine.journal.index import open_entries
 from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
@@ -202,8 +202,8 @@ class Life:
     async def _submitted(self, payer: Session | Pool, request: ReferenceToVideo, on_uncertain: Any) -> Job:
         prepared = await self.prepare(payer, request)
 
-        async def submit(session: Session, one: Prepared, turn: Turn | None = None) -> Submitted:
-            return await session.submit(one, on_uncertain=on_uncertain, turn=turn)
+        async def submit(session: Session, one: Prepared, policy: SubmitPolicy | None = None) -> Submitted:
+            return await session.submit(one, on_uncertain=on_uncertain, policy=policy)
 
         return (await (payer.submit(prepared, submit) if isinstance(payer, Pool) else submit(payer, prepared))).job
 

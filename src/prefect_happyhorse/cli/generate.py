@@ -19,7 +19,7 @@ from prefect_happyhorse.domain.jobs import Job, JobSnapshot
 from prefect_happyhorse.engine.jobs.failover import Pool
 from prefect_happyhorse.engine.jobs.prepare import Prepared
 from prefect_happyhorse.engine.jobs.session import Session
-from prefect_happyhorse.engine.jobs.submit import Submitted, Turn
+from prefect_happyhorse.engine.jobs.submit import SubmitPolicy, Submitted
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.gateways import Account
 
@@ -51,9 +51,9 @@ async def generate(request_file: Path, gateways: tuple[str, ...], output: Path, 
     pool = Pool(sessions, tell=lambda sentence: echo(sentence, err=True)) if len(sessions) > 1 else None
     asked: list[str] = []
 
-    async def submit(session: Session, prepared: Prepared, turn: Turn | None = None) -> Submitted:
+    async def submit(session: Session, prepared: Prepared, policy: SubmitPolicy | None = None) -> Submitted:
         asked.append(prepared.digest)
-        return await session.submit(prepared, turn=turn)
+        return await session.submit(prepared, policy=policy)
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
     with Progress(*columns, console=console(stderr=True), disable=not sys.stderr.isatty()) as progress:

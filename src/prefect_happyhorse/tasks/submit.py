@@ -10,7 +10,7 @@ from prefect_happyhorse.domain.values import Labels
 from prefect_happyhorse.engine.jobs.failover import Pool
 from prefect_happyhorse.engine.jobs.prepare import Prepared
 from prefect_happyhorse.engine.jobs.session import Session
-from prefect_happyhorse.engine.jobs.submit import OnUncertain, Submitted, Turn
+from prefect_happyhorse.engine.jobs.submit import OnUncertain, SubmitPolicy, Submitted
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.runtime.cancellation import cancelled_with_its_run, flow_run_id
 from prefect_happyhorse.runtime.concurrency import call_rate_limit, submit_slot
@@ -94,7 +94,7 @@ async def submit_in(
 async def _submit_in(
     session: Session,
     prepared: Prepared,
-    turn: Turn | None = None,
+    policy: SubmitPolicy | None = None,
     *,
     on_uncertain: OnUncertain,
     budget: Budget | None,
@@ -111,7 +111,7 @@ async def _submit_in(
                     flow_run_id=None if run is None else str(run),
                     budget=budget,
                     labels=labels,
-                    turn=turn,
+                    policy=policy,
                 )
     if budget is not None:
         emit_nearly_spent(budget, session.shared.tracker(budget, session.store).share)

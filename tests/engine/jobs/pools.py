@@ -13,7 +13,7 @@ from prefect_happyhorse.engine.jobs.failover import Pool
 from prefect_happyhorse.engine.jobs.prepare import Prepared
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
-from prefect_happyhorse.engine.jobs.submit import Submitted, Turn
+from prefect_happyhorse.engine.jobs.submit import SubmitPolicy, Submitted
 from prefect_happyhorse.engine.journal.journal import Journal
 from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.sandbox import SandboxServer
@@ -40,8 +40,8 @@ class Pools:
         return Pool(sessions, tell=self.told.append, on_rest=rest, **how)
 
     async def submit(self, pool: Pool, request: ReferenceToVideo = RIDE, *, take: int = 1, **how: Any) -> Job:
-        async def one(session: Session, prepared: Prepared, turn: Turn) -> Submitted:
-            return await session.submit(prepared, turn=turn, **how)
+        async def one(session: Session, prepared: Prepared, policy: SubmitPolicy) -> Submitted:
+            return await session.submit(prepared, policy=policy, **how)
 
         return (await pool.submit(await pool.prepare(request, take=take), one)).job
 

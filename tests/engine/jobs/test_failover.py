@@ -28,7 +28,7 @@ from prefect_happyhorse.engine.jobs.manage import forget
 from prefect_happyhorse.engine.jobs.prepare import Prepared
 from prefect_happyhorse.engine.jobs.session import Session
 from prefect_happyhorse.engine.jobs.shared import Shared
-from prefect_happyhorse.engine.jobs.submit import Submitted, Turn
+from prefect_happyhorse.engine.jobs.submit import SubmitPolicy, Submitted
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.journal.journal import Failure, Journal
 from prefect_happyhorse.engine.journal.owner import LeaseOwner
@@ -212,12 +212,12 @@ async def test_a_run_that_lost_its_turn_sends_nothing(sandbox: SandboxServer, po
     parents = Parents(pools.store)
     asked: list[str] = []
 
-    async def slowly(session: Session, one: Prepared, turn: Turn) -> Submitted:
+    async def slowly(session: Session, one: Prepared, policy: SubmitPolicy) -> Submitted:
         asked.append(one.account.gateway)
         if len(asked) == 1:
             parent = await parents.read(prepared.digest)
             await parents.point(prepared.digest, parent, prepared.candidates[1].child)
-        return await session.submit(one, turn=turn)
+        return await session.submit(one, policy=policy)
 
     assert (await pool.submit(prepared, slowly)).job.gateway == "ttapi"
     assert asked == ["infiflow", "ttapi"]
@@ -231,14 +231,14 @@ async def test_a_submit_under_way_elsewhere_is_waited_for(sandbox: SandboxServer
     child = prepared.candidates[1].child
     sending, moved = asyncio.Event(), asyncio.Event()
 
-    async def at_the_first(session: Session, one: Prepared, turn: Turn) -> Submitted:
+    async def at_the_first(session: Session, one: Prepared, policy: SubmitPolicy) -> Submitted:
         async def held() -> None:
-            await turn.fence()
+            await policy.fence()
             # It has looked, and is held up until the other has come.
             sending.set()
             await moved.wait()
 
-        return await session.submit(one, turn=turn._replace(fence=held))
+        return await session.submit(one, policy=policy._replace(fence=held))
 
     one = asyncio.create_task(first.submit(prepared, at_the_first))
     await sending.wait()
@@ -303,9 +303,9 @@ async def test_a_job_that_was_uncertain_for_another_run_meanwhile(sandbox: Sandb
     prepared = await pool.prepare(RIDE)
     journal = Journal(pools.store)
 
-    async def one(session: Session, each: Prepared, turn: Turn) -> Submitted:
+    async def one(session: Session, each: Prepared, policy: SubmitPolicy) -> Submitted:
         try:
-            return await session.submit(each, turn=turn)
+            return await session.submit(each, policy=policy)
         except QuotaExceeded:
             released = await journal.read(each.digest)
             assert released is not None

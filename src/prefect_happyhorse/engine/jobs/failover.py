@@ -47,7 +47,7 @@ from prefect_happyhorse.engine.jobs.breaker import is_resting, note_failure, not
 from prefect_happyhorse.engine.jobs.hints import goes_on, rebuy, resolve_uncertain
 from prefect_happyhorse.engine.jobs.prepare import Prepared
 from prefect_happyhorse.engine.jobs.session import Session
-from prefect_happyhorse.engine.jobs.submit import Submitted, Turn
+from prefect_happyhorse.engine.jobs.submit import SubmitPolicy, Submitted
 from prefect_happyhorse.engine.journal.digest import request_digest
 from prefect_happyhorse.engine.journal.journal import JournalEntry
 from prefect_happyhorse.engine.journal.lease import Superseded, wait_for_owner
@@ -58,7 +58,7 @@ __all__ = ["Order", "Pool", "PreparedPool", "SubmitOne"]
 
 Order = Literal["given", "cheapest", "fastest"]
 
-SubmitOne = Callable[[Session, Prepared, Turn], Awaitable[Submitted]]
+SubmitOne = Callable[[Session, Prepared, SubmitPolicy], Awaitable[Submitted]]
 """Submits at one gateway of a pool."""
 
 # A gateway that is not there for a moment is asked again; one that is not there for longer is passed by, where there is another.
@@ -285,10 +285,10 @@ class _Run:
         """Submit at one gateway; None where it certainly bought nothing, or the parent points elsewhere by now."""
         session, prepared = self._candidates[child]
         others = self._candidates.keys() - self._refused.keys() - {child}
-        turn = Turn(partial(self._check, revision), *(_IMPATIENT if others else _PATIENT))
+        policy = SubmitPolicy(partial(self._check, revision), *(_IMPATIENT if others else _PATIENT))
         self._asked[child] += 1
         try:
-            submitted = await self._submit_one(session, prepared, turn)
+            submitted = await self._submit_one(session, prepared, policy)
         except Superseded:
             self._lost += 1
             # Two runs without a gateway in common give each other more and more time.

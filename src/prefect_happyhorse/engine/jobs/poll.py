@@ -206,7 +206,7 @@ class Poller:
         gateway = get_gateway(job.gateway)
         request = gateway.poll_request(route, job.task_id, account)
         limiter = self.shared.limiter(self.account, per_s=route.facts.polls_per_s)
-        turn = await limiter.wait()
+        refusals = await limiter.wait()
         if self.rate_limit is not None:
             await self.rate_limit()
         async with self.shared.connections.client() as client:
@@ -216,7 +216,7 @@ class Poller:
             return gateway.read_poll(response, route, task_id=job.task_id, account=account)
         except CallUnavailable as error:
             if error.rate_limited:
-                limiter.refuse(turn)
+                limiter.refuse(refusals)
                 client.telemetry.count("rate_limited", account.gateway)
             raise
 

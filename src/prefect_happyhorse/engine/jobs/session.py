@@ -35,7 +35,7 @@ from prefect_happyhorse.engine.jobs.prepare import Identified, Prepared, identif
 from prefect_happyhorse.engine.jobs.results import OutputStore, StoredResult
 from prefect_happyhorse.engine.jobs.settle import Settler
 from prefect_happyhorse.engine.jobs.shared import PROCESS, Shared
-from prefect_happyhorse.engine.jobs.submit import OnUncertain, Submitted, Submitter, Turn
+from prefect_happyhorse.engine.jobs.submit import OnUncertain, SubmitPolicy, Submitted, Submitter
 from prefect_happyhorse.engine.journal.budget import Budget
 from prefect_happyhorse.engine.journal.journal import Cancellation, Failure, Journal, JournalEntry
 from prefect_happyhorse.engine.storage.store import Store
@@ -108,7 +108,7 @@ class Session:
         flow_run_id: str | None = None,
         budget: Budget | None = None,
         labels: Labels | None = None,
-        turn: Turn | None = None,
+        policy: SubmitPolicy | None = None,
     ) -> Submitted:
         """Submit a prepared request at most once; the result says whether this call bought the job. A turn is a pool's."""
         submitter = Submitter(
@@ -120,7 +120,7 @@ class Session:
             tokens=self.tokens,
             sleep=self.sleep,
             shared=self.shared,
-            **({} if turn is None else turn._asdict()),
+            **({} if policy is None else policy._asdict()),
         )
         return await submitter.submit_or_find(prepared)
 

@@ -45,7 +45,7 @@ from prefect_happyhorse.engine.storage.store import Store
 from prefect_happyhorse.engine.telemetry import Step, Telemetry
 from prefect_happyhorse.gateways import Account, CallError, CallUnavailable, Gateway, get_gateway, submit_error
 
-__all__ = ["OnUncertain", "Submitted", "Submitter", "Turn"]
+__all__ = ["OnUncertain", "SubmitPolicy", "Submitted", "Submitter"]
 
 OnUncertain = Literal["settle", "raise", "resubmit"]
 
@@ -62,7 +62,7 @@ class Submitted(NamedTuple):
     is_new: bool
 
 
-class Turn(NamedTuple):
+class SubmitPolicy(NamedTuple):
     """What a pool grants to one of its gateways: see `Submitter`."""
 
     fence: Fence
@@ -144,7 +144,7 @@ class Submitter:
         )
 
     async def _buy(self, prepared: Prepared, journal: Journal, *, instead_of: JournalEntry | None) -> Submitted | None:
-        """Do all that is free, wait for a turn, acquire the lease and send; None when another acquired it first, or may have meanwhile."""
+        """Do all that is free, wait for the limit, acquire the lease and send; None when another did first, or may have meanwhile."""
         account = prepared.account
         gateway = get_gateway(account.gateway)
         now = datetime.now(timezone.utc)
@@ -188,7 +188,7 @@ class Submitter:
         async with self.shared.connections.client() as client:
             await self._authorize(client, gateway, account)
             telemetry = client.telemetry
-        # Before the lease too: whoever waits for a turn holds none that others wait for, or that is in doubt once this process is killed.
+        # Before the lease too: whoever waits for a slot holds none that others wait for, or that is in doubt once this process is killed.
         async with self.shared.submit_slots(account, prepared.route):
             if (limiter := self.shared.submit_limiter(account, prepared.route)) is not None:
                 await limiter.wait()

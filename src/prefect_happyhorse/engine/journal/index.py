@@ -216,8 +216,8 @@ class Index:
 
 
 def _is_kept(entry: JournalEntry) -> bool:
-    """Whether the index holds an open entry: where nobody knows what was bought, the entry itself is read."""
-    return entry.is_open and entry.job is not None
+    """Whether the index holds an open entry: where nobody knows what was bought, or a part is kept, the entry itself is read."""
+    return entry.is_open and entry.job is not None and entry.asset is None
 
 
 def _written(entries: Iterable[JournalEntry]) -> bytes:

@@ -69,7 +69,7 @@ def _read_contents(response_dict: dict[str, Any], customized_response_dict: dict
     from xml.etree import ElementTree  # not at the top: only S3 needs it
 
     try:
-        root = ElementTree.fromstring(response_dict["body"])  # noqa: S314 -- as botocore reads it
+        root = ElementTree.fromstring(response_dict["body"])  # noqa: S314 -- botocore parses the same bytes by the same parser
         named = [one for one in root if _tag(one) == "Contents"]
         found = [{tag: _FACTS[tag](fact.text or "") for fact in one if (tag := _tag(fact)) in _FACTS} for one in named]
     except (ElementTree.ParseError, ValueError):
