@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.engine.journal.test_budget import cny
 from tests.engine.journal.test_budget_tracker import calls, entries_read, intent
-from tests.engine.journal.test_entry import JOB
+from tests.engine.journal.test_entry import EVERY_FACT, JOB
 from tests.engine.journal.test_journal import ANYTHING, created, entry
 
 from prefect_happyhorse.domain.errors import BudgetExceeded
@@ -53,6 +53,17 @@ async def test_an_open_entry_that_has_a_job_is_read_once(journal: Journal, calls
     await created(journal, later.becoming("failed", failure=Failure(message="no")))
     assert (await open_entries(Journal(journal.store))).entries == [unsent, other]
     assert await journal.store.read("journal/index/a.open.json") == b"[]"
+
+
+async def test_an_open_entry_of_which_a_part_is_kept_is_read_itself(journal: Journal, calls: Counter[str]) -> None:
+    """Where its files lie is told by the place of the entry."""
+    job = JOB.model_copy(update={"digest": "a1"})
+    facts = {name: EVERY_FACT[name].model_copy(update={"job": job}) for name in ("result", "asset")}
+    part = await created(journal, (await submitted(journal, "a1")).becoming("succeeded", **facts))
+    for _ in range(2):
+        calls.clear()
+        await open_entries(Journal(journal.store))
+        assert entries_read(calls) == {journal.path("a1", part.revision): 1}
 
 
 async def test_what_only_a_later_version_knows_comes_out_of_the_index(journal: Journal, calls: Counter[str]) -> None:
